@@ -1,0 +1,61 @@
+# Everything runs in .venv, which the first target that needs it makes. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+DEMO   ?= maf_results
+
+BIN     = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format docs bench clean
+
+help: ## Show what can be made
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
+		awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.base ## Train on digits and moons, and compare with a full Gaussian (minutes)
+	$(BIN)/maskedflow train --dataset digits --out $(DEMO) --time_limit 60
+	$(BIN)/maskedflow evaluate $(DEMO)/digits
+	$(BIN)/maskedflow train --dataset moons --out $(DEMO) --time_limit 60
+	$(BIN)/maskedflow evaluate $(DEMO)/moons
+
+test: $(VENV)/.dev ## Run the tests and doctests, without the slow ones
+	$(PYTEST)
+
+test-slow: $(VENV)/.dev ## Run the slow tests
+	$(PYTEST) -m slow
+
+check: $(VENV)/.dev ## Lint, formatting, types and the layers of the design
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.bench ## Measure against zuko and flowjax, side by side
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/scaling.py
+
+clean: ## Remove .venv, caches and what the documentation built; never a run
+	rm -rf $(VENV) build dist docs/_build docs/jupyter_execute
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests docs -name __pycache__ -type d -exec rm -rf {} +
+
+# A stamp stands for an installed set of requirements, and is older than what it was made from.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[$*]'
+	@touch $@ $(VENV)/.base
