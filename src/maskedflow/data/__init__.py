@@ -1,0 +1,29 @@
+"""Data: your own tables, the paper's data sets, images and toy densities, ready to be modelled.
+
+`load` knows data sets by name, `open_table` opens a CSV or Parquet file, and both give a `Dataset`:
+three splits in the data's own units, with preprocessing transforms fitted on the training split.
+"""
+
+from .baseline import gaussian_log_likelihood
+from .dataset import ContextStandardizer, Dataset, Split
+from .registry import NAMES, Description, describe, load
+from .table import column_names, iter_batches, open_table, read_table
+from .toy import toy
+from .writer import write_table
+
+__all__ = [
+    "NAMES",
+    "ContextStandardizer",
+    "Dataset",
+    "Description",
+    "Split",
+    "column_names",
+    "describe",
+    "gaussian_log_likelihood",
+    "iter_batches",
+    "load",
+    "open_table",
+    "read_table",
+    "toy",
+    "write_table",
+]

@@ -1,0 +1,60 @@
+"""The yardstick that every density estimator must beat: one Gaussian with a full covariance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_ROWS = 65_536  # a block in float64 stays small beside the data, whatever their size
+
+
+def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
+    r"""The log-likelihood of a full-covariance Gaussian fitted by maximum likelihood.
+
+    .. math:: \log N(x; \mu, \Sigma), \quad \mu, \Sigma \text{ the mean and covariance of train}
+
+    It is also a check of a data set's integrity: the MAF paper gives its mean for every data set.
+    Costs O(n features²) in blocks of rows.
+
+    Args:
+        train: The rows it is fitted on, shape `(n, features)`.
+        test: The rows it is evaluated on, shape `(m, features)`.
+
+    Returns:
+        The log-density of each test row in nats, float64, shape `(m,)`.
+
+    Raises:
+        ValueError: If the covariance is singular: a constant feature, or one that follows from
+            others, or fewer rows than features.
+
+    Source:
+        Papamakarios, Pavlakou, Murray (2017), https://arxiv.org/abs/1705.07057, Tables 1 and 2.
+
+    Example:
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> round(gaussian_log_likelihood(x, torch.zeros(1, 2)).item(), 1)
+        -1.8
+    """
+    mean = train.new_zeros(train.shape[1], dtype=torch.float64)
+    for block in train.split(_ROWS):
+        mean += block.double().sum(0) / len(train)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=train.device)
+    for block in train.split(_ROWS):
+        centred = block.double() - mean
+        covariance += centred.T @ centred / len(train)
+    factor, failure = torch.linalg.cholesky_ex(covariance)
+    if failure:
+        raise ValueError(
+            f"train: the covariance of its {len(mean)} features over {len(train)} rows is "
+            "singular; expected no constant and no linearly dependent feature"
+        )
+    constant = factor.diagonal().log().sum() + 0.5 * len(mean) * math.log(2 * math.pi)
+    squares = [
+        torch.linalg.solve_triangular(factor, (block.double() - mean).T, upper=False)
+        .square()
+        .sum(0)
+        for block in test.split(_ROWS)
+    ]
+    return -0.5 * torch.cat(squares) - constant

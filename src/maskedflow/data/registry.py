@@ -1,0 +1,334 @@
+"""Which data sets there are, where their files are looked for, and how they are fetched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import torch
+
+from . import benchmarks, images
+from .dataset import Dataset, Split
+from .toy import TOYS, toy
+
+TOY_SIZES = (10_000, 2_000, 2_000)
+VARIABLE = "MASKEDFLOW_DATA"
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch: its address, its checksum, and what to take from it if it is an archive."""
+
+    url: str
+    checksum: str
+    members: tuple[
+        tuple[str, str], ...
+    ] = ()  # (name in the archive, name in the data set's folder)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from: what its publisher ships, and how many rows come out."""
+
+    kind: str
+    url: str
+    features: int
+    rows: tuple[int, int, int]
+    files: tuple[str, ...] = ()
+    read: Callable[[Path], Dataset] | None = None
+    downloads: tuple[Download, ...] = ()
+    advice: str = ""
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a data set.
+
+    Args:
+        name: The name `load` takes.
+        kind: `images`, `table`, `patches` or `toy`.
+        url: Where it is published; empty for a data set that needs no file.
+        features: The number of features.
+        rows: The rows that train, validate and test.
+        labels: Whether `load` can give class labels as the context.
+        folder: Where it is on this machine, or None.
+        built_in: Whether it needs no file.
+        downloadable: Whether `load(..., download=True)` can fetch it.
+    """
+
+    name: str
+    kind: str
+    url: str
+    features: int
+    rows: tuple[int, int, int]
+    labels: bool
+    folder: Path | None
+    built_in: bool
+    downloadable: bool
+
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_MNIST_MD5 = (
+    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "d53e105ee54ea40749a09fcbcd1e9432",
+    "9fb629c4189551a2d022fa330f9573f3",
+    "ec29112dd5afa0611ce80d1b7f02629c",
+)
+_CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_UCI = "https://archive.ics.uci.edu/dataset"
+_ARCHIVE = "https://zenodo.org/records/1161203/files/data.tar.gz"
+_ARCHIVE_MD5 = "md5:9b9c9b0375315ad270eba4ce80c093ab"
+
+
+def _from_archive(name: str, files: tuple[str, ...]) -> tuple[Download, ...]:
+    members = tuple((f"data/{name}/{file}", file) for file in files)
+    return (Download(_ARCHIVE, _ARCHIVE_MD5, members),)
+
+
+SOURCES: dict[str, Source] = {
+    "mnist": Source(
+        "images",
+        _MNIST,
+        784,
+        (50_000, 10_000, 10_000),
+        images.MNIST_FILES,
+        images.mnist,
+        tuple(
+            Download(f"{_MNIST}/{file}", f"md5:{md5}")
+            for file, md5 in zip(images.MNIST_FILES, _MNIST_MD5, strict=True)
+        ),
+        labels=True,
+    ),
+    "cifar10": Source(
+        "images",
+        _CIFAR10,
+        3072,
+        (90_000, 5_000, 10_000),
+        images.CIFAR10_FILES,
+        images.cifar10,
+        (
+            Download(
+                _CIFAR10,
+                "md5:c32a1d4ab5d03f1284b67883e8d87530",
+                tuple((file, file) for file in images.CIFAR10_FILES),
+            ),
+        ),
+        labels=True,
+    ),
+    "digits": Source("images", "", 64, (1_437, 180, 180), labels=True),
+    "power": Source(
+        "table",
+        f"{_UCI}/235",
+        6,
+        (1_659_917, 184_435, 204_928),
+        (benchmarks.POWER_FILE,),
+        benchmarks.power,
+    ),
+    "gas": Source(
+        "table",
+        f"{_UCI}/322",
+        8,
+        (852_174, 94_685, 105_206),
+        (benchmarks.GAS_FILES[1],),
+        benchmarks.gas,
+        advice=(
+            "; the pickle in the authors' archive could run any code and is not opened: if you "
+            "trust it, convert it elsewhere with pandas.read_pickle('ethylene_CO.pickle')"
+            ".to_csv('ethylene_CO.csv', index=False) and put that there instead"
+        ),
+    ),
+    "hepmass": Source(
+        "table",
+        _ARCHIVE,
+        21,
+        (315_123, 35_013, 174_987),
+        benchmarks.HEPMASS_FILES,
+        benchmarks.hepmass,
+        _from_archive("hepmass", benchmarks.HEPMASS_FILES),
+    ),
+    "miniboone": Source(
+        "table",
+        _ARCHIVE,
+        43,
+        (29_556, 3_284, 3_648),
+        (benchmarks.MINIBOONE_FILE,),
+        benchmarks.miniboone,
+        _from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
+    ),
+    "bsds300": Source(
+        "patches",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
+        63,
+        (1_000_000, 50_000, 250_000),
+        benchmarks.BSDS300_FOLDERS,
+        benchmarks.bsds300,
+    ),
+    **{name: Source("toy", "", 2, TOY_SIZES) for name in TOYS},
+}
+NAMES: tuple[str, ...] = tuple(SOURCES)
+
+
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    labels: bool = False,
+    download: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a data set by name, as the MAF paper splits and preprocesses it.
+
+    Files are looked for in `root/name`, then `$MASKEDFLOW_DATA/name`, then the user's cache, in the
+    publishers' own formats. The network is used only with `download=True`, and only for files whose
+    checksum is known.
+
+    Args:
+        name: One of `NAMES`.
+        root: The folder that holds a folder for each data set.
+        labels: Whether the one-hot class label is the context (images only).
+        download: Whether to fetch missing files to the user's cache.
+        seed: Which toy points are drawn, and which digits go where; the others' protocol is fixed.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If no data set has this name, it has no labels, a file is not what it should be,
+            or a download was asked for that cannot be checked.
+        FileNotFoundError: If the files are nowhere; the message says where they were looked for and
+            where to get them.
+
+    Example:
+        >>> digits = load("digits", labels=True)
+        >>> digits.features, digits.context_features, len(digits.train)
+        (64, 10, 1437)
+    """
+    source = _source(name)
+    if labels and not source.labels:
+        known = ", ".join(key for key, value in SOURCES.items() if value.labels)
+        raise ValueError(f"labels: {name!r} has no class labels; these have: {known}")
+    if name in TOYS:
+        return _toy_dataset(name, seed)
+    if source.read is None:
+        dataset = images.digits(seed)
+    else:
+        folder = _find(name, root) or (_fetch(name) if download else None)
+        if folder is None:
+            raise FileNotFoundError(_how_to_get(name, root))
+        dataset = source.read(folder)
+    return dataset if labels else dataset.without_context()
+
+
+def describe(name: str, root: str | os.PathLike[str] | None = None) -> Description:
+    """Describes a data set without reading it.
+
+    Args:
+        name: One of `NAMES`.
+        root: As for `load`.
+
+    Raises:
+        ValueError: If no data set has this name.
+
+    Example:
+        >>> describe("power").features, describe("moons").built_in
+        (6, True)
+    """
+    source = _source(name)
+    return Description(
+        name,
+        source.kind,
+        source.url,
+        source.features,
+        source.rows,
+        source.labels,
+        folder=_find(name, root),
+        built_in=source.read is None,
+        downloadable=bool(source.downloads),
+    )
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ValueError(f"name: no data set {name!r}; known: {', '.join(NAMES)}")
+    return SOURCES[name]
+
+
+def _toy_dataset(name: str, seed: int) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+    points = toy(name, sum(TOY_SIZES), generator)
+    train, validation, test = (Split(part) for part in points.split(TOY_SIZES))
+    return Dataset(name, train, validation, test, columns=("x", "y"))
+
+
+def _cache() -> Path:
+    return Path(pooch.os_cache("maskedflow"))
+
+
+def _folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    """Every folder that may hold the data set, in the order they are tried."""
+    roots = (root, os.environ.get(VARIABLE) or None, _cache())
+    return [Path(base) / name for base in roots if base is not None]
+
+
+def _find(name: str, root: str | os.PathLike[str] | None) -> Path | None:
+    files = SOURCES[name].files
+    if not files:
+        return None
+    for folder in _folders(name, root):
+        converted = name == "gas" and (folder / benchmarks.GAS_FILES[0]).exists()
+        if converted or all((folder / file).exists() for file in files):
+            return folder
+    return None
+
+
+def _how_to_get(name: str, root: str | os.PathLike[str] | None) -> str:
+    source = SOURCES[name]
+    folders = _folders(name, root)
+    download = ", or download it (download=True, --download)" if source.downloads else ""
+    unset = "" if os.environ.get(VARIABLE) else f" (${VARIABLE} is not set)"
+    return (
+        f"data set {name!r} not found: looked for {', '.join(source.files)} in "
+        f"{', '.join(map(str, folders))}{unset}; get it from {source.url} and put it in one of "
+        f"these{download}{source.advice}"
+    )
+
+
+def _fetch(name: str) -> Path:
+    """Downloads the files into the cache, each checked against its checksum."""
+    source = SOURCES[name]
+    folder = _cache() / name
+    if not source.downloads:
+        raise ValueError(
+            f"download: no checksum is known for {name!r}, so it is not downloaded: get "
+            f"{', '.join(source.files)} from {source.url} and put it in {folder}{source.advice}"
+        )
+    for download in source.downloads:
+        target = _cache() / "downloads" if download.members else folder
+        file = pooch.retrieve(
+            download.url, download.checksum, fname=download.url.rsplit("/", 1)[-1], path=target
+        )
+        _extract(Path(file), download.members, folder)
+    return folder
+
+
+def _extract(archive: Path, members: tuple[tuple[str, str], ...], folder: Path) -> None:
+    """Takes single files out of a tar archive; nothing else in it touches the disk."""
+    if not members:
+        return
+    with tarfile.open(archive) as tar:
+        for member, file in members:
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+            content = tar.extractfile(member)
+            if content is None:
+                raise ValueError(f"{archive}: expected a file {member}, found something else")
+            with content, partial.open("wb") as sink:
+                shutil.copyfileobj(content, sink)
+            os.replace(partial, target)
