@@ -1,0 +1,41 @@
+"""Exact density estimation with masked autoregressive flows."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import data, distributions, flows, masks, nn, training, transforms
+    from .runs import load_run
+
+#: Modules and names that are imported when first used, so that importing the package is fast.
+_LAZY = {
+    **{name: name for name in ("distributions", "flows", "masks", "nn", "transforms")},
+    **{name: name for name in ("data", "training")},
+    "load_run": "runs",
+}
+
+__all__ = [
+    "data",
+    "distributions",
+    "flows",
+    "load_run",
+    "masks",
+    "nn",
+    "training",
+    "transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'maskedflow' has no attribute {name!r}")
+    module = importlib.import_module(f".{_LAZY[name]}", __name__)
+    return module if _LAZY[name] == name else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,251 @@
+"""Masked autoregressive flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform as TorchTransform
+
+from maskedflow.masks import generations, topological_generations
+from maskedflow.nn import MaskedMLP
+from maskedflow.transforms import (
+    AutoregressiveTransform,
+    BatchNorm,
+    DependentTransform,
+    LazyTransform,
+    MonotonicAffineTransform,
+)
+
+from .flow import Flow, LazyDistribution, standard_normal
+
+__all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
+
+
+class MaskedAutoregressiveTransform(LazyTransform):
+    r"""A lazy autoregressive transform whose conditioner is a masked MLP.
+
+    .. math:: z_i = f(x_i \mid \phi_i), \quad \phi_i = \text{MADE}(x_{<i}, c)
+
+    The forward direction, data to latent, costs one pass of the network.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        passes: The number of generations, see :func:`maskedflow.masks.generations`. D, fully
+            autoregressive, if None; 2 is a coupling.
+        order: The rank of each feature in the chain, with shape (D,); ascending if None.
+        adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
+            j, ones on the diagonal, with shape (D, D) or (D, D + context).
+        univariate: The constructor of the map of one feature.
+        shapes: The shapes of its parameters, one tuple a parameter.
+        kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
+            `residual`, `degrees`, `widen`, `generator`.
+
+    Raises:
+        ValueError: If order, passes or adjacency do not fit the features.
+
+    References:
+        | Masked Autoregressive Flow (Papamakarios et al., 2017)
+        | https://arxiv.org/abs/1705.07057
+
+    Example:
+        >>> t = MaskedAutoregressiveTransform(3, context=4)
+        >>> x, c = torch.randn(3), torch.randn(4)
+        >>> torch.allclose(t(c).inv(t(c)(x)), x, atol=1e-5)
+        True
+    """
+
+    generation: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        passes: int | None = None,
+        order: Sequence[int] | Tensor | None = None,
+        adjacency: Tensor | None = None,
+        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        shapes: Sequence[Sequence[int]] = ((), ()),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.features, self.context = features, context
+        self.univariate = univariate
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.sizes = [prod(shape) for shape in self.shapes]
+
+        if adjacency is None:
+            generation = generations(features, order=order, passes=passes)
+            depends = generation[:, None] > generation
+            on_context = torch.ones(features, context, dtype=torch.bool)
+        else:
+            depends, on_context = _graph(adjacency, features, context)
+            generation = topological_generations(depends)
+        self.register_buffer("generation", generation)
+        self._sort()
+        ranks = torch.arange(features) if self._order is None else self._order
+        depends = torch.cat([depends[ranks][:, ranks], on_context[ranks]], dim=1)
+        self.hyper = MaskedMLP(
+            depends.repeat_interleave(sum(self.sizes), dim=0),
+            context=context,
+            generation=generation[ranks],
+            **kwargs,
+        )
+        self.register_load_state_dict_post_hook(_sort)  # type: ignore[no-untyped-call]
+
+    def _sort(self) -> None:
+        """Finds the order in which generations ascend, unless they do, or descend, as they are."""
+        steps = self.generation.diff()
+        monotone = bool((steps >= 0).all() or (steps <= 0).all())
+        self._order = None if monotone else self.generation.argsort(stable=True)
+        self._rank = None if self._order is None else self._order.argsort()
+
+    @property
+    def passes(self) -> int:
+        """The number of generations."""
+        return int(self.generation.max())
+
+    def extra_repr(self) -> str:
+        generation = self.generation.tolist()
+        if len(generation) > 10:
+            generation = [*generation[:5], "...", *generation[-5:]]
+        return f"(univariate): {getattr(self.univariate, '__name__', self.univariate)}, " + (
+            f"(generation): [{', '.join(map(str, generation))}]"
+        )
+
+    def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
+        """Makes the transform of all features that are given each its predecessors in x."""
+        if x.shape[-1] != self.features:
+            raise ValueError(f"x: expected shape (*, {self.features}), got {tuple(x.shape)}")
+        phi = self.hyper(x if self._order is None else x[..., self._order], c)
+        phi = phi.unflatten(-1, (self.features, -1))
+        if self._rank is not None:
+            phi = phi[..., self._rank, :]
+        return DependentTransform(self.univariate(*self._cut(phi)), 1)
+
+    def _cut(self, phi: Tensor) -> list[Tensor]:
+        """Cuts (*, D, total) into the parameters of the univariate."""
+        return [
+            part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
+            for part, shape in zip(phi.split(self.sizes, dim=-1), self.shapes, strict=True)
+        ]
+
+    def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
+        """Makes the transform for the context `c`, with shape (*, context), or none."""
+        _check_context(c, self.context)
+        return AutoregressiveTransform(partial(self.meta, c), self.passes)
+
+
+def _sort(transform: MaskedAutoregressiveTransform, _: object) -> None:
+    transform._sort()
+
+
+def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tensor]:
+    """The dependencies on features, without the diagonal, and on the context."""
+    adjacency = torch.as_tensor(adjacency).bool().cpu()
+    if adjacency.shape not in ((features, features), (features, features + context)):
+        raise ValueError(
+            f"adjacency: expected shape {(features, features)} or {(features, features + context)},"
+            f" got {tuple(adjacency.shape)}"
+        )
+    depends, on_context = adjacency[:, :features], adjacency[:, features:]
+    if not depends.diagonal().all():
+        raise ValueError("adjacency: expected ones on the diagonal")
+    if on_context.shape[1] < context:
+        on_context = torch.ones(features, context, dtype=torch.bool)
+    return depends & ~torch.eye(features, dtype=torch.bool), on_context
+
+
+def _check_context(c: Tensor | None, context: int) -> None:
+    if c is None:
+        if context:
+            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
+    elif not context:
+        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
+    elif c.shape[-1:] != (context,):
+        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
+
+
+class MAF(Flow):
+    r"""A masked autoregressive flow.
+
+    Scoring costs one pass of each transform's network.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        transforms: The number of autoregressive transforms.
+        randperm: Whether each transform has a random order of its own. If False, orders ascend and
+            descend in turns.
+        order: The order of the first transform, reversed in the second and so on in turns.
+        batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
+        base: The lazy distribution of the latent; N(0, I) if None.
+        kwargs: What :class:`MaskedAutoregressiveTransform` takes.
+
+    References:
+        | Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017)
+        | https://arxiv.org/abs/1705.07057
+
+    Example:
+        >>> flow = MAF(3, context=4, transforms=3)
+        >>> c = torch.randn(4)
+        >>> x = flow(c).sample()
+        >>> flow(c).log_prob(x).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 3,
+        randperm: bool = False,
+        *,
+        order: Sequence[int] | Tensor | None = None,
+        batch_norm: bool = False,
+        base: LazyDistribution | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if transforms < 1:
+            raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        first = torch.arange(features) if order is None else torch.as_tensor(order)
+        steps: list[LazyTransform] = []
+        for number in range(transforms):
+            if randperm:
+                ranks = torch.randperm(features, generator=generator)
+            else:
+                ranks = features - 1 - first if number % 2 else first
+            steps.append(
+                MaskedAutoregressiveTransform(
+                    features, context, order=ranks, generator=generator, **kwargs
+                )
+            )
+            if batch_norm:
+                steps.append(BatchNorm(features))
+        super().__init__(steps, standard_normal(features) if base is None else base)
+
+
+class MADE(MAF):
+    """A masked autoencoder for distribution estimation: one transform, Gaussian conditionals.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        kwargs: What :class:`MAF` takes.
+
+    References:
+        | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> MADE(2)().log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, features: int, context: int = 0, **kwargs: Any) -> None:
+        super().__init__(features, context, transforms=1, **kwargs)

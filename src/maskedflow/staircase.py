@@ -1,0 +1,239 @@
+"""The packed masked matrix: rows in slabs, each slab only as wide as its mask.
+
+Units are sorted by degree, so the mask of each layer is a staircase. Cut into slabs of rows, each
+slab reading only the columns from its first to its last non-zero, about half of the matrix is left:
+half of the parameters to store and update, half of the arithmetic.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Slab", "Staircase", "block_of", "is_traced", "masked_product"]
+
+#: Most blocks that the generations are split into, and the fewest generations in one.
+MOST_BLOCKS, SMALLEST_BLOCK = 16, 16
+
+
+def block_of(degree: Tensor, generations: int) -> Tensor:
+    """The block that each generation (or degree) belongs to; degree 0, context only, is block 0.
+
+    The slabs of the density and the blocks of the sweep are the same partition, so that the sweep
+    reads the packed weights in place.
+
+    Example:
+        >>> block_of(torch.tensor([0, 1, 16, 17, 33]), generations=33)
+        tensor([0, 1, 1, 1, 2])
+    """
+    blocks = max(1, min(MOST_BLOCKS, generations // SMALLEST_BLOCK))
+    size = -(-generations // blocks)
+    return (degree + size - 1) // size
+
+
+class Slab(NamedTuple):
+    """Rows `top` to `bottom` of the matrix, columns `left` to `right`, from `offset` when packed.
+
+    Columns `ragged` (a pair) are those where `mask`, of shape (rows, ragged columns), has zeros.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    offset: int
+    ragged: tuple[int, int]
+    mask: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
+
+class Staircase:
+    """How a masked matrix is packed into a vector.
+
+    Args:
+        mask: The mask, with shape (rows, columns).
+        block: The block of each row, with shape (rows,): neighbours of one block share a slab.
+
+    Example:
+        >>> stairs = Staircase(torch.ones(4, 4).tril().bool(), torch.tensor([0, 0, 1, 1]))
+        >>> [slab.shape for slab in stairs.slabs], stairs.size
+        ([(2, 2), (2, 4)], 12)
+        >>> stairs.unpack(stairs.pack(torch.ones(4, 4))).int()
+        tensor([[1, 0, 0, 0],
+                [1, 1, 0, 0],
+                [1, 1, 1, 0],
+                [1, 1, 1, 1]], dtype=torch.int32)
+    """
+
+    def __init__(self, mask: Tensor, block: Tensor) -> None:
+        mask = mask.cpu()
+        self.rows, self.columns = mask.shape
+        self.slabs: list[Slab] = []
+        self.size = 0
+        edges = [0, *((block[1:] != block[:-1]).nonzero().flatten() + 1).tolist(), self.rows]
+        for top, bottom in pairwise(edges):
+            rows = mask[top:bottom]
+            used = rows.any(dim=0).nonzero().flatten()
+            left, right = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+            holes = (~rows[:, left:right]).any(dim=0).nonzero().flatten()
+            ragged = (int(holes[0]), int(holes[-1]) + 1) if len(holes) else (0, 0)
+            hull = rows[:, left + ragged[0] : left + ragged[1]].clone()
+            self.slabs.append(Slab(top, bottom, left, right, self.size, ragged, hull))
+            self.size += (bottom - top) * (right - left)
+        self._cache: dict[Any, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Staircase:
+        copy = object.__new__(Staircase)
+        copy.__dict__.update(self.__getstate__())
+        return copy
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The dense matrix, with zeros outside of the mask. Differentiable."""
+        return torch.cat(
+            [
+                F.pad(view * self._full_mask(slab).to(view), (slab.left, self.columns - slab.right))
+                for slab, view in zip(self.slabs, self._views(packed), strict=True)
+            ]
+        )
+
+    def pack(self, dense: Tensor) -> Tensor:
+        """The packed vector of a dense matrix, with zeros outside of the mask. Differentiable."""
+        hulls = (dense[slab.top : slab.bottom, slab.left : slab.right] for slab in self.slabs)
+        return torch.cat(
+            [
+                (hull * self._full_mask(slab).to(hull)).reshape(-1)
+                for slab, hull in zip(self.slabs, hulls, strict=True)
+            ]
+        )
+
+    def weights(self, packed: Tensor) -> list[Tensor]:
+        """The slabs of a parameter, as matrices that share its memory and have no graph.
+
+        They have exact zeros outside of the mask, whoever wrote there: an initialiser, noise.
+        """
+        packed = packed.data  # no version bump: where this writes, no gradient is ever read
+        key = packed.data_ptr(), packed.dtype, packed.device
+        if self._cache.get("weights", (None,))[0] != key:
+            slabs = self._views(packed)
+            self._cache["weights"] = key, slabs, self._ragged(slabs)
+        _, slabs, ragged = self._cache["weights"]
+        self._clear(ragged)
+        return slabs  # type: ignore[no-any-return]
+
+    def product(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """The masked product x W^T + b of rows x, without a graph."""
+        y = x.new_empty(x.shape[0], self.rows)
+        for slab, weight in zip(self.slabs, self.weights(packed), strict=True):
+            top, bottom, left, right = slab[:4]
+            out = y[:, top:bottom]
+            if left == right:
+                out.copy_(bias[top:bottom]) if bias is not None else out.zero_()
+            elif bias is None:
+                torch.mm(x[:, left:right], weight.t(), out=out)
+            else:
+                torch.addmm(bias[top:bottom], x[:, left:right], weight.t(), out=out)
+        return y
+
+    def input_gradient(self, dy: Tensor, packed: Tensor) -> Tensor:
+        """The product dy W, without a graph."""
+        dx = dy.new_zeros(dy.shape[0], self.columns)
+        for slab, weight in zip(self.slabs, self.weights(packed), strict=True):
+            if slab.left < slab.right:
+                dx[:, slab.left : slab.right].addmm_(dy[:, slab.top : slab.bottom], weight)
+        return dx
+
+    def weight_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
+        """The packed product dy^T x, zero outside of the mask, without a graph."""
+        gradient = x.new_empty(self.size)
+        slabs = self._views(gradient)
+        for slab, out in zip(self.slabs, slabs, strict=True):
+            if slab.left < slab.right:
+                torch.mm(dy[:, slab.top : slab.bottom].t(), x[:, slab.left : slab.right], out=out)
+        self._clear(self._ragged(slabs))
+        return gradient
+
+    def _views(self, packed: Tensor) -> list[Tensor]:
+        return [
+            packed.narrow(0, slab.offset, slab.shape[0] * slab.shape[1]).view(slab.shape)
+            for slab in self.slabs
+        ]
+
+    def _ragged(self, slabs: list[Tensor]) -> list[Tensor]:
+        return [
+            view[:, slab.ragged[0] : slab.ragged[1]]
+            for slab, view in zip(self.slabs, slabs, strict=True)
+            if slab.ragged[1]
+        ]
+
+    def _clear(self, ragged: list[Tensor]) -> None:
+        if not ragged:
+            return
+        key = ragged[0].dtype, ragged[0].device
+        if key not in self._cache:
+            self._cache[key] = [slab.mask.to(ragged[0]) for slab in self.slabs if slab.ragged[1]]
+        torch._foreach_mul_(ragged, self._cache[key])
+
+    def _full_mask(self, slab: Slab) -> Tensor:
+        mask = torch.ones(slab.shape, dtype=torch.bool)
+        mask[:, slab.ragged[0] : slab.ragged[1]] = slab.mask
+        return mask
+
+
+def masked_product(x: Tensor, packed: Tensor, bias: Tensor | None, stairs: Staircase) -> Tensor:
+    """The masked product y = x W^T + b. Differentiable, twice too.
+
+    Args:
+        x: The input, with shape (*, columns).
+        packed: The weight, packed by `stairs`.
+        bias: The bias, with shape (rows,).
+        stairs: The layout of the weight.
+
+    Returns:
+        The output, with shape (*, rows).
+    """
+    if is_traced():
+        return F.linear(x, stairs.unpack(packed), bias)
+    rows = x.reshape(-1, stairs.columns)
+    y: Tensor = _MaskedProduct.apply(rows, packed, bias, stairs)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], stairs.rows)
+
+
+def is_traced() -> bool:
+    """Whether torch.func or torch.compile looks on: they see through tensor operations only."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+class _MaskedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, packed: Tensor, bias: Tensor | None, stairs: Staircase
+    ) -> Tensor:
+        ctx.save_for_backward(x, packed)
+        ctx.stairs = stairs
+        return stairs.product(x, packed, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, packed = ctx.saved_tensors
+        stairs: Staircase = ctx.stairs
+        dx = dw = None
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
+            dx = dy @ stairs.unpack(packed)
+            dw = stairs.pack(dy.t() @ x)
+        else:
+            if ctx.needs_input_grad[0]:
+                dx = stairs.input_gradient(dy, packed)
+            if ctx.needs_input_grad[1]:
+                dw = stairs.weight_gradient(dy, x)
+        return dx, dw, dy.sum(dim=0) if ctx.needs_input_grad[2] else None, None

@@ -1,0 +1,42 @@
+"""Invertible maps and their log-determinants."""
+
+from torch.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
+
+from .autoregressive import AutoregressiveTransform
+from .base import (
+    ComposedTransform,
+    DependentTransform,
+    IdentityTransform,
+    Transform,
+    call_and_ladj,
+)
+from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
+from .normalization import BatchNorm
+from .permutation import PermutationTransform
+from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
+from .univariate import AdditiveTransform, MonotonicAffineTransform
+
+__all__ = [
+    "AdditiveTransform",
+    "AutoregressiveTransform",
+    "BatchNorm",
+    "ComposedTransform",
+    "DependentTransform",
+    "Dequantize",
+    "ExpTransform",
+    "IdentityTransform",
+    "LazyComposedTransform",
+    "LazyInverse",
+    "LazyTransform",
+    "Logit",
+    "LogitTransform",
+    "MonotonicAffineTransform",
+    "PermutationTransform",
+    "ScaleTransform",
+    "SigmoidTransform",
+    "Standardize",
+    "TanhTransform",
+    "Transform",
+    "UnconditionalTransform",
+    "call_and_ladj",
+]

@@ -1,0 +1,289 @@
+"""What every transform can do: map, invert, and tell its log-determinant."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform as TorchTransform
+
+__all__ = [
+    "ComposedTransform",
+    "DependentTransform",
+    "IdentityTransform",
+    "Transform",
+    "call_and_ladj",
+    "sum_rightmost",
+]
+
+
+def sum_rightmost(value: Tensor, dims: int) -> Tensor:
+    """Sums over the `dims` rightmost dimensions."""
+    return value.flatten(-dims).sum(dim=-1) if dims > 0 else value
+
+
+def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Applies any transform, a plain torch one too, and tells its log-determinant.
+
+    Example:
+        >>> from torch.distributions import ExpTransform
+        >>> call_and_ladj(ExpTransform(), torch.zeros(1))
+        (tensor([1.]), tensor([0.]))
+    """
+    if isinstance(transform, Transform):
+        return transform.call_and_ladj(x)
+    y = transform(x)
+    return y, transform.log_abs_det_jacobian(x, y)
+
+
+class Transform(TorchTransform):
+    r"""An invertible map y = f(x) with the logarithm of its Jacobian's absolute determinant (ladj).
+
+    Subclasses define `_call`, `_inverse` and `log_abs_det_jacobian`, or `call_and_ladj` where both
+    come out of one computation. Transforms keep no cache.
+    """
+
+    bijective = True
+
+    def __init__(self) -> None:
+        super().__init__(cache_size=0)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.call_and_ladj(x)[0]
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.inverse_and_ladj(y)[0]
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns y = f(x) and :math:`\log |\det \partial y / \partial x|`, in nats."""
+        y = self._call(x)
+        return y, self.log_abs_det_jacobian(x, y)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns x = f^{-1}(y) and :math:`\log |\det \partial x / \partial y|`, in nats."""
+        x = self._inverse(y)
+        return x, -self.call_and_ladj(x)[1]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.call_and_ladj(x)[1]
+
+    def forward_shape(self, shape: Any) -> Any:
+        return shape
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return shape
+
+    @property
+    def inv(self) -> TorchTransform:
+        """The inverse transform, from y to x."""
+        return Inverse(self)
+
+    def with_cache(self, cache_size: int = 1) -> TorchTransform:
+        return self
+
+
+class Inverse(Transform):
+    """A transform with its directions exchanged."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def __repr__(self) -> str:
+        return f"Inverse({self.transform})"
+
+    @property
+    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.transform.codomain
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.transform.domain
+
+    @property
+    def bijective(self) -> bool:  # type: ignore[override]
+        return self.transform.bijective
+
+    @property
+    def inv(self) -> TorchTransform:
+        return self.transform
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.transform._inverse(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.transform._call(y)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.inverse_and_ladj(x)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.call_and_ladj(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self.transform.log_abs_det_jacobian(y, x)
+
+    def forward_shape(self, shape: Any) -> Any:
+        return self.transform.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return self.transform.forward_shape(shape)
+
+
+class IdentityTransform(Transform):
+    """The transform f(x) = x."""
+
+    domain = constraints.real
+    codomain = constraints.real
+    sign = +1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IdentityTransform)
+
+    __hash__ = object.__hash__
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class ComposedTransform(Transform):
+    r"""The composition :math:`f = f_n \circ \dots \circ f_1`, the first transform applied first.
+
+    Args:
+        transforms: The transforms :math:`f_i`, with one or more event dimensions, or none.
+
+    Example:
+        >>> from torch.distributions import ExpTransform
+        >>> f = ComposedTransform(ExpTransform(), IdentityTransform())
+        >>> f.call_and_ladj(torch.zeros(2))
+        (tensor([1., 1.]), tensor([0., 0.]))
+    """
+
+    def __init__(self, *transforms: TorchTransform) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("transforms: expected at least one")
+        self.transforms = transforms
+        dims = 0
+        for transform in reversed(transforms):
+            before, after = transform.domain.event_dim, transform.codomain.event_dim
+            dims = before + max(dims - after, 0)
+        self._domain_dim = self._codomain_dim = dims
+        for transform in transforms:
+            self._codomain_dim += transform.codomain.event_dim - transform.domain.event_dim
+
+    def __repr__(self) -> str:
+        lines = "\n".join(f"({i}): {t}" for i, t in enumerate(self.transforms))
+        return "ComposedTransform(\n  " + lines.replace("\n", "\n  ") + "\n)"
+
+    @property
+    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+        return _independent(self.transforms[0].domain, self._domain_dim)
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
+        return _independent(self.transforms[-1].codomain, self._codomain_dim)
+
+    @property
+    def bijective(self) -> bool:  # type: ignore[override]
+        return all(transform.bijective for transform in self.transforms)
+
+    @property
+    def inv(self) -> TorchTransform:
+        return ComposedTransform(*(transform.inv for transform in reversed(self.transforms)))
+
+    def _call(self, x: Tensor) -> Tensor:
+        for transform in self.transforms:
+            x = transform(x)
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return cast(Tensor, self.inv(y))
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        dims, total = self._domain_dim, None
+        for transform in self.transforms:
+            x, ladj = call_and_ladj(transform, x)
+            ladj = sum_rightmost(ladj, dims - transform.domain.event_dim)
+            total = ladj if total is None else total + ladj
+            dims += transform.codomain.event_dim - transform.domain.event_dim
+        return x, cast(Tensor, total)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return call_and_ladj(self.inv, y)
+
+    def forward_shape(self, shape: Any) -> Any:
+        for transform in self.transforms:
+            shape = transform.forward_shape(shape)
+        return shape
+
+    def inverse_shape(self, shape: Any) -> Any:
+        for transform in reversed(self.transforms):
+            shape = transform.inverse_shape(shape)
+        return shape
+
+
+class DependentTransform(Transform):
+    """Treats the rightmost dimensions of a transform as one event: their ladj is summed.
+
+    Args:
+        base: The transform of single values.
+        reinterpreted: The number of dimensions that become one event.
+    """
+
+    def __init__(self, base: TorchTransform, reinterpreted: int = 1) -> None:
+        super().__init__()
+        self.base = base
+        self.reinterpreted = reinterpreted
+
+    def __repr__(self) -> str:
+        return f"DependentTransform({self.base}, {self.reinterpreted})"
+
+    @property
+    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+        return constraints.independent(self.base.domain, self.reinterpreted)
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
+        return constraints.independent(self.base.codomain, self.reinterpreted)
+
+    @property
+    def bijective(self) -> bool:  # type: ignore[override]
+        return self.base.bijective
+
+    @property
+    def inv(self) -> TorchTransform:
+        return DependentTransform(self.base.inv, self.reinterpreted)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.base(x))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return cast(Tensor, self.base.inv(y))
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, ladj = call_and_ladj(self.base, x)
+        return y, sum_rightmost(ladj, self.reinterpreted)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x, ladj = call_and_ladj(self.base.inv, y)
+        return x, sum_rightmost(ladj, self.reinterpreted)
+
+    def forward_shape(self, shape: Any) -> Any:
+        return self.base.forward_shape(shape)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        return self.base.inverse_shape(shape)
+
+
+def _independent(constraint: constraints.Constraint, dims: int) -> constraints.Constraint:
+    extra = dims - constraint.event_dim
+    return constraints.independent(constraint, extra) if extra > 0 else constraint

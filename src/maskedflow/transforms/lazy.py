@@ -1,0 +1,124 @@
+"""Lazy transforms: modules that make a transform, given a context."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions.transforms import Transform as TorchTransform
+
+from .base import ComposedTransform
+
+__all__ = [
+    "LazyComposedTransform",
+    "LazyInverse",
+    "LazyTransform",
+    "Unconditional",
+    "UnconditionalTransform",
+]
+
+
+class LazyTransform(nn.Module, abc.ABC):
+    """A module whose call makes the transform z = f(x | c), given a context c."""
+
+    @abc.abstractmethod
+    def forward(self, c: Tensor | None = None) -> TorchTransform:
+        """Makes the transform for the context `c`, with shape (*, context), or none."""
+
+    @property
+    def inv(self) -> LazyTransform:
+        """The lazy transform of the opposite direction."""
+        return LazyInverse(self)
+
+
+class LazyInverse(LazyTransform):
+    """A lazy transform with its directions exchanged.
+
+    Args:
+        transform: The lazy transform of the other direction.
+    """
+
+    def __init__(self, transform: LazyTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, c: Tensor | None = None) -> TorchTransform:
+        return cast(TorchTransform, self.transform(c).inv)
+
+    @property
+    def inv(self) -> LazyTransform:
+        return self.transform
+
+
+class LazyComposedTransform(LazyTransform):
+    """The composition of lazy transforms, the first applied first.
+
+    Args:
+        transforms: The lazy transforms.
+    """
+
+    def __init__(self, *transforms: LazyTransform) -> None:
+        super().__init__()
+        self.transforms = nn.ModuleList(transforms)
+
+    def forward(self, c: Tensor | None = None) -> TorchTransform:
+        return ComposedTransform(*(transform(c) for transform in self.transforms))
+
+    def __repr__(self) -> str:
+        return repr(self.transforms).replace("ModuleList", type(self).__name__, 1)
+
+
+class Unconditional(nn.Module):
+    """A module that calls a constructor with its tensors, whatever the context.
+
+    Args:
+        f: The constructor. If it is a module it becomes a submodule.
+        args: Its positional arguments. Tensors become parameters, or buffers.
+        buffer: Whether tensors become buffers.
+        kwargs: Its keyword arguments, alike.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], *args: Any, buffer: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        self.f = f
+        self._positional = tuple(f"_{i}" for i in range(len(args)))
+        self._keywords = tuple(kwargs)
+        for name, value in (*zip(self._positional, args, strict=True), *kwargs.items()):
+            if not isinstance(value, Tensor):
+                setattr(self, name, value)
+            elif buffer or not value.is_floating_point():
+                self.register_buffer(name, value)
+            else:
+                self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, c: Tensor | None = None) -> Any:
+        """Calls the constructor. The context is ignored."""
+        keywords = {name: getattr(self, name) for name in self._keywords}
+        return self.f(*(getattr(self, name) for name in self._positional), **keywords)
+
+    def extra_repr(self) -> str:
+        if isinstance(self.f, nn.Module):
+            return ""
+        with torch.no_grad():
+            return repr(self())
+
+
+class UnconditionalTransform(Unconditional, LazyTransform):
+    """A lazy transform made by a constructor, whatever the context.
+
+    Args:
+        f: The constructor of the transform.
+        args: Its positional arguments. Tensors become parameters, or buffers.
+        buffer: Whether tensors become buffers.
+        kwargs: Its keyword arguments, alike.
+
+    Example:
+        >>> from torch.distributions import ExpTransform
+        >>> UnconditionalTransform(ExpTransform)()(torch.zeros(1))
+        tensor([1.])
+    """

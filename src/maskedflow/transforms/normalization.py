@@ -1,0 +1,112 @@
+"""Batch normalization as a step of a flow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from .base import Transform
+from .lazy import LazyTransform
+
+__all__ = ["BatchNorm"]
+
+
+class BatchNorm(LazyTransform):
+    r"""Batch normalization with its log-determinant and its inverse.
+
+    .. math:: y = e^{\gamma} \frac{x - m}{\sqrt{v + \epsilon}} + \beta, \qquad
+        \log \left| \frac{\partial y}{\partial x} \right| =
+        \sum_i \gamma_i - \tfrac{1}{2} \log(v_i + \epsilon)
+
+    In training m and v are the batch's mean and (biased) variance. In evaluation, and in the
+    inverse, they are those set by :meth:`set_statistics`, as the paper does from the whole training
+    set (:func:`maskedflow.training.calibrate`); until then a running average over batches.
+
+    Args:
+        features: The number of features.
+        eps: The constant :math:`\epsilon`.
+        momentum: The weight of a new batch in the running average.
+
+    Raises:
+        ValueError: In training, if a batch has fewer than two rows.
+
+    References:
+        | Masked Autoregressive Flow (Papamakarios et al., 2017), appendix B
+        | https://arxiv.org/abs/1705.07057
+
+    Example:
+        >>> norm = BatchNorm(1)
+        >>> y, ladj = norm().call_and_ladj(torch.tensor([[1.0], [3.0]]))
+        >>> y
+        tensor([[-1.0000],
+                [ 1.0000]], grad_fn=<AddBackward0>)
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.log_gamma = nn.Parameter(torch.zeros(features))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("batches", torch.tensor(0))
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.beta)}, eps={self.eps}"
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Fixes the statistics that evaluation uses; `variance` is biased, without eps."""
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
+    @torch.no_grad()
+    def update_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Brings a batch into the running average; the first batch becomes it."""
+        weight = self.momentum if self.batches > 0 else 1.0
+        self.mean.lerp_(mean.to(self.mean), weight)
+        self.variance.lerp_(variance.to(self.variance), weight)
+        self.batches += 1
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _BatchNormTransform(self)
+
+
+class _BatchNormTransform(Transform):
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.norm.extra_repr()})"
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.norm
+        if norm.training:
+            rows = x.flatten(end_dim=-2) if x.ndim > 1 else x[None]
+            if len(rows) < 2:
+                raise ValueError(
+                    f"x: batch normalization in training expects at least 2 rows, got {len(rows)}"
+                )
+            variance, mean = torch.var_mean(rows, dim=0, correction=0)
+            norm.update_statistics(mean, variance)
+        else:
+            mean, variance = norm.mean, norm.variance
+        log_slope = norm.log_gamma - 0.5 * torch.log(variance + norm.eps)
+        y = (x - mean) * log_slope.exp() + norm.beta
+        return y, log_slope.sum().expand(x.shape[:-1])
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.norm
+        log_slope = norm.log_gamma - 0.5 * torch.log(norm.variance + norm.eps)
+        x = (y - norm.beta) * torch.exp(-log_slope) + norm.mean
+        return x, -log_slope.sum().expand(y.shape[:-1])
