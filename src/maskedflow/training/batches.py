@@ -1,0 +1,75 @@
+"""Mini-batches: which rows, in which order, in which dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow.data.dataset import Split
+
+from .randomness import derive_seed
+
+
+def check_finite(split: Split, name: str) -> None:
+    """Says which number of a split cannot be trained on.
+
+    Raises:
+        ValueError: If the split has no rows, or a number is nan or infinite.
+    """
+    if len(split) == 0:
+        raise ValueError(f"{name}: expected at least one row, got none")
+    for part, values in (("x", split.x), ("context", split.context)):
+        if values is not None and not values.isfinite().all():
+            row, column = (~values.isfinite()).nonzero()[0].tolist()
+            raise ValueError(
+                f"{name}.{part}: expected finite numbers, got {values[row, column].item()} "
+                f"in row {row}, column {column}"
+            )
+
+
+def permutation(rows: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch visits the rows."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    return torch.randperm(rows, generator=generator)
+
+
+def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
+    """First and last position of each mini-batch, the last one smaller if need be.
+
+    With `merge` a last batch of at most half the size joins the one before it: batch norm can do
+    nothing with the statistics of a few rows.
+
+    Example:
+        >>> bounds(10, 4, merge=False)
+        [(0, 4), (4, 8), (8, 10)]
+        >>> bounds(10, 4, merge=True)
+        [(0, 4), (4, 10)]
+    """
+    starts = list(range(0, rows, batch_size))
+    if merge and len(starts) > 1 and 2 * (rows - starts[-1]) <= batch_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], rows], strict=True))
+
+
+def take(split: Split, rows: slice | Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Some rows of a split and their contexts, in the dtype and on the device of `like`."""
+    c = None if split.context is None else split.context[rows].to(like)
+    return split.x[rows].to(like), c
+
+
+def weight_of(flow: nn.Module) -> Tensor:
+    """A parameter (or buffer) that tells the flow's dtype and device."""
+    for tensor in (*flow.parameters(), *flow.buffers()):
+        if tensor.is_floating_point():
+            return tensor
+    raise ValueError("flow: expected a module with a floating-point parameter or buffer")
+
+
+def largest(split: Split, rows: Tensor) -> str:
+    """Says where the largest number of a batch is: the first thing to look at if it fails."""
+    x = split.x[rows].double().abs()
+    row, column = divmod(int(x.argmax()), x.shape[1])
+    return (
+        f"the batch's largest |x| is {x[row, column].item():g}, in training row "
+        f"{int(rows[row])}, column {column}"
+    )

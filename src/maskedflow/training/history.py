@@ -1,0 +1,134 @@
+"""What happened in a training run: one record an epoch, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+StopReason = Literal["epochs", "patience", "time_limit"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: a line of `metrics.jsonl`.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        step: Mini-batches seen since the start of the training.
+        train_nll: Mean over the epoch's rows while the weights moved, in nats.
+        validation_nll: Mean over the validation rows after the epoch, in nats.
+        lr: Learning rate of the epoch's last step.
+        seconds: Wall time of the epoch with its validation.
+        skipped: Steps left out so far because loss or gradient was not finite.
+        rollbacks: Returns to earlier weights so far.
+    """
+
+    epoch: int
+    step: int
+    train_nll: float
+    validation_nll: float
+    lr: float
+    seconds: float
+    skipped: int
+    rollbacks: int
+
+
+@dataclass(frozen=True)
+class History:
+    """What :func:`maskedflow.training.fit` returns.
+
+    Attributes:
+        records: One record an epoch.
+        best_epoch: The epoch whose weights the flow has now.
+        stopped_because: `"epochs"`, `"patience"` or `"time_limit"`.
+
+    Example:
+        >>> record = EpochRecord(1, 15, 2.5, 2.25, 1e-3, 0.5, 0, 0)
+        >>> history = History((record,), best_epoch=1, stopped_because="epochs")
+        >>> history.validation_nll, history.best_validation_nll
+        ([2.25], 2.25)
+    """
+
+    records: tuple[EpochRecord, ...]
+    best_epoch: int
+    stopped_because: StopReason
+
+    @property
+    def train_nll(self) -> list[float]:
+        """Training NLL of each epoch, in nats."""
+        return [record.train_nll for record in self.records]
+
+    @property
+    def validation_nll(self) -> list[float]:
+        """Validation NLL of each epoch, in nats."""
+        return [record.validation_nll for record in self.records]
+
+    @property
+    def best_validation_nll(self) -> float:
+        """Validation NLL of the weights that were kept, in nats."""
+        return next(r.validation_nll for r in self.records if r.epoch == self.best_epoch)
+
+    @property
+    def lr(self) -> list[float]:
+        """Learning rate at the end of each epoch."""
+        return [record.lr for record in self.records]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Wall time of each epoch."""
+        return [record.seconds for record in self.records]
+
+
+class RunLog:
+    """`training.log` for people and `metrics.jsonl` for programs, in one folder.
+
+    Without a folder nothing is written.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, records: list[EpochRecord], size: int) -> None:
+        """Goes back to a checkpoint: its records, and the first `size` bytes of the log.
+
+        What an interrupted session wrote after the checkpoint will happen again.
+        """
+        if self._folder is None:
+            return
+        log, metrics = self._folder / "training.log", self._folder / "metrics.jsonl"
+        with log.open("ab") as file:
+            file.truncate(min(size, file.tell()))
+        temporary = metrics.with_name(".metrics.jsonl.tmp")
+        temporary.write_text("".join(_json_line(record) for record in records), "utf-8")
+        os.replace(temporary, metrics)
+
+    def line(self, text: str) -> None:
+        """Adds a line to `training.log`, after the time of day."""
+        if self._folder is not None:
+            with (self._folder / "training.log").open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
+
+    def record(self, record: EpochRecord) -> None:
+        """Adds a line to `metrics.jsonl`."""
+        if self._folder is not None:
+            with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(_json_line(record))
+
+    @property
+    def size(self) -> int:
+        """Bytes of `training.log`."""
+        path = None if self._folder is None else self._folder / "training.log"
+        return path.stat().st_size if path is not None and path.exists() else 0
+
+
+def _json_line(record: EpochRecord) -> str:
+    # JSON knows no nan and no infinity
+    values = {key: value if math.isfinite(value) else None for key, value in asdict(record).items()}
+    return json.dumps(values) + "\n"

@@ -1,0 +1,406 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow.data.dataset import Split
+from maskedflow.transforms import BatchNorm
+
+from .batches import bounds, check_finite, largest, permutation, take, weight_of
+from .calibration import calibrate
+from .checkpoint import load, save
+from .config import TrainConfig
+from .evaluation import evaluate
+from .history import EpochRecord, History, RunLog, StopReason
+from .progress import ProgressBar
+from .randomness import noise_of, own_generator, seed_step
+from .state import TrainingState, load_moments, read_latest, write_latest
+
+SNAPSHOT_STEPS = 100
+"""Steps between two snapshots: where a roll-back returns to and a checkpoint may be written.
+
+Counted in steps, because a resumed run must have its snapshots where the first one had them.
+"""
+
+CHECKPOINT_SECONDS = 60.0
+"""Within an epoch, a snapshot is written to disk when the last one there is older."""
+
+SKIPS_IN_A_ROW = 5
+"""Steps with a non-finite loss or gradient, one after the other, that lead to a roll-back."""
+
+ROLLBACKS = 3
+"""Roll-backs that are tried before training stops with an error."""
+
+
+class NonFiniteError(ValueError):
+    """The loss, its gradient or the weights stopped being finite, and roll-backs did not help."""
+
+
+def fit(
+    flow: nn.Module,
+    train: Split,
+    validation: Split,
+    config: TrainConfig,
+    *,
+    directory: str | Path | None = None,
+    resume: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> History:
+    r"""Fits a flow to data by maximum likelihood.
+
+    Adam descends the mean negative log-likelihood of mini-batches,
+
+    .. math:: L = -\frac{1}{|B|} \sum_{i \in B} \log p(x_i \mid c_i) \quad \text{(nats)},
+
+    over freshly shuffled epochs. After each epoch batch-norm statistics are set from all training
+    rows, and the validation NLL is computed; the weights of the best epoch are in the flow when
+    `fit` returns, and the flow is in evaluation mode.
+
+    Steps whose loss or gradient is not finite are left out. Several in a row lead back to the last
+    good weights and optimizer moments, at half the learning rate.
+
+    Args:
+        flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
+        train: The training rows, in the data's own units.
+        validation: The rows that decide when to stop and which weights to keep.
+        config: The settings.
+        directory: Where `checkpoints/{best,latest}.safetensors` and `logs/{training.log,
+            metrics.jsonl}` are written; `None` writes nothing.
+        resume: Whether to go on from `latest.safetensors`. The result is then bit for bit that of
+            a run that was never stopped. Where there is no checkpoint yet, training starts at the
+            beginning.
+        metadata: JSON-serializable values for the header of the checkpoints.
+        progress: Whether to draw a progress bar, if standard error is a terminal.
+
+    Returns:
+        Training and validation NLL, learning rate and wall time of each epoch.
+
+    Raises:
+        ValueError: If the data are empty or not finite, if the checkpoint to resume from is
+            damaged or of another configuration, or if no validation NLL was ever finite.
+        NonFiniteError: If roll-backs did not bring back a finite loss.
+
+    References:
+        Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017)
+        https://arxiv.org/abs/1705.07057
+
+    Example:
+        >>> import maskedflow as mf
+        >>> data = mf.data.load("moons")
+        >>> flow = mf.flows.MAF(2, hidden_features=(16,))
+        >>> history = fit(flow, data.train, data.validation, TrainConfig(epochs=1, batch_size=1000))
+        >>> history.stopped_because
+        'epochs'
+    """
+    check_finite(train, "train")
+    check_finite(validation, "validation")
+    if resume and directory is None:
+        raise ValueError("directory: expected the folder to resume from, got None")
+    run = _Run(flow, train, validation, config, directory, dict(metadata or {}))
+    bar = ProgressBar(progress, config.epochs, len(run.bounds))
+    with own_generator(run.device):
+        run.start(resume)
+        with bar:
+            while (reason := run.stop_reason()) is None:
+                run.train_epoch(bar)
+                run.finish_epoch(bar)
+    return run.finish(reason)
+
+
+class _Run:
+    """One call of `fit`: the flow, its optimizer, and where the training is."""
+
+    def __init__(
+        self,
+        flow: nn.Module,
+        train: Split,
+        validation: Split,
+        config: TrainConfig,
+        directory: str | Path | None,
+        metadata: dict[str, Any],
+    ) -> None:
+        self.flow, self.train, self.validation, self.config = flow, train, validation, config
+        self.noise = noise_of(flow)
+        self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
+        self.bounds = bounds(len(train), config.batch_size, merge=self.has_batch_norm)
+        self.device = weight_of(flow).device
+        self.nll = torch.compile(self._nll) if config.compile else self._nll
+
+        root = None if directory is None else Path(directory)
+        self.best_path = None if root is None else root / "checkpoints" / "best.safetensors"
+        self.latest_path = None if root is None else root / "checkpoints" / "latest.safetensors"
+        self.log = RunLog(None if root is None else root / "logs")
+        self.metadata = metadata
+        self.data = {
+            "number of training rows": len(train),
+            "number of validation rows": len(validation),
+        }
+
+        self.state = TrainingState()
+        self.skips_in_a_row = 0
+        self.best_weights: dict[str, Tensor] | None = None
+        self.good: tuple[dict[str, Tensor], dict[str, Any]]
+        self.started = self.written = time.monotonic()
+
+    # --- the beginning and the end
+
+    def start(self, resume: bool) -> None:
+        """Begins, or goes back to the checkpoint."""
+        resumed = resume and self.latest_path is not None and self.latest_path.exists()
+        if resumed:
+            self.read_checkpoints()
+        else:
+            if self.best_path is not None:
+                self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
+            self.make_optimizer()
+            self.log.start([], 0)
+            weights = sum(parameter.numel() for parameter in self.parameters)
+            self.log.line(
+                f"training {weights} parameters on {len(self.train)} rows, "
+                f"{len(self.bounds)} steps an epoch"
+            )
+            self.log.line(repr(self.config))
+        if not all(parameter.isfinite().all() for parameter in self.parameters):
+            raise ValueError("flow: expected finite weights to start from, got nan or inf")
+        self.started = time.monotonic() - self.state.epoch_seconds
+        self.take_snapshot(write=not resumed)
+
+    def read_checkpoints(self) -> None:
+        """Brings back what `latest` and `best` hold, and the log as it was then."""
+        assert self.latest_path is not None
+        assert self.best_path is not None
+        self.state, log_size, moments = read_latest(
+            self.latest_path, self.flow, config=self.config, data=self.data
+        )
+        # only now: a masked layer that is loaded with another mask gets a new parameter
+        self.make_optimizer()
+        load_moments(self.flow, self.optimizer, moments)
+        if self.state.best_epoch > 0:
+            latest = _clone(self.flow.state_dict())
+            load(self.best_path, self.flow)
+            self.best_weights = _clone(self.flow.state_dict())
+            self.flow.load_state_dict(latest)
+        self.log.start(self.state.records, log_size)
+        self.log.line(f"resumed in epoch {self.state.epoch} after {self.state.batch} batches")
+
+    def make_optimizer(self) -> None:
+        self.parameters = [p for p in self.flow.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("flow: expected a parameter to train, got none")
+        self.weight = weight_of(self.flow)
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+
+    def stop_reason(self) -> StopReason | None:
+        """Why no further epoch is trained, or None."""
+        state = self.state
+        if not state.records:
+            return None
+        if state.epoch > self.config.epochs:
+            return "epochs"
+        if state.epoch - 1 - state.best_epoch >= self.config.patience:
+            return "patience"
+        return "time_limit" if self.out_of_time() else None
+
+    def finish(self, reason: StopReason) -> History:
+        """Puts the best weights into the flow."""
+        self.restore_best()
+        state = self.state
+        if self.best_weights is None:
+            raise self.stopped("no validation NLL was finite; look at the validation rows")
+        self.log.line(
+            f"stopped by {reason} after {state.seconds:.1f} s, "
+            f"best validation {state.best_nll:.6f} in epoch {state.best_epoch}"
+        )
+        return History(tuple(state.records), state.best_epoch, reason)
+
+    def restore_best(self) -> None:
+        if self.best_weights is not None:
+            self.flow.load_state_dict(self.best_weights)
+        self.flow.eval()
+
+    # --- an epoch
+
+    def train_epoch(self, bar: ProgressBar) -> None:
+        """Takes the steps of an epoch that are left, as long as there is time."""
+        self.flow.train()
+        state, seed = self.state, self.config.seed
+        order = permutation(len(self.train), seed, state.epoch)
+        for start, end in self.bounds[state.batch :]:
+            rows = order[start:end]
+            seed_step(self.noise, self.device, seed, state.epoch, state.batch)
+            self.set_learning_rate()
+            loss, norm = self.step(*take(self.train, rows, like=self.weight))
+            state.batch += 1
+            state.step += 1
+            state.epoch_seconds = time.monotonic() - self.started
+            if math.isfinite(loss) and math.isfinite(norm):
+                self.skips_in_a_row = 0
+                state.loss_sum += loss * len(rows)
+                state.rows += len(rows)
+                if state.batch % SNAPSHOT_STEPS == 0:
+                    late = time.monotonic() - self.written > CHECKPOINT_SECONDS
+                    self.take_snapshot(write=late)
+            else:
+                self.skip(loss, rows)
+            bar.step(state.epoch, state.batch, state.train_nll)
+            if self.out_of_time():
+                break
+
+    def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
+        """One step of Adam, unless loss or gradient norm, which it returns, are not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.nll(x, c)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
+        value, length = torch.stack((loss.detach(), norm)).tolist()  # the step's one wait
+        if math.isfinite(value) and math.isfinite(length):
+            self.optimizer.step()
+        return value, length
+
+    def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
+        log_prob: Tensor = self.flow(c).log_prob(x)
+        return -log_prob.mean()
+
+    def set_learning_rate(self) -> None:
+        """The rate of the next step: by schedule, halved by each roll-back."""
+        state, config = self.state, self.config
+        factor = 1.0
+        if config.schedule == "cosine":
+            done = (state.epoch - 1 + state.batch / len(self.bounds)) / config.epochs
+            if config.time_limit is not None:
+                budget = config.time_limit - state.validation_seconds
+                done = max(done, state.seconds / budget if budget > 0 else 1.0)
+            factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * state.lr_scale * factor
+
+    def out_of_time(self) -> bool:
+        """Whether another step would leave no time for the last validation."""
+        limit = self.config.time_limit
+        return limit is not None and self.state.seconds + self.state.validation_seconds >= limit
+
+    def finish_epoch(self, bar: ProgressBar) -> None:
+        """Validates, keeps the weights if they are the best, writes log and checkpoints.
+
+        An epoch that was cut short by the time limit counts as an epoch.
+        """
+        state = self.state
+        before = time.monotonic()
+        if self.has_batch_norm:
+            calibrate(self.flow, self.train)
+        log_prob = evaluate(self.flow, self.validation)
+        nll = -log_prob.mean().item()
+        state.validation_seconds = time.monotonic() - before
+        state.epoch_seconds = time.monotonic() - self.started
+        record = EpochRecord(
+            epoch=state.epoch,
+            step=state.step,
+            train_nll=state.train_nll,
+            validation_nll=nll,
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds=state.epoch_seconds,
+            skipped=state.skipped,
+            rollbacks=state.rollbacks,
+        )
+        better = nll < state.best_nll  # never true of nan
+        if better:
+            state.best_nll, state.best_epoch = nll, state.epoch
+            self.best_weights = _clone(self.flow.state_dict())
+            if self.best_path is not None:
+                best = {"epoch": state.epoch, "validation_nll": nll}
+                save(self.best_path, self.flow, {**self.metadata, "best": best})
+        self.log.record(record)
+        self.log.line(
+            f"epoch {record.epoch}/{self.config.epochs}  train {record.train_nll:.6f}  "
+            f"validation {nll:.6f}  lr {record.lr:.3g}  {record.seconds:.1f} s"
+            + ("  best" if better else "")
+        )
+        if not math.isfinite(nll):
+            bad = (~log_prob.isfinite()).nonzero().flatten().tolist()
+            self.log.line(f"validation: {len(bad)} rows are not finite, the first is {bad[0]}")
+        bar.validated(nll, state.best_nll)
+        state.records.append(record)
+        state.epoch += 1
+        state.past_seconds += record.seconds
+        state.batch, state.loss_sum, state.rows, state.epoch_seconds = 0, 0.0, 0, 0.0
+        self.started = time.monotonic()
+        if self.skips_in_a_row == 0:
+            self.take_snapshot(write=True)
+
+    # --- when something is not finite
+
+    def take_snapshot(self, write: bool) -> None:
+        """Remembers weights and moments as good, and writes them to disk if `write`."""
+        if not all(p.isfinite().all() for p in self.parameters):
+            self.roll_back("the weights are not finite")
+            return
+        self.good = (_clone(self.flow.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
+        if write and self.latest_path is not None:
+            write_latest(
+                self.latest_path,
+                self.flow,
+                self.optimizer,
+                self.state,
+                config=self.config,
+                data=self.data,
+                log_size=self.log.size,
+                metadata=self.metadata,
+            )
+            self.written = time.monotonic()
+
+    def skip(self, loss: float, rows: Tensor) -> None:
+        """Counts a step that was not taken."""
+        self.state.skipped += 1
+        self.skips_in_a_row += 1
+        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        self.log.line(f"{self.place()}: {what}, step skipped ({self.skips_in_a_row} in a row)")
+        if self.skips_in_a_row == SKIPS_IN_A_ROW:
+            self.roll_back(what, rows)
+
+    def roll_back(self, what: str, rows: Tensor | None = None) -> None:
+        """Returns to the last good weights at half the learning rate, or gives up."""
+        state = self.state
+        if state.rollbacks == ROLLBACKS:
+            self.restore_best()
+            where = "" if rows is None else f" ({largest(self.train, rows)})"
+            raise self.stopped(
+                f"{what} after {ROLLBACKS} roll-backs{where}; try a lower lr than "
+                f"{self.config.lr:g}, or look for extreme values in the data"
+            )
+        weights, moments = self.good
+        self.flow.load_state_dict(weights)
+        self.optimizer.load_state_dict(copy.deepcopy(moments))
+        self.skips_in_a_row = 0
+        state.rollbacks += 1
+        state.lr_scale /= 2
+        self.log.line(
+            f"{self.place()}: {what}, back to the last good weights ({state.rollbacks} of "
+            f"{ROLLBACKS}) at {state.lr_scale:g} times the learning rate"
+        )
+
+    def stopped(self, why: str) -> NonFiniteError:
+        """The error that ends the training, written to the log too."""
+        self.log.line(f"{self.place()}: stopped, {why}")
+        return NonFiniteError(f"training stopped in {self.place()}: {why}")
+
+    def place(self) -> str:
+        return f"epoch {self.state.epoch}, batch {self.state.batch} of {len(self.bounds)}"
+
+
+def _clone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

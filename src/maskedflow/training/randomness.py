@@ -1,0 +1,50 @@
+"""Every random draw of a training step follows from (seed, epoch, batch).
+
+So a run that goes on in the middle of an epoch draws what it would have drawn, and no generator
+state has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskedflow.transforms import Dequantize
+
+
+def derive_seed(*key: int) -> int:
+    """Mixes non-negative integers into one seed of 63 bits."""
+    # numpy pads a short key with zeros; its length at the end keeps (s, 1) and (s, 1, 0) apart
+    mixed = np.random.SeedSequence((*key, len(key))).generate_state(1, np.uint64)
+    return int(mixed[0]) >> 1
+
+
+def noise_of(flow: nn.Module) -> list[Dequantize]:
+    """The modules of a flow that add noise from a generator of their own."""
+    return [module for module in flow.modules() if isinstance(module, Dequantize)]
+
+
+def seed_noise(noise: list[Dequantize], *key: int) -> None:
+    """Restarts the generators of the noise modules, each at its own seed."""
+    for i, module in enumerate(noise):
+        module.seed(derive_seed(*key, i))
+
+
+def seed_step(noise: list[Dequantize], device: torch.device, *key: int) -> None:
+    """Restarts what a training step draws from: the noise, and torch's own generator (dropout)."""
+    seed_noise(noise, *key)
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[device.index or 0]
+    generator.manual_seed(derive_seed(*key))
+
+
+@contextmanager
+def own_generator(device: torch.device) -> Iterator[None]:
+    """Puts torch's own generator back, afterwards, to where the caller had it."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

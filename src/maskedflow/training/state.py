@@ -1,0 +1,159 @@
+"""The training checkpoint `latest.safetensors`: all that is needed to go on as if never stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import EXTRA, METADATA, load_weights, read, to_json, write
+from .config import TrainConfig
+from .history import EpochRecord
+
+TRAINING = "training"
+"""Key of the header entry that holds the JSON of config, state and data sizes."""
+
+MOMENTS = f"optimizer{EXTRA}"
+"""Prefix of the optimizer's tensors: `optimizer/<kind>/<parameter>`."""
+
+Moments = dict[str, dict[str, Tensor]]
+"""The optimizer's tensors, by parameter and kind."""
+
+FREE = ("epochs", "patience", "time_limit")
+"""Settings that may change on resuming: they say when to stop, not how to train."""
+
+
+@dataclass
+class TrainingState:
+    """Where a training is, but for its weights and optimizer moments.
+
+    Generators need no place here: every draw follows from (seed, epoch, batch).
+
+    Attributes:
+        epoch: The epoch being trained, from 1.
+        batch: Its mini-batches already done.
+        step: Mini-batches done since the start.
+        loss_sum: Sum of the epoch's losses so far, over rows.
+        rows: Rows in that sum.
+        past_seconds: Wall time of the epochs done, all sessions together.
+        epoch_seconds: Wall time of the epoch so far.
+        validation_seconds: Wall time of the newest validation.
+        best_epoch: Epoch of the best validation, 0 before there is one.
+        best_nll: The best validation NLL.
+        lr_scale: Halved by each roll-back.
+        rollbacks: Returns to earlier weights so far.
+        skipped: Steps left out so far.
+        records: The epochs done.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    rows: int = 0
+    past_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    best_epoch: int = 0
+    best_nll: float = math.inf
+    lr_scale: float = 1.0
+    rollbacks: int = 0
+    skipped: int = 0
+    records: list[EpochRecord] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole training so far, all sessions together."""
+        return self.past_seconds + self.epoch_seconds
+
+    @property
+    def train_nll(self) -> float:
+        """Mean loss of the epoch so far."""
+        return self.loss_sum / self.rows if self.rows else math.nan
+
+
+def write_latest(
+    path: Path,
+    flow: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    *,
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    log_size: int,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes the training checkpoint, atomically."""
+    tensors = flow.state_dict()
+    for name, parameter in flow.named_parameters():
+        for kind, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"{MOMENTS}{kind}{EXTRA}{name}"] = tensor
+    training = {
+        "config": asdict(config),
+        "data": dict(data),
+        "state": asdict(state),
+        "log_size": log_size,
+    }
+    write(path, tensors, {METADATA: to_json(dict(metadata)), TRAINING: to_json(training)})
+
+
+def read_latest(
+    path: Path, flow: nn.Module, *, config: TrainConfig, data: Mapping[str, Any]
+) -> tuple[TrainingState, int, Moments]:
+    """Reads the training checkpoint, its weights into the flow.
+
+    Returns:
+        The state, the size that `training.log` had, and the moments for :func:`load_moments`.
+
+    Raises:
+        ValueError: If the file is damaged, or config, data or flow are not those of the checkpoint.
+    """
+    tensors, header = read(path)
+    if TRAINING not in header:
+        raise ValueError(f"{path}: holds weights only, cannot resume from it")
+    training = json.loads(header[TRAINING])
+    for kind, values in (("config", asdict(config)), ("data", data)):
+        for name, value in values.items():
+            before = training[kind].get(name)
+            if name not in FREE and before != value:
+                raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
+    load_weights(path, flow, tensors)
+    moments: Moments = {}
+    for key, tensor in tensors.items():
+        if key.startswith(MOMENTS):
+            kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
+            moments.setdefault(name, {})[kind] = tensor
+    state = TrainingState(**training["state"])
+    state.records = [EpochRecord(**record) for record in training["state"]["records"]]
+    return state, int(training["log_size"]), moments
+
+
+def load_moments(flow: nn.Module, optimizer: torch.optim.Optimizer, moments: Moments) -> None:
+    """Gives each parameter its moments by name; the optimizer itself counts parameters.
+
+    Raises:
+        ValueError: If they are the moments of other parameters.
+    """
+    names = {parameter: name for name, parameter in flow.named_parameters()}
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = {}
+    for i, parameter in enumerate(trained):
+        state = moments.get(names[parameter], {})
+        for kind, tensor in state.items():
+            if tensor.ndim > 0 and tensor.shape != parameter.shape:
+                raise ValueError(
+                    f"{names[parameter]}: the checkpoint's {kind} has shape "
+                    f"{tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}"
+                )
+        if state:
+            states[i] = state
+    if len(states) != len(moments):
+        raise ValueError("flow: other parameters are trained than in the checkpoint")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
