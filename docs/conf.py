@@ -1,6 +1,9 @@
 """Configuration of Sphinx."""
 
+import re
 from importlib.metadata import version as version_of
+
+from sphinx.application import Sphinx
 
 project = "maskedflow"
 author = "The maskedflow developers"
@@ -30,3 +33,16 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = "maskedflow"
+
+
+def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
+    """Keeps the asterisk of a shape such as (*, features) from starting an emphasis."""
+    lines = rest[-1]
+    assert isinstance(lines, list)
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _escape_shapes)
