@@ -5,12 +5,14 @@ published log-likelihoods are in these units. Mean and deviation come from the t
 (the authors' code lets the validation split, and for GAS the test split, have a say; the effect is
 below the published digits).
 
-Source:
-    Papamakarios, Pavlakou, Murray (2017), https://arxiv.org/abs/1705.07057, appendix D.
+References:
+    | Masked Autoregressive Flow (Papamakarios et al., 2017), appendix D
+    | https://arxiv.org/abs/1705.07057
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from .dataset import Dataset, Split
 from .table import column_names, read_table
 
 POWER_FILE = "household_power_consumption.txt"
-GAS_FILES = ("ethylene_CO.csv", "ethylene_CO.txt")
+GAS_TEXT, GAS_CONVERTED = "ethylene_CO.txt", "ethylene_CO.csv"
 HEPMASS_FILES = ("1000_train.csv", "1000_test.csv")
 MINIBOONE_FILE = "data.npy"
 BSDS300_FOLDERS = ("images/train", "images/test")
@@ -81,16 +83,17 @@ def gas(folder: Path) -> Dataset:
     either that table converted to `ethylene_CO.csv` (the published rows), or UCI's own
     `ethylene_CO.txt`, of which a quarter of the rows is drawn as theirs was, but by our seed.
     """
-    converted, published = (folder / name for name in GAS_FILES)
+    converted = folder / GAS_CONVERTED
     if converted.exists():
         names = column_names(converted)
-        missing = {"Time", "Meth", "Eth"} - set(names)
-        if missing:
-            raise ValueError(f"{converted}: expected columns Time, Meth, Eth; found {names}")
+        if not {"Time", "Meth", "Eth"} <= set(names):
+            raise ValueError(
+                f"{converted}: expected columns Time, Meth, Eth and sensors, found {', '.join(names)}"
+            )
         sensors = tuple(name for name in names if name not in ("Time", "Meth", "Eth"))
         data = read_table(converted, sensors).double().numpy()
     else:
-        data = _read_gas_text(published)
+        data = _read_gas_text(folder / GAS_TEXT)
         sensors = tuple(f"R{i}" for i in range(1, data.shape[1] + 1))
         rng = np.random.RandomState(PROTOCOL_SEED)
         data = data[rng.permutation(len(data))[: round(0.25 * len(data))]]
@@ -100,9 +103,13 @@ def gas(folder: Path) -> Dataset:
 
 def _read_gas_text(path: Path) -> Floats:
     width = 3 + 16  # time and two concentrations, then the sensors
-    with path.open("rb") as file:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how older NumPy reports stray text
         file.readline()
-        values = np.fromfile(file, dtype=np.float64, sep=" ")
+        try:
+            values = np.fromfile(file, dtype=np.float64, sep=" ")
+        except (ValueError, DeprecationWarning):
+            raise ValueError(f"{path}: expected a header and numbers, found other text") from None
     if not len(values) or len(values) % width:
         raise ValueError(
             f"{path}: expected a header and rows of {width} numbers, found {len(values):,} numbers"
@@ -112,7 +119,7 @@ def _read_gas_text(path: Path) -> Floats:
 
 def _uncorrelated(data: Floats) -> list[int]:
     """Drops the first column that correlates above 0.98 with another, until none does."""
-    close = np.corrcoef(data, rowvar=False) > 0.98
+    close = np.asarray(np.corrcoef(data, rowvar=False) > 0.98)
     kept = list(range(data.shape[1]))
     while (crowded := np.flatnonzero(close[np.ix_(kept, kept)].sum(axis=1) > 1)).size:
         del kept[crowded[0]]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from maskedflow.transforms import LazyComposedTransform
+from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ class Dataset:
             >>> bool(y.mean().abs() < 1e-4), tuple(ladj.shape)
             (True, (10000,))
         """
-        from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
-
         if self.levels is not None and self.alpha is not None:
             zeros = torch.zeros(self.features)
             return LazyComposedTransform(
@@ -188,6 +184,7 @@ def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     # Column by column: a float64 copy of a large table would double its memory twice over.
     moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
     variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
-    constant = x.amax(0) == x.amin(0)
-    scale = torch.where(constant, 1.0, variance.sqrt())
-    return mean.float(), scale.float()
+    scale = variance.sqrt().float()
+    # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
+    scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
+    return mean.float(), scale

@@ -141,8 +141,8 @@ def _dataset(
     alpha: float,
 ) -> Dataset:
     def split(images: Bytes, labels: Bytes) -> Split:
-        # A copy, since what was read from a buffer cannot be written to and torch would warn.
-        flat = np.array(images.reshape(len(images), -1))
+        # Torch wants memory that it may write to, which a buffer of bytes is not.
+        flat = np.require(images.reshape(len(images), -1), requirements=["C", "W"])
         return Split(torch.from_numpy(flat), _one_hot(labels, name))
 
     return Dataset(

@@ -33,13 +33,14 @@ class Download:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: what its publisher ships, and how many rows come out."""
+    """Where a data set comes from: what its publisher ships, and what comes out of it."""
 
     kind: str
     url: str
     features: int
     rows: tuple[int, int, int]
     files: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()  # files that serve as well
     read: Callable[[Path], Dataset] | None = None
     downloads: tuple[Download, ...] = ()
     advice: str = ""
@@ -73,48 +74,48 @@ class Description:
     downloadable: bool
 
 
-_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_MNIST_MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
 _MNIST_MD5 = (
     "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "d53e105ee54ea40749a09fcbcd1e9432",
     "9fb629c4189551a2d022fa330f9573f3",
     "ec29112dd5afa0611ce80d1b7f02629c",
 )
-_CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _UCI = "https://archive.ics.uci.edu/dataset"
-_ARCHIVE = "https://zenodo.org/records/1161203/files/data.tar.gz"
+_ARCHIVE = "https://zenodo.org/records/1161203"
 _ARCHIVE_MD5 = "md5:9b9c9b0375315ad270eba4ce80c093ab"
+_ARCHIVE_ADVICE = "; the folder data/ of data.tar.gz serves as it is (root, --data_dir)"
 
 
 def _from_archive(name: str, files: tuple[str, ...]) -> tuple[Download, ...]:
     members = tuple((f"data/{name}/{file}", file) for file in files)
-    return (Download(_ARCHIVE, _ARCHIVE_MD5, members),)
+    return (Download(f"{_ARCHIVE}/files/data.tar.gz", _ARCHIVE_MD5, members),)
 
 
 SOURCES: dict[str, Source] = {
     "mnist": Source(
         "images",
-        _MNIST,
+        "https://yann.lecun.com/exdb/mnist/",
         784,
         (50_000, 10_000, 10_000),
         images.MNIST_FILES,
-        images.mnist,
-        tuple(
-            Download(f"{_MNIST}/{file}", f"md5:{md5}")
+        read=images.mnist,
+        downloads=tuple(
+            Download(f"{_MNIST_MIRROR}/{file}", f"md5:{md5}")
             for file, md5 in zip(images.MNIST_FILES, _MNIST_MD5, strict=True)
         ),
         labels=True,
     ),
     "cifar10": Source(
         "images",
-        _CIFAR10,
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
         3072,
         (90_000, 5_000, 10_000),
         images.CIFAR10_FILES,
-        images.cifar10,
-        (
+        read=images.cifar10,
+        downloads=(
             Download(
-                _CIFAR10,
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
                 "md5:c32a1d4ab5d03f1284b67883e8d87530",
                 tuple((file, file) for file in images.CIFAR10_FILES),
             ),
@@ -128,15 +129,16 @@ SOURCES: dict[str, Source] = {
         6,
         (1_659_917, 184_435, 204_928),
         (benchmarks.POWER_FILE,),
-        benchmarks.power,
+        read=benchmarks.power,
     ),
     "gas": Source(
         "table",
         f"{_UCI}/322",
         8,
         (852_174, 94_685, 105_206),
-        (benchmarks.GAS_FILES[1],),
-        benchmarks.gas,
+        (benchmarks.GAS_TEXT,),
+        instead=(benchmarks.GAS_CONVERTED,),
+        read=benchmarks.gas,
         advice=(
             "; the pickle in the authors' archive could run any code and is not opened: if you "
             "trust it, convert it elsewhere with pandas.read_pickle('ethylene_CO.pickle')"
@@ -149,8 +151,9 @@ SOURCES: dict[str, Source] = {
         21,
         (315_123, 35_013, 174_987),
         benchmarks.HEPMASS_FILES,
-        benchmarks.hepmass,
-        _from_archive("hepmass", benchmarks.HEPMASS_FILES),
+        read=benchmarks.hepmass,
+        downloads=_from_archive("hepmass", benchmarks.HEPMASS_FILES),
+        advice=_ARCHIVE_ADVICE,
     ),
     "miniboone": Source(
         "table",
@@ -158,8 +161,9 @@ SOURCES: dict[str, Source] = {
         43,
         (29_556, 3_284, 3_648),
         (benchmarks.MINIBOONE_FILE,),
-        benchmarks.miniboone,
-        _from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
+        read=benchmarks.miniboone,
+        downloads=_from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
+        advice=_ARCHIVE_ADVICE,
     ),
     "bsds300": Source(
         "patches",
@@ -167,7 +171,7 @@ SOURCES: dict[str, Source] = {
         63,
         (1_000_000, 50_000, 250_000),
         benchmarks.BSDS300_FOLDERS,
-        benchmarks.bsds300,
+        read=benchmarks.bsds300,
     ),
     **{name: Source("toy", "", 2, TOY_SIZES) for name in TOYS},
 }
@@ -277,13 +281,11 @@ def _folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _find(name: str, root: str | os.PathLike[str] | None) -> Path | None:
-    files = SOURCES[name].files
-    if not files:
-        return None
+    source = SOURCES[name]
     for folder in _folders(name, root):
-        converted = name == "gas" and (folder / benchmarks.GAS_FILES[0]).exists()
-        if converted or all((folder / file).exists() for file in files):
-            return folder
+        for files in (source.files, source.instead):
+            if files and all((folder / file).exists() for file in files):
+                return folder
     return None
 
 

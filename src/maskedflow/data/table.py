@@ -60,12 +60,11 @@ def open_table(
         (('height',), ('age',), 80)
     """
     path = Path(path)
-    for argument, fraction in (("validation", validation), ("test", test)):
-        if not 0 <= fraction < 1 or validation + test >= 1:
-            raise ValueError(
-                f"{argument}: expected a fraction in [0, 1), validation and test below 1 together, "
-                f"got {fraction}"
-            )
+    if validation < 0 or test < 0 or not validation + test < 1:
+        raise ValueError(
+            "validation, test: expected fractions in [0, 1), together below 1, "
+            f"got {validation} and {test}"
+        )
     names = column_names(path)
     context = _known(context, names, path, "context")
     features = tuple(name for name in names if name not in context)
@@ -247,7 +246,8 @@ def _numbers(batch: pa.RecordBatch, columns: tuple[str, ...], start: int, path: 
         if cells.null_count:
             row = start + 1 + int(pc.index(cells.is_null(), True).as_py())
             raise ValueError(
-                f"{path}: column {name!r}, row {row}: expected a finite number, found nothing"
+                f"{path}: column {name!r}, row {row}: expected a finite number, "
+                "found a missing value (empty, NA or nan)"
             )
         with np.errstate(over="ignore"):
             block[:, i] = cells.cast(pa.float64(), safe=False).to_numpy()
@@ -274,6 +274,6 @@ def _check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
                 "expected values that vary, leave the column out or make it a context"
             )
         raise ValueError(
-            f"{path}: column {name!r} lies between {low:.9g} and {high:.9g}, too narrow for float32 "
-            "to resolve; expected values nearer to zero, subtract an offset first"
+            f"{path}: column {name!r} is {low:.10g} nearly everywhere, its differences too "
+            "small for float32; expected values nearer to zero, subtract an offset first"
         )
