@@ -1,0 +1,75 @@
+"""The ``maskedflow`` command: argument parsing and printing only.
+
+Each command is one file. None of them imports torch before it runs, so that ``--help`` answers at
+once.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Never
+
+from cyclopts import App, CycloptsError, Parameter
+
+from maskedflow.cli.datasets import datasets
+from maskedflow.cli.evaluate import evaluate
+from maskedflow.cli.options import config_file
+from maskedflow.cli.sample import sample
+from maskedflow.cli.score import score
+from maskedflow.cli.train import train
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="maskedflow",
+    help="Exact density estimation with masked autoregressive flows.",
+    version=lambda: version("maskedflow"),
+    help_format="plaintext",
+    # Options are spelled with underscores; main() turns --hidden-dim into --hidden_dim.
+    default_parameter=Parameter(negative=(), name_transform=lambda name: name),
+)
+app.command(train, config=config_file)
+for command in (evaluate, sample, score, datasets):
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> Never:
+    """Run the command line and exit: 0, 2 for a user's error, 130 when interrupted.
+
+    A user's error is one line on stderr. Anything else that goes wrong is a bug and keeps its
+    traceback.
+
+    Args:
+        arguments: The words after ``maskedflow``; ``sys.argv[1:]`` by default.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(
+            [_underscored(token) for token in tokens],
+            print_error=False,
+            exit_on_error=False,
+            result_action="return_value",
+        )
+    # The library raises ValueError and OSError for what a user can put right, and nothing else.
+    except (CycloptsError, ValueError, OSError) as error:
+        print(f"maskedflow: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("maskedflow: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _underscored(token: str) -> str:
+    """``--hidden-dim=5`` as ``--hidden_dim=5``; whatever is no long option as it is."""
+    if not token.startswith("--"):
+        return token
+    name, equals, value = token[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
+
+
+def _one_line(error: BaseException) -> str:
+    """The message without its line breaks, and an OSError without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,57 @@
+"""``maskedflow evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts.types import PositiveInt
+
+if TYPE_CHECKING:
+    from maskedflow.data import Dataset
+    from maskedflow.runs import Run
+
+__all__ = ["evaluate", "report"]
+
+
+def evaluate(
+    run: Path | None = None,
+    /,
+    *,
+    dataset: str | None = None,
+    num_samples: PositiveInt | None = None,
+    data: Path | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
+    out: Path = Path("maf_results"),
+) -> None:
+    """Measure a run on its test rows; write results_summary.txt and a picture.
+
+    Args:
+        run: The run's folder, such as maf_results/power.
+        dataset: Instead of RUN: the run of this data set in OUT.
+        num_samples: Samples in the picture. [default: 64 images, or 2000 rows]
+        data: The run's table, if it is no longer where it was.
+        data_dir: Where data sets lie, if not where the run found them.
+        download: Fetch the data set when it is not here.
+        out: Directory of all runs.
+    """
+    if (run is None) == (dataset is None):
+        raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")
+
+    from maskedflow.runs import load_run
+
+    found = load_run(out / str(dataset) if run is None else run)
+    report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
+
+
+def report(run: Run, dataset: Dataset, num_samples: int | None = None) -> None:
+    """Measures a run, writes summary and picture, and prints the results."""
+    from maskedflow.report import run_picture, save
+    from maskedflow.runs import evaluate_run, results_table, summary, write_summary
+
+    evaluation = evaluate_run(run, dataset)
+    write_summary(run, summary(run, evaluation))
+    print(f"\n{results_table(evaluation)}\n", flush=True)
+    save(run_picture(run, dataset.test, num_samples), run.picture)
+    print(f"results in {run.directory}: {run.summary.name}, samples/{run.picture.name}")

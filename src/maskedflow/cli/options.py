@@ -1,0 +1,88 @@
+"""The options of ``maskedflow train``, from the command line over a TOML file."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.config import Dict
+from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+__all__ = ["TrainOptions", "config_file"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What can be asked of ``maskedflow train``; ``None`` is "not said".
+
+    Attributes:
+        dataset: Name of a known data set (see: maskedflow datasets).
+        data: A table of your own, .csv or .parquet, all columns numeric.
+        auto: Train MNIST, then CIFAR-10, each with its own defaults.
+        flow: maf (num_layers transforms) or made (a single one). [default: maf]
+        hidden_dim: Units of a hidden layer. [default: 512, or the data set's own]
+        num_layers: Autoregressive transforms in the flow. [default: 5, or the data set's own]
+        hidden_layers: Hidden layers of each MADE network. [default: 2, or the data set's own]
+        degrees: How hidden units share out the features they see. [default: sequential]
+        batch_norm: Batch normalisation after every transform.
+        epochs: Most passes over the training rows. [default: 100, or the data set's own]
+        batch_size: Rows in a step. [default: 100, or the data set's own]
+        lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
+        schedule: Learning rate over the run. [default: cosine]
+        patience: Stop after this many epochs without a better validation NLL. [default: 30]
+        time_limit: Stop training after this many seconds.
+        context: Columns of --data to condition on, separated by commas.
+        labels: Condition an image data set on its class labels.
+        seed: Seed of every random draw. [default: 0]
+        resume: Go on with an interrupted run, as if it had never stopped.
+        data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
+        download: Fetch the data set when it is not here.
+        out: Directory of all runs. [default: maf_results]
+        config: TOML file with any of these options; the command line goes before it.
+    """
+
+    dataset: str | None = None
+    data: Path | None = None
+    auto: bool = False
+    flow: Literal["maf", "made"] | None = None
+    hidden_dim: PositiveInt | None = None
+    num_layers: PositiveInt | None = None
+    hidden_layers: PositiveInt | None = None
+    degrees: Literal["sequential", "random"] | None = None
+    batch_norm: Annotated[bool | None, Parameter(negative="--no_batch_norm")] = None
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    lr: PositiveFloat | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    patience: PositiveInt | None = None
+    time_limit: PositiveFloat | None = None
+    context: str | None = None
+    labels: bool | None = None
+    seed: NonNegativeInt | None = None
+    resume: bool = False
+    data_dir: Path | None = None
+    download: bool = False
+    out: Path | None = None
+    config: Path | None = None
+
+
+def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the options that the command line leaves open from the file named by ``--config``.
+
+    The file is a flat table of options, or a run's own ``config.toml``, whose ``[options]`` count.
+    """
+    given = next(a for a in arguments if "--config" in a.names).tokens
+    if not given:
+        return
+    path = Path(given[0].value)
+    with path.open("rb") as file:
+        try:
+            document: dict[str, Any] = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"--config {path} is no TOML file: {error}") from None
+    options = {
+        key.replace("-", "_"): value for key, value in document.get("options", document).items()
+    }
+    Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)

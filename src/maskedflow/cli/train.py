@@ -1,0 +1,183 @@
+"""``maskedflow train``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import TrainOptions
+from .settings import Settings, settle
+
+if TYPE_CHECKING:
+    from maskedflow.data import Dataset
+    from maskedflow.runs import DataConfig, FlowConfig, RunConfig
+
+__all__ = ["train"]
+
+AUTO = ("mnist", "cifar10")
+
+
+def train(*, options: TrainOptions | None = None) -> None:
+    """Train a flow, evaluate it on the test rows, and draw samples.
+
+    One of --dataset, --data and --auto says on what. The run lies in OUT/NAME;
+    an earlier run there is not lost but moved to OUT/NAME.1, and so on.
+    """
+    options = options or TrainOptions()
+    given = [f"--{name}" for name in ("dataset", "data", "auto") if getattr(options, name)]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise ValueError(f"expected one of --dataset, --data and --auto, got {found}")
+    if options.auto:
+        for name in AUTO:
+            _train(replace(options, auto=False, dataset=name))
+    else:
+        _train(options)
+
+
+def _train(options: TrainOptions) -> None:
+    """Trains one run."""
+    source = options.dataset or options.data
+    assert source is not None
+    directory = (options.out or Path("maf_results")) / Path(source).stem
+    if options.resume:
+        options = _recorded(options, directory)
+    settings = settle(options)
+    context = tuple(name.strip() for name in options.context.split(",")) if options.context else ()
+    if context and options.data is None:
+        raise ValueError(f"--context {options.context}: expected --data FILE with these columns")
+    if settings.labels and options.data is not None:
+        raise ValueError("--labels: a table of your own has none; name columns with --context")
+
+    from maskedflow.runs import open_data, train_run
+
+    dataset = open_data(
+        dataset=options.dataset,
+        file=options.data,
+        data_dir=options.data_dir,
+        context=context,
+        labels=settings.labels,
+        seed=settings.seed,
+        download=options.download,
+    )
+    config = _config(options, settings, dataset)
+    notes = _notes(config)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if options.resume:
+        _check_same(config, directory)
+    else:
+        _set_aside(directory)
+    rows = f"{len(dataset.train):,} rows of {dataset.features} features"
+    print(f"training {settings.flow} on {dataset.name}: {rows}", flush=True)
+    run, history = train_run(directory, config, dataset, resume=options.resume, progress=True)
+    print(
+        f"stopped by {history.stopped_because} after {len(history.records)} epochs and "
+        f"{sum(history.seconds):.0f} s; epoch {history.best_epoch} is the best"
+    )
+
+    from .evaluate import report
+
+    report(run, dataset)
+
+
+def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunConfig:
+    """The record of the run that was asked for."""
+    from maskedflow.runs import DataConfig, FlowConfig, RunConfig, describe, rows_of
+    from maskedflow.training import TrainConfig
+
+    data_dir = None if options.data_dir is None else str(options.data_dir.resolve())
+    file = None if options.data is None else str(options.data.resolve())
+    data = DataConfig(
+        dataset=options.dataset,
+        file=file,
+        data_dir=data_dir,
+        labels=settings.labels,
+        seed=settings.seed,
+        columns=dataset.columns,
+        context_columns=dataset.context_columns,
+        image_shape=dataset.image_shape,
+        levels=dataset.levels,
+        rows=rows_of(dataset),
+    )
+    arguments: dict[str, Any] = {
+        "features": dataset.features,
+        "context": dataset.context_features,
+        "hidden_features": [settings.hidden_dim] * settings.hidden_layers,
+        "degrees": settings.degrees,
+        "batch_norm": settings.batch_norm,
+        "widen": False,
+    }
+    if settings.flow == "maf":
+        arguments["transforms"] = settings.num_layers
+    preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
+    flow = FlowConfig(
+        name=settings.flow.upper(),
+        arguments=arguments,
+        seed=settings.seed,
+        preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
+        embedding=describe(embedding) if embedding else None,
+    )
+    names = {field.name for field in fields(TrainConfig)}
+    chosen = asdict(settings)
+    training = TrainConfig(**{name: value for name, value in chosen.items() if name in names})
+    asked = {"dataset": options.dataset, "data": file, "context": options.context}
+    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **chosen})
+
+
+def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
+    """The options of the run to go on with, wherever the command line is silent."""
+    from maskedflow.runs import RunConfig
+
+    path = directory / "config.toml"
+    if not path.is_file():
+        print(f"note: no run in {directory} to resume, beginning one", file=sys.stderr)
+        return options
+    then = RunConfig.read(path).options
+    then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
+    return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
+
+
+def _check_same(config: RunConfig, directory: Path) -> None:
+    """Sees to it that a resumed run keeps its data and its flow; `fit` compares the rest."""
+    from maskedflow.runs import RunConfig
+
+    if not (directory / "config.toml").is_file():
+        return
+    then = RunConfig.read(directory / "config.toml")
+    for part in ("data", "flow"):
+        old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
+        for name, value in new.items():
+            if name not in ("file", "data_dir") and value != old.get(name):
+                raise ValueError(
+                    f"--resume: {name} is {value}, but {directory} was begun with {old.get(name)}"
+                )
+
+
+def _flat(section: DataConfig | FlowConfig) -> dict[str, Any]:
+    values = asdict(section)
+    return {**values, **values.pop("arguments", {})}
+
+
+def _set_aside(directory: Path) -> None:
+    """Moves an earlier run out of the way; whoever forgot --resume can move it back."""
+    if not (directory / "checkpoints").is_dir():
+        return
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
+        number += 1
+    directory.rename(aside)
+    print(f"note: the earlier run in {directory} is now {aside}", file=sys.stderr)
+
+
+def _notes(config: RunConfig) -> tuple[str, ...]:
+    features = config.flow.arguments["features"]
+    narrowest = min(config.flow.arguments["hidden_features"])
+    if narrowest >= features - 1:
+        return ()
+    return (
+        f"{narrowest} hidden units are fewer than {features} features less one, so that not every "
+        f"feature can have a unit of its own degree; --hidden_dim {features - 1} would do",
+    )

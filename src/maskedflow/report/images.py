@@ -1,0 +1,71 @@
+"""A grid of images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["image_grid", "tile"]
+
+
+def tile(images: NDArray[np.float64], columns: int, gap: int = 1) -> NDArray[np.float64]:
+    """Lay images out row by row on one white sheet, ``gap`` pixels apart.
+
+    Args:
+        images: Shape (n, channels, height, width), values in [0, 1].
+        columns: Images in a row.
+        gap: White pixels between neighbours.
+
+    Returns:
+        The sheet, shape (rows * (height + gap) - gap, columns * (width + gap) - gap, channels).
+
+    Example:
+        >>> tile(np.zeros((5, 1, 8, 8)), columns=3).shape
+        (17, 26, 1)
+    """
+    n, channels, height, width = images.shape
+    rows = math.ceil(n / columns)
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return sheet
+
+
+def image_grid(
+    axes: Axes,
+    images: ArrayLike,
+    shape: tuple[int, int, int],
+    *,
+    levels: float = 256,
+    title: str | None = None,
+) -> None:
+    """Draw images in a grid as near to a square as their number allows.
+
+    Args:
+        axes: Where to draw.
+        images: Pixel values 0 to ``levels - 1``, shape (n, channels * height * width).
+        shape: (channels, height, width) of one image; 1 channel is grey, 3 are red, green and blue.
+        levels: Number of grey levels; a pixel of ``levels - 1`` is white.
+        title: Written above the grid.
+
+    Raises:
+        ValueError: If a row of ``images`` does not have as many values as ``shape``.
+    """
+    pixels = np.asarray(images, dtype=np.float64)
+    if pixels.ndim != 2 or pixels.shape[1] != math.prod(shape):
+        raise ValueError(
+            f"images of shape {pixels.shape} are no rows of {math.prod(shape)} pixels {shape}"
+        )
+    pixels = np.clip(pixels / (levels - 1), 0.0, 1.0).reshape(len(pixels), *shape)
+    sheet = tile(pixels, columns=math.ceil(math.sqrt(len(pixels))))
+    if shape[0] == 1:
+        axes.imshow(sheet[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(sheet, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title)

@@ -1,0 +1,102 @@
+"""Densities of two features: points, and the learned density on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["density_on_grid", "density_panel", "plane_limits", "point_panel"]
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
+
+def plane_limits(points: ArrayLike) -> Limits:
+    """The box of the middle 99.8 % of points, a tenth wider on each side.
+
+    Returns:
+        ((left, right), (bottom, top)).
+
+    Example:
+        >>> plane_limits([[0.0, 10.0], [1.0, 20.0]])
+        ((-0.0988, 1.0988), (9.012, 20.988))
+    """
+    low, high = np.quantile(np.asarray(points, dtype=np.float64), [0.001, 0.999], axis=0)
+    low, high = np.where(high > low, [low, high], [low - 0.5, high + 0.5])
+    edge = 0.1 * (high - low)
+    (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
+    return (left, right), (bottom, top)
+
+
+def density_on_grid(
+    log_prob: Callable[[Tensor], Tensor], limits: Limits, points: int = 200
+) -> NDArray[np.float64]:
+    """The density, not its logarithm, at the centres of ``points`` x ``points`` cells.
+
+    Args:
+        log_prob: Log-density in nats of rows, shape (n, 2) -> (n,).
+        limits: ((left, right), (bottom, top)).
+        points: Cells along each side.
+
+    Returns:
+        Densities, shape (points, points), the first row at the bottom.
+
+    Example:
+        >>> box = torch.distributions.Uniform(torch.zeros(2), torch.ones(2))
+        >>> density_on_grid(lambda x: box.log_prob(x).sum(-1), ((0, 1), (0, 1)), 2)
+        array([[1., 1.],
+               [1., 1.]])
+    """
+    x, y = (low + (high - low) * (torch.arange(points) + 0.5) / points for low, high in limits)
+    grid = torch.cartesian_prod(y, x).flip(-1)
+    with torch.no_grad():
+        # One row of cells at a time keeps memory flat for wide networks and many contexts.
+        log_density = torch.cat([log_prob(part) for part in grid.split(points)])
+    return log_density.double().exp().reshape(points, points).numpy()
+
+
+def point_panel(
+    axes: Axes,
+    points: ArrayLike,
+    limits: Limits,
+    *,
+    colour: str,
+    title: str = "",
+    names: Sequence[str] = ("", ""),
+) -> None:
+    """Draw points of the plane, shape (n, 2)."""
+    rows = np.asarray(points)
+    axes.scatter(rows[:, 0], rows[:, 1], s=2, color=colour, alpha=0.4, linewidths=0)
+    _frame(axes, limits, title, names)
+
+
+def density_panel(
+    axes: Axes,
+    density: NDArray[np.float64],
+    limits: Limits,
+    *,
+    title: str = "",
+    names: Sequence[str] = ("", ""),
+) -> None:
+    """Draw a density from :func:`density_on_grid`, dark where it is high."""
+    axes.imshow(
+        density,
+        origin="lower",
+        extent=(*limits[0], *limits[1]),
+        aspect="auto",
+        cmap="Blues",
+        # A thin spike would leave everything else white.
+        vmax=float(np.quantile(density, 0.998)) or None,
+        vmin=0,
+        interpolation="bilinear",
+    )
+    _frame(axes, limits, title, names)
+
+
+def _frame(axes: Axes, limits: Limits, title: str, names: Sequence[str]) -> None:
+    axes.set(xlim=limits[0], ylim=limits[1], title=title, xlabel=names[0], ylabel=names[1])
+    axes.set_box_aspect(1)

@@ -1,0 +1,41 @@
+"""A training run on disk: what was asked for, the weights, the log, and what came of it.
+
+A run is one folder::
+
+    <name>/config.toml                    everything needed to build the flow again
+           checkpoints/{best,latest}.safetensors
+           logs/training.log, logs/metrics.jsonl
+           samples/<name>_samples.png
+           results_summary.txt
+
+:func:`load_run` opens one, :func:`train_run` makes one, :func:`evaluate_run` measures one.
+"""
+
+from .build import build_flow, describe
+from .config import DataConfig, FlowConfig, RunConfig
+from .evaluation import Evaluation, Mean, evaluate_run
+from .run import Run, load_run, open_data, rows_of, train_run
+from .sampling import sample_batches
+from .scoring import score_batches
+from .summary import results_table, summary, write_summary
+
+__all__ = [
+    "DataConfig",
+    "Evaluation",
+    "FlowConfig",
+    "Mean",
+    "Run",
+    "RunConfig",
+    "build_flow",
+    "describe",
+    "evaluate_run",
+    "load_run",
+    "open_data",
+    "results_table",
+    "rows_of",
+    "sample_batches",
+    "score_batches",
+    "summary",
+    "train_run",
+    "write_summary",
+]

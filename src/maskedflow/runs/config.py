@@ -1,0 +1,170 @@
+"""``config.toml``: everything needed to build a run's flow again, as plain text."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from maskedflow.training import TrainConfig
+
+__all__ = ["DataConfig", "FlowConfig", "RunConfig", "versions"]
+
+_HEADER = """\
+# A run of maskedflow. load_run(), evaluate, sample and score read this file;
+# `maskedflow train --config` this file trains likewise.
+
+"""
+
+_Section = TypeVar("_Section")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the rows of a run came from, and what they look like.
+
+    Args:
+        dataset: Name of a known data set; None for a table of one's own.
+        file: The table's path; None for a known data set.
+        data_dir: The folder that was searched for the data set, if one was named.
+        labels: Whether an image's class is the context.
+        seed: Seed of the split.
+        columns: A name for each feature.
+        context_columns: A name for each context dimension.
+        image_shape: (channels, height, width), for images.
+        levels: The number of values of a pixel, for images.
+        rows: The number of training, validation and test rows.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[int, int, int]
+    dataset: str | None = None
+    file: str | None = None
+    data_dir: str | None = None
+    labels: bool = False
+    seed: int = 0
+    context_columns: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    levels: int | None = None
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How the flow is built, from data to base.
+
+    Args:
+        name: A constructor in `maskedflow.flows`.
+        arguments: Its keyword arguments, plain values only.
+        seed: Seed of the generator it draws masks and first weights from.
+        preprocessing: The transforms before it, each `{"kind": ..., **arguments}`.
+        embedding: The module that a context goes through first, alike.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    seed: int = 0
+    preprocessing: tuple[dict[str, Any], ...] = ()
+    embedding: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that is recorded of a run before it starts.
+
+    Args:
+        name: The run's name, that of its folder.
+        data: The rows.
+        flow: The flow.
+        training: The training.
+        options: The options of `maskedflow train` that led to all this.
+        versions: Versions of Python and of the libraries that matter for the numbers.
+
+    Example:
+        >>> config = RunConfig(
+        ...     "mine",
+        ...     DataConfig(columns=("a", "b"), rows=(80, 10, 10), file="mine.csv"),
+        ...     FlowConfig("MAF", {"features": 2, "transforms": 5}),
+        ...     TrainConfig(epochs=3),
+        ... )
+        >>> RunConfig.from_toml(config.to_toml()) == config
+        True
+    """
+
+    name: str
+    data: DataConfig
+    flow: FlowConfig
+    training: TrainConfig
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())  # noqa: PLW0108 (defined below)
+
+    def to_toml(self) -> str:
+        """The text of `config.toml`."""
+        return _HEADER + tomli_w.dumps(_without_none(asdict(self)))
+
+    @classmethod
+    def from_toml(cls, text: str) -> RunConfig:
+        """Reads what `to_toml` wrote.
+
+        Raises:
+            ValueError: If it is no TOML, or a section or key is missing or unknown.
+        """
+        document = tomllib.loads(text)
+        sections = {f.name for f in fields(cls)}
+        if document.keys() != sections:
+            raise ValueError(f"expected {sorted(sections)}, found {sorted(document)}")
+        return cls(
+            name=document["name"],
+            data=_section(DataConfig, document["data"]),
+            flow=_section(FlowConfig, document["flow"]),
+            training=_section(TrainConfig, document["training"]),
+            options=document["options"],
+            versions=document["versions"],
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes `config.toml`, beside its place first and then moved into it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.to_toml(), "utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """Reads `config.toml`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is not what `write` writes; the message names the file.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
+        try:
+            return cls.from_toml(path.read_text("utf-8"))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not the record of a run: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a run's numbers depend on."""
+    libraries = {name: version(name) for name in ("maskedflow", "torch", "numpy")}
+    return {"python": platform.python_version(), **libraries}
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a key that is None is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(v) for key, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value
+
+
+def _section(kind: type[_Section], values: dict[str, Any]) -> _Section:
+    """A dataclass from a TOML table, whose arrays become tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

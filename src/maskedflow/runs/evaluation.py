@@ -1,0 +1,135 @@
+"""Measuring a run on its test rows, beside one Gaussian with a full covariance."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from maskedflow import training
+from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.training.randomness import noise_of, seed_noise
+from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
+
+from .run import Run
+
+__all__ = ["Evaluation", "Mean", "evaluate_run"]
+
+_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over rows with two standard errors.
+
+    Args:
+        value: The mean.
+        error: Twice its standard error; nan for a single row.
+    """
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> Mean:
+        """The mean of a vector.
+
+        Example:
+            >>> Mean.of(torch.tensor([1.0, 3.0, 5.0, 7.0]))
+            Mean(value=4.0, error=2.58...)
+        """
+        values = values.double()
+        spread = values.std().item() if len(values) > 1 else math.nan
+        return cls(values.mean().item(), 2 * spread / math.sqrt(len(values)))
+
+    def scaled(self, factor: float) -> Mean:
+        """The mean of the values times a number."""
+        return Mean(self.value * factor, self.error * abs(factor))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Log-likelihoods of the test rows in nats, in the data's own units.
+
+    Args:
+        flow: That of the flow.
+        gaussian: That of a full-covariance Gaussian fitted to the training rows; None if their
+            covariance is singular.
+        logit_flow: For images, that of the flow in logit space, as papers print it.
+        logit_gaussian: Likewise.
+        rows: The number of test rows.
+        features: The number of features.
+        seconds: Wall time of the flow's part.
+    """
+
+    flow: Mean
+    gaussian: Mean | None
+    logit_flow: Mean | None
+    logit_gaussian: Mean | None
+    rows: int
+    features: int
+    seconds: float
+
+
+def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
+    """Measures a run on the test rows of its data set.
+
+    The Gaussian is fitted where the flow's first masked transform works, after noise and logit, and
+    its density carried back to the data's units. Beside a conditional flow stands the conditional
+    Gaussian, log N(x, c) - log N(c).
+
+    Raises:
+        ValueError: If the data set has no test row, or other columns than the run.
+    """
+    if not len(dataset.test):
+        raise ValueError(f"{dataset.name}: it has no test rows")
+    start = time.monotonic()
+    log_prob = training.evaluate(run.flow, dataset.test, batch_size=_ROWS)
+    seconds = time.monotonic() - start
+    # The noise of the test rows is the same again: same seed, same blocks.
+    test, ladj = _preprocessed(run, dataset.test)
+    gaussian = _gaussian(dataset, _preprocessed(run, dataset.train)[0], test)
+    images = dataset.image_shape is not None
+    return Evaluation(
+        flow=Mean.of(log_prob),
+        gaussian=None if gaussian is None else Mean.of(gaussian + ladj),
+        logit_flow=Mean.of(log_prob - ladj) if images else None,
+        logit_gaussian=Mean.of(gaussian) if images and gaussian is not None else None,
+        rows=len(dataset.test),
+        features=dataset.features,
+        seconds=seconds,
+    )
+
+
+def _preprocessed(run: Run, split: Split) -> tuple[Tensor, Tensor]:
+    """The rows as the flow's first masked transform sees them, and the ladj of getting there."""
+    steps = len(run.config.flow.preprocessing)
+    if not steps:
+        return split.x, torch.zeros(len(split))
+    chain = cast(LazyComposedTransform, run.flow.transform)
+    chain = LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
+    seed_noise(noise_of(chain), 0)
+    y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
+    with torch.no_grad():
+        for start in range(0, len(split), _ROWS):
+            rows = slice(start, start + _ROWS)
+            y[rows], ladj[rows] = call_and_ladj(chain(), split.x[rows].float())
+    return y, ladj
+
+
+def _gaussian(dataset: Dataset, train: Tensor, test: Tensor) -> Tensor | None:
+    """The log-density of a full-covariance Gaussian given the context, None if it is singular."""
+    c, c_test = dataset.train.context, dataset.test.context
+    try:
+        if c is None or c_test is None:
+            return gaussian_log_likelihood(train, test)
+        if dataset.image_shape is not None:
+            c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
+        joint = gaussian_log_likelihood(torch.hstack([train, c]), torch.hstack([test, c_test]))
+        return joint - gaussian_log_likelihood(c, c_test)
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""A run's folder: making one by training, and opening it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from maskedflow import data, training
+from maskedflow.data import Dataset
+from maskedflow.flows import Flow
+from maskedflow.training import History
+
+from .build import build_flow
+from .config import RunConfig
+
+__all__ = ["Run", "load_run", "train_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained flow with its record.
+
+    Args:
+        directory: The run's folder.
+        config: What `config.toml` says.
+        flow: The flow with its best weights, in evaluation mode and in the data's own units.
+    """
+
+    directory: Path
+    config: RunConfig
+    flow: Flow = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.config.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A name for each feature."""
+        return self.config.data.columns
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """A name for each context dimension, none for an unconditional flow."""
+        return self.config.data.context_columns
+
+    @property
+    def picture(self) -> Path:
+        """The picture of samples beside data."""
+        return self.directory / "samples" / f"{self.name}_samples.png"
+
+    @property
+    def summary(self) -> Path:
+        """The results, as text."""
+        return self.directory / "results_summary.txt"
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record an epoch, from `logs/metrics.jsonl`; none when the file is gone."""
+        path = self.directory / "logs" / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    def dataset(
+        self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
+    ) -> Dataset:
+        """Loads the rows that the run was trained on, split as they were then.
+
+        Args:
+            data_dir: Where to look, if not where the run found them.
+            file: The table, if it is no longer where it was.
+            download: Whether a known data set may be fetched.
+
+        Raises:
+            FileNotFoundError: If they are not there.
+            ValueError: If they have other columns or another number of rows than then.
+        """
+        source = self.config.data
+        found = open_data(
+            dataset=source.dataset,
+            file=file or source.file,
+            data_dir=data_dir or source.data_dir,
+            context=source.context_columns,
+            labels=source.labels,
+            seed=source.seed,
+            download=download,
+        )
+        for what, now, then in (
+            ("columns", found.columns, source.columns),
+            ("rows", rows_of(found), source.rows),
+        ):
+            if now != then:
+                raise ValueError(
+                    f"{found.name}: {what} {now}, but {self.directory} was trained on {then}"
+                )
+        return found
+
+
+def open_data(
+    *,
+    dataset: str | None,
+    file: Path | str | None,
+    data_dir: Path | str | None = None,
+    context: tuple[str, ...] = (),
+    labels: bool = False,
+    seed: int = 0,
+    download: bool = False,
+) -> Dataset:
+    """Loads a known data set by name, or else opens a table."""
+    if dataset is None:
+        assert file is not None
+        return data.open_table(file, context=context, seed=seed)
+    return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
+
+
+def rows_of(dataset: Dataset) -> tuple[int, int, int]:
+    """The number of training, validation and test rows."""
+    return len(dataset.train), len(dataset.validation), len(dataset.test)
+
+
+def load_run(path: str | Path) -> Run:
+    """Opens a run: its record, and the flow with its best weights. Nothing is unpickled.
+
+    Args:
+        path: The run's folder, such as `maf_results/power`.
+
+    Returns:
+        The run; `run.flow().log_prob(x)` is in nats, in the units of the data.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, record or checkpoint.
+        ValueError: If the record or the checkpoint is damaged, or they do not belong together.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such run")
+    config = RunConfig.read(directory / "config.toml")
+    flow = build_flow(config.flow)
+    training.load(directory / "checkpoints" / "best.safetensors", flow)
+    return Run(directory, config, flow.eval())
+
+
+def train_run(
+    directory: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+) -> tuple[Run, History]:
+    """Writes the record, trains the flow, and returns the run with its best weights.
+
+    Args:
+        directory: The run's folder, made when missing.
+        config: The record.
+        dataset: The rows, as the record says.
+        resume: Whether to go on from `checkpoints/latest.safetensors`.
+        progress: Whether to draw a progress bar.
+    """
+    config.write(directory / "config.toml")
+    flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
+    history = training.fit(
+        flow,
+        dataset.train,
+        dataset.validation,
+        config.training,
+        directory=directory,
+        resume=resume,
+        metadata={"name": config.name, "versions": config.versions},
+        progress=progress,
+    )
+    return Run(directory, config, flow.eval()), history

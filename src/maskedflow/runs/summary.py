@@ -1,0 +1,123 @@
+"""`results_summary.txt`: what a run is and how good it is, on one page."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from .config import versions
+from .evaluation import Evaluation, Mean
+from .run import Run
+
+__all__ = ["results_table", "summary", "write_summary"]
+
+
+def results_table(evaluation: Evaluation) -> str:
+    """The test results of flow and Gaussian, a line each, with two standard errors.
+
+    Example:
+        >>> flow, gaussian = Mean(-2.0, 0.25), Mean(-4.0, 0.5)
+        >>> print(results_table(Evaluation(flow, gaussian, None, None, 100, 2, 0.1)))
+        test set               flow            full Gaussian
+        log-likelihood         -2.00 ± 0.25    -4.00 ± 0.50     nats per example
+        NLL                    2.00 ± 0.25     4.00 ± 0.50      nats per example
+        NLL                    2.89 ± 0.36     5.77 ± 0.72      bits per example
+        BPD                    1.44 ± 0.18     2.89 ± 0.36      bits per dimension
+    """
+    means = (evaluation.flow, evaluation.gaussian)
+    bit = -1 / math.log(2)
+    rows = [
+        ("test set", "flow", "full Gaussian", ""),
+        _row("log-likelihood", means, 1, "nats per example"),
+        _row("NLL", means, -1, "nats per example"),
+        _row("NLL", means, bit, "bits per example"),
+        _row("BPD", means, bit / evaluation.features, "bits per dimension"),
+    ]
+    if evaluation.logit_flow is not None:
+        logit = (evaluation.logit_flow, evaluation.logit_gaussian)
+        rows.append(_row("log-likelihood", logit, 1, "nats, in logit space as in the MAF paper"))
+    wide = max(len(row[1]) for row in rows) + 4, max(len(row[2]) for row in rows) + 4
+    return "\n".join(f"{a:23}{b:{wide[0]}}{c:{wide[1]}}{d}".rstrip() for a, b, c, d in rows)
+
+
+def summary(run: Run, evaluation: Evaluation, notes: tuple[str, ...] = ()) -> str:
+    """The text of `results_summary.txt`.
+
+    Args:
+        run: The run.
+        evaluation: What came of it.
+        notes: Sentences that a reader of the results should know.
+    """
+    config, metrics = run.config, run.metrics
+    data, arguments = config.data, config.flow.arguments
+    parameters = sum(p.numel() for p in run.flow.parameters())
+    hidden = " x ".join(map(str, arguments["hidden_features"]))
+    facts = {
+        "data": data.dataset or data.file,
+        "rows": "{:,} training, {:,} validation, {:,} test".format(*data.rows),
+        "features": _list(data.columns),
+        "context": _list(data.context_columns) if data.context_columns else "none",
+        "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
+        "flow": f"{config.flow.name}, {arguments.get('transforms', 1)} transforms, "
+        f"hidden layers {hidden}, {arguments['degrees']} degrees"
+        + (", batch norm" if arguments["batch_norm"] else ""),
+        "parameters": f"{parameters:,}",
+        **_training(metrics),
+        "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
+        "seed": config.training.seed,
+        "versions": _versions(config.versions),
+        "evaluated with": _versions(versions()),
+    }
+    lines = [run.name, "=" * len(run.name), "", results_table(evaluation), ""]
+    lines += [
+        "± is two standard errors of the mean over the test rows. Densities are of the data in"
+    ]
+    lines += ["their own units" + (", given the context." if data.context_columns else ".")]
+    lines += ["", *(f"{key:16}{value}" for key, value in facts.items())]
+    lines += ["", *notes] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def write_summary(run: Run, text: str) -> None:
+    """Writes `results_summary.txt`, beside its place first and then moved into it."""
+    temporary = run.summary.with_name(f".{run.summary.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, run.summary)
+
+
+def _row(
+    name: str, means: tuple[Mean | None, ...], factor: float, unit: str
+) -> tuple[str, str, str, str]:
+    flow, gaussian = (_text(None if mean is None else mean.scaled(factor)) for mean in means)
+    return name, flow, gaussian, unit
+
+
+def _text(mean: Mean | None) -> str:
+    """A mean to the second digit of its error."""
+    if mean is None:
+        return "singular"
+    finite = math.isfinite(mean.error) and mean.error > 0
+    digits = max(0, 1 - math.floor(math.log10(mean.error))) if finite else 4
+    return f"{mean.value:.{digits}f} ± {mean.error:.{digits}f}"
+
+
+def _training(metrics: list[dict[str, Any]]) -> dict[str, str]:
+    if not metrics:
+        return {"training": "its log is gone"}
+    losses = [record["validation_nll"] for record in metrics]
+    best = min(range(len(losses)), key=lambda i: math.inf if losses[i] is None else losses[i])
+    seconds = sum(record["seconds"] for record in metrics)
+    return {
+        "training": f"{len(metrics)} epochs, {metrics[-1]['step']:,} steps in {seconds:.1f} s",
+        "best epoch": f"{metrics[best]['epoch']}, validation NLL {losses[best]:.4f} nats",
+    }
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = names if len(names) <= 10 else (*names[:4], "...", names[-1])
+    return f"{len(names)}: {', '.join(shown)}"
+
+
+def _versions(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in found.items())
