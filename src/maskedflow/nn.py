@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .masks import Degrees, made_masks
-from .staircase import Staircase, block_of, masked_product
+from .staircase import Staircase, block_of, block_size, masked_product
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
@@ -27,8 +27,8 @@ class MaskedLinear(nn.Module):
         adjacency: The mask :math:`A`, with shape (out_features, in_features).
         bias: Whether there is a bias :math:`b`.
         degree: The degree of each output, non-decreasing or non-increasing, with shape
-            (out_features,); neighbours share a slab. One slab if None.
-        generations: The largest degree that the network knows.
+            (out_features,). One slab if None.
+        block_size: How many degrees share a slab.
         generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
@@ -48,14 +48,14 @@ class MaskedLinear(nn.Module):
         bias: bool = True,
         *,
         degree: Tensor | None = None,
-        generations: int = 1,
+        block_size: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if adjacency.ndim != 2:
             raise ValueError(f"adjacency: expected a matrix, got shape {tuple(adjacency.shape)}")
         self.out_features, self.in_features = adjacency.shape
-        self.generations = generations
+        self.block_size = block_size
         if degree is None:
             degree = torch.ones(self.out_features, dtype=torch.long)
         self.register_buffer("mask", adjacency.bool())
@@ -65,7 +65,7 @@ class MaskedLinear(nn.Module):
         self.reset_parameters(generator)
 
     def _lay_out(self) -> None:
-        self.stairs = Staircase(self.mask, block_of(self.degree.cpu(), self.generations))
+        self.stairs = Staircase(self.mask, block_of(self.degree.cpu(), self.block_size))
         self.weight = nn.Parameter(torch.zeros(self.stairs.size, device=self.mask.device))
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class MaskedLinear(nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Takes the dense weight, and the layout of another mask of the same shape."""
         state = dict(state_dict)
-        buffers = [(self.mask, state.get(prefix + "mask"))]
+        buffers: list[tuple[Tensor, Any]] = [(self.mask, state.get(prefix + "mask"))]
         buffers += [(self.degree, state.get(prefix + "degree"))]
         fits = all(new is not None and new.shape == old.shape for old, new in buffers)
         if fits and not all(torch.equal(old, new.to(old)) for old, new in buffers):
@@ -166,10 +166,10 @@ class MaskedMLP(nn.Module):
         widths, self.skips = _chain(hidden_features, residual)
 
         seen = out_degree = None
-        last = 1
+        size = 1
         if generation is not None:
             generation = generation.cpu()
-            last = int(generation.max())
+            size = block_size(len(generation), int(generation.max()))
             seen = torch.cat([generation, generation.new_zeros(context)])
             out_degree = generation.repeat_interleave(self.out_features // len(generation))
         made = made_masks(
@@ -184,7 +184,7 @@ class MaskedMLP(nn.Module):
         row_degrees = [*(made.degrees if generation is not None else [None] * len(widths))]
         row_degrees.append(out_degree)
         self.layers = nn.ModuleList(
-            MaskedLinear(mask, degree=degree, generations=last, generator=generator)
+            MaskedLinear(mask, degree=degree, block_size=size, generator=generator)
             for mask, degree in zip((first[:, : self.in_features], *rest), row_degrees, strict=True)
         )
         self.context = (

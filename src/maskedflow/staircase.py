@@ -14,24 +14,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "block_of", "is_traced", "masked_product"]
+__all__ = ["Slab", "Staircase", "block_of", "block_size", "is_traced", "masked_product"]
 
-#: Most blocks that the generations are split into, and the fewest generations in one.
-MOST_BLOCKS, SMALLEST_BLOCK = 16, 16
+#: Most blocks that the generations are split into, and the fewest features in one.
+MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
 
 
-def block_of(degree: Tensor, generations: int) -> Tensor:
-    """The block that each generation (or degree) belongs to; degree 0, context only, is block 0.
+def block_size(features: int, generations: int) -> int:
+    """The number of generations in a block.
 
     The slabs of the density and the blocks of the sweep are the same partition, so that the sweep
     reads the packed weights in place.
 
     Example:
-        >>> block_of(torch.tensor([0, 1, 16, 17, 33]), generations=33)
-        tensor([0, 1, 1, 1, 2])
+        >>> block_size(784, 784), block_size(784, 2), block_size(6, 6)
+        (49, 1, 6)
     """
-    blocks = max(1, min(MOST_BLOCKS, generations // SMALLEST_BLOCK))
-    size = -(-generations // blocks)
+    blocks = max(1, min(MOST_BLOCKS, generations, features // SMALLEST_BLOCK))
+    return -(-generations // blocks)
+
+
+def block_of(degree: Tensor, size: int) -> Tensor:
+    """The block that each generation (or degree) belongs to; degree 0, context only, is block 0.
+
+    Example:
+        >>> block_of(torch.tensor([0, 1, 16, 17, 33]), size=16)
+        tensor([0, 1, 1, 2, 3])
+    """
     return (degree + size - 1) // size
 
 

@@ -13,6 +13,8 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
+from maskedflow.staircase import is_traced
+from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
     BatchNorm,
@@ -138,7 +140,18 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
         _check_context(c, self.context)
-        return AutoregressiveTransform(partial(self.meta, c), self.passes)
+        sweep = None if is_traced() else partial(self._sweep, c)
+        return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
+
+    def _map(self, phi: Tensor) -> DependentTransform:
+        return DependentTransform(self.univariate(*self._cut(phi)), 0)
+
+    def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
+        if z.shape[-1] != self.features:
+            raise ValueError(f"z: expected shape (*, {self.features}), got {tuple(z.shape)}")
+        z = z if self._order is None else z[..., self._order]
+        x, ladj = invert(self.hyper, self._map, z, c)
+        return (x if self._rank is None else x[..., self._rank]), ladj
 
 
 def _sort(transform: MaskedAutoregressiveTransform, _: object) -> None:

@@ -26,7 +26,8 @@ class AutoregressiveTransform(Transform):
     Args:
         meta: Makes the transform of all features, with one event dimension, given x.
         passes: The number of calls after which an inverse is exact.
-        sweep: A faster inverse that maps z to x and the ladj of the inverse.
+        sweep: A faster inverse that maps z to x, with gradients, and the ladj of the inverse,
+            without.
 
     References:
         | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1
@@ -69,7 +70,10 @@ class AutoregressiveTransform(Transform):
         return self.reference_inverse(y) if self.sweep is None else self.sweep(y)[0]
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return super().inverse_and_ladj(y) if self.sweep is None else self.sweep(y)
+        if self.sweep is None:
+            return super().inverse_and_ladj(y)
+        x, ladj = self.sweep(y)
+        return x, -self.call_and_ladj(x)[1] if x.requires_grad else ladj
 
     def reference_inverse(self, y: Tensor) -> Tensor:
         """The inverse by `passes` calls of the conditioner: slow, and right for any of them."""
