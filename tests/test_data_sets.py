@@ -298,6 +298,12 @@ def test_gas_reads_the_converted_table(tmp_path: Path, rng: np.random.Generator)
     np.testing.assert_allclose(gas.test.x.numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_gas_table_without_its_columns_is_named(tmp_path: Path) -> None:
+    data.write_table(tmp_path / "ethylene_CO.csv", ["Time", "R1"], [torch.zeros(3, 2)])
+    with pytest.raises(ValueError, match=r"expected columns Time, Meth, Eth, .* found Time, R1"):
+        benchmarks.gas(tmp_path)
+
+
 def test_text_within_ucis_gas_numbers_is_an_error(tmp_path: Path) -> None:
     row = " ".join(["1.5"] * 19)
     (tmp_path / "ethylene_CO.txt").write_text(f"header\n{row}\nword {row}\n")

@@ -88,7 +88,8 @@ def gas(folder: Path) -> Dataset:
         names = column_names(converted)
         if not {"Time", "Meth", "Eth"} <= set(names):
             raise ValueError(
-                f"{converted}: expected columns Time, Meth, Eth and sensors, found {', '.join(names)}"
+                f"{converted}: expected columns Time, Meth, Eth, R1 to R16, found "
+                f"{', '.join(names)}"
             )
         sensors = tuple(name for name in names if name not in ("Time", "Meth", "Eth"))
         data = read_table(converted, sensors).double().numpy()
