@@ -116,9 +116,11 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not tell the file
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

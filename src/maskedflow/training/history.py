@@ -115,8 +115,13 @@ class RunLog:
             with (self._folder / "training.log").open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
 
-    def record(self, record: EpochRecord) -> None:
-        """Adds a line to `metrics.jsonl`."""
+    def record(self, record: EpochRecord, better: bool) -> None:
+        """Adds an epoch to both files; `better` tells that it is the best so far."""
+        self.line(
+            f"epoch {record.epoch}: train {record.train_nll:.6f}, "
+            f"validation {record.validation_nll:.6f} nats, lr {record.lr:.3g}, "
+            f"{record.seconds:.1f} s" + (", best" if better else "")
+        )
         if self._folder is not None:
             with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(_json_line(record))

@@ -286,8 +286,9 @@ class _Run:
                 budget = config.time_limit - state.validation_seconds
                 done = max(done, state.seconds / budget if budget > 0 else 1.0)
             factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        state.lr = config.lr * state.lr_scale * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * state.lr_scale * factor
+            group["lr"] = state.lr
 
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
@@ -312,7 +313,7 @@ class _Run:
             step=state.step,
             train_nll=state.train_nll,
             validation_nll=nll,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=state.lr,
             seconds=state.epoch_seconds,
             skipped=state.skipped,
             rollbacks=state.rollbacks,
@@ -324,12 +325,7 @@ class _Run:
             if self.best_path is not None:
                 best = {"epoch": state.epoch, "validation_nll": nll}
                 save(self.best_path, self.flow, {**self.metadata, "best": best})
-        self.log.record(record)
-        self.log.line(
-            f"epoch {record.epoch}/{self.config.epochs}  train {record.train_nll:.6f}  "
-            f"validation {nll:.6f}  lr {record.lr:.3g}  {record.seconds:.1f} s"
-            + ("  best" if better else "")
-        )
+        self.log.record(record, better)
         if not math.isfinite(nll):
             bad = (~log_prob.isfinite()).nonzero().flatten().tolist()
             self.log.line(f"validation: {len(bad)} rows are not finite, the first is {bad[0]}")

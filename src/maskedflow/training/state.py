@@ -46,6 +46,7 @@ class TrainingState:
         validation_seconds: Wall time of the newest validation.
         best_epoch: Epoch of the best validation, 0 before there is one.
         best_nll: The best validation NLL.
+        lr: Learning rate of the newest step.
         lr_scale: Halved by each roll-back.
         rollbacks: Returns to earlier weights so far.
         skipped: Steps left out so far.
@@ -62,6 +63,7 @@ class TrainingState:
     validation_seconds: float = 0.0
     best_epoch: int = 0
     best_nll: float = math.inf
+    lr: float = 0.0
     lr_scale: float = 1.0
     rollbacks: int = 0
     skipped: int = 0
