@@ -66,7 +66,7 @@ class Case:
     def draw(self, *shape: int, seed: int = 1) -> Tensor:
         """Standard normal numbers in the case's dtype."""
         generator = torch.Generator().manual_seed(self.seed + seed)
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(self.dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(self.dtype)
 
     def x(self, *batch: int) -> Tensor:
         """A batch of features."""
@@ -166,8 +166,8 @@ class SinhArcsinh(mf.transforms.Transform):
 
     def __init__(self, shift: Tensor, scale: Tensor, tail: Tensor) -> None:
         super().__init__()
-        self.shift, self.scale = shift, scale.clamp(-3, 3)
-        self.tail = tail.clamp(-1, 1)
+        self.shift, self.scale = shift, scale.clamp(-2, 2)
+        self.tail = tail.clamp(-0.5, 0.5)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.shift + self.scale.exp() * torch.sinh(self.tail.exp() * torch.asinh(x))

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
-from oracles import allowed, dependencies
-from strategies import overwrite
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import maskedflow as zuko
 from maskedflow.transforms import MonotonicAffineTransform
+from oracles import allowed, dependencies
+from strategies import overwrite
 
 RENAMED = "import maskedflow as zuko"
 

@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import allowed, autograd_ladjs, check_inverse_pair, dependencies
-from strategies import SMOOTH, UNIVARIATES, Case, cases, overwrite
 from torch import Tensor, nn
 
 import maskedflow as mf
+from oracles import allowed, autograd_ladjs, check_inverse_pair, dependencies
+from strategies import SMOOTH, UNIVARIATES, Case, cases, overwrite
 
 Build = Callable[..., mf.flows.Flow]
 
@@ -62,7 +62,7 @@ def test_round_trip(build: Build, case: Case, batch: tuple[int, ...]) -> None:
 @few
 @given(cases(dtype=st.just(torch.float64)))
 def test_ladj_is_autograds(build: Build, case: Case) -> None:
-    transform = build(case)(case.c()).transform
+    transform = build(case, noise=0.2)(case.c()).transform
     x = case.x(3)
     _, ladj = transform.call_and_ladj(x)
     torch.testing.assert_close(ladj, autograd_ladjs(transform, x), atol=1e-8, rtol=1e-8)
@@ -191,7 +191,7 @@ def test_gradients_reach_every_single_weight_that_the_masks_allow(residual: bool
     flow(case.c(16)).log_prob(case.x(16)).sum().backward()
     dense = {name: value for name, value in flow.state_dict().items() if "weight" in name}
     for name, parameter in flow.named_parameters():
-        allowed_weights = dense[name] if name in dense else parameter
+        allowed_weights = dense.get(name, parameter)
         assert parameter.grad is not None
         assert int((parameter.grad != 0).sum()) == int((allowed_weights != 0).sum()), name
 
@@ -217,7 +217,7 @@ def test_one_feature(build: Build, case: Case) -> None:
     flow = build(case)
     x, c = case.x(5), case.c(5)
     assert flow(c).log_prob(x).shape == (5,)
-    assert flow(c).sample((2,)).shape == (2, 5, 1)
+    assert flow(c).sample((2,)).shape == ((2, 1) if c is None else (2, 5, 1))
     check_inverse_pair(flow(c).transform, x, **case.tolerance)
 
 
@@ -228,8 +228,8 @@ def test_a_new_flow_is_near_the_identity(build: Build, case: Case) -> None:
     flow = build(case, noise=0)
     x = case.x(20)
     z, ladj = flow(case.c(20)).transform.call_and_ladj(x)
-    assert float((z - x).abs().max()) < 0.3
-    assert float(ladj.abs().max()) < 0.3 * case.features
+    assert (z - x).abs().max() < 0.3
+    assert ladj.abs().max() < 0.3 * case.features
 
 
 @every_flow
@@ -352,7 +352,7 @@ def test_vmap_over_the_inverse(build: Build, case: Case) -> None:
     z, c = case.x(4), case.c(4)
     expected = flow(c).transform.inv(z)
     if c is None:
-        mapped = torch.func.vmap(lambda z: flow().transform.inv(z))(z)
+        mapped = torch.func.vmap(flow().transform.inv)(z)
     else:
         mapped = torch.func.vmap(lambda z, c: flow(c).transform.inv(z))(z, c)
     torch.testing.assert_close(mapped, expected, **case.tolerance)
@@ -573,11 +573,10 @@ def test_batch_norm_in_training_normalises_the_latent_and_counts_it() -> None:
     x = 50 + 20 * torch.randn(200, 3)
     transform = flow().transform
     z, ladj = transform.call_and_ladj(x)
-    assert float(z.mean(dim=0).abs().max()) < 1e-3
-    assert float((z.std(dim=0) - 1).abs().max()) < 2e-2
-    torch.testing.assert_close(ladj.mean(), torch.tensor(-3 * 20.0).new_tensor(ladj.mean().item()))
+    assert z.mean(dim=0).abs().max() < 1e-3
+    assert (z.std(dim=0) - 1).abs().max() < 2e-2
     expected = -x.std(dim=0, correction=0).log().sum()
-    assert abs(float(ladj.mean() - expected)) < 0.5
+    assert (ladj.mean() - expected).abs() < 0.5
 
 
 # -- wide flows: several slabs, several blocks ----------------------------------------------------

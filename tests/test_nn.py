@@ -10,15 +10,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import allowed, dependencies
-from strategies import ACTIVATIONS, SMOOTH, overwrite, widths
 from torch import Tensor, nn
 
+import maskedflow as mf
 from maskedflow.nn import MaskedLinear, MaskedMLP
+from oracles import allowed, dependencies
+from strategies import ACTIVATIONS, SMOOTH, overwrite, widths
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @st.composite
@@ -35,11 +36,10 @@ def layer_of(adjacency: Tensor, bias: bool = True, seed: int = 3) -> MaskedLinea
     return overwrite(MaskedLinear(adjacency, bias).double(), 1.0, seed)
 
 
-def stairs(rows: int, columns: int, generations: int) -> tuple[Tensor, Tensor]:
-    """A staircase mask wide enough for several slabs, and the degree of each of its rows."""
-    degree = torch.arange(rows) * generations // rows + 1
-    seen = torch.arange(columns) * generations // columns + 1
-    return degree[:, None] >= seen, degree
+def wide_layers(features: int) -> list[MaskedLinear]:
+    """The layers of a conditioner so wide that its masks are cut into several slabs."""
+    flow = mf.flows.MADE(features, hidden_features=(90, 130), generator=torch.Generator())
+    return [m.double() for m in flow.modules() if isinstance(m, MaskedLinear)]
 
 
 def dense_of(layer: MaskedLinear) -> Tensor:
@@ -81,21 +81,24 @@ def test_masked_linear_gradients_are_those_of_the_dense_masked_product(
     torch.testing.assert_close(packed, dense, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("generations", [1, 33, 48, 100])
-def test_a_staircase_of_several_slabs_is_the_dense_masked_product(generations: int) -> None:
-    mask, degree = stairs(130, 70, generations)
-    layer = MaskedLinear(mask, degree=degree, generations=generations).double()
-    overwrite(layer, 1.0)
-    x = draw(6, 70).requires_grad_()
+@pytest.mark.parametrize("features", [33, 48, 100])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_staircase_of_several_slabs_is_the_dense_masked_product(
+    features: int, number: int
+) -> None:
+    layer = overwrite(wide_layers(features)[number], 1.0)
+    rows, columns = layer.mask.shape
+    x = draw(6, columns).requires_grad_()
     weight = dense_of(layer).clone().requires_grad_()
-    dense = x @ (weight * mask).T + layer.bias
+    dense = x @ (weight * layer.mask).T + layer.bias
     torch.testing.assert_close(layer(x), dense, atol=1e-11, rtol=1e-11)
 
-    out = draw(6, 130, seed=4)
+    out = draw(6, rows, seed=4)
     (ours,) = torch.autograd.grad((layer(x).sin() * out).sum(), x)
     (theirs,) = torch.autograd.grad((dense.sin() * out).sum(), x)
     torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
     (packed,) = torch.autograd.grad((layer(x).sin() * out).sum(), layer.weight)
+    dense = x @ (weight * layer.mask).T + layer.bias
     (full,) = torch.autograd.grad((dense.sin() * out).sum(), weight)
     # A step along the gradient moves the dense weight as a step of the dense layer would.
     stepped = copy.deepcopy(layer)
@@ -198,14 +201,16 @@ def test_noise_written_over_the_parameters_never_opens_the_mask(
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_noise_over_a_staircase_of_several_slabs(write: Callable[[nn.Module], None]) -> None:
-    mask, degree = stairs(90, 60, 48)
-    layer = MaskedLinear(mask, degree=degree, generations=48).double()
-    x = draw(2, 60).requires_grad_()
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_noise_over_a_staircase_of_several_slabs(
+    write: Callable[[nn.Module], None], number: int
+) -> None:
+    layer = wide_layers(48)[number]
+    x = draw(2, layer.in_features).requires_grad_()
     layer(x)
     write(layer)
     dense = dense_of(layer)
-    assert (dense[~mask] == 0).all()
+    assert (dense[~layer.mask] == 0).all()
     torch.testing.assert_close(layer(x), x @ dense.T + layer.bias, atol=1e-11, rtol=1e-11)
     (gradient,) = torch.autograd.grad(layer(x).sum(), x)
     torch.testing.assert_close(gradient, dense.sum(0).expand(2, -1), atol=1e-11, rtol=1e-11)
@@ -257,9 +262,10 @@ def test_loading_a_weight_of_another_shape_is_an_error() -> None:
 def test_a_state_dict_is_a_picture_of_its_moment() -> None:
     layer = layer_of(torch.ones(3, 4).bool())
     copied = {key: value.clone() for key, value in layer.state_dict().items()}
-    layer.load_state_dict({key: torch.zeros_like(value) for key, value in copied.items()} | {
-        key: value for key, value in copied.items() if not value.is_floating_point()
-    })
+    layer.load_state_dict(
+        {key: torch.zeros_like(value) for key, value in copied.items()}
+        | {key: value for key, value in copied.items() if not value.is_floating_point()}
+    )
     assert (dense_of(layer) == 0).all()
     layer.load_state_dict(copied)
     assert torch.equal(dense_of(layer), copied["weight"])
@@ -393,9 +399,11 @@ def test_residual_networks_differ_from_plain_ones_by_their_skips() -> None:
         overwrite(net, 0.0)
     hidden = [m for m in residual.modules() if isinstance(m, MaskedLinear)][1:-1]
     for layer in hidden:  # a residual network whose blocks are silent still sees its input
-        layer.load_state_dict({
-            key: torch.zeros_like(value) if value.is_floating_point() else value
-            for key, value in layer.state_dict().items()
-        })
+        layer.load_state_dict(
+            {
+                key: torch.zeros_like(value) if value.is_floating_point() else value
+                for key, value in layer.state_dict().items()
+            }
+        )
     assert hidden
     assert (dependencies(residual, x)).all()

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import autograd_ladj, autograd_ladjs, check_inverse_pair
 from torch import Tensor, nn
 from torch.distributions import transforms as torch_transforms
 
@@ -29,6 +28,7 @@ from maskedflow.transforms import (
     Transform,
     UnconditionalTransform,
 )
+from oracles import autograd_ladj, autograd_ladjs, check_inverse_pair
 
 TIGHT = {"atol": 1e-8, "rtol": 1e-7}
 LOOSE = {"atol": 1e-3, "rtol": 1e-3}
@@ -36,7 +36,7 @@ LOOSE = {"atol": 1e-3, "rtol": 1e-3}
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -63,12 +63,9 @@ PARAMETERS = {
     st.sampled_from([torch.float32, torch.float64]),
     st.integers(0, 999),
 )
-def test_univariate_maps(
-    name: str, batch: tuple[int, ...], dtype: torch.dtype, seed: int
-) -> None:
+def test_univariate_maps(name: str, batch: tuple[int, ...], dtype: torch.dtype, seed: int) -> None:
     parameters = [
-        draw(*batch, *shape, seed=seed + i, dtype=dtype)
-        for i, shape in enumerate(PARAMETERS[name])
+        draw(*batch, *shape, seed=seed + i, dtype=dtype) for i, shape in enumerate(PARAMETERS[name])
     ]
     transform = UNIVARIATES[name](*parameters)
     assert transform.domain.event_dim == transform.codomain.event_dim == 0
@@ -167,7 +164,7 @@ def test_composition_of_single_values_keeps_their_dimensions_apart() -> None:
     transform = ComposedTransform(
         torch_transforms.ExpTransform(), MonotonicAffineTransform(torch.zeros(()), torch.ones(()))
     )
-    y, ladj = transform.call_and_ladj(torch.zeros(2, 3))
+    _y, ladj = transform.call_and_ladj(torch.zeros(2, 3))
     assert transform.domain.event_dim == transform.codomain.event_dim == 0
     assert ladj.shape == (2, 3)
     assert (ladj == 1).all()
@@ -242,9 +239,7 @@ def test_lazy_compositions_nest_and_invert() -> None:
     torch.testing.assert_close(lazy.inv()(expected), x)
     torch.testing.assert_close(lazy.inv.inv()(x), expected)
     assert isinstance(lazy.inv, LazyTransform)
-    torch.testing.assert_close(
-        lazy().call_and_ladj(x)[1], autograd_ladjs(lazy(), x), **TIGHT
-    )
+    torch.testing.assert_close(lazy().call_and_ladj(x)[1], autograd_ladjs(lazy(), x), **TIGHT)
 
 
 def test_unconditional_registers_tensors_as_parameters_or_buffers() -> None:
@@ -268,7 +263,7 @@ def test_unconditional_registers_tensors_as_parameters_or_buffers() -> None:
 def check_preprocessing(lazy: LazyTransform, x: Tensor) -> None:
     """Round trip and log-determinant of a map of data x, with shape (n, features), to latents."""
     transform = lazy()
-    y, ladj = transform.call_and_ladj(x)
+    _y, ladj = transform.call_and_ladj(x)
     total = ladj.flatten(1).sum(dim=1) if ladj.ndim > 1 else ladj
     torch.testing.assert_close(total, autograd_ladjs(transform, x), **TIGHT)
     check_inverse_pair(transform, x, **TIGHT)
@@ -315,15 +310,20 @@ def test_standardize_fits_whole_numbers() -> None:
     assert abs(float(y.std()) - 1) < 1e-2
 
 
-def test_standardize_keeps_a_constant_column_finite() -> None:
-    x = torch.cat([torch.full((10, 1), 7.0), torch.randn(10, 1)], dim=1)
-    y, ladj = Standardize.fit(x)().call_and_ladj(x)
-    assert torch.isfinite(y).all()
-    assert torch.isfinite(ladj).all()
+def test_standardize_by_a_constant_column_is_an_error_that_names_it() -> None:
+    x = draw(10, 500)
+    x[:, 123] = 7.0
+    with pytest.raises(ValueError, match="123") as error:
+        Standardize.fit(x)
+    assert len(str(error.value)) < 200
 
 
 def test_standardize_by_nothing_is_a_clear_error() -> None:
-    for scale in (torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0]), torch.tensor([1.0, math.nan])):
+    for scale in (
+        torch.tensor([1.0, 0.0]),
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([1.0, math.nan]),
+    ):
         with pytest.raises(ValueError, match="scale"):
             Standardize(torch.zeros(2), scale)
 
@@ -531,14 +531,21 @@ def test_batch_norm_statistics_are_of_all_leading_dimensions() -> None:
     torch.testing.assert_close(y.reshape(12, 2), layer()(x.reshape(12, 2)), **TIGHT)
 
 
-def test_batch_norm_of_one_row_or_of_constant_columns_is_finite() -> None:
+def test_batch_norm_of_constant_columns_is_finite() -> None:
     layer = BatchNorm(2).train()
-    for x in (torch.randn(1, 2), torch.ones(5, 2)):
-        y, ladj = layer().call_and_ladj(x.requires_grad_())
-        assert torch.isfinite(y).all()
-        assert torch.isfinite(ladj).all()
-        (y.sum() + ladj.sum()).backward()
-        assert torch.isfinite(x.grad).all()
+    x = torch.ones(5, 2).requires_grad_()
+    y, ladj = layer().call_and_ladj(x)
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(ladj).all()
+    (y.sum() + ladj.sum()).backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_batch_norm_of_one_row_in_training_is_a_clear_error() -> None:
+    layer = BatchNorm(2).train()
+    with pytest.raises(ValueError, match="2 rows"):
+        layer()(torch.randn(1, 2))
+    assert layer.eval()()(torch.randn(1, 2)).shape == (1, 2)
 
 
 def test_batch_norm_variance_never_starts_at_zero() -> None:
@@ -565,7 +572,5 @@ def test_batch_norm_statistics_are_never_trained_on_in_evaluation() -> None:
 
 
 def test_batch_norm_statistics_of_another_size_are_a_clear_error() -> None:
-    with pytest.raises(ValueError, match=r"mean.*\(2,\).*3|mean.*3.*\(2,\)"):
+    with pytest.raises(ValueError, match=r"mean.*3.*\(2,\)"):
         BatchNorm(3).set_statistics(torch.zeros(2), torch.ones(3))
-    with pytest.raises(ValueError, match="variance"):
-        BatchNorm(3).set_statistics(torch.zeros(3), -torch.ones(3))
