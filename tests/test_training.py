@@ -275,18 +275,21 @@ def breaks(first: int, last: int) -> Gaussian:
     return flow
 
 
-def test_rolls_back_to_the_last_good_weights_at_half_the_rate(tmp_path: Path) -> None:
-    flow = breaks(3, 7)  # five in a row, after two steps
+def test_rolls_back_to_the_last_good_weights_at_half_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskedflow.training.loop.SNAPSHOT_STEPS", 2)
+    flow = breaks(4, 8)  # five in a row; weights and moments were kept after step 2
     config = TrainConfig(epochs=1, batch_size=10, lr=0.1)
     history = fit(flow, rows(100), rows(5), config, directory=tmp_path)
     assert (history.records[0].skipped, history.records[0].rollbacks) == (5, 1)
     assert history.lr == [0.05]
-    # the start is the last good point: what follows are Adam's first steps on the last three
     plain = Gaussian()
-    adam = torch.optim.Adam(plain.parameters(), lr=0.05, weight_decay=config.weight_decay)
-    for batch in flow.batches[-3:]:
+    adam = torch.optim.Adam(plain.parameters(), weight_decay=config.weight_decay)
+    for step, lr in ((1, 0.1), (2, 0.1), (9, 0.05), (10, 0.05)):
+        adam.param_groups[0]["lr"] = lr
         adam.zero_grad()
-        (-plain().log_prob(batch).mean()).backward()
+        (-plain().log_prob(flow.batches[step - 1]).mean()).backward()
         nn.utils.clip_grad_norm_(plain.parameters(), config.clip)
         adam.step()
     torch.testing.assert_close(weights(flow), weights(plain))
