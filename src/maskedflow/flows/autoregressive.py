@@ -146,11 +146,16 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def _map(self, phi: Tensor) -> DependentTransform:
         return DependentTransform(self.univariate(*self._cut(phi)), 0)
 
+    def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
+        """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
+        known = self.univariate(*(torch.zeros(shape) for shape in self.shapes))
+        return getattr(known, "kernel", None) if "kernel" in vars(type(known)) else None
+
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         if z.shape[-1] != self.features:
             raise ValueError(f"z: expected shape (*, {self.features}), got {tuple(z.shape)}")
         z = z if self._order is None else z[..., self._order]
-        x, ladj = invert(self.hyper, self._map, z, c)
+        x, ladj = invert(self.hyper, self._map, z, c, self._kernel())
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 

@@ -5,7 +5,8 @@ Everything is feature-major, (units, batch), so that a step reads and writes nei
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,13 @@ from maskedflow.nn import MaskedLinear, MaskedMLP
 
 from .plan import Block, Plan
 
-__all__ = ["Inside", "Sweep", "Weights"]
+__all__ = ["Forward", "Reverse", "Sweep", "Weights"]
+
+#: What happens inside of a block, where each generation waits for the one before. Forward: finish
+#: x, ladj and the hidden units of block `number`, given the pre-activations that earlier blocks
+#: bring, all layers' rows below each other. Reverse: solve a block of the transposed Jacobian.
+Forward = Callable[["Sweep", int, Tensor], None]
+Reverse = Callable[["Sweep", int], None]
 
 
 class Weights:
@@ -24,6 +31,7 @@ class Weights:
         biases: The bias of each layer.
         inside: One list a block of one matrix a layer: the rows and columns within the block, rows
             as in the layer, columns in sweep order.
+        flat: One vector a block, which holds its matrices one after the other.
     """
 
     def __init__(self, conditioner: MaskedMLP, plan: Plan) -> None:
@@ -32,9 +40,17 @@ class Weights:
         self.biases = [cast(Tensor, layer.bias).detach() for layer in layers]
         self._slabs = [layer.stairs.slabs for layer in layers]
         self._weights = [layer.stairs.weights(layer.weight) for layer in layers]
-        self.inside = [
-            [self._inside(block, level) for level in range(len(layers))] for block in plan.blocks
-        ]
+        self.flat: list[Tensor] = []
+        self.inside: list[list[Tensor]] = []
+        for block in plan.blocks:
+            shapes = list(zip(block.heights(), block.widths(), strict=True))
+            sizes = [height * width for height, width in shapes]
+            flat = self.biases[0].new_zeros(sum(sizes))
+            parts = [p.view(shape) for p, shape in zip(flat.split(sizes), shapes, strict=True)]
+            for level, part in enumerate(parts):
+                self._fill(part, block, level)
+            self.flat.append(flat)
+            self.inside.append(parts)
 
     def before(self, block: Block, level: int) -> Tensor:
         """The rows of a block and the columns of the blocks before it."""
@@ -45,36 +61,22 @@ class Weights:
         rows, columns = self.plan.edges[level][1], self.plan.edges[level - 1][1]
         return self._weights[level][0][:rows, :columns]
 
-    def _inside(self, block: Block, level: int) -> Tensor:
+    def _fill(self, weight: Tensor, block: Block, level: int) -> None:
         (low, high), slab = block.pieces[level].inside, self._slabs[level][block.pieces[level].slab]
-        rows = block.pieces[level].rows[1] - block.pieces[level].rows[0]
         start, end = max(low, slab.left), min(high, slab.right)
-        weight = self.biases[level].new_zeros(rows, high - low)
-        if rows and start < end:
-            weight[:, start - low : end - low] = self._part(block, level, start, end)
-        return weight.flip(1) if level == 0 and self.plan.descending else weight
+        if not weight.numel() or start >= end:
+            return
+        part = self._part(block, level, start, end)
+        if level == 0 and self.plan.descending:
+            weight[:, high - end : high - start] = part.flip(1)
+        else:
+            weight[:, start - low : end - low] = part
 
     def _part(self, block: Block, level: int, start: int, end: int) -> Tensor:
         piece = block.pieces[level]
         slab, weight = self._slabs[level][piece.slab], self._weights[level][piece.slab]
         rows = weight[piece.rows[0] - slab.top : piece.rows[1] - slab.top]
         return rows[:, start - slab.left : end - slab.left]
-
-
-class Inside(Protocol):
-    """What happens inside of a block, where each generation waits for the one before."""
-
-    def forward(self, sweep: Sweep, number: int, sums: Tensor) -> None:
-        """Finishes x and the hidden units of a block, given what earlier blocks bring to it.
-
-        Args:
-            sweep: The sweep, whose `x`, `hidden` and `ladj` are written.
-            number: The number of the block.
-            sums: The pre-activations so far, all layers' rows below each other.
-        """
-
-    def reverse(self, sweep: Sweep, number: int) -> None:
-        """Solves a block of the transposed Jacobian, given what later blocks bring to it."""
 
 
 class Sweep:
@@ -99,7 +101,7 @@ class Sweep:
         self.hidden = like.new_empty(sum(widths), batch)
         self.ladj = like.new_zeros(batch)
         self.z = self.x
-        self.slope_x = self.slope_phi = self.slope_hidden = self.dphi = self.x
+        self.slope_x = self.slope_phi = self.slope_hidden = self.x
 
     def level(self, level: int) -> Tensor:
         """What layer `level` reads: the features, or the hidden units below it."""
@@ -109,7 +111,7 @@ class Sweep:
         return self.hidden[start : start + edge[-1]]
 
     def forward(
-        self, z: Tensor, context: Tensor | None, activation: torch.nn.Module, inside: Inside
+        self, z: Tensor, context: Tensor | None, activation: torch.nn.Module, inside: Forward
     ) -> None:
         """Inverts: fills `x` and `ladj` from z.
 
@@ -132,7 +134,7 @@ class Sweep:
                 total = torch.addmm(total, weights.first(level), known)
             sums.append(total + sums[level - 2] if level in plan.skips else total)
             self.level(level + 1)[:rows] = activation(sums[level])
-        tallest = max(sum(p.rows[1] - p.rows[0] for p in block.pieces) for block in plan.blocks)
+        tallest = max(sum(block.heights()) for block in plan.blocks)
         buffer = self.x.new_empty(tallest, z.shape[1])
         for number, block in enumerate(plan.blocks):
             top = 0
@@ -150,7 +152,7 @@ class Sweep:
                     part.copy_(bias.expand_as(part))
                 if level == 0 and context is not None:
                     part += context[first:last]
-            inside.forward(self, number, buffer)
+            inside(self, number, buffer)
 
     def reverse(
         self,
@@ -158,7 +160,7 @@ class Sweep:
         slope_x: Tensor,
         slope_phi: Tensor,
         slope_hidden: Tensor,
-        inside: Inside,
+        inside: Reverse,
     ) -> None:
         r"""Solves :math:`J^T v = g` for the Jacobian J of the map from data to latent.
 
@@ -175,7 +177,7 @@ class Sweep:
         self.hidden.zero_()
         for number in reversed(range(len(plan.blocks))):
             block = plan.blocks[number]
-            inside.reverse(self, number)
+            inside(self, number)
             for level, piece in enumerate(block.pieces):
                 (first, last), (start, end) = piece.rows, piece.before
                 if first < last and start < end:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from maskedflow.nn import MaskedMLP
+from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Staircase
 
-from .engine import Inside, Sweep, Weights
+from .compiled import CompiledForward, activation_code, compiled_reverse
+from .engine import Forward, Sweep, Weights
 from .plan import Plan
-from .steps import TorchSteps
+from .steps import TorchForward, torch_reverse
 
 __all__ = ["invert"]
 
 #: The bytes of activations that a batch should fit in: a share of a core's cache.
 CACHE_BYTES = 2**22
+#: Generations of so many features are steps for matrix products, smaller ones for the kernel.
+WIDE_GENERATION = 8
 
 #: Makes the map z = f(x) of some features from their parameters (*, features, parameters).
 Univariate = Callable[[Tensor], Any]
+
+#: What the compiled kernel calls a univariate map, and its parameters.
+Kernel = tuple[int, tuple[float, ...]]
 
 _plans: WeakKeyDictionary[MaskedMLP, tuple[list[Staircase], Plan]] = WeakKeyDictionary()
 
 
 def plan_of(conditioner: MaskedMLP) -> Plan:
     """The plan of a conditioner, made once."""
-    layout = [layer.stairs for layer in conditioner.layers]
+    layout = [cast(MaskedLinear, layer).stairs for layer in conditioner.layers]
     known, plan = _plans.get(conditioner, ([], None))
     if plan is None or any(a is not b for a, b in zip(known, layout, strict=True)):
         plan = Plan.of(conditioner)
@@ -38,7 +45,11 @@ def plan_of(conditioner: MaskedMLP) -> Plan:
 
 
 def invert(
-    conditioner: MaskedMLP, univariate: Univariate, z: Tensor, c: Tensor | None = None
+    conditioner: MaskedMLP,
+    univariate: Univariate,
+    z: Tensor,
+    c: Tensor | None = None,
+    kernel: Kernel | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Inverts z = f(x), an autoregressive map with a masked conditioner, in one sweep.
 
@@ -52,6 +63,7 @@ def invert(
         univariate: Makes the map of features from parameters of shape (*, features, parameters).
         z: The latent, with shape (*, D).
         c: The context, with shape (*, context), which broadcasts against z.
+        kernel: What the compiled kernel calls the map, if it knows it.
 
     Returns:
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
@@ -63,7 +75,7 @@ def invert(
         added = None
         if c is not None and conditioner.context is not None:
             added = conditioner.context(c).expand(*batch, -1).reshape(len(rows), -1)
-        x, ladj = _sweep(conditioner, univariate, rows.detach(), added)
+        x, ladj = _sweep(conditioner, univariate, kernel, rows.detach(), added)
     x, ladj = x.view(z.shape), ladj.view(batch)
     sources = (z, c, *conditioner.parameters())
     if not torch.is_grad_enabled() or not any(s is not None and s.requires_grad for s in sources):
@@ -75,11 +87,18 @@ def invert(
 
 
 def _sweep(
-    conditioner: MaskedMLP, univariate: Univariate, z: Tensor, added: Tensor | None
+    conditioner: MaskedMLP,
+    univariate: Univariate,
+    kernel: Kernel | None,
+    z: Tensor,
+    added: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     plan = plan_of(conditioner)
     weights = Weights(conditioner, plan)
-    inside: Inside = TorchSteps(conditioner.activation, lambda z, phi: _invert(univariate, z, phi))
+    inside: Forward = TorchForward(conditioner.activation, partial(_invert, univariate))
+    activation = activation_code(conditioner.activation)
+    if kernel is not None and activation is not None and _is_compiled(plan, z):
+        inside = CompiledForward(activation, kernel)
     x, ladj = torch.empty_like(z), z.new_empty(len(z))
     for part in _parts(plan, z):
         sweep = Sweep(weights, part.stop - part.start)
@@ -87,6 +106,12 @@ def _sweep(
         sweep.forward(z[part].t().contiguous(), context, conditioner.activation, inside)
         x[part], ladj[part] = sweep.x.t(), sweep.ladj
     return x, ladj
+
+
+def _is_compiled(plan: Plan, like: Tensor) -> bool:
+    """Whether the compiled kernel does a step: on a CPU, and if one is too small for products."""
+    thin = plan.features < WIDE_GENERATION * plan.generations
+    return thin and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
 
 
 def _parts(plan: Plan, z: Tensor) -> list[slice]:
@@ -121,7 +146,7 @@ class _Implicit(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None, None]:
         x, c = ctx.saved_tensors
         conditioner: MaskedMLP = ctx.conditioner
@@ -133,7 +158,6 @@ class _Implicit(torch.autograd.Function):
             c = c.expand(*x.shape[:-1], c.shape[-1]).reshape(len(rows), -1)
         solution = torch.empty_like(g)
         for part in _parts(plan, g):
-            steps = TorchSteps(conditioner.activation, _invert_nothing)
             solution[part] = _solve(
                 conditioner,
                 ctx.univariate,
@@ -141,13 +165,8 @@ class _Implicit(torch.autograd.Function):
                 rows[part],
                 None if c is None else c[part],
                 g[part],
-                steps,
             )
         return None, solution.view(gradient.shape), None, None, None
-
-
-def _invert_nothing(z: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-    return z, phi
 
 
 def _solve(
@@ -157,7 +176,6 @@ def _solve(
     x: Tensor,
     c: Tensor | None,
     g: Tensor,
-    inside: Inside,
 ) -> Tensor:
     """Solves J^T v = g at x."""
     *sums, phi = conditioner.pre_activations(x, c)
@@ -169,6 +187,7 @@ def _solve(
     sweep = Sweep(weights, len(x))
     v = g.t().contiguous()
     hidden = torch.cat(slopes) if slopes else v.new_empty(0, len(x))
+    inside = compiled_reverse if _is_compiled(weights.plan, g) else torch_reverse
     sweep.reverse(v, slope_x.t(), slope_phi.t().contiguous(), hidden, inside)
     return v.t()
 

@@ -19,7 +19,9 @@ import torch
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Slab
 
-__all__ = ["Block", "Piece", "Plan"]
+__all__ = ["Block", "Integers", "Piece", "Plan"]
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,28 @@ class Piece:
 
 @dataclass(frozen=True)
 class Block:
-    """Generations `first` to `last`, and a piece of each layer, the output layer last."""
+    """Some generations, and what each layer computes in them.
+
+    Attributes:
+        first: The first generation.
+        last: The last generation.
+        pieces: One piece a layer, the output layer last.
+        counts: How many of the block's features (first row) and units of each hidden layer have a
+            degree up to g, for g = first - 1, ..., last, with shape (layers, generations + 1).
+    """
 
     first: int
     last: int
     pieces: tuple[Piece, ...]
+    counts: Integers
+
+    def heights(self) -> list[int]:
+        """The number of rows of each layer."""
+        return [piece.rows[1] - piece.rows[0] for piece in self.pieces]
+
+    def widths(self) -> list[int]:
+        """The number of columns within the block of each layer."""
+        return [piece.inside[1] - piece.inside[0] for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -120,19 +139,12 @@ class Plan:
             else:
                 before = (left, min(right, below[0]))
             pieces.append(Piece(slab, mine, (before[0], max(before)), below))
-        return Block(first, last, tuple(pieces))
+        return Block(first, last, tuple(pieces), self._counts(first, last))
 
-    def counts(self, block: Block) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How much of a block is known after each of its generations.
-
-        Returns:
-            The number of the block's features (first row) and units of each hidden layer of a
-            degree up to g, for g = first - 1, ..., last, with shape (layers, generations + 1).
-        """
-        last = self.generations
-        features = [self.feature_edges[g] for g in range(block.first - 1, block.last + 1)]
+    def _counts(self, first: int, last: int) -> Integers:
+        features = [self.feature_edges[g] for g in range(first - 1, last + 1)]
         units = [
-            [edge[min(g + 1, last)] for g in range(block.first - 1, block.last + 1)]
+            [edge[min(g + 1, self.generations)] for g in range(first - 1, last + 1)]
             for edge in self.edges
         ]
         known = np.array([features, *units], np.int64)

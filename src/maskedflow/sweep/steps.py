@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 from torch import Tensor, nn
 
 from .engine import Sweep
 from .plan import Block, Plan
 
-__all__ = ["TorchSteps", "users"]
+__all__ = ["TorchForward", "torch_reverse"]
 
 #: Inverts the maps of some features: z (features, batch) and parameters (features, parameters,
 #: batch) to x and the ladj of the inverse of each.
 Invert = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def users(plan: Plan, block: Block, start: int, end: int) -> slice:
+def _own(plan: Plan, block: Block, start: int, end: int) -> slice:
     """Where the features `start` to `end` of a block, in sweep order, are among all features."""
     low, high = block.pieces[0].inside
     return slice(high - end, high - start) if plan.descending else slice(low + start, low + end)
 
 
-class TorchSteps:
+class TorchForward:
     """Goes through the generations of a block one by one.
 
     Args:
@@ -34,14 +35,14 @@ class TorchSteps:
         self.activation = activation
         self.invert = invert
 
-    def forward(self, sweep: Sweep, number: int, sums: Tensor) -> None:
+    def __call__(self, sweep: Sweep, number: int, sums: Tensor) -> None:
         plan, inside = sweep.plan, sweep.weights.inside[number]
         block, outputs = plan.blocks[number], len(plan.edges)
-        counts = plan.counts(block).tolist()
+        counts = block.counts.tolist()
         tops = _tops(block)
         for now in range(1, len(counts[0])):
             start, end = counts[0][now - 1], counts[0][now]
-            own = users(plan, block, start, end)
+            own = _own(plan, block, start, end)
             rows = _output_rows(plan, block, start, end)
             phi = sums[tops[outputs] + rows.start : tops[outputs] + rows.stop]
             known = counts[outputs][now - 1]
@@ -65,31 +66,33 @@ class TorchSteps:
                 base = plan.edges[level][block.first]
                 sweep.level(level + 1)[base + first : base + last] = self.activation(total)
 
-    def reverse(self, sweep: Sweep, number: int) -> None:
-        plan, block = sweep.plan, sweep.plan.blocks[number]
-        counts = plan.counts(block).tolist()
-        for now in range(len(counts[0]) - 1, 0, -1):
-            for level in range(len(plan.edges), 0, -1):
-                first, last = counts[level][now - 1], counts[level][now]
-                if first == last:
-                    continue
-                base = plan.edges[level - 1][block.first]
-                rows = slice(base + first, base + last)
-                adjoint = sweep.level(level)[rows]
-                _gather(adjoint, sweep, number, level, first, last, counts, now)
-                start = sweep.starts[level - 1]
-                adjoint *= sweep.slope_hidden[start + rows.start : start + rows.stop]
-                if level + 1 in plan.skips:
-                    adjoint += sweep.level(level + 2)[rows]
-            first, last = counts[0][now - 1], counts[0][now]
-            own = users(plan, block, first, last)
-            adjoint = sweep.x[own].flip(0) if plan.descending else sweep.x[own]
-            _gather(adjoint, sweep, number, 0, first, last, counts, now)
-            if plan.descending:
-                adjoint = adjoint.flip(0)
-            sweep.z[own] = (sweep.z[own] - adjoint) / sweep.slope_x[own]
-            phi = sweep.slope_phi[own.start * plan.parameters : own.stop * plan.parameters]
-            phi.view(last - first, plan.parameters, -1).mul_(sweep.z[own, None])
+
+def torch_reverse(sweep: Sweep, number: int) -> None:
+    """Goes back through the generations of a block one by one."""
+    plan, block = sweep.plan, sweep.plan.blocks[number]
+    counts = block.counts.tolist()
+    for now in range(len(counts[0]) - 1, 0, -1):
+        for level in range(len(plan.edges), 0, -1):
+            first, last = counts[level][now - 1], counts[level][now]
+            if first == last:
+                continue
+            base = plan.edges[level - 1][block.first]
+            rows = slice(base + first, base + last)
+            adjoint = sweep.level(level)[rows]
+            _gather(adjoint, sweep, number, level, first, last, counts, now)
+            start = sweep.starts[level - 1]
+            adjoint *= sweep.slope_hidden[start + rows.start : start + rows.stop]
+            if level + 1 in plan.skips:
+                adjoint += sweep.level(level + 2)[rows]
+        first, last = counts[0][now - 1], counts[0][now]
+        own = _own(plan, block, first, last)
+        adjoint = sweep.x[own].flip(0) if plan.descending else sweep.x[own]
+        _gather(adjoint, sweep, number, 0, first, last, counts, now)
+        if plan.descending:
+            adjoint = adjoint.flip(0)
+        sweep.z[own] = (sweep.z[own] - adjoint) / sweep.slope_x[own]
+        phi = sweep.slope_phi[own.start * plan.parameters : own.stop * plan.parameters]
+        phi.view(last - first, plan.parameters, -1).mul_(sweep.z[own, None])
 
 
 def _gather(
@@ -122,17 +125,16 @@ def _known(sweep: Sweep, block: Block, level: int, count: int) -> Tensor:
     if level > 0:
         base = sweep.plan.edges[level - 1][block.first]
         return sweep.level(level)[base : base + count]
-    known = sweep.x[users(sweep.plan, block, 0, count)]
+    known = sweep.x[_own(sweep.plan, block, 0, count)]
     return known.flip(0) if sweep.plan.descending else known
 
 
 def _output_rows(plan: Plan, block: Block, start: int, end: int) -> slice:
     """The block's output rows of the features `start` to `end` in sweep order."""
-    own, low = users(plan, block, start, end), block.pieces[0].inside[0]
+    own, low = _own(plan, block, start, end), block.pieces[0].inside[0]
     return slice((own.start - low) * plan.parameters, (own.stop - low) * plan.parameters)
 
 
 def _tops(block: Block) -> list[int]:
     """The first row of each layer among a block's rows."""
-    heights = [piece.rows[1] - piece.rows[0] for piece in block.pieces]
-    return [sum(heights[:level]) for level in range(len(heights))]
+    return [0, *accumulate(block.heights()[:-1])]

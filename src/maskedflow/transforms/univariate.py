@@ -41,14 +41,18 @@ class MonotonicAffineTransform(Transform):
     domain = constraints.real
     codomain = constraints.real
     sign = +1
-    #: What the compiled sweep calls this map.
-    kernel = "affine"
 
     def __init__(self, shift: Tensor, scale: Tensor, slope: float = math.exp(-10)) -> None:
         super().__init__()
         bound = -math.log(slope)
         self.shift = shift
+        self.bound = bound
         self.log_scale = scale.clamp(-bound, bound)
+
+    @property
+    def kernel(self) -> tuple[int, tuple[float, ...]]:
+        """What the compiled sweep calls this map, and its parameters."""
+        return 0, (self.bound,)
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.log_scale.exp())

@@ -1,0 +1,101 @@
+"""The steps inside of a block by the compiled kernel: CPU, common activations and maps."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from .engine import Sweep
+from .plan import Block, Integers, Plan
+
+__all__ = ["CompiledForward", "activation_code", "compiled_reverse"]
+
+
+def activation_code(activation: nn.Module) -> tuple[int, float] | None:
+    """What the kernel calls an activation, and its parameter; None if it does not know it."""
+    match activation:
+        case nn.ReLU():
+            return 0, 0.0
+        case nn.Tanh():
+            return 1, 0.0
+        case nn.ELU():
+            return 2, float(activation.alpha)
+        case nn.LeakyReLU():
+            return 3, float(activation.negative_slope)
+        case nn.SiLU():
+            return 4, 0.0
+        case nn.Sigmoid():
+            return 5, 0.0
+        case nn.Softplus() if activation.beta == 1:
+            return 6, 0.0
+        case nn.GELU() if activation.approximate == "none":
+            return 7, 0.0
+    return None
+
+
+class CompiledForward:
+    """Goes through the generations of a block in compiled loops over the batch.
+
+    Args:
+        activation: The kernel's code of the activation, and its parameter.
+        univariate: The kernel's code of the univariate map, and its parameters.
+    """
+
+    def __init__(
+        self, activation: tuple[int, float], univariate: tuple[int, tuple[float, ...]]
+    ) -> None:
+        self.activation = activation
+        self.univariate = univariate[0], np.array(univariate[1], np.float64)
+
+    def __call__(self, sweep: Sweep, number: int, sums: Tensor) -> None:
+        from .kernels import forward_kernel
+
+        forward_kernel(
+            *_description(sweep, number),
+            *self.activation,
+            *self.univariate,
+            sums.numpy(),
+            sweep.hidden.numpy(),
+            sweep.x.numpy(),
+            sweep.z.numpy(),
+            sweep.ladj.numpy(),
+        )
+
+
+def compiled_reverse(sweep: Sweep, number: int) -> None:
+    """Goes back through the generations of a block in compiled loops over the batch."""
+    from .kernels import reverse_kernel
+
+    reverse_kernel(
+        *_description(sweep, number),
+        sweep.hidden.numpy(),
+        sweep.slope_hidden.numpy(),
+        sweep.x.numpy(),
+        sweep.slope_x.numpy(),
+        sweep.z.numpy(),
+        sweep.slope_phi.numpy(),
+    )
+
+
+def _description(sweep: Sweep, number: int) -> tuple[Any, Any, Any]:
+    """A block in integers, how much is known after each generation, and its weights."""
+    plan, block = sweep.plan, sweep.plan.blocks[number]
+    return _table(plan, block), block.counts, sweep.weights.flat[number].numpy()
+
+
+def _table(plan: Plan, block: Block) -> Integers:
+    heights, widths = block.heights(), block.widths()
+    sizes = [height * width for height, width in zip(heights, widths, strict=True)]
+    starts = accumulate([edge[-1] for edge in plan.edges], initial=0)
+    columns = [
+        [0, *accumulate(sizes[:-1])],
+        widths,
+        [0, *accumulate(heights[:-1])],
+        [0, *(start + edge[block.first] for start, edge in zip(starts, plan.edges, strict=False))],
+        [int(level in plan.skips) for level in range(len(heights))],
+    ]
+    head = [len(plan.edges), plan.parameters, *block.pieces[0].inside, int(plan.descending)]
+    return np.array([*head, *np.ravel(columns)], np.int64)

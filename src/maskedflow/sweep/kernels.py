@@ -1,0 +1,205 @@
+"""The steps inside of a block, compiled: a tile of the batch at a time, all generations through.
+
+Rows are (batch) long and neighbours in memory, so the innermost loops are over a tile that stays in
+the first-level cache. `table` holds the integers that describe a block, see
+:class:`~maskedflow.sweep.compiled.CompiledSteps`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["forward_kernel", "reverse_kernel"]
+
+Array = NDArray[Any]
+
+TILE = 128
+RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
+
+_jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+
+
+@_jit
+def _add_rows(
+    out: Array, weights: Array, first: int, stride: int, rows: Array, base: int, step: int, n: int
+) -> None:
+    """Adds the weighted rows base + k * step, four at a time: weight k is first + k * stride."""
+    k = 0
+    while k + 4 <= n:
+        w0 = weights[first + k * stride]
+        w1 = weights[first + (k + 1) * stride]
+        w2 = weights[first + (k + 2) * stride]
+        w3 = weights[first + (k + 3) * stride]
+        r0 = rows[base + k * step]
+        r1 = rows[base + (k + 1) * step]
+        r2 = rows[base + (k + 2) * step]
+        r3 = rows[base + (k + 3) * step]
+        for j in range(out.shape[0]):
+            out[j] += (w0 * r0[j] + w1 * r1[j]) + (w2 * r2[j] + w3 * r3[j])
+        k += 4
+    while k < n:
+        w = weights[first + k * stride]
+        r = rows[base + k * step]
+        for j in range(out.shape[0]):
+            out[j] += w * r[j]
+        k += 1
+
+
+@_jit
+def _activate(code: int, parameter: float, total: Array, out: Array) -> None:
+    zero = total.dtype.type(0)
+    one = total.dtype.type(1)
+    a = total.dtype.type(parameter)
+    for j in range(total.shape[0]):
+        t = total[j]
+        if code == RELU:
+            out[j] = max(t, zero)
+        elif code == TANH:
+            out[j] = math.tanh(t)
+        elif code == ELU:
+            out[j] = t if t > zero else a * np.expm1(t)
+        elif code == LEAKY_RELU:
+            out[j] = t if t > zero else a * t
+        elif code == SILU:
+            out[j] = t / (one + math.exp(-t))
+        elif code == SIGMOID:
+            out[j] = one / (one + math.exp(-t))
+        elif code == SOFTPLUS:
+            out[j] = max(t, zero) + np.log1p(math.exp(-abs(t)))
+        else:
+            out[j] = t * (one + math.erf(t * total.dtype.type(math.sqrt(0.5)))) / (one + one)
+
+
+@_jit
+def _invert_affine(phi: Array, bound: float, z: Array, x: Array, ladj: Array) -> None:
+    limit = z.dtype.type(bound)
+    for j in range(z.shape[0]):
+        scale = min(max(phi[1, j], -limit), limit)
+        x[j] = (z[j] - phi[0, j]) * math.exp(-scale)
+        ladj[j] -= scale
+
+
+@_jit
+def forward_kernel(
+    table: Array,
+    counts: Array,
+    weights: Array,
+    activation: int,
+    activation_parameter: float,
+    univariate: int,
+    univariate_parameters: Array,
+    sums: Array,
+    hidden: Array,
+    x: Array,
+    z: Array,
+    ladj: Array,
+) -> None:
+    """Finishes the features and units of a block; see `Inside.forward`."""
+    layers, parameters, low, high, descending = table[:5]
+    step = -1 if descending else 1
+    start = high - 1 if descending else low
+    offsets, widths, tops, bases, skips = table[5:].reshape(5, -1)
+    batch = x.shape[1]
+    for left in range(0, batch, TILE):
+        right = min(left + TILE, batch)
+        own_x, own_hidden, own_sums = x[:, left:right], hidden[:, left:right], sums[:, left:right]
+        own_z, own_ladj = z[:, left:right], ladj[left:right]
+        for now in range(1, counts.shape[1]):
+            for s in range(counts[0, now - 1], counts[0, now]):
+                feature = start + step * s
+                row = (feature - low) * parameters
+                for p in range(row, row + parameters):
+                    first = offsets[layers] + p * widths[layers]
+                    out = own_sums[tops[layers] + p]
+                    if layers == 0:
+                        known = counts[0, now - 1]
+                        _add_rows(out, weights, first, 1, own_x, start, step, known)
+                    else:
+                        known = counts[layers, now - 1]
+                        _add_rows(out, weights, first, 1, own_hidden, bases[layers], 1, known)
+                top = tops[layers] + row
+                phi = own_sums[top : top + parameters]
+                _invert_affine(
+                    phi, univariate_parameters[0], own_z[feature], own_x[feature], own_ladj
+                )
+            for layer in range(layers):
+                for u in range(counts[layer + 1, now - 1], counts[layer + 1, now]):
+                    out = own_sums[tops[layer] + u]
+                    first = offsets[layer] + u * widths[layer]
+                    if layer == 0:
+                        _add_rows(out, weights, first, 1, own_x, start, step, counts[0, now])
+                    else:
+                        known = counts[layer, now]
+                        _add_rows(out, weights, first, 1, own_hidden, bases[layer], 1, known)
+                    if skips[layer]:
+                        below = own_sums[tops[layer - 2] + u]
+                        for j in range(out.shape[0]):
+                            out[j] += below[j]
+                    result = own_hidden[bases[layer + 1] + u]
+                    _activate(activation, activation_parameter, out, result)
+
+
+@_jit
+def reverse_kernel(
+    table: Array,
+    counts: Array,
+    weights: Array,
+    hidden: Array,
+    slope_hidden: Array,
+    x: Array,
+    slope_x: Array,
+    z: Array,
+    slope_phi: Array,
+) -> None:
+    """Solves a block of the transposed Jacobian; see `Inside.reverse`."""
+    layers, parameters, low, high, descending = table[:5]
+    step = -1 if descending else 1
+    start = high - 1 if descending else low
+    offsets, widths, _, bases, skips = table[5:].reshape(5, -1)
+    last = counts.shape[1] - 1
+    batch = x.shape[1]
+    for left in range(0, batch, TILE):
+        right = min(left + TILE, batch)
+        own_hidden, own_phi = hidden[:, left:right], slope_phi[:, left:right]
+        for now in range(last, 0, -1):
+            features = counts[0, last] - counts[0, now]
+            after = low if descending else low + counts[0, now]
+            for level in range(layers, -1, -1):
+                for u in range(counts[level, now - 1], counts[level, now]):
+                    column = offsets[level] + u
+                    width = widths[level]
+                    feature = start + step * u
+                    out = own_hidden[bases[level] + u] if level > 0 else x[feature, left:right]
+                    if level == layers:
+                        first = column + (after - low) * parameters * width
+                        rows = features * parameters
+                        base = after * parameters
+                        _add_rows(out, weights, first, width, own_phi, base, 1, rows)
+                    else:
+                        row = counts[level + 1, now - 1]
+                        first = column + row * width
+                        rows = counts[level + 1, last] - row
+                        base = bases[level + 1] + row
+                        _add_rows(out, weights, first, width, own_hidden, base, 1, rows)
+                    if level > 0:
+                        slope = slope_hidden[bases[level] + u, left:right]
+                        for j in range(out.shape[0]):
+                            out[j] *= slope[j]
+                        if level < layers - 1 and skips[level + 1]:
+                            above = own_hidden[bases[level + 2] + u]
+                            for j in range(out.shape[0]):
+                                out[j] += above[j]
+                    else:
+                        solution = z[feature, left:right]
+                        slope = slope_x[feature, left:right]
+                        for j in range(out.shape[0]):
+                            solution[j] = (solution[j] - out[j]) / slope[j]
+                        for p in range(feature * parameters, (feature + 1) * parameters):
+                            phi = own_phi[p]
+                            for j in range(out.shape[0]):
+                                phi[j] *= solution[j]
