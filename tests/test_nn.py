@@ -38,7 +38,7 @@ def layer_of(adjacency: Tensor, bias: bool = True, seed: int = 3) -> MaskedLinea
 
 def wide_layers(features: int) -> list[MaskedLinear]:
     """The layers of a conditioner so wide that its masks are cut into several slabs."""
-    flow = mf.flows.MADE(features, hidden_features=(90, 130), generator=torch.Generator())
+    flow = mf.flows.MADE(features, hidden_features=(110, 130), generator=torch.Generator())
     return [m.double() for m in flow.modules() if isinstance(m, MaskedLinear)]
 
 
