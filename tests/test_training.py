@@ -145,6 +145,17 @@ def test_keeps_the_dtype_of_the_flow(dtype: torch.dtype) -> None:
     assert evaluate(flow, rows(5)).dtype == torch.float64
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_a_compiled_loss_trains_alike() -> None:
+    found = []
+    for compiled in (False, True):
+        flow = mf.flows.MAF(2, hidden_features=(8,), generator=torch.Generator().manual_seed(0))
+        config = TrainConfig(epochs=2, batch_size=20, lr=1e-3, compile=compiled)
+        found.append(fit(flow, rows(50), rows(10), config).validation_nll)
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
 # --- when it stops
 
 

@@ -112,7 +112,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(safetensors.torch.save(stored, {"format": "pt", **header}))
+            file.write(safetensors.torch.save(stored, dict(header)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -152,8 +152,6 @@ class _Run:
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
 
-    # --- the beginning and the end
-
     def start(self, resume: bool) -> None:
         """Begins, or goes back to the checkpoint."""
         resumed = resume and self.latest_path is not None and self.latest_path.exists()
@@ -198,12 +196,8 @@ class _Run:
         if not self.parameters:
             raise ValueError("flow: expected a parameter to train, got none")
         self.weight = weight_of(self.flow)
-        self.optimizer = torch.optim.Adam(
-            self.parameters,
-            lr=self.config.lr,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        decay = self.config.weight_decay
+        self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
 
     def stop_reason(self) -> StopReason | None:
         """Why no further epoch is trained, or None."""
@@ -232,8 +226,6 @@ class _Run:
         if self.best_weights is not None:
             self.flow.load_state_dict(self.best_weights)
         self.flow.eval()
-
-    # --- an epoch
 
     def train_epoch(self, bar: ProgressBar) -> None:
         """Takes the steps of an epoch that are left, as long as there is time."""
@@ -337,8 +329,6 @@ class _Run:
         self.started = time.monotonic()
         if self.skips_in_a_row == 0:
             self.take_snapshot(write=True)
-
-    # --- when something is not finite
 
     def take_snapshot(self, write: bool) -> None:
         """Remembers weights and moments as good, and writes them to disk if `write`."""
