@@ -29,6 +29,21 @@ def test_signature_is_the_pages() -> None:
     ]
 
 
+def test_signature_of_one_transform_is_zukos() -> None:
+    parameters = list(inspect.signature(zuko.flows.MaskedAutoregressiveTransform).parameters)
+    names = [
+        "features",
+        "context",
+        "passes",
+        "order",
+        "adjacency",
+        "univariate",
+        "shapes",
+        "kwargs",
+    ]
+    assert parameters == names
+
+
 def test_usage() -> None:
     flow = zuko.flows.MAF(features=3, transforms=3, hidden_features=[64, 64])
     dist = flow()

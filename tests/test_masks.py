@@ -173,6 +173,13 @@ def test_flow_passes_the_warning_on_and_has_every_dependency() -> None:
     assert torch.equal(masks_reach(masks), expected)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_warning_names_a_width_that_was_given(residual: bool) -> None:
+    with pytest.warns(UserWarning, match="hidden_features") as warned:
+        mf.flows.MADE(10, hidden_features=(4,), residual=residual)
+    assert all("hidden_features[0]" in str(warning.message) for warning in warned)
+
+
 def bad_message(error: pytest.ExceptionInfo[ValueError], *names: str) -> str:
     """Why an error message is not a good one; empty when it is."""
     message = str(error.value)

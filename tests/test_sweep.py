@@ -26,7 +26,12 @@ every_univariate = pytest.mark.parametrize("univariate", UNIVARIATES.values(), i
 OTHER_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "ELU(0.5)": lambda: nn.ELU(0.5),
     "LeakyReLU(0.3)": lambda: nn.LeakyReLU(0.3),
+    "ELU(inplace)": lambda: nn.ELU(inplace=True),
+    "ReLU(inplace)": lambda: nn.ReLU(inplace=True),
+    "SiLU": nn.SiLU,
+    "Softplus": nn.Softplus,
     "Softplus(beta=2)": lambda: nn.Softplus(beta=2),
+    "Softplus(threshold=1)": lambda: nn.Softplus(threshold=1),
     "GELU": nn.GELU,
     "GELU(tanh)": lambda: nn.GELU(approximate="tanh"),
     "Sigmoid": nn.Sigmoid,
@@ -124,9 +129,12 @@ def test_dag(
 
 @pytest.mark.parametrize("activation", OTHER_ACTIVATIONS.values(), ids=OTHER_ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_any_activation(activation: Callable[[], nn.Module], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_any_activation(
+    activation: Callable[[], nn.Module], dtype: torch.dtype, residual: bool
+) -> None:
     case = Case(4, 1, transforms=1, hidden_features=(9, 9), activation=activation, dtype=dtype)
-    flow = case.build()
+    flow = case.but(residual=residual).build()
     check_inverse(flow, case.x(50), case.c(50), case)
     # Far out, where shortcuts of a kernel would show; the map itself stays tame.
     flow.transform.transforms[0].hyper.layers[-1].weight.data.mul_(0.03)
