@@ -668,4 +668,9 @@ def test_plan_of_several_blocks(features: int, order: str, passes: int | None) -
     check_plan(conditioner)
     plan = Plan.of(conditioner)
     assert plan.generations == -(-features // -(-features // (passes or features)))
-    assert plan == Plan.of(conditioner)  # pure data
+
+
+def test_plan_is_pure_data_that_compares() -> None:
+    plans = [Plan.of(conditioner_of(Case(20, order=order))) for order in (None, tuple(range(20)))]
+    assert plans[0] == plans[1]
+    assert plans[0] != Plan.of(conditioner_of(Case(20, order=tuple(range(20))[::-1])))
