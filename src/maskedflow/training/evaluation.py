@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,17 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
             x, c = take(split, slice(start, start + batch_size), like=weight_of(flow))
             log_prob[start : start + batch_size] = flow(c).log_prob(x)
     return log_prob
+
+
+def seconds_for(flow: nn.Module, *splits: Split) -> float:
+    """Guesses how long evaluating the splits would take, from one batch of the largest one."""
+    largest = max(splits, key=len)
+    c = None if largest.context is None else largest.context[:BATCH_SIZE]
+    part = Split(largest.x[:BATCH_SIZE], c)
+    evaluate(flow, part)  # the first time is always the slowest
+    before = time.perf_counter()
+    evaluate(flow, part)
+    return (time.perf_counter() - before) * sum(-(-len(split) // BATCH_SIZE) for split in splits)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from .batches import bounds, check_finite, largest, permutation, take, weight_of
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
-from .evaluation import evaluate
+from .evaluation import evaluate, seconds_for
 from .history import EpochRecord, History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
@@ -171,6 +171,9 @@ class _Run:
         if not all(parameter.isfinite().all() for parameter in self.parameters):
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
+        if self.config.time_limit is not None and not self.state.records:
+            splits = (self.validation, self.train) if self.has_batch_norm else (self.validation,)
+            self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
 
     def read_checkpoints(self) -> None:

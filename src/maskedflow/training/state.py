@@ -43,7 +43,7 @@ class TrainingState:
         rows: Rows in that sum.
         past_seconds: Wall time of the epochs done, all sessions together.
         epoch_seconds: Wall time of the epoch so far.
-        validation_seconds: Wall time of the newest validation.
+        validation_seconds: Wall time of the newest validation, or a guess before the first.
         best_epoch: Epoch of the best validation, 0 before there is one.
         best_nll: The best validation NLL.
         lr: Learning rate of the newest step.
