@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .masks import Degrees, made_masks
-from .staircase import Staircase, block_of, block_size, masked_product
+from .staircase import Staircase, block_of, block_size, masked_chain
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
@@ -82,11 +82,25 @@ class MaskedLinear(nn.Module):
         """The weight as a matrix, with shape (out_features, in_features). Differentiable."""
         return self.stairs.unpack(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x, with shape (*, in_features), to y, with shape (*, out_features)."""
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Maps x to y.
+
+        Args:
+            x: The input, with shape (*, in_features).
+            added: What is added to the bias, with shape (*, out_features).
+
+        Returns:
+            The output, with shape (*, out_features).
+        """
+        bias = self.added_bias(added)
         if self.weight.ndim == 2:  # dense, as in state_dict: torch.func.functional_call
-            return nn.functional.linear(x, self.weight * self.mask, self.bias)
-        return masked_product(x, self.weight, self.bias, self.stairs)
+            return nn.functional.linear(x, self.weight * self.mask) + bias
+        return masked_chain(x, [self.weight], [bias], [self.stairs])
+
+    def added_bias(self, added: Tensor | None) -> Tensor:
+        """The bias, with something added to it."""
+        bias = self.weight.new_zeros(self.out_features) if self.bias is None else self.bias
+        return bias if added is None else bias + added
 
     def extra_repr(self) -> str:
         return (
@@ -198,6 +212,21 @@ class MaskedMLP(nn.Module):
             if self.context is not None and not rest:
                 self.context.weight.mul_(1e-2)
 
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Maps x and the context c to the output, with shape (*, out_features)."""
+        layers = cast(list[MaskedLinear], list(self.layers))
+        rectified = isinstance(self.activation, nn.ReLU) and not self.skips
+        if not rectified or layers[0].weight.ndim == 2:
+            return self.pre_activations(x, c)[-1]
+        added = None if self.context is None else self.context(c)
+        first, *rest = layers
+        return masked_chain(
+            x,
+            [layer.weight for layer in layers],
+            [first.added_bias(added), *(layer.added_bias(None) for layer in rest)],
+            [layer.stairs for layer in layers],
+        )
+
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
         """What goes into the activation of each hidden layer, and last the output.
 
@@ -205,19 +234,12 @@ class MaskedMLP(nn.Module):
             x: The input, with shape (*, in_features).
             c: The context, with shape (*, context).
         """
+        added = None if self.context is None else self.context(c)
         sums: list[Tensor] = []
         for number, layer in enumerate(self.layers):
-            h = layer(x if number == 0 else self.activation(sums[-1]))
-            if number == 0 and self.context is not None:
-                h = h + self.context(c)
-            if number in self.skips:
-                h = h + sums[-2]
-            sums.append(h)
+            total = layer(self.activation(sums[-1]) if sums else x, None if sums else added)
+            sums.append(total + sums[-2] if number in self.skips else total)
         return sums
-
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """Maps x and the context c to the output, with shape (*, out_features)."""
-        return self.pre_activations(x, c)[-1]
 
 
 def _chain(hidden_features: Sequence[int], residual: bool) -> tuple[list[int], frozenset[int]]:

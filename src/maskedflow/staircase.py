@@ -7,6 +7,7 @@ half of the parameters to store and update, half of the arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "block_of", "block_size", "is_traced", "masked_product"]
+__all__ = ["Slab", "Staircase", "block_of", "block_size", "is_traced", "masked_chain"]
 
 #: Most blocks that the generations are split into, and the fewest features in one.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
@@ -97,6 +98,7 @@ class Staircase:
             hull = rows[:, left + ragged[0] : left + ragged[1]].clone()
             self.slabs.append(Slab(top, bottom, left, right, self.size, ragged, hull))
             self.size += (bottom - top) * (right - left)
+        self._is_single = len(self.slabs) == 1 and self.size > 0
         self._cache: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,24 +142,26 @@ class Staircase:
         self._clear(ragged)
         return slabs  # type: ignore[no-any-return]
 
-    def product(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    def product(self, x: Tensor, packed: Tensor, bias: Tensor) -> Tensor:
         """The masked product x W^T + b of rows x, without a graph."""
+        weights = self.weights(packed)
+        if self._is_single:
+            return torch.addmm(bias, x[:, self.slabs[0].left : self.slabs[0].right], weights[0].t())
         y = x.new_empty(x.shape[0], self.rows)
-        for slab, weight in zip(self.slabs, self.weights(packed), strict=True):
-            top, bottom, left, right = slab[:4]
-            out = y[:, top:bottom]
-            if left == right:
-                out.copy_(bias[top:bottom]) if bias is not None else out.zero_()
-            elif bias is None:
-                torch.mm(x[:, left:right], weight.t(), out=out)
-            else:
-                torch.addmm(bias[top:bottom], x[:, left:right], weight.t(), out=out)
+        y.copy_(bias)
+        for slab, weight in zip(self.slabs, weights, strict=True):
+            if slab.left < slab.right:
+                columns = x[:, slab.left : slab.right]
+                y[:, slab.top : slab.bottom].addmm_(columns, weight.t())
         return y
 
     def input_gradient(self, dy: Tensor, packed: Tensor) -> Tensor:
-        """The product dy W, without a graph."""
+        """The product dy W, without a graph. The weight is as `product` left it."""
+        slabs = self._views(packed.detach())
+        if self._is_single and self.slabs[0].shape[1] == self.columns:
+            return dy @ slabs[0]
         dx = dy.new_zeros(dy.shape[0], self.columns)
-        for slab, weight in zip(self.slabs, self.weights(packed), strict=True):
+        for slab, weight in zip(self.slabs, slabs, strict=True):
             if slab.left < slab.right:
                 dx[:, slab.left : slab.right].addmm_(dy[:, slab.top : slab.bottom], weight)
         return dx
@@ -199,23 +203,39 @@ class Staircase:
         return mask
 
 
-def masked_product(x: Tensor, packed: Tensor, bias: Tensor | None, stairs: Staircase) -> Tensor:
-    """The masked product y = x W^T + b. Differentiable, twice too.
+def masked_chain(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], stairs: Sequence[Staircase]
+) -> Tensor:
+    """Masked products y = x W^T + b, rectified between one and the next. Differentiable, twice too.
 
     Args:
         x: The input, with shape (*, columns).
-        packed: The weight, packed by `stairs`.
-        bias: The bias, with shape (rows,).
-        stairs: The layout of the weight.
+        weights: The weight of each product, packed.
+        biases: The bias of each product, with shape (rows,); the first may have shape (*, rows).
+        stairs: The layout of each weight.
 
     Returns:
         The output, with shape (*, rows).
     """
     if is_traced():
-        return F.linear(x, stairs.unpack(packed), bias)
-    rows = x.reshape(-1, stairs.columns)
-    y: Tensor = _MaskedProduct.apply(rows, packed, bias, stairs)  # type: ignore[no-untyped-call]
-    return y.view(*x.shape[:-1], stairs.rows)
+        return _dense_chain(x, weights, biases, stairs)
+    first, *rest = biases
+    shape = x.shape[:-1]
+    if first.ndim > 1:
+        shape = torch.broadcast_shapes(shape, first.shape[:-1])
+        first = first.expand(*shape, -1).reshape(-1, first.shape[-1])
+        x = x.expand(*shape, -1)
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    y: Tensor = _MaskedChain.apply(rows, stairs, *weights, first, *rest)  # type: ignore[no-untyped-call]
+    return y if x.ndim == 2 else y.view(*shape, y.shape[-1])
+
+
+def _dense_chain(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], stairs: Sequence[Staircase]
+) -> Tensor:
+    for number, (weight, bias, stair) in enumerate(zip(weights, biases, stairs, strict=True)):
+        x = F.linear(x.relu() if number else x, stair.unpack(weight)) + bias
+    return x
 
 
 def is_traced() -> bool:
@@ -223,26 +243,41 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-class _MaskedProduct(torch.autograd.Function):
+class _MaskedChain(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, packed: Tensor, bias: Tensor | None, stairs: Staircase
-    ) -> Tensor:
-        ctx.save_for_backward(x, packed)
+    def forward(ctx: Any, x: Tensor, stairs: Sequence[Staircase], *parameters: Tensor) -> Tensor:
+        layers = len(stairs)
+        inputs = [x]
+        for number in range(layers):
+            x = stairs[number].product(x, parameters[number], parameters[layers + number])
+            if number < layers - 1:
+                inputs.append(x.relu_())
+        ctx.save_for_backward(*inputs, *parameters)
         ctx.stairs = stairs
-        return stairs.product(x, packed, bias)
+        return x
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, packed = ctx.saved_tensors
-        stairs: Staircase = ctx.stairs
-        dx = dw = None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        stairs: Sequence[Staircase] = ctx.stairs
+        layers = len(stairs)
+        inputs, parameters = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
-            dx = dy @ stairs.unpack(packed)
-            dw = stairs.pack(dy.t() @ x)
-        else:
-            if ctx.needs_input_grad[0]:
-                dx = stairs.input_gradient(dy, packed)
-            if ctx.needs_input_grad[1]:
-                dw = stairs.weight_gradient(dy, x)
-        return dx, dw, dy.sum(dim=0) if ctx.needs_input_grad[2] else None, None
+            sources = (inputs[0], *parameters)
+            wanted = [s for s in sources if s.requires_grad]
+            y = _dense_chain(inputs[0], parameters[:layers], parameters[layers:], stairs)
+            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+            dx, *rest = (next(found) if source.requires_grad else None for source in sources)
+            return dx, None, *rest
+        gradients: list[Tensor | None] = [None] * (2 * layers)
+        for number in reversed(range(layers)):
+            bias = parameters[layers + number]
+            if ctx.needs_input_grad[2 + number]:
+                gradients[number] = stairs[number].weight_gradient(dy, inputs[number])
+            if ctx.needs_input_grad[2 + layers + number]:
+                gradients[layers + number] = dy.sum(dim=0) if bias.ndim == 1 else dy
+            if number > 0:
+                dy = stairs[number].input_gradient(dy, parameters[number])
+                torch.ops.aten.threshold_backward.grad_input(dy, inputs[number], 0, grad_input=dy)
+        first = ctx.needs_input_grad[0]
+        dx = stairs[0].input_gradient(dy, parameters[0]) if first else None
+        return dx, None, *gradients

@@ -80,6 +80,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self.univariate = univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
+        self._is_scalar = not any(self.shapes)
 
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
@@ -106,11 +107,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         monotone = bool((steps >= 0).all() or (steps <= 0).all())
         self._order = None if monotone else self.generation.argsort(stable=True)
         self._rank = None if self._order is None else self._order.argsort()
-
-    @property
-    def passes(self) -> int:
-        """The number of generations."""
-        return int(self.generation.max())
+        self.passes = int(self.generation.max())
 
     def extra_repr(self) -> str:
         generation = self.generation.tolist()
@@ -125,13 +122,15 @@ class MaskedAutoregressiveTransform(LazyTransform):
         if x.shape[-1] != self.features:
             raise ValueError(f"x: expected shape (*, {self.features}), got {tuple(x.shape)}")
         phi = self.hyper(x if self._order is None else x[..., self._order], c)
-        phi = phi.unflatten(-1, (self.features, -1))
+        phi = phi.view(*phi.shape[:-1], self.features, -1)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
         return DependentTransform(self.univariate(*self._cut(phi)), 1)
 
     def _cut(self, phi: Tensor) -> list[Tensor]:
         """Cuts (*, D, total) into the parameters of the univariate."""
+        if self._is_scalar:
+            return list(phi.unbind(dim=-1))
         return [
             part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
             for part, shape in zip(phi.split(self.sizes, dim=-1), self.shapes, strict=True)
