@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -252,7 +251,7 @@ def test_state_dict_round_trip_into_a_flow_of_another_seed(build: Build, case: C
 
 @every_flow
 @pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_whole_module_copies(build: Build, way: str, used: bool) -> None:
     case = Case(features=4, context=2, order=(2, 0, 3, 1))
     flow = build(case)
@@ -260,15 +259,7 @@ def test_whole_module_copies(build: Build, way: str, used: bool) -> None:
     if used:
         flow(c).log_prob(x).sum().backward()
         flow(c).sample()
-    if way == "deepcopy":
-        other = copy.deepcopy(flow)
-    elif way == "pickle":
-        other = pickle.loads(pickle.dumps(flow))
-    else:
-        file = io.BytesIO()
-        torch.save(flow, file)
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
+    other = copy.deepcopy(flow) if way == "deepcopy" else pickle.loads(pickle.dumps(flow))
     expected = flow(c).log_prob(x)
     assert torch.equal(other(c).log_prob(x), expected)
     overwrite(other, 0.4, seed=9)

@@ -444,7 +444,8 @@ def test_dequantize_copies_and_stores_no_weights() -> None:
 
 def test_image_preprocessing_is_a_density_in_pixel_units() -> None:
     """Counted by hand: dequantise, divide by 256, logit."""
-    lazy = LazyComposedTransform(Dequantize(1.0), Standardize(0, 256), Logit(0.05))
+    scale = Standardize(torch.zeros(5), torch.full((5,), 256.0))
+    lazy = LazyComposedTransform(Dequantize(1.0), scale, Logit(0.05)).double()
     x = torch.randint(0, 256, (6, 5), generator=torch.Generator().manual_seed(0)).double()
     lazy.transforms[0].seed(1)
     z, ladj = lazy().call_and_ladj(x)
