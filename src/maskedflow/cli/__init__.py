@@ -26,7 +26,8 @@ app = App(
     version=lambda: version("maskedflow"),
     help_format="plaintext",
     # Options are spelled with underscores; main() turns --hidden-dim into --hidden_dim.
-    default_parameter=Parameter(negative=(), name_transform=lambda name: name),
+    # The help texts themselves say what a default is.
+    default_parameter=Parameter(negative=(), show_default=False, name_transform=lambda name: name),
 )
 app.command(train, config=config_file)
 for command in (evaluate, sample, score, datasets):

@@ -34,7 +34,7 @@ def evaluate(
         data: The run's table, if it is no longer where it was.
         data_dir: Where data sets lie, if not where the run found them.
         download: Fetch the data set when it is not here.
-        out: Directory of all runs.
+        out: Directory of all runs. [default: maf_results]
     """
     if (run is None) == (dataset is None):
         raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")

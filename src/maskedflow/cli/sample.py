@@ -32,10 +32,12 @@ def sample(
         number: Rows to draw, for each context if there are contexts.
         output: File to write: .csv, .parquet, .npy, or a picture, .png.
         context: Table with the columns that the flow is conditional on, found by name.
-        seed: Seed of the draws.
+        seed: Seed of the draws. [default: 0]
     """
     if output.suffix not in FORMATS:
         raise ValueError(f"-o {output}: expected a file ending in {', '.join(FORMATS)}")
+    if not output.parent.is_dir():
+        raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
     import torch
 

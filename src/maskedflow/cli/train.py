@@ -13,6 +13,7 @@ from .settings import Settings, settle
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig
+    from maskedflow.training import TrainConfig
 
 __all__ = ["train"]
 
@@ -63,9 +64,8 @@ def _train(options: TrainOptions) -> None:
         download=options.download,
     )
     config = _config(options, settings, dataset)
-    notes = _notes(config)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    if config.flow.note:
+        print(f"note: {config.flow.note}", file=sys.stderr)
     if options.resume:
         _check_same(config, directory)
     else:
@@ -141,22 +141,23 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
 
 
 def _check_same(config: RunConfig, directory: Path) -> None:
-    """Sees to it that a resumed run keeps its data and its flow; `fit` compares the rest."""
+    """Sees to it that a resumed run goes on as it began, but for where it stops."""
     from maskedflow.runs import RunConfig
 
     if not (directory / "config.toml").is_file():
         return
     then = RunConfig.read(directory / "config.toml")
-    for part in ("data", "flow"):
+    free = {"file", "data_dir", "epochs", "patience", "time_limit"}
+    for part in ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
         for name, value in new.items():
-            if name not in ("file", "data_dir") and value != old.get(name):
+            if name not in free and value != old.get(name):
                 raise ValueError(
                     f"--resume: {name} is {value}, but {directory} was begun with {old.get(name)}"
                 )
 
 
-def _flat(section: DataConfig | FlowConfig) -> dict[str, Any]:
+def _flat(section: DataConfig | FlowConfig | TrainConfig) -> dict[str, Any]:
     values = asdict(section)
     return {**values, **values.pop("arguments", {})}
 
@@ -170,14 +171,3 @@ def _set_aside(directory: Path) -> None:
         number += 1
     directory.rename(aside)
     print(f"note: the earlier run in {directory} is now {aside}", file=sys.stderr)
-
-
-def _notes(config: RunConfig) -> tuple[str, ...]:
-    features = config.flow.arguments["features"]
-    narrowest = min(config.flow.arguments["hidden_features"])
-    if narrowest >= features - 1:
-        return ()
-    return (
-        f"{narrowest} hidden units are fewer than {features} features less one, so that not every "
-        f"feature can have a unit of its own degree; --hidden_dim {features - 1} would do",
-    )

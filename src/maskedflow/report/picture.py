@@ -84,6 +84,7 @@ def _images(run: Run, x: Tensor, samples: Tensor) -> Figure:
     shape, levels = run.config.data.image_shape, run.config.data.levels or 256
     assert shape is not None
     figure = new_figure(10, 7.5)
+    figure.set_layout_engine("constrained", wspace=0.08)
     panels = figure.subplot_mosaic([["data", "samples"], ["curve", "curve"]], height_ratios=[3, 1])
     image_grid(panels["data"], x, shape, levels=levels, title=f"{run.name}: test images")
     image_grid(panels["samples"], samples, shape, levels=levels, title="samples")

@@ -72,6 +72,23 @@ class FlowConfig:
     preprocessing: tuple[dict[str, Any], ...] = ()
     embedding: dict[str, Any] | None = None
 
+    @property
+    def note(self) -> str | None:
+        """What a reader of the results should know: whether a hidden layer is narrow.
+
+        Example:
+            >>> FlowConfig("MAF", {"features": 9, "hidden_features": [4, 16]}).note
+            'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
+        """
+        features = self.arguments["features"]
+        narrowest = min(self.arguments["hidden_features"])
+        if narrowest >= features - 1:
+            return None
+        return (
+            f"a hidden layer of {narrowest} units has no unit of its own for each of "
+            f"{features - 1} degrees ({features} features)"
+        )
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -90,9 +90,11 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     start = time.monotonic()
     log_prob = training.evaluate(run.flow, dataset.test, batch_size=_ROWS)
     seconds = time.monotonic() - start
-    # The noise of the test rows is the same again: same seed, same blocks.
-    test, ladj = _preprocessed(run, dataset.test)
-    gaussian = _gaussian(dataset, _preprocessed(run, dataset.train)[0], test)
+    # The noise of the test rows is the same again: same seed, same blocks. That of the training
+    # rows must be another, or the Gaussian would have seen it.
+    test, ladj = _preprocessed(run, dataset.test, seed=0)
+    train, _ = _preprocessed(run, dataset.train, seed=1)
+    gaussian = _gaussian(dataset, train, test)
     images = dataset.image_shape is not None
     return Evaluation(
         flow=Mean.of(log_prob),
@@ -105,14 +107,14 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     )
 
 
-def _preprocessed(run: Run, split: Split) -> tuple[Tensor, Tensor]:
+def _preprocessed(run: Run, split: Split, seed: int) -> tuple[Tensor, Tensor]:
     """The rows as the flow's first masked transform sees them, and the ladj of getting there."""
     steps = len(run.config.flow.preprocessing)
     if not steps:
         return split.x, torch.zeros(len(split))
     chain = cast(LazyComposedTransform, run.flow.transform)
     chain = LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
-    seed_noise(noise_of(chain), 0)
+    seed_noise(noise_of(chain), seed)
     y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(split), _ROWS):

@@ -30,7 +30,7 @@ class Run:
     """
 
     directory: Path
-    config: RunConfig
+    config: RunConfig = field(repr=False)
     flow: Flow = field(repr=False)
 
     @property

@@ -41,13 +41,12 @@ def results_table(evaluation: Evaluation) -> str:
     return "\n".join(f"{a:23}{b:{wide[0]}}{c:{wide[1]}}{d}".rstrip() for a, b, c, d in rows)
 
 
-def summary(run: Run, evaluation: Evaluation, notes: tuple[str, ...] = ()) -> str:
+def summary(run: Run, evaluation: Evaluation) -> str:
     """The text of `results_summary.txt`.
 
     Args:
         run: The run.
         evaluation: What came of it.
-        notes: Sentences that a reader of the results should know.
     """
     config, metrics = run.config, run.metrics
     data, arguments = config.data, config.flow.arguments
@@ -75,7 +74,7 @@ def summary(run: Run, evaluation: Evaluation, notes: tuple[str, ...] = ()) -> st
     ]
     lines += ["their own units" + (", given the context." if data.context_columns else ".")]
     lines += ["", *(f"{key:16}{value}" for key, value in facts.items())]
-    lines += ["", *notes] if notes else []
+    lines += ["", f"note: {config.flow.note}"] if config.flow.note else []
     return "\n".join(lines) + "\n"
 
 
