@@ -188,9 +188,16 @@ class NormalizingFlow(Distribution):
                 f"x: expected shape (*, {', '.join(map(str, self.event_shape))}), "
                 f"got {tuple(value.shape)}"
             )
-        if is_traced():
-            return
-        # A sum is one cheap pass; only a suspicious one is worth a closer look.
-        if not math.isfinite(value.detach().sum()) and value.isnan().any():
-            row = value.isnan().nonzero()[0].tolist()
-            raise ValueError(f"x: expected numbers, got NaN at index {row}")
+        refuse_nan("x", value)
+
+
+def refuse_nan(name: str, value: Tensor) -> None:
+    """Refuses a tensor that holds NaN.
+
+    Raises:
+        ValueError: If there is one, with its index.
+    """
+    # A sum is one cheap pass; only a suspicious one is worth a closer look.
+    if not is_traced() and not math.isfinite(value.detach().sum()) and value.isnan().any():
+        index = value.isnan().nonzero()[0].tolist()
+        raise ValueError(f"{name}: expected numbers, got NaN at index {index}")

@@ -55,14 +55,18 @@ def generations(
         raise ValueError(f"features: expected at least 1, got {features}")
     if passes is not None and passes < 1:
         raise ValueError(f"passes: expected at least 1, got {passes}")
-    ranks = torch.arange(features) if order is None else torch.as_tensor(order).long().cpu()
-    if ranks.shape != (features,) or not torch.equal(ranks.sort().values, torch.arange(features)):
+    ranks = torch.arange(features) if order is None else torch.as_tensor(order).cpu()
+    if (
+        ranks.shape != (features,)
+        or ranks.is_floating_point()
+        or not torch.equal(ranks.long().sort().values, torch.arange(features))
+    ):
         raise ValueError(
             f"order: expected a permutation of 0..{features - 1}, "
             f"got shape {tuple(ranks.shape)} with values {_shorten(ranks)}"
         )
     size = -(-features // min(passes or features, features))
-    return ranks // size + 1  # type: ignore[return-value]
+    return ranks.long() // size + 1  # type: ignore[return-value]
 
 
 def topological_generations(adjacency: Tensor) -> LongTensor:
@@ -157,6 +161,7 @@ def made_masks(
     generation: Tensor | None = None,
     kind: Degrees = "sequential",
     widen: bool = True,
+    given: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
 ) -> MadeMasks:
     r"""Makes the masks of an MLP whose outputs depend on inputs where `adjacency` says so.
@@ -175,6 +180,7 @@ def made_masks(
         widen: A layer narrower than the number of kinds cannot pass on every dependency. If True it
             is widened with a warning; if False it keeps its width and some dependencies are
             missing.
+        given: The widths as the user gave them, for warnings; `hidden_features` if None.
         generator: Where random degrees are drawn from.
 
     Raises:
@@ -205,16 +211,16 @@ def made_masks(
     kinds, row_kind, kind_degree = _kinds_of_dependency(adjacency, seen, sizes)
 
     dealt: dict[int, LongTensor] = {}
-    for layer, width in enumerate(hidden_features):
+    for width in dict.fromkeys(hidden_features):
         if width < len(kinds) and widen:
+            layer = list(given or hidden_features).index(width)
             warnings.warn(
                 f"hidden_features[{layer}] = {width} is too narrow for all {len(kinds)} kinds of "
                 f"dependency: widened to {len(kinds)} (widen=False keeps the width)",
                 stacklevel=2,
             )
         units = max(width, len(kinds)) if widen else width
-        if width not in dealt:
-            dealt[width] = degrees(units, len(kinds), kind=kind, generator=generator)
+        dealt[width] = degrees(units, len(kinds), kind=kind, generator=generator)
     hidden = [dealt[width] for width in hidden_features]
     if not hidden:
         return MadeMasks((adjacency,), ())

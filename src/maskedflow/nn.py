@@ -92,6 +92,8 @@ class MaskedLinear(nn.Module):
         Returns:
             The output, with shape (*, out_features).
         """
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"x: expected shape (*, {self.in_features}), got {tuple(x.shape)}")
         bias = self.added_bias(added)
         if self.weight.ndim == 2:  # dense, as in state_dict: torch.func.functional_call
             return nn.functional.linear(x, self.weight * self.mask) + bias
@@ -174,9 +176,13 @@ class MaskedMLP(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if adjacency.ndim != 2:
+            raise ValueError(f"adjacency: expected a matrix, got shape {tuple(adjacency.shape)}")
         self.out_features, inputs = adjacency.shape
         self.in_features = inputs - context
         self.activation = nn.ReLU() if activation is None else activation()
+        if hasattr(self.activation, "inplace"):
+            setattr(self.activation, "inplace", False)  # noqa: B010 - pre-activations are read again
         widths, self.skips = _chain(hidden_features, residual)
 
         seen = out_degree = None
@@ -192,6 +198,7 @@ class MaskedMLP(nn.Module):
             generation=seen,
             kind=degrees,
             widen=widen,
+            given=hidden_features,
             generator=generator,
         )
         first, *rest = made.masks
@@ -215,7 +222,7 @@ class MaskedMLP(nn.Module):
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps x and the context c to the output, with shape (*, out_features)."""
         layers = cast(list[MaskedLinear], list(self.layers))
-        rectified = isinstance(self.activation, nn.ReLU) and not self.skips
+        rectified = type(self.activation) is nn.ReLU and not self.skips
         if not rectified or layers[0].weight.ndim == 2:
             return self.pre_activations(x, c)[-1]
         added = None if self.context is None else self.context(c)

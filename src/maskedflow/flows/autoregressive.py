@@ -13,7 +13,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
-from maskedflow.staircase import is_traced
 from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
@@ -21,6 +20,7 @@ from maskedflow.transforms import (
     DependentTransform,
     LazyTransform,
     MonotonicAffineTransform,
+    check_features,
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
@@ -76,6 +76,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        if context < 0:
+            raise ValueError(f"context: expected at least 0, got {context}")
         self.features, self.context = features, context
         self.univariate = univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
@@ -119,10 +121,9 @@ class MaskedAutoregressiveTransform(LazyTransform):
 
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
-        if x.shape[-1] != self.features:
-            raise ValueError(f"x: expected shape (*, {self.features}), got {tuple(x.shape)}")
+        check_features("x", x, self.features)
         phi = self.hyper(x if self._order is None else x[..., self._order], c)
-        phi = phi.view(*phi.shape[:-1], self.features, -1)
+        phi = phi.view(*phi.shape[:-1], self.features, sum(self.sizes))
         if self._rank is not None:
             phi = phi[..., self._rank, :]
         return DependentTransform(self.univariate(*self._cut(phi)), 1)
@@ -139,7 +140,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
         _check_context(c, self.context)
-        sweep = None if is_traced() else partial(self._sweep, c)
+        sweep = partial(self._sweep, c) if type(self.hyper) is MaskedMLP else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
     def _map(self, phi: Tensor) -> DependentTransform:
@@ -147,12 +148,15 @@ class MaskedAutoregressiveTransform(LazyTransform):
 
     def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
-        known = self.univariate(*(torch.zeros(shape) for shape in self.shapes))
-        return getattr(known, "kernel", None) if "kernel" in vars(type(known)) else None
+        made = self.univariate
+        if isinstance(made, partial) and not made.args:
+            made = made.func
+        if not isinstance(made, type) or "kernel" not in vars(made):
+            return None
+        return getattr(self.univariate(*map(torch.zeros, self.shapes)), "kernel", None)
 
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
-        if z.shape[-1] != self.features:
-            raise ValueError(f"z: expected shape (*, {self.features}), got {tuple(z.shape)}")
+        check_features("z", z, self.features)
         z = z if self._order is None else z[..., self._order]
         x, ladj = invert(self.hyper, self._map, z, c, self._kernel())
         return (x if self._rank is None else x[..., self._rank]), ladj
@@ -231,6 +235,8 @@ class MAF(Flow):
     ) -> None:
         if transforms < 1:
             raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        if features < 1:
+            raise ValueError(f"features: expected at least 1, got {features}")
         first = torch.arange(features) if order is None else torch.as_tensor(order)
         steps: list[LazyTransform] = []
         for number in range(transforms):

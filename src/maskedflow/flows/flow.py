@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.distributions import DiagNormal, NormalizingFlow
+from maskedflow.distributions import DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.transforms.lazy import LazyComposedTransform, LazyTransform, Unconditional
 
 __all__ = ["Flow", "LazyDistribution", "UnconditionalDistribution", "standard_normal"]
@@ -88,6 +88,8 @@ class Flow(LazyDistribution):
         Raises:
             ValueError: If a context is missing, needless, of another size, or holds NaN.
         """
+        if c is not None:
+            refuse_nan("c", c)
         if c is not None and self.embedding is not None:
             c = cast(Tensor, self.embedding(c))
         transform, base = self.transform(c), self.base(c)

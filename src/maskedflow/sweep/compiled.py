@@ -16,24 +16,20 @@ __all__ = ["CompiledForward", "activation_code", "compiled_reverse"]
 
 def activation_code(activation: nn.Module) -> tuple[int, float] | None:
     """What the kernel calls an activation, and its parameter; None if it does not know it."""
-    match activation:
-        case nn.ReLU():
-            return 0, 0.0
-        case nn.Tanh():
-            return 1, 0.0
-        case nn.ELU():
-            return 2, float(activation.alpha)
-        case nn.LeakyReLU():
-            return 3, float(activation.negative_slope)
-        case nn.SiLU():
-            return 4, 0.0
-        case nn.Sigmoid():
-            return 5, 0.0
-        case nn.Softplus() if activation.beta == 1:
-            return 6, 0.0
-        case nn.GELU() if activation.approximate == "none":
-            return 7, 0.0
-    return None
+    codes = {
+        nn.ReLU: (0, 0.0),
+        nn.Tanh: (1, 0.0),
+        nn.ELU: (2, getattr(activation, "alpha", 0.0)),
+        nn.LeakyReLU: (3, getattr(activation, "negative_slope", 0.0)),
+        nn.SiLU: (4, 0.0),
+        nn.Sigmoid: (5, 0.0),
+        nn.Softplus: (6, 0.0),
+        nn.GELU: (7, 0.0),
+    }
+    unusual = {"beta": 1, "threshold": 20, "approximate": "none"}
+    if any(getattr(activation, name, value) != value for name, value in unusual.items()):
+        return None
+    return codes.get(type(activation))
 
 
 class CompiledForward:

@@ -74,7 +74,8 @@ def invert(
     with torch.no_grad():
         added = None
         if c is not None and conditioner.context is not None:
-            added = conditioner.context(c).expand(*batch, -1).reshape(len(rows), -1)
+            added = conditioner.context(c)
+            added = added.expand(*batch, -1).reshape(len(rows), added.shape[-1])
         x, ladj = _sweep(conditioner, univariate, kernel, rows.detach(), added)
     x, ladj = x.view(z.shape), ladj.view(batch)
     sources = (z, c, *conditioner.parameters())
@@ -146,8 +147,12 @@ class _Implicit(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a second derivative through a sweep's samples is not implemented: use "
+                "AutoregressiveTransform.reference_inverse"
+            )
         x, c = ctx.saved_tensors
         conditioner: MaskedMLP = ctx.conditioner
         plan = plan_of(conditioner)
@@ -155,7 +160,7 @@ class _Implicit(torch.autograd.Function):
         features = x.shape[-1]
         g, rows = gradient.reshape(-1, features), x.reshape(-1, features)
         if c is not None:
-            c = c.expand(*x.shape[:-1], c.shape[-1]).reshape(len(rows), -1)
+            c = c.expand(*x.shape[:-1], c.shape[-1]).reshape(len(rows), c.shape[-1])
         solution = torch.empty_like(g)
         for part in _parts(plan, g):
             solution[part] = _solve(

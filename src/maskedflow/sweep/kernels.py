@@ -70,7 +70,7 @@ def _activate(code: int, parameter: float, total: Array, out: Array) -> None:
         elif code == SIGMOID:
             out[j] = one / (one + math.exp(-t))
         elif code == SOFTPLUS:
-            out[j] = max(t, zero) + np.log1p(math.exp(-abs(t)))
+            out[j] = t if t > 20 else np.log1p(math.exp(t))
         else:
             out[j] = t * (one + math.erf(t * total.dtype.type(math.sqrt(0.5)))) / (one + one)
 

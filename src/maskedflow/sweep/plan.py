@@ -10,7 +10,7 @@ small diagonal pieces are left for the steps inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -56,7 +56,7 @@ class Block:
     first: int
     last: int
     pieces: tuple[Piece, ...]
-    counts: Integers
+    counts: Integers = field(compare=False)
 
     def heights(self) -> list[int]:
         """The number of rows of each layer."""

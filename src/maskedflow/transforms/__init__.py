@@ -9,6 +9,7 @@ from .base import (
     IdentityTransform,
     Transform,
     call_and_ladj,
+    check_features,
 )
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .normalization import BatchNorm
@@ -39,4 +40,5 @@ __all__ = [
     "Transform",
     "UnconditionalTransform",
     "call_and_ladj",
+    "check_features",
 ]

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.staircase import is_traced
+
 from .base import Transform, call_and_ladj
 
 __all__ = ["AutoregressiveTransform"]
@@ -67,10 +69,11 @@ class AutoregressiveTransform(Transform):
         return call_and_ladj(self.meta(x), x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.reference_inverse(y) if self.sweep is None else self.sweep(y)[0]
+        sweep = None if is_traced() else self.sweep
+        return self.reference_inverse(y) if sweep is None else sweep(y)[0]
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        if self.sweep is None:
+        if self.sweep is None or is_traced():
             return super().inverse_and_ladj(y)
         x, ladj = self.sweep(y)
         return x, -self.call_and_ladj(x)[1] if x.requires_grad else ladj

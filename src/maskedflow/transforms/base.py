@@ -15,6 +15,7 @@ __all__ = [
     "IdentityTransform",
     "Transform",
     "call_and_ladj",
+    "check_features",
     "sum_rightmost",
 ]
 
@@ -35,7 +36,19 @@ def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]
     if isinstance(transform, Transform):
         return transform.call_and_ladj(x)
     y = transform(x)
+    if transform.domain.event_dim == 0:  # parameters may broadcast, torch's ladj may not
+        x = x.expand(y.shape)
     return y, transform.log_abs_det_jacobian(x, y)
+
+
+def check_features(name: str, value: Tensor, features: int) -> None:
+    """Refuses a tensor whose last dimension is not the features.
+
+    Raises:
+        ValueError: If its shape is not (*, features).
+    """
+    if value.shape[-1:] != (features,):
+        raise ValueError(f"{name}: expected shape (*, {features}), got {tuple(value.shape)}")
 
 
 class Transform(TorchTransform):

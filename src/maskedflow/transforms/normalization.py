@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .base import Transform
+from .base import Transform, check_features
 from .lazy import LazyTransform
 
 __all__ = ["BatchNorm"]
@@ -62,7 +62,16 @@ class BatchNorm(LazyTransform):
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        """Fixes the statistics that evaluation uses; `variance` is biased, without eps."""
+        """Fixes the statistics that evaluation uses; `variance` is biased, without eps.
+
+        Raises:
+            ValueError: If their shape is not (features,).
+        """
+        for name, value in (("mean", mean), ("variance", variance)):
+            if value.shape != self.beta.shape:
+                raise ValueError(
+                    f"{name}: expected shape {tuple(self.beta.shape)}, got {tuple(value.shape)}"
+                )
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 
@@ -91,6 +100,7 @@ class _BatchNormTransform(Transform):
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.norm
+        check_features("x", x, len(norm.beta))
         if norm.training:
             rows = x.flatten(end_dim=-2) if x.ndim > 1 else x[None]
             if len(rows) < 2:
@@ -107,6 +117,7 @@ class _BatchNormTransform(Transform):
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.norm
+        check_features("z", y, len(norm.beta))
         log_slope = norm.log_gamma - 0.5 * torch.log(norm.variance + norm.eps)
         x = (y - norm.beta) * torch.exp(-log_slope) + norm.mean
         return x, -log_slope.sum().expand(y.shape[:-1])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import DependentTransform, Transform
+from .base import DependentTransform, Transform, check_features
 from .lazy import LazyTransform
 
 __all__ = ["Dequantize", "Logit", "LogitTransform", "ScaleTransform", "Standardize"]
@@ -19,8 +19,8 @@ class ScaleTransform(Transform):
     r"""The element-wise map :math:`f(x) = (x - m) / s` of a vector, with s > 0.
 
     Args:
-        loc: The location :math:`m`, with shape (*, D).
-        log_scale: The logarithm of the scale :math:`s`, with shape (*, D).
+        loc: The location :math:`m`, a number or with shape (*, D).
+        log_scale: The logarithm of the scale :math:`s`, alike.
     """
 
     domain = constraints.real_vector
@@ -32,12 +32,18 @@ class ScaleTransform(Transform):
         self.log_scale = log_scale
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(features={self.loc.shape[-1]})"
+        return f"ScaleTransform(shape={tuple(self.loc.shape)})"
+
+    def _check(self, name: str, value: Tensor) -> None:
+        if self.loc.ndim:
+            check_features(name, value, self.loc.shape[-1])
 
     def _call(self, x: Tensor) -> Tensor:
+        self._check("x", x)
         return (x - self.loc) * torch.exp(-self.log_scale)
 
     def _inverse(self, y: Tensor) -> Tensor:
+        self._check("z", y)
         return y * torch.exp(self.log_scale) + self.loc
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -104,7 +110,10 @@ class _DequantizeTransform(Transform):
         noise = torch.rand(
             x.shape, dtype=x.dtype, device=self.generator.device, generator=self.generator
         )
-        return x + self.step.to(x) * noise.to(x.device)
+        step = self.step.to(x)
+        y, end = x + step * noise.to(x.device), x + step
+        # In float32 a sum may round up to the next value, which has a cell of its own.
+        return torch.where(step > 0, y.minimum(torch.nextafter(end, x)), y)
 
     def _inverse(self, y: Tensor) -> Tensor:
         step = self.step.to(y)
@@ -141,7 +150,7 @@ class Dequantize(LazyTransform):
 
     def __init__(self, step: float | Tensor = 1.0) -> None:
         super().__init__()
-        step = torch.as_tensor(step, dtype=torch.get_default_dtype())
+        step = torch.as_tensor(step, dtype=torch.float64)
         if (step < 0).any():
             raise ValueError("step: expected widths >= 0")
         self.register_buffer("step", step)
@@ -182,8 +191,8 @@ class Standardize(LazyTransform):
     r"""Standardises each feature: :math:`y = (x - m) / s`.
 
     Args:
-        loc: The location :math:`m`, with shape (D,).
-        scale: The scale :math:`s`, positive, with shape (D,).
+        loc: The location :math:`m`, a number or with shape (D,).
+        scale: The scale :math:`s`, positive, a number or with shape (D,).
 
     Raises:
         ValueError: If a scale is not positive and finite.
@@ -196,10 +205,17 @@ class Standardize(LazyTransform):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+    def __init__(self, loc: float | Tensor, scale: float | Tensor) -> None:
         super().__init__()
-        if not (scale > 0).all() or not scale.isfinite().all():
-            raise ValueError(f"scale: expected positive finite numbers, got {scale.tolist()}")
+        loc, scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        dtype = torch.promote_types(loc.dtype, scale.dtype)
+        dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+        loc, scale = loc.to(dtype), scale.to(dtype)
+        for column, value in enumerate(scale.reshape(-1).tolist()):
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"scale: expected positive finite numbers, got {value:g} for column {column}"
+                )
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
 
@@ -211,7 +227,7 @@ class Standardize(LazyTransform):
         return cls(mean.to(dtype), variance.sqrt().to(dtype))
 
     def extra_repr(self) -> str:
-        return f"features={len(self.loc)}"
+        return f"shape={tuple(self.loc.shape)}"
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return ScaleTransform(self.loc, self.scale.log())

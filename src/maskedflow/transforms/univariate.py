@@ -50,9 +50,9 @@ class MonotonicAffineTransform(Transform):
         self.log_scale = scale.clamp(-bound, bound)
 
     @property
-    def kernel(self) -> tuple[int, tuple[float, ...]]:
-        """What the compiled sweep calls this map, and its parameters."""
-        return 0, (self.bound,)
+    def kernel(self) -> tuple[int, tuple[float, ...]] | None:
+        """What the compiled sweep calls this map of scalars, and its parameters."""
+        return None if self.shift.ndim or self.log_scale.ndim else (0, (self.bound,))
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.log_scale.exp())
