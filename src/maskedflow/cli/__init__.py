@@ -25,6 +25,7 @@ app = App(
     help="Exact density estimation with masked autoregressive flows.",
     version=lambda: version("maskedflow"),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
     # Options are spelled with underscores; main() turns --hidden-dim into --hidden_dim.
     # The help texts themselves say what a default is.
     default_parameter=Parameter(negative=(), show_default=False, name_transform=lambda name: name),

@@ -31,17 +31,17 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
     Example:
         >>> describe(Standardize(torch.zeros(3), torch.ones(3)))
-        {'kind': 'Standardize', 'features': 3}
+        {'kind': 'Standardize', 'shapes': [[3], [3]]}
     """
     match module:
         case Dequantize():
             return {"kind": "Dequantize", "step": module.step.tolist()}
         case Standardize():
-            return {"kind": "Standardize", "features": module.loc.numel()}
+            return {"kind": "Standardize", "shapes": _shapes(module.loc, module.scale)}
         case Logit():
             return {"kind": "Logit", "alpha": module.transform.alpha}
         case ContextStandardizer():
-            return {"kind": "ContextStandardizer", "features": module.loc.numel()}
+            return {"kind": "ContextStandardizer", "shapes": _shapes(module.loc, module.scale)}
     raise ValueError(f"preprocessing: no record is known for a {type(module).__name__}")
 
 
@@ -55,14 +55,18 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
         case "Dequantize":
             return Dequantize(torch.tensor(arguments["step"]))
         case "Standardize":
-            features = arguments["features"]
-            return Standardize(torch.zeros(features), torch.ones(features))
+            loc, scale = arguments["shapes"]
+            return Standardize(torch.zeros(loc), torch.ones(scale))
         case "Logit":
             return Logit(arguments["alpha"])
         case "ContextStandardizer":
-            features = arguments["features"]
-            return ContextStandardizer(torch.zeros(features), torch.ones(features))
+            loc, scale = arguments["shapes"]
+            return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
     raise ValueError(f"preprocessing: unknown kind {kind!r}")
+
+
+def _shapes(*tensors: torch.Tensor) -> list[list[int]]:
+    return [list(tensor.shape) for tensor in tensors]
 
 
 def build_flow(

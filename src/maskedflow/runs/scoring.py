@@ -52,7 +52,10 @@ def _npy(path: Path, width: int, rows: int) -> Iterator[Tensor]:
     """Reads an array block by block; one of objects, which would be a pickle, is refused."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not an array of numbers: {error}") from None
     if array.ndim < 2 or np.prod(array.shape[1:]) != width:
         raise ValueError(f"{path}: expected rows of {width} numbers, found shape {array.shape}")
     for start in range(0, len(array), rows):

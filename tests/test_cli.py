@@ -1,0 +1,548 @@
+"""The command line: every command on small data, its files, and what it says of errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import maskedflow as mf
+from maskedflow.cli import main
+from maskedflow.cli.options import TrainOptions
+from maskedflow.cli.settings import DEFAULTS, settle
+
+TREE = {
+    "checkpoints/best.safetensors",
+    "checkpoints/latest.safetensors",
+    "config.toml",
+    "logs/metrics.jsonl",
+    "logs/training.log",
+    "results_summary.txt",
+}
+SMALL = [
+    "--hidden_dim",
+    "8",
+    "--num_layers",
+    "2",
+    "--epochs",
+    "2",
+    "--batch_size",
+    "50",
+    "--lr",
+    "1e-2",
+]
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """A command's exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(*arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: np.ndarray) -> Path:
+    header, lines = ",".join(columns), [",".join(map(repr, row.tolist())) for row in rows]
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def table(n: int = 400) -> np.ndarray:
+    """Three columns that hang together, the last one far from the origin."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=n)
+    b = a**2 + 0.3 * rng.normal(size=n)
+    return np.round(np.stack([a, b, 50 + 10 * a + rng.normal(size=n)], axis=1), 4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, a run on it (`own`), and one with a context (`given`)."""
+    folder = tmp_path_factory.mktemp("runs")
+    rows = table()
+    own = write_csv(folder / "own.csv", ["a", "b", "c"], rows)
+    given = write_csv(folder / "given.csv", ["a", "b", "c"], rows)
+    assert run("train", "--data", own, "--out", folder, *SMALL) == 0
+    assert run("train", "--data", given, "--context", "c", "--out", folder, *SMALL) == 0
+    return folder
+
+
+def files(directory: Path) -> set[str]:
+    return {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+
+
+# ------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_comes_without_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from maskedflow.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as exit_: assert exit_.code == 0\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'pyarrow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_python_m_maskedflow() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "maskedflow", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == mf.__version__
+
+
+def test_help_tells_every_option_of_the_design(command: Command) -> None:
+    _, text, _ = command("train", "--help")
+    promised = (
+        "dataset data auto flow hidden_dim num_layers epochs batch_size lr context time_limit "
+        "patience seed resume data_dir out config"
+    )
+    assert {f"--{name}" for name in promised.split()} <= set(re.findall(r"--\w+", text))
+
+
+# ------------------------------------------------------------------------------------------ train
+
+
+def test_a_run_leaves_exactly_its_tree(folder: Path) -> None:
+    assert files(folder / "own") == {*TREE, "samples/own_samples.png"}
+    log = (folder / "own" / "logs" / "training.log").read_text()
+    assert "epoch 2" in log
+    metrics = (folder / "own" / "logs" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in metrics] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_a_known_data_set_trains(name: str, tmp_path: Path, command: Command) -> None:
+    code, out, err = command(
+        *("train", "--dataset", name, "--out", tmp_path, "--hidden_dim", 16, "--num_layers", 1),
+        *("--epochs", 1, "--batch_size", 500),
+    )
+    assert (code, files(tmp_path / name)) == (0, {*TREE, f"samples/{name}_samples.png"})
+    assert "full Gaussian" in out
+    assert "BPD" in out
+    assert str(tmp_path / name) in out
+    # Only digits has more features than a hidden layer has units.
+    assert ("a hidden layer of 16 units" in err) == (name == "digits")
+    summary = (tmp_path / name / "results_summary.txt").read_text()
+    assert ("a hidden layer of 16 units" in summary) == (name == "digits")
+
+
+def test_both_spellings_of_an_option_are_one(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    options = {"hidden_dim": 7, "num_layers": 1, "batch_size": 30, "time_limit": 60.0, "epochs": 1}
+    recorded = []
+    for separator, out in (("_", tmp_path / "x"), ("-", tmp_path / "y")):
+        words = [w for k, v in options.items() for w in ("--" + k.replace("_", separator), v)]
+        flag = f"--batch{separator}norm"
+        assert run("train", "--data", data, "--out", out, *words, flag) == 0
+        recorded.append(mf.load_run(out / "t").config)
+    assert recorded[0] == recorded[1]
+    assert options.items() <= recorded[0].options.items()
+    assert recorded[0].options["batch_norm"] is True
+
+
+def test_config_file_lies_below_the_command_line(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    config = tmp_path / "my.toml"
+    config.write_text(
+        f'data = "{data.as_posix()}"\nhidden-dim = 5\nepochs = 3\n'
+        "num_layers = 1\nbatch_norm = true\n"
+    )
+    words = ("train", "--config", config, "--epochs", 1, "--no_batch_norm", "--out", tmp_path)
+    assert run(*words) == 0
+    found = mf.load_run(tmp_path / "t").config
+    assert found.flow.arguments["hidden_features"] == [5, 5]
+    assert found.flow.arguments["batch_norm"] is False
+    assert found.training.epochs == 1
+
+
+def test_a_runs_own_config_trains_the_same_again(folder: Path, tmp_path: Path) -> None:
+    assert run("train", "--config", folder / "own" / "config.toml", "--out", tmp_path) == 0
+    first, second = (
+        load_file(root / "own" / "checkpoints" / "best.safetensors") for root in (folder, tmp_path)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def test_an_earlier_run_is_kept(tmp_path: Path, command: Command) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    words = ("train", "--data", data, "--out", tmp_path, *SMALL)
+    for seed in range(3):
+        code, _, err = command(*words, "--seed", seed)
+        assert (code, "earlier run" in err) == (0, seed > 0)
+    seeds = [mf.load_run(tmp_path / name).config.training.seed for name in ("t.1", "t.2", "t")]
+    assert seeds == [0, 1, 2]
+
+
+def test_auto_trains_mnist_then_cifar10(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[TrainOptions] = []
+    monkeypatch.setattr(importlib.import_module("maskedflow.cli.train"), "_train", trained.append)
+    assert run("train", "--auto", "--epochs", 7) == 0
+    assert [options.dataset for options in trained] == ["mnist", "cifar10"]
+    assert {options.epochs for options in trained} == {7}
+    shapes = [
+        (s.hidden_dim, s.num_layers, s.degrees) for s in (settle(options) for options in trained)
+    ]
+    assert shapes == [(512, 5, "sequential"), (1024, 10, "random")]
+
+
+def test_every_data_set_has_its_defaults() -> None:
+    assert DEFAULTS.keys() == set(mf.data.NAMES)
+
+
+def test_made_is_one_transform(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    words = ("--flow", "made", "--epochs", 1, "--hidden_dim", 8)
+    assert run("train", "--data", data, "--out", tmp_path, *words) == 0
+    config = mf.load_run(tmp_path / "t").config
+    assert (config.flow.name, "transforms" in config.flow.arguments) == ("MADE", False)
+
+
+# ----------------------------------------------------------------------------------------- resume
+
+
+def weights(run_directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_directory / "checkpoints" / "latest.safetensors")
+
+
+def test_resuming_with_more_epochs_is_training_longer(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(100)[:, :2])
+    words = ("train", "--data", data, "--schedule", "constant", "--hidden_dim", 8, "--seed", 3)
+    assert run(*words, "--out", tmp_path / "x", "--epochs", 4) == 0
+    assert run(*words, "--out", tmp_path / "y", "--epochs", 2) == 0
+    # Everything but what is said here is taken from the run.
+    short = ("train", "--data", data, "--out", tmp_path / "y", "--epochs", 4, "--resume")
+    assert run(*short) == 0
+    whole, resumed = weights(tmp_path / "x" / "t"), weights(tmp_path / "y" / "t")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed)
+    assert mf.load_run(tmp_path / "y" / "t").config.training.seed == 3
+
+
+def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(2000)[:, :2])
+    words = ["train", "--data", str(data), "--epochs", "12", "--hidden_dim", "32"]
+    words += ["--batch_size", "20", "--out"]
+    killed = tmp_path / "x" / "t"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskedflow", *words, str(tmp_path / "x")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = killed / "logs" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "results_summary.txt").exists()
+
+    assert run(*words, tmp_path / "x", "--resume") == 0
+    assert run(*words, tmp_path / "y") == 0
+    whole, resumed = weights(tmp_path / "y" / "t"), weights(killed)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed)
+    assert files(killed) == {*TREE, "samples/t_samples.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--hidden_dim", "9"], "hidden_features"),
+        (["--lr", "0.5"], "lr"),
+        (["--context", "c"], "columns"),
+    ],
+)
+def test_a_resumed_run_keeps_its_flow(
+    words: list[str], named: str, folder: Path, command: Command
+) -> None:
+    before = (folder / "own" / "config.toml").read_text()
+    data = folder / "own.csv"
+    code, _, err = command("train", "--data", data, "--out", folder, "--resume", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert named in err
+    assert (folder / "own" / "config.toml").read_text() == before
+
+
+def test_resume_without_a_run_begins_one(tmp_path: Path, command: Command) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    code, _, err = command("train", "--data", data, "--out", tmp_path, "--resume", *SMALL)
+    assert (code, files(tmp_path / "t")) == (0, {*TREE, "samples/t_samples.png"})
+    assert "beginning one" in err
+
+
+# --------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_repeats_what_train_found(folder: Path, command: Command) -> None:
+    summary = folder / "own" / "results_summary.txt"
+    table_of = lambda text: re.findall(r"^(?:NLL|BPD|log-l).*", text, re.MULTILINE)  # noqa: E731
+    before = table_of(summary.read_text())
+    summary.unlink()
+    code, out, _ = command("evaluate", folder / "own", "--num_samples", 10)
+    assert (code, len(before)) == (0, 4)
+    assert table_of(out) == table_of(summary.read_text()) == before
+
+
+def test_evaluate_finds_the_run_of_a_data_set(tmp_path: Path, command: Command) -> None:
+    words = ("--dataset", "moons", "--out", tmp_path)
+    assert run("train", *words, "--epochs", 1, "--num_layers", 1, "--batch_size", 1000) == 0
+    code, out, _ = command("evaluate", *words)
+    assert code == 0
+    assert str(tmp_path / "moons") in out
+
+
+def test_evaluate_a_table_that_moved(folder: Path, tmp_path: Path, command: Command) -> None:
+    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+    assert run("train", "--data", data, "--out", tmp_path, *SMALL) == 0
+    moved = data.rename(tmp_path / "moved.csv")
+    code, _, err = command("evaluate", tmp_path / "t")
+    assert (code, err.count("\n")) == (2, 1)
+    assert run("evaluate", tmp_path / "t", "--data", moved) == 0
+    code, _, err = command("evaluate", tmp_path / "t", "--data", folder / "own.csv")
+    assert code == 2
+    assert "columns" in err
+
+
+# ----------------------------------------------------------------------------------------- sample
+
+
+def test_sample_writes_the_same_rows_in_all_formats(folder: Path, tmp_path: Path) -> None:
+    for suffix in ("csv", "parquet", "npy"):
+        assert run("sample", folder / "own", "-n", 1500, "-o", tmp_path / f"s.{suffix}") == 0
+    rows = np.load(tmp_path / "s.npy", allow_pickle=False)
+    assert (rows.shape, rows.dtype) == ((1500, 3), np.float32)
+    parquet = pq.read_table(tmp_path / "s.parquet")
+    assert parquet.column_names == ["a", "b", "c"]
+    np.testing.assert_array_equal(np.stack(list(parquet.to_pydict().values()), 1), rows)
+    torch.testing.assert_close(mf.data.read_table(tmp_path / "s.csv"), torch.from_numpy(rows))
+    # In the table's own units: its last column lies around 50.
+    assert abs(np.median(rows[:, 2]) - 50) < 10
+
+
+def test_sample_follows_its_seed(folder: Path, tmp_path: Path) -> None:
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        path = tmp_path / f"{number}.npy"
+        assert run("sample", folder / "own", "-n", 20, "--seed", seed, "-o", path) == 0
+        found.append(np.load(path))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
+@pytest.mark.parametrize("name", ["own", "given"])
+def test_sample_draws_a_picture(name: str, folder: Path, tmp_path: Path) -> None:
+    context = ["--context", folder / "given.csv"] if name == "given" else []
+    assert run("sample", folder / name, "-n", 3, *context, "-o", tmp_path / "s.png") == 0
+    assert (tmp_path / "s.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_sample_and_score_with_a_context(folder: Path, tmp_path: Path) -> None:
+    contexts = write_csv(tmp_path / "c.csv", ["other", "c"], np.array([[0.0, 40.0], [0.0, 60.0]]))
+    words = ("sample", folder / "given", "-n", 700, "--context", contexts, "-o", tmp_path / "s.csv")
+    assert run(*words) == 0
+    assert mf.data.column_names(tmp_path / "s.csv") == ("a", "b", "c")
+    rows = mf.data.read_table(tmp_path / "s.csv")
+    assert rows[:, 2].tolist() == [40.0] * 700 + [60.0] * 700
+    assert rows[:700, 0].mean() != rows[700:, 0].mean()
+
+    assert run("score", folder / "given", tmp_path / "s.csv", "-o", tmp_path / "p.npy") == 0
+    given = mf.load_run(folder / "given")
+    assert given.context_columns == ("c",)
+    expected = given.flow(rows[:, 2:]).log_prob(rows[:, :2])
+    found = torch.from_numpy(np.load(tmp_path / "p.npy"))[:, 0]
+    torch.testing.assert_close(found, expected.double(), atol=1e-5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------ score
+
+
+def scores(path: Path) -> torch.Tensor:
+    assert mf.data.column_names(path) == ("log_prob",)
+    return mf.data.read_table(path)[:, 0]
+
+
+def test_score_is_the_librarys_log_prob_row_by_row(folder: Path, tmp_path: Path) -> None:
+    rows = np.tile(table(), (60, 1))  # more rows than are scored at once
+    rows += np.random.default_rng(1).normal(size=rows.shape)
+    found = mf.load_run(folder / "own")
+    # Columns go by name, wherever they are.
+    big = write_csv(tmp_path / "big.csv", ["c", "z", "a", "b"], rows[:, [2, 0, 0, 1]])
+    assert run("score", folder / "own", big, "-o", tmp_path / "p.csv") == 0
+    expected = found.flow().log_prob(torch.from_numpy(rows).float())
+    torch.testing.assert_close(scores(tmp_path / "p.csv"), expected, atol=1e-5, rtol=1e-5)
+
+    pq.write_table(pa.table(dict(zip("abc", rows.T, strict=True))), tmp_path / "big.parquet")
+    np.save(tmp_path / "big.npy", rows)
+    for name in ("big.parquet", "big.npy"):
+        assert run("score", folder / "own", tmp_path / name, "-o", tmp_path / "p.parquet") == 0
+        torch.testing.assert_close(scores(tmp_path / "p.parquet"), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_are_in_the_tables_own_units(folder: Path, tmp_path: Path) -> None:
+    rows = table()
+    scaled = rows * np.array([1.0, 10.0, 1.0])
+    data = write_csv(tmp_path / "own.csv", ["a", "b", "c"], scaled)
+    assert run("train", "--data", data, "--out", tmp_path, *SMALL) == 0
+    assert run("score", folder / "own", folder / "own.csv", "-o", tmp_path / "x.csv") == 0
+    assert run("score", tmp_path / "own", data, "-o", tmp_path / "y.csv") == 0
+    difference = scores(tmp_path / "y.csv") - scores(tmp_path / "x.csv")
+    torch.testing.assert_close(
+        difference, torch.full_like(difference, -np.log(10)), atol=1e-2, rtol=0
+    )
+
+
+def test_labels_make_images_conditional(tmp_path: Path, command: Command) -> None:
+    words = ("--hidden_dim", 70, "--num_layers", 1, "--epochs", 1, "--batch_size", 200)
+    assert run("train", "--dataset", "digits", "--labels", "--out", tmp_path, *words) == 0
+    found = mf.load_run(tmp_path / "digits")
+    assert len(found.context_columns) == 10
+    contexts = write_csv(tmp_path / "c.csv", found.context_columns, np.eye(10))
+    out = tmp_path / "s.npy"
+    assert run("sample", tmp_path / "digits", "-n", 2, "--context", contexts, "-o", out) == 0
+    rows = np.load(out)
+    assert rows.shape == (20, 74)
+    assert set(np.unique(rows[:, :64])) <= set(range(17))
+    code, out_text, _ = command("score", tmp_path / "digits", out, "-o", tmp_path / "p.csv")
+    assert (code, "20 rows" in out_text) == (0, True)
+    assert scores(tmp_path / "p.csv").isfinite().all()
+
+
+# --------------------------------------------------------------------------------------- datasets
+
+
+def test_datasets_lists_all(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("datasets", "--data-dir", tmp_path)
+    assert code == 0
+    listed = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert set(mf.data.NAMES) <= set(listed)
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+
+def bad_table(folder: Path) -> Path:
+    return write_csv(folder / "bad.csv", ["a", "b"], np.array([[1.0, np.nan], [2.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("fly", "fly"),
+        ("train", "--dataset, --data and --auto"),
+        ("train --auto --dataset moons", "--dataset and --auto"),
+        ("train --dataset nowhere --out {folder}/z", "nowhere"),
+        ("train --dataset moons --height 3", "--height"),
+        ("train --dataset moons --epochs many", "--epochs"),
+        ("train --dataset moons --epochs 0", "--epochs"),
+        ("train --dataset moons --lr -1", "--lr"),
+        ("train --dataset moons --flow glow", "glow"),
+        ("train --dataset moons --dataset", "--dataset"),
+        ("train --dataset moons --flow made --num_layers 3", "--num_layers"),
+        ("train --dataset moons --labels --out {folder}/z", "labels"),
+        ("train --dataset moons --context x", "--context"),
+        ("train --dataset power --data_dir {folder} --out {folder}/z", "household_power"),
+        ("train --data {folder}/none.csv --out {folder}/z", "none.csv"),
+        ("train --data {folder}/bad.csv --out {folder}/z", "row 1"),
+        ("train --data {folder}/own.csv --context q --out {folder}/z", "'q'"),
+        ("train --data {folder}/own.csv --labels --out {folder}/z", "--labels"),
+        ("train --config {folder}/none.toml", "none.toml"),
+        ("train --config {folder}/own.csv", "own.csv"),
+        ("evaluate", "RUN"),
+        ("evaluate {folder}/none", "none"),
+        ("evaluate {folder}", "config.toml"),
+        ("evaluate --dataset moons --out {folder}/none", "moons"),
+        ("sample {folder}/own", "-n"),
+        ("sample {folder}/own -n 5", "-o"),
+        ("sample {folder}/own -n 0 -o {folder}/s.csv", "-n"),
+        ("sample {folder}/own -n 5 -o {folder}/s.xls", ".png"),
+        ("sample {folder}/own -n 5 -o {folder}/none/s.csv", "none"),
+        ("sample {folder}/own -n 5 --context {folder}/own.csv -o {folder}/s.csv", "no context"),
+        ("sample {folder}/given -n 5 -o {folder}/s.csv", "--context"),
+        ("sample {folder}/given -n 5 --context {folder}/bad.csv -o {folder}/s.csv", "'c'"),
+        ("sample {folder}/own more -n 5 -o {folder}/s.csv", "more"),
+        ("score {folder}/own {folder}/none.csv -o {folder}/s.csv", "none.csv"),
+        ("score {folder}/own {folder}/none.npy -o {folder}/s.csv", "none.npy"),
+        ("score {folder}/own {folder}/bad.csv -o {folder}/s.csv", "'c'"),
+        ("score {folder}/own {folder}/wide.npy -o {folder}/s.csv", "wide.npy"),
+        ("score {folder}/own {folder}/objects.npy -o {folder}/s.csv", "objects.npy"),
+        ("score {folder}/own {folder}/nan.npy -o {folder}/s.csv", "row 2, column 3"),
+        ("score {folder}/own {folder}/own.csv -o {folder}/s.xls", "s.xls"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_code_2(
+    words: str, named: str, folder: Path, command: Command
+) -> None:
+    bad_table(folder)
+    np.save(folder / "wide.npy", np.zeros((2, 5)))
+    np.save(folder / "nan.npy", np.array([[0.0, 0.0, 0.0], [0.0, 0.0, np.nan]]))
+    np.save(folder / "objects.npy", np.array([["a", None, 1]], dtype=object))
+    code, _, err = command(*words.format(folder=folder).split())
+    assert code == 2
+    assert err.startswith("maskedflow: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert not (folder / "s.csv").exists()
+    assert not (folder / "z").exists()
+
+
+def test_a_damaged_run_is_a_users_error(folder: Path, tmp_path: Path, command: Command) -> None:
+    for name in ("config.toml", "checkpoints/best.safetensors"):
+        copy = tmp_path / name.replace("/", "_")
+        for file in ("config.toml", "checkpoints/best.safetensors"):
+            content = (folder / "own" / file).read_bytes()
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            (copy / file).write_bytes(content[: len(content) // 2] if file == name else content)
+        code, _, err = command("sample", copy, "-n", 1, "-o", tmp_path / "s.csv")
+        assert (code, err.count("\n")) == (2, 1)
+        assert Path(name).name in err
+
+
+def test_an_interrupt_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, command: Command, tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maskedflow.training.fit", interrupted)
+    code, _, err = command("train", "--dataset", "moons", "--out", tmp_path)
+    assert (code, err) == (130, "maskedflow: interrupted\n")
