@@ -33,18 +33,7 @@ TREE = {
     "logs/training.log",
     "results_summary.txt",
 }
-SMALL = [
-    "--hidden_dim",
-    "8",
-    "--num_layers",
-    "2",
-    "--epochs",
-    "2",
-    "--batch_size",
-    "50",
-    "--lr",
-    "1e-2",
-]
+SMALL = "--hidden_dim 8 --num_layers 2 --epochs 2 --batch_size 50 --lr 1e-2".split()  # noqa: SIM905
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -313,14 +302,17 @@ def test_resume_without_a_run_begins_one(tmp_path: Path, command: Command) -> No
 # --------------------------------------------------------------------------------------- evaluate
 
 
+def results(text: str) -> list[str]:
+    return re.findall(r"^(?:NLL|BPD|log-l).*", text, re.MULTILINE)
+
+
 def test_evaluate_repeats_what_train_found(folder: Path, command: Command) -> None:
     summary = folder / "own" / "results_summary.txt"
-    table_of = lambda text: re.findall(r"^(?:NLL|BPD|log-l).*", text, re.MULTILINE)  # noqa: E731
-    before = table_of(summary.read_text())
+    before = results(summary.read_text())
     summary.unlink()
     code, out, _ = command("evaluate", folder / "own", "--num_samples", 10)
     assert (code, len(before)) == (0, 4)
-    assert table_of(out) == table_of(summary.read_text()) == before
+    assert results(out) == results(summary.read_text()) == before
 
 
 def test_evaluate_finds_the_run_of_a_data_set(tmp_path: Path, command: Command) -> None:

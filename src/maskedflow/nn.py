@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .masks import Degrees, made_masks
-from .staircase import Staircase, block_of, block_size, masked_chain
+from .staircase import Staircase, masked_chain, slab_of, slab_size
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
@@ -28,7 +28,7 @@ class MaskedLinear(nn.Module):
         bias: Whether there is a bias :math:`b`.
         degree: The degree of each output, non-decreasing or non-increasing, with shape
             (out_features,). One slab if None.
-        block_size: How many degrees share a slab.
+        slab_size: How many degrees share a slab.
         generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
@@ -48,14 +48,14 @@ class MaskedLinear(nn.Module):
         bias: bool = True,
         *,
         degree: Tensor | None = None,
-        block_size: int = 1,
+        slab_size: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if adjacency.ndim != 2:
             raise ValueError(f"adjacency: expected a matrix, got shape {tuple(adjacency.shape)}")
         self.out_features, self.in_features = adjacency.shape
-        self.block_size = block_size
+        self.slab_size = slab_size
         if degree is None:
             degree = torch.ones(self.out_features, dtype=torch.long)
         self.register_buffer("mask", adjacency.bool())
@@ -65,7 +65,7 @@ class MaskedLinear(nn.Module):
         self.reset_parameters(generator)
 
     def _lay_out(self) -> None:
-        self.stairs = Staircase(self.mask, block_of(self.degree.cpu(), self.block_size))
+        self.stairs = Staircase(self.mask, slab_of(self.degree.cpu(), self.slab_size))
         self.weight = nn.Parameter(torch.zeros(self.stairs.size, device=self.mask.device))
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class MaskedMLP(nn.Module):
         size = 1
         if generation is not None:
             generation = generation.cpu()
-            size = block_size(len(generation), int(generation.max()))
+            size = slab_size(len(generation), int(generation.max()))
             seen = torch.cat([generation, generation.new_zeros(context)])
             out_degree = generation.repeat_interleave(self.out_features // len(generation))
         made = made_masks(
@@ -205,7 +205,7 @@ class MaskedMLP(nn.Module):
         row_degrees = [*(made.degrees if generation is not None else [None] * len(widths))]
         row_degrees.append(out_degree)
         self.layers = nn.ModuleList(
-            MaskedLinear(mask, degree=degree, block_size=size, generator=generator)
+            MaskedLinear(mask, degree=degree, slab_size=size, generator=generator)
             for mask, degree in zip((first[:, : self.in_features], *rest), row_degrees, strict=True)
         )
         self.context = (

@@ -15,17 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "block_of", "block_size", "is_traced", "masked_chain"]
+__all__ = ["Slab", "Staircase", "block_size", "is_traced", "masked_chain", "slab_of", "slab_size"]
 
-#: Most blocks that the generations are split into, and the fewest features in one.
+#: Most slabs of a matrix: more would skip more, in products too thin to be fast.
+MOST_SLABS = 4
+#: Most blocks of a sweep, and the fewest features in one.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
 
 
 def block_size(features: int, generations: int) -> int:
-    """The number of generations in a block.
-
-    The slabs of the density and the blocks of the sweep are the same partition, so that the sweep
-    reads the packed weights in place.
+    """The number of generations in a block of the sweep.
 
     Example:
         >>> block_size(784, 784), block_size(784, 2), block_size(6, 6)
@@ -35,11 +34,23 @@ def block_size(features: int, generations: int) -> int:
     return -(-generations // blocks)
 
 
-def block_of(degree: Tensor, size: int) -> Tensor:
-    """The block that each generation (or degree) belongs to; degree 0, context only, is block 0.
+def slab_size(features: int, generations: int) -> int:
+    """The number of generations in a slab: whole blocks, so that a sweep reads slabs in place.
 
     Example:
-        >>> block_of(torch.tensor([0, 1, 16, 17, 33]), size=16)
+        >>> slab_size(784, 784), slab_size(784, 2), slab_size(6, 6)
+        (196, 1, 6)
+    """
+    size = block_size(features, generations)
+    blocks = -(-generations // size)
+    return size * -(-blocks // MOST_SLABS)
+
+
+def slab_of(degree: Tensor, size: int) -> Tensor:
+    """The slab that each generation (or degree) belongs to; degree 0, context only, is slab 0.
+
+    Example:
+        >>> slab_of(torch.tensor([0, 1, 16, 17, 33]), size=16)
         tensor([0, 1, 1, 2, 3])
     """
     return (degree + size - 1) // size
@@ -70,7 +81,7 @@ class Staircase:
 
     Args:
         mask: The mask, with shape (rows, columns).
-        block: The block of each row, with shape (rows,): neighbours of one block share a slab.
+        slab: The slab of each row, with shape (rows,), neighbours together.
 
     Example:
         >>> stairs = Staircase(torch.ones(4, 4).tril().bool(), torch.tensor([0, 0, 1, 1]))
@@ -83,12 +94,12 @@ class Staircase:
                 [1, 1, 1, 1]], dtype=torch.int32)
     """
 
-    def __init__(self, mask: Tensor, block: Tensor) -> None:
+    def __init__(self, mask: Tensor, slab: Tensor) -> None:
         mask = mask.cpu()
         self.rows, self.columns = mask.shape
         self.slabs: list[Slab] = []
         self.size = 0
-        edges = [0, *((block[1:] != block[:-1]).nonzero().flatten() + 1).tolist(), self.rows]
+        edges = [0, *((slab[1:] != slab[:-1]).nonzero().flatten() + 1).tolist(), self.rows]
         for top, bottom in pairwise(edges):
             rows = mask[top:bottom]
             used = rows.any(dim=0).nonzero().flatten()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.staircase import Slab
+from maskedflow.staircase import Slab, block_size
 
 __all__ = ["Block", "Integers", "Piece", "Plan"]
 
@@ -119,7 +119,7 @@ class Plan:
         plan = cls(
             total, features, parameters, descending, edges, feature_edges, conditioner.skips, ()
         )
-        size = layers[-1].block_size
+        size = block_size(features, total)
         ranges = [(first, min(first + size - 1, total)) for first in range(1, total + 1, size)]
         slabs = [layer.stairs.slabs for layer in layers]
         return replace(plan, blocks=tuple(plan._block(*both, slabs) for both in ranges))
