@@ -26,7 +26,16 @@ _jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contra
 
 @_jit
 def _add_rows(
-    out: Array, weights: Array, first: int, stride: int, rows: Array, base: int, step: int, n: int
+    out: Array,
+    weights: Array,
+    first: int,
+    stride: int,
+    rows: Array,
+    base: int,
+    step: int,
+    n: int,
+    left: int,
+    right: int,
 ) -> None:
     """Adds the weighted rows base + k * step, four at a time: weight k is first + k * stride."""
     k = 0
@@ -35,17 +44,17 @@ def _add_rows(
         w1 = weights[first + (k + 1) * stride]
         w2 = weights[first + (k + 2) * stride]
         w3 = weights[first + (k + 3) * stride]
-        r0 = rows[base + k * step]
-        r1 = rows[base + (k + 1) * step]
-        r2 = rows[base + (k + 2) * step]
-        r3 = rows[base + (k + 3) * step]
-        for j in range(out.shape[0]):
+        r0 = rows[base + k * step][left:right]
+        r1 = rows[base + (k + 1) * step][left:right]
+        r2 = rows[base + (k + 2) * step][left:right]
+        r3 = rows[base + (k + 3) * step][left:right]
+        for j in range(right - left):
             out[j] += (w0 * r0[j] + w1 * r1[j]) + (w2 * r2[j] + w3 * r3[j])
         k += 4
     while k < n:
         w = weights[first + k * stride]
-        r = rows[base + k * step]
-        for j in range(out.shape[0]):
+        r = rows[base + k * step][left:right]
+        for j in range(right - left):
             out[j] += w * r[j]
         k += 1
 
@@ -76,11 +85,13 @@ def _activate(code: int, parameter: float, total: Array, out: Array) -> None:
 
 
 @_jit
-def _invert_affine(phi: Array, bound: float, z: Array, x: Array, ladj: Array) -> None:
+def _invert_affine(
+    shift: Array, log_scale: Array, bound: float, z: Array, x: Array, ladj: Array
+) -> None:
     limit = z.dtype.type(bound)
     for j in range(z.shape[0]):
-        scale = min(max(phi[1, j], -limit), limit)
-        x[j] = (z[j] - phi[0, j]) * math.exp(-scale)
+        scale = min(max(log_scale[j], -limit), limit)
+        x[j] = (z[j] - shift[j]) * math.exp(-scale)
         ladj[j] -= scale
 
 
@@ -107,40 +118,42 @@ def forward_kernel(
     batch = x.shape[1]
     for left in range(0, batch, TILE):
         right = min(left + TILE, batch)
-        own_x, own_hidden, own_sums = x[:, left:right], hidden[:, left:right], sums[:, left:right]
-        own_z, own_ladj = z[:, left:right], ladj[left:right]
         for now in range(1, counts.shape[1]):
             for s in range(counts[0, now - 1], counts[0, now]):
                 feature = start + step * s
                 row = (feature - low) * parameters
                 for p in range(row, row + parameters):
                     first = offsets[layers] + p * widths[layers]
-                    out = own_sums[tops[layers] + p]
+                    out = sums[tops[layers] + p][left:right]
+                    known = counts[layers, now - 1]
                     if layers == 0:
-                        known = counts[0, now - 1]
-                        _add_rows(out, weights, first, 1, own_x, start, step, known)
+                        _add_rows(out, weights, first, 1, x, start, step, known, left, right)
                     else:
-                        known = counts[layers, now - 1]
-                        _add_rows(out, weights, first, 1, own_hidden, bases[layers], 1, known)
-                top = tops[layers] + row
-                phi = own_sums[top : top + parameters]
+                        base = bases[layers]
+                        _add_rows(out, weights, first, 1, hidden, base, 1, known, left, right)
                 _invert_affine(
-                    phi, univariate_parameters[0], own_z[feature], own_x[feature], own_ladj
+                    sums[tops[layers] + row][left:right],
+                    sums[tops[layers] + row + 1][left:right],
+                    univariate_parameters[0],
+                    z[feature][left:right],
+                    x[feature][left:right],
+                    ladj[left:right],
                 )
             for layer in range(layers):
                 for u in range(counts[layer + 1, now - 1], counts[layer + 1, now]):
-                    out = own_sums[tops[layer] + u]
+                    out = sums[tops[layer] + u][left:right]
                     first = offsets[layer] + u * widths[layer]
+                    known = counts[layer, now]
                     if layer == 0:
-                        _add_rows(out, weights, first, 1, own_x, start, step, counts[0, now])
+                        _add_rows(out, weights, first, 1, x, start, step, known, left, right)
                     else:
-                        known = counts[layer, now]
-                        _add_rows(out, weights, first, 1, own_hidden, bases[layer], 1, known)
+                        base = bases[layer]
+                        _add_rows(out, weights, first, 1, hidden, base, 1, known, left, right)
                     if skips[layer]:
-                        below = own_sums[tops[layer - 2] + u]
-                        for j in range(out.shape[0]):
+                        below = sums[tops[layer - 2] + u][left:right]
+                        for j in range(right - left):
                             out[j] += below[j]
-                    result = own_hidden[bases[layer + 1] + u]
+                    result = hidden[bases[layer + 1] + u][left:right]
                     _activate(activation, activation_parameter, out, result)
 
 
@@ -165,7 +178,6 @@ def reverse_kernel(
     batch = x.shape[1]
     for left in range(0, batch, TILE):
         right = min(left + TILE, batch)
-        own_hidden, own_phi = hidden[:, left:right], slope_phi[:, left:right]
         for now in range(last, 0, -1):
             features = counts[0, last] - counts[0, now]
             after = low if descending else low + counts[0, now]
@@ -174,32 +186,33 @@ def reverse_kernel(
                     column = offsets[level] + u
                     width = widths[level]
                     feature = start + step * u
-                    out = own_hidden[bases[level] + u] if level > 0 else x[feature, left:right]
+                    out = hidden[bases[level] + u] if level > 0 else x[feature]
+                    out = out[left:right]
                     if level == layers:
                         first = column + (after - low) * parameters * width
                         rows = features * parameters
                         base = after * parameters
-                        _add_rows(out, weights, first, width, own_phi, base, 1, rows)
+                        _add_rows(out, weights, first, width, slope_phi, base, 1, rows, left, right)
                     else:
                         row = counts[level + 1, now - 1]
                         first = column + row * width
                         rows = counts[level + 1, last] - row
                         base = bases[level + 1] + row
-                        _add_rows(out, weights, first, width, own_hidden, base, 1, rows)
+                        _add_rows(out, weights, first, width, hidden, base, 1, rows, left, right)
                     if level > 0:
-                        slope = slope_hidden[bases[level] + u, left:right]
-                        for j in range(out.shape[0]):
+                        slope = slope_hidden[bases[level] + u][left:right]
+                        for j in range(right - left):
                             out[j] *= slope[j]
                         if level < layers - 1 and skips[level + 1]:
-                            above = own_hidden[bases[level + 2] + u]
-                            for j in range(out.shape[0]):
+                            above = hidden[bases[level + 2] + u][left:right]
+                            for j in range(right - left):
                                 out[j] += above[j]
                     else:
-                        solution = z[feature, left:right]
-                        slope = slope_x[feature, left:right]
-                        for j in range(out.shape[0]):
+                        solution = z[feature][left:right]
+                        slope = slope_x[feature][left:right]
+                        for j in range(right - left):
                             solution[j] = (solution[j] - out[j]) / slope[j]
                         for p in range(feature * parameters, (feature + 1) * parameters):
-                            phi = own_phi[p]
-                            for j in range(out.shape[0]):
+                            phi = slope_phi[p][left:right]
+                            for j in range(right - left):
                                 phi[j] *= solution[j]
