@@ -79,11 +79,11 @@ def pair_grid(
 
 
 def _histogram(axes: Axes, column: Any, limits: tuple[float, float], colour: str) -> None:
-    bins = np.linspace(*limits, 41).tolist()
-    if colour == DATA_COLOUR:
-        axes.hist(column, bins=bins, density=True, color=colour, alpha=0.5)
-    else:
-        axes.hist(column, bins=bins, density=True, color=colour, histtype="step")
+    bins = np.linspace(*limits, 41)
+    # The share of all values, those outside the limits too, of which there may be nothing but.
+    density = np.histogram(column, bins)[0] / (len(column) * (bins[1] - bins[0]))
+    filled = colour == DATA_COLOUR
+    axes.stairs(density, bins, color=colour, fill=filled, alpha=0.5 if filled else 1.0)
     axes.set_yticks([])
 
 
