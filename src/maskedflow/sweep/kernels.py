@@ -20,43 +20,103 @@ Array = NDArray[Any]
 
 TILE = 128
 RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
+AFFINE, SPLINE = range(2)
 
 _jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+_parallel = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, parallel=True
+)
 
 
 @_jit
-def _add_rows(
-    out: Array,
+def _add_product(
+    outs: Array,
+    out: int,
+    out_step: int,
+    m: int,
     weights: Array,
     first: int,
-    stride: int,
+    stride_m: int,
+    stride_n: int,
     rows: Array,
-    base: int,
-    step: int,
+    row: int,
+    row_step: int,
     n: int,
     left: int,
     right: int,
 ) -> None:
-    """Adds the weighted rows base + k * step, four at a time: weight k is first + k * stride."""
-    k = 0
-    while k + 4 <= n:
-        w0 = weights[first + k * stride]
-        w1 = weights[first + (k + 1) * stride]
-        w2 = weights[first + (k + 2) * stride]
-        w3 = weights[first + (k + 3) * stride]
-        r0 = rows[base + k * step][left:right]
-        r1 = rows[base + (k + 1) * step][left:right]
-        r2 = rows[base + (k + 2) * step][left:right]
-        r3 = rows[base + (k + 3) * step][left:right]
-        for j in range(right - left):
-            out[j] += (w0 * r0[j] + w1 * r1[j]) + (w2 * r2[j] + w3 * r3[j])
-        k += 4
-    while k < n:
-        w = weights[first + k * stride]
-        r = rows[base + k * step][left:right]
-        for j in range(right - left):
-            out[j] += w * r[j]
-        k += 1
+    """Adds a small matrix product to m rows from `out` on, of n rows from `row` on.
+
+    Weight (u, k) is weights[first + u * stride_m + k * stride_n]. Four by four rows at a time stay
+    in registers; the rest goes one by one.
+    """
+    width = right - left
+    u = 0
+    while u < m:
+        four = u + 4 <= m
+        o0 = outs[out + u * out_step][left:right]
+        k = 0
+        w = first + u * stride_m
+        if four:
+            o1 = outs[out + (u + 1) * out_step][left:right]
+            o2 = outs[out + (u + 2) * out_step][left:right]
+            o3 = outs[out + (u + 3) * out_step][left:right]
+            while k + 4 <= n:
+                r0 = rows[row + k * row_step][left:right]
+                r1 = rows[row + (k + 1) * row_step][left:right]
+                r2 = rows[row + (k + 2) * row_step][left:right]
+                r3 = rows[row + (k + 3) * row_step][left:right]
+                i0 = w + k * stride_n
+                i1 = i0 + stride_m
+                i2 = i1 + stride_m
+                i3 = i2 + stride_m
+                a0, a1 = weights[i0], weights[i0 + stride_n]
+                a2, a3 = weights[i0 + 2 * stride_n], weights[i0 + 3 * stride_n]
+                b0, b1 = weights[i1], weights[i1 + stride_n]
+                b2, b3 = weights[i1 + 2 * stride_n], weights[i1 + 3 * stride_n]
+                c0, c1 = weights[i2], weights[i2 + stride_n]
+                c2, c3 = weights[i2 + 2 * stride_n], weights[i2 + 3 * stride_n]
+                d0, d1 = weights[i3], weights[i3 + stride_n]
+                d2, d3 = weights[i3 + 2 * stride_n], weights[i3 + 3 * stride_n]
+                for j in range(width):
+                    x0, x1, x2, x3 = r0[j], r1[j], r2[j], r3[j]
+                    o0[j] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
+                    o1[j] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
+                    o2[j] += (c0 * x0 + c1 * x1) + (c2 * x2 + c3 * x3)
+                    o3[j] += (d0 * x0 + d1 * x1) + (d2 * x2 + d3 * x3)
+                k += 4
+            while k < n:
+                r0 = rows[row + k * row_step][left:right]
+                i0 = w + k * stride_n
+                a0, b0 = weights[i0], weights[i0 + stride_m]
+                c0, d0 = weights[i0 + 2 * stride_m], weights[i0 + 3 * stride_m]
+                for j in range(width):
+                    x0 = r0[j]
+                    o0[j] += a0 * x0
+                    o1[j] += b0 * x0
+                    o2[j] += c0 * x0
+                    o3[j] += d0 * x0
+                k += 1
+            u += 4
+        else:
+            while k + 4 <= n:
+                r0 = rows[row + k * row_step][left:right]
+                r1 = rows[row + (k + 1) * row_step][left:right]
+                r2 = rows[row + (k + 2) * row_step][left:right]
+                r3 = rows[row + (k + 3) * row_step][left:right]
+                i0 = w + k * stride_n
+                a0, a1 = weights[i0], weights[i0 + stride_n]
+                a2, a3 = weights[i0 + 2 * stride_n], weights[i0 + 3 * stride_n]
+                for j in range(width):
+                    o0[j] += (a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j])
+                k += 4
+            while k < n:
+                r0 = rows[row + k * row_step][left:right]
+                a0 = weights[w + k * stride_n]
+                for j in range(width):
+                    o0[j] += a0 * r0[j]
+                k += 1
+            u += 1
 
 
 @_jit
@@ -96,6 +156,58 @@ def _invert_affine(
 
 
 @_jit
+def _invert_spline(
+    sums: Array, top: int, parameters: Array, z: Array, x: Array, ladj: Array, left: int, right: int
+) -> None:
+    """Inverts a rational-quadratic spline; see `MonotonicRQSTransform`."""
+    one = z.dtype.type(1)
+    two = z.dtype.type(2)
+    bound = z.dtype.type(parameters[0])
+    limit = z.dtype.type(-parameters[1])
+    bins = int(parameters[2])
+    total_width = np.zeros(right - left, z.dtype)
+    total_height = np.zeros(right - left, z.dtype)
+    for k in range(bins):
+        widths = sums[top + k][left:right]
+        heights = sums[top + bins + k][left:right]
+        for j in range(right - left):
+            widths[j] = math.exp(widths[j] / (one + abs(two * widths[j] / limit)))
+            heights[j] = math.exp(heights[j] / (one + abs(two * heights[j] / limit)))
+            total_width[j] += widths[j]
+            total_height[j] += heights[j]
+    for j in range(right - left):
+        y = z[j]
+        x0 = y0 = -bound
+        done = y < -bound
+        x[j] = y
+        for k in range(bins):
+            width = two * bound * sums[top + k, left + j] / total_width[j]
+            height = two * bound * sums[top + bins + k, left + j] / total_height[j]
+            if not done and y < y0 + height:
+                done = True
+                d0 = d1 = one
+                if k > 0:
+                    d = sums[top + 2 * bins + k - 1, left + j]
+                    d0 = math.exp(d / (one + abs(d / limit)))
+                if k < bins - 1:
+                    d = sums[top + 2 * bins + k, left + j]
+                    d1 = math.exp(d / (one + abs(d / limit)))
+                s = height / width
+                curve = (y - y0) * (d0 + d1 - two * s)
+                a = height * (s - d0) + curve
+                b = height * d0 - curve
+                c = -s * (y - y0)
+                xi = two * c / (-b - math.sqrt(max(b * b - two * two * a * c, z.dtype.type(0))))
+                both = xi * (one - xi)
+                below = s + (d0 + d1 - two * s) * both
+                slope = d1 * xi * xi + two * s * both + d0 * (one - xi) * (one - xi)
+                x[j] = x0 + xi * width
+                ladj[j] -= math.log(slope) + two * math.log(s / below)
+            x0 += width
+            y0 += height
+
+
+@_parallel
 def forward_kernel(
     table: Array,
     counts: Array,
@@ -116,39 +228,84 @@ def forward_kernel(
     start = high - 1 if descending else low
     offsets, widths, tops, bases, skips = table[5:].reshape(5, -1)
     batch = x.shape[1]
-    for left in range(0, batch, TILE):
-        right = min(left + TILE, batch)
+    tile = min(TILE, (batch + 1) // 2)
+    for number in numba.prange((batch + tile - 1) // tile):
+        left = number * tile
+        right = min(left + tile, batch)
         for now in range(1, counts.shape[1]):
-            for s in range(counts[0, now - 1], counts[0, now]):
-                feature = start + step * s
-                row = (feature - low) * parameters
-                for p in range(row, row + parameters):
-                    first = offsets[layers] + p * widths[layers]
-                    out = sums[tops[layers] + p][left:right]
-                    known = counts[layers, now - 1]
-                    if layers == 0:
-                        _add_rows(out, weights, first, 1, x, start, step, known, left, right)
-                    else:
-                        base = bases[layers]
-                        _add_rows(out, weights, first, 1, hidden, base, 1, known, left, right)
-                _invert_affine(
-                    sums[tops[layers] + row][left:right],
-                    sums[tops[layers] + row + 1][left:right],
-                    univariate_parameters[0],
-                    z[feature][left:right],
-                    x[feature][left:right],
-                    ladj[left:right],
+            s0, s1 = counts[0, now - 1], counts[0, now]
+            lowest = start + 1 - s1 if descending else start + s0
+            row = (lowest - low) * parameters
+            top = tops[layers] + row
+            known = counts[layers, now - 1]
+            m = (s1 - s0) * parameters
+            width = widths[layers]
+            first = offsets[layers] + row * width
+            if layers == 0:
+                _add_product(
+                    sums, top, 1, m, weights, first, width, 1, x, start, step, known, left, right
                 )
+            else:
+                base = bases[layers]
+                _add_product(
+                    sums, top, 1, m, weights, first, width, 1, hidden, base, 1, known, left, right
+                )
+            for feature in range(lowest, lowest + s1 - s0):
+                own_z, own_x = z[feature][left:right], x[feature][left:right]
+                own_ladj = ladj[left:right]
+                if univariate == AFFINE:
+                    shift, log_scale = sums[top][left:right], sums[top + 1][left:right]
+                    bound = univariate_parameters[0]
+                    _invert_affine(shift, log_scale, bound, own_z, own_x, own_ladj)
+                else:
+                    _invert_spline(
+                        sums, top, univariate_parameters, own_z, own_x, own_ladj, left, right
+                    )
+                top += parameters
             for layer in range(layers):
-                for u in range(counts[layer + 1, now - 1], counts[layer + 1, now]):
+                u0, u1 = counts[layer + 1, now - 1], counts[layer + 1, now]
+                top = tops[layer] + u0
+                width = widths[layer]
+                first = offsets[layer] + u0 * width
+                m = u1 - u0
+                known = counts[layer, now]
+                if layer == 0:
+                    _add_product(
+                        sums,
+                        top,
+                        1,
+                        m,
+                        weights,
+                        first,
+                        width,
+                        1,
+                        x,
+                        start,
+                        step,
+                        known,
+                        left,
+                        right,
+                    )
+                else:
+                    base = bases[layer]
+                    _add_product(
+                        sums,
+                        top,
+                        1,
+                        m,
+                        weights,
+                        first,
+                        width,
+                        1,
+                        hidden,
+                        base,
+                        1,
+                        known,
+                        left,
+                        right,
+                    )
+                for u in range(u0, u1):
                     out = sums[tops[layer] + u][left:right]
-                    first = offsets[layer] + u * widths[layer]
-                    known = counts[layer, now]
-                    if layer == 0:
-                        _add_rows(out, weights, first, 1, x, start, step, known, left, right)
-                    else:
-                        base = bases[layer]
-                        _add_rows(out, weights, first, 1, hidden, base, 1, known, left, right)
                     if skips[layer]:
                         below = sums[tops[layer - 2] + u][left:right]
                         for j in range(right - left):
@@ -157,7 +314,7 @@ def forward_kernel(
                     _activate(activation, activation_parameter, out, result)
 
 
-@_jit
+@_parallel
 def reverse_kernel(
     table: Array,
     counts: Array,
@@ -176,42 +333,61 @@ def reverse_kernel(
     offsets, widths, _, bases, skips = table[5:].reshape(5, -1)
     last = counts.shape[1] - 1
     batch = x.shape[1]
-    for left in range(0, batch, TILE):
-        right = min(left + TILE, batch)
+    tile = min(TILE, (batch + 1) // 2)
+    for number in numba.prange((batch + tile - 1) // tile):
+        left = number * tile
+        right = min(left + tile, batch)
         for now in range(last, 0, -1):
             features = counts[0, last] - counts[0, now]
             after = low if descending else low + counts[0, now]
             for level in range(layers, -1, -1):
-                for u in range(counts[level, now - 1], counts[level, now]):
-                    column = offsets[level] + u
-                    width = widths[level]
-                    feature = start + step * u
-                    out = hidden[bases[level] + u] if level > 0 else x[feature]
-                    out = out[left:right]
-                    if level == layers:
-                        first = column + (after - low) * parameters * width
-                        rows = features * parameters
-                        base = after * parameters
-                        _add_rows(out, weights, first, width, slope_phi, base, 1, rows, left, right)
-                    else:
-                        row = counts[level + 1, now - 1]
-                        first = column + row * width
-                        rows = counts[level + 1, last] - row
-                        base = bases[level + 1] + row
-                        _add_rows(out, weights, first, width, hidden, base, 1, rows, left, right)
+                u0, u1 = counts[level, now - 1], counts[level, now]
+                outs, out, out_step = (hidden, bases[level] + u0, 1)
+                if level == 0:
+                    outs, out, out_step = (x, start + step * u0, step)
+                width = widths[level]
+                first = offsets[level] + u0
+                if level == layers:
+                    first += (after - low) * parameters * width
+                    rows, row, n = slope_phi, after * parameters, features * parameters
+                else:
+                    later = counts[level + 1, now - 1]
+                    first += later * width
+                    rows, row = hidden, bases[level + 1] + later
+                    n = counts[level + 1, last] - later
+                _add_product(
+                    outs,
+                    out,
+                    out_step,
+                    u1 - u0,
+                    weights,
+                    first,
+                    1,
+                    width,
+                    rows,
+                    row,
+                    1,
+                    n,
+                    left,
+                    right,
+                )
+                for u in range(u0, u1):
                     if level > 0:
+                        adjoint = hidden[bases[level] + u][left:right]
                         slope = slope_hidden[bases[level] + u][left:right]
                         for j in range(right - left):
-                            out[j] *= slope[j]
+                            adjoint[j] *= slope[j]
                         if level < layers - 1 and skips[level + 1]:
                             above = hidden[bases[level + 2] + u][left:right]
                             for j in range(right - left):
-                                out[j] += above[j]
+                                adjoint[j] += above[j]
                     else:
+                        feature = start + step * u
+                        adjoint = x[feature][left:right]
                         solution = z[feature][left:right]
                         slope = slope_x[feature][left:right]
                         for j in range(right - left):
-                            solution[j] = (solution[j] - out[j]) / slope[j]
+                            solution[j] = (solution[j] - adjoint[j]) / slope[j]
                         for p in range(feature * parameters, (feature + 1) * parameters):
                             phi = slope_phi[p][left:right]
                             for j in range(right - left):

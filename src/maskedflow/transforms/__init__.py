@@ -15,6 +15,7 @@ from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, Uncondition
 from .normalization import BatchNorm
 from .permutation import PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
+from .spline import MonotonicRQSTransform
 from .univariate import AdditiveTransform, MonotonicAffineTransform
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Logit",
     "LogitTransform",
     "MonotonicAffineTransform",
+    "MonotonicRQSTransform",
     "PermutationTransform",
     "ScaleTransform",
     "SigmoidTransform",
