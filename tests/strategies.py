@@ -197,5 +197,6 @@ UNIVARIATES: dict[str, dict[str, Any]] = {
     "affine": {},
     "sinh-arcsinh": {"univariate": SinhArcsinh, "shapes": ((), (), ())},
     "vector": {"univariate": affine_of_a_vector, "shapes": ((2,), (1, 2))},
+    "spline": {"univariate": mf.transforms.MonotonicRQSTransform, "shapes": ((4,), (4,), (3,))},
     "torch": {"univariate": plain_torch_affine, "shapes": [(), ()]},
 }

@@ -278,3 +278,4 @@ def test_samples_alone(name: str, tmp_path: Path) -> None:
     figure = samples_picture(run, run.flow().sample((10,)))
     assert drawn(figure, tmp_path / "p.png").std() > 0
     assert len(figure.axes) == {"digits": 1, "moons": 1, "g": 7}[name]
+    assert not [axes for axes in figure.findobj(Axes) if not axes.has_data() and axes.axison]

@@ -32,21 +32,14 @@ def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[floa
     epochs = np.arange(1, len(train) + 1)
     best = int(np.nanargmin(validation))
     marker = "o" if len(epochs) < 3 else None
+    label = f"validation, best {validation[best]:.5g}"
     axes.plot(epochs, train, color="0.6", lw=1, marker=marker, label="training")
-    axes.plot(epochs, validation, color="0.1", lw=1.2, marker=marker, label="validation")
+    axes.plot(epochs, validation, color="0.1", lw=1.2, marker=marker, label=label)
     axes.plot(epochs[best], validation[best], "o", color="0.1", ms=5)
-    axes.annotate(
-        f"{validation[best]:.4g}",
-        (float(epochs[best]), validation[best]),
-        xytext=(0, -13),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8,
-    )
     settled = np.concatenate([train[len(epochs) // 10 :], validation[len(epochs) // 10 :]])
     low, high = np.nanmin(settled), np.nanmax(settled)
     margin = 0.1 * (high - low) or 0.5
-    axes.set_ylim(low - 1.5 * margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("epoch", fontsize=8)
     axes.set_ylabel("NLL (nats)", fontsize=8)
     axes.tick_params(labelsize=8)

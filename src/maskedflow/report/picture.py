@@ -71,7 +71,9 @@ def samples_picture(run: Run, samples: Tensor) -> Figure:
         point_panel(figure.subplots(), samples, limits, colour=SAMPLE_COLOUR, names=run.columns)
     else:
         figure = new_figure(8, 8)
-        pair_grid(figure, None, samples, run.columns)
+        corner = pair_grid(figure, None, samples, run.columns)
+        if corner is not None:
+            corner.remove()
     return figure
 
 
@@ -115,7 +117,7 @@ def _plane(run: Run, x: Tensor, samples: Tensor, context: Tensor | None) -> Figu
 
 def _pairs(run: Run, x: Tensor, samples: Tensor) -> Figure:
     size = min(len(run.columns), 8)
-    figure = new_figure(max(8.0, 1.4 * size), max(4.0, 1.4 * size))
+    figure = new_figure(max(8.0, 1.4 * size), 4.0 if size == 1 else max(7.0, 1.4 * size))
     figure.suptitle(f"{run.name}: test data (blue), samples (orange)")
     if size == 1:
         left, right = figure.subfigures(1, 2, squeeze=False)[0]
