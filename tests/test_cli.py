@@ -217,6 +217,12 @@ def test_every_data_set_has_its_defaults() -> None:
     assert DEFAULTS.keys() == set(mf.data.NAMES)
 
 
+def test_a_number_of_epochs_lifts_the_default_time_limit() -> None:
+    assert settle(TrainOptions(dataset="power")).time_limit is not None
+    assert settle(TrainOptions(dataset="power", epochs=3)).time_limit is None
+    assert settle(TrainOptions(dataset="power", epochs=3, time_limit=5.0)).time_limit == 5.0
+
+
 def test_made_is_one_transform(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
     words = ("--flow", "made", "--epochs", 1, "--hidden_dim", 8)

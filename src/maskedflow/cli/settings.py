@@ -63,4 +63,6 @@ def settle(options: TrainOptions) -> Settings:
     defaults = OWN_TABLE if options.dataset is None else DEFAULTS.get(options.dataset, Settings())
     names = {field.name for field in fields(Settings)}
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
+    if "epochs" in given:  # whoever names a number of epochs wants them all
+        defaults = replace(defaults, time_limit=None)
     return replace(defaults, **given)
