@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes. `make help` lists them.
 PYTHON ?= python3
 VENV   ?= .venv
+BENCH  ?= .venv-bench
 
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -38,12 +39,12 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.bench ## Measure against zuko and flowjax, side by side
-	$(BIN)/python benchmarks/peers.py
-	$(BIN)/python benchmarks/scaling.py
+bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (half an hour)
+	$(BENCH)/bin/python benchmarks/peers.py
+	$(BENCH)/bin/python benchmarks/scaling.py
 
 clean: ## Remove .venv, caches and what the documentation built; never a run
-	rm -rf $(VENV) build dist docs/_build docs/jupyter_execute
+	rm -rf $(VENV) $(BENCH) build dist docs/_build docs/jupyter_execute
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests docs -name __pycache__ -type d -exec rm -rf {} +
 
@@ -55,6 +56,13 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[$*]'
 	@touch $@ $(VENV)/.base
+
+# The peers live apart. One install of them and of us, so that there is one torch for all.
+$(BENCH)/.stamp: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-r benchmarks/requirements.txt -e .
+	@touch $@

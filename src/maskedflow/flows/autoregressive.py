@@ -101,6 +101,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
             generation=generation[ranks],
             **kwargs,
         )
+        self._known = self._kernel()
         self.register_load_state_dict_post_hook(_sort)  # type: ignore[no-untyped-call]
 
     def _sort(self) -> None:
@@ -158,7 +159,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
         z = z if self._order is None else z[..., self._order]
-        x, ladj = invert(self.hyper, self._map, z, c, self._kernel())
+        x, ladj = invert(self.hyper, self._map, z, c, self._known)
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 

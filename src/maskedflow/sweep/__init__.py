@@ -1,6 +1,6 @@
 """The one-sweep inverse of an autoregressive transform."""
 
 from .inverse import invert
-from .plan import Plan
+from .plan import Block, Plan
 
-__all__ = ["Plan", "invert"]
+__all__ = ["Block", "Plan", "invert"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from .engine import Sweep
-from .plan import Block, Integers, Plan
 
 __all__ = ["CompiledForward", "activation_code", "compiled_reverse"]
 
@@ -78,20 +76,5 @@ def compiled_reverse(sweep: Sweep, number: int) -> None:
 
 def _description(sweep: Sweep, number: int) -> tuple[Any, Any, Any]:
     """A block in integers, how much is known after each generation, and its weights."""
-    plan, block = sweep.plan, sweep.plan.blocks[number]
-    return _table(plan, block), block.counts, sweep.weights.flat[number].numpy()
-
-
-def _table(plan: Plan, block: Block) -> Integers:
-    heights, widths = block.heights(), block.widths()
-    sizes = [height * width for height, width in zip(heights, widths, strict=True)]
-    starts = accumulate([edge[-1] for edge in plan.edges], initial=0)
-    columns = [
-        [0, *accumulate(sizes[:-1])],
-        widths,
-        [0, *accumulate(heights[:-1])],
-        [0, *(start + edge[block.first] for start, edge in zip(starts, plan.edges, strict=False))],
-        [int(level in plan.skips) for level in range(len(heights))],
-    ]
-    head = [len(plan.edges), plan.parameters, *block.pieces[0].inside, int(plan.descending)]
-    return np.array([*head, *np.ravel(columns)], np.int64)
+    block = sweep.plan.blocks[number]
+    return block.table, block.counts, sweep.weights.flat[number].numpy()

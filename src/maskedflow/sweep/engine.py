@@ -43,7 +43,7 @@ class Weights:
         self.flat: list[Tensor] = []
         self.inside: list[list[Tensor]] = []
         for block in plan.blocks:
-            shapes = list(zip(block.heights(), block.widths(), strict=True))
+            shapes = [(piece.height, piece.width) for piece in block.pieces]
             sizes = [height * width for height, width in shapes]
             flat = self.biases[0].new_zeros(sum(sizes))
             parts = [p.view(shape) for p, shape in zip(flat.split(sizes), shapes, strict=True)]
@@ -134,7 +134,7 @@ class Sweep:
                 total = torch.addmm(total, weights.first(level), known)
             sums.append(total + sums[level - 2] if level in plan.skips else total)
             self.level(level + 1)[:rows] = activation(sums[level])
-        tallest = max(sum(block.heights()) for block in plan.blocks)
+        tallest = max(sum(p.height for p in block.pieces) for block in plan.blocks)
         buffer = self.x.new_empty(tallest, z.shape[1])
         for number, block in enumerate(plan.blocks):
             top = 0

@@ -1,8 +1,7 @@
 """The steps inside of a block, compiled: a tile of the batch at a time, all generations through.
 
 Rows are (batch) long and neighbours in memory, so the innermost loops are over a tile that stays in
-the first-level cache. `table` holds the integers that describe a block, see
-:class:`~maskedflow.sweep.compiled.CompiledSteps`.
+the first-level cache. `table` and `counts` describe a block, see :class:`~maskedflow.sweep.Block`.
 """
 
 from __future__ import annotations

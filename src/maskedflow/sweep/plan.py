@@ -11,6 +11,7 @@ small diagonal pieces are left for the steps inside.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -40,6 +41,16 @@ class Piece:
     before: tuple[int, int]
     inside: tuple[int, int]
 
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return self.rows[1] - self.rows[0]
+
+    @property
+    def width(self) -> int:
+        """The number of columns of this block."""
+        return self.inside[1] - self.inside[0]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -51,20 +62,17 @@ class Block:
         pieces: One piece a layer, the output layer last.
         counts: How many of the block's features (first row) and units of each hidden layer have a
             degree up to g, for g = first - 1, ..., last, with shape (layers, generations + 1).
+        table: What the compiled kernel needs to know: the number of hidden layers and of parameters
+            a feature, the block's features (first and end), whether they descend; then of each
+            layer, where its weights start, how wide they are, where its rows start, where the rows
+            start that it reads, and whether it adds the layer two below.
     """
 
     first: int
     last: int
     pieces: tuple[Piece, ...]
     counts: Integers = field(compare=False)
-
-    def heights(self) -> list[int]:
-        """The number of rows of each layer."""
-        return [piece.rows[1] - piece.rows[0] for piece in self.pieces]
-
-    def widths(self) -> list[int]:
-        """The number of columns within the block of each layer."""
-        return [piece.inside[1] - piece.inside[0] for piece in self.pieces]
+    table: Integers = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,23 @@ class Plan:
             else:
                 before = (left, min(right, below[0]))
             pieces.append(Piece(slab, mine, (before[0], max(before)), below))
-        return Block(first, last, tuple(pieces), self._counts(first, last))
+        return Block(
+            first, last, tuple(pieces), self._counts(first, last), self._table(first, pieces)
+        )
+
+    def _table(self, first: int, pieces: list[Piece]) -> Integers:
+        heights, widths = [p.height for p in pieces], [p.width for p in pieces]
+        sizes = [height * width for height, width in zip(heights, widths, strict=True)]
+        starts = accumulate([edge[-1] for edge in self.edges[:-1]], initial=0)
+        columns = [
+            [0, *accumulate(sizes[:-1])],
+            widths,
+            [0, *accumulate(heights[:-1])],
+            [0, *(start + edge[first] for start, edge in zip(starts, self.edges, strict=False))],
+            [int(level in self.skips) for level in range(len(pieces))],
+        ]
+        head = [len(self.edges), self.parameters, *pieces[0].inside, int(self.descending)]
+        return np.array([*head, *np.ravel(columns)], np.int64)
 
     def _counts(self, first: int, last: int) -> Integers:
         features = [self.feature_edges[g] for g in range(first - 1, last + 1)]

@@ -137,4 +137,4 @@ def _output_rows(plan: Plan, block: Block, start: int, end: int) -> slice:
 
 def _tops(block: Block) -> list[int]:
     """The first row of each layer among a block's rows."""
-    return [0, *accumulate(block.heights()[:-1])]
+    return [0, *accumulate(piece.height for piece in block.pieces[:-1])]

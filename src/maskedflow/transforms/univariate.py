@@ -44,10 +44,9 @@ class MonotonicAffineTransform(Transform):
 
     def __init__(self, shift: Tensor, scale: Tensor, slope: float = math.exp(-10)) -> None:
         super().__init__()
-        bound = -math.log(slope)
+        self.bound = -math.log(slope)
         self.shift = shift
-        self.bound = bound
-        self.log_scale = scale.clamp(-bound, bound)
+        self.log_scale = scale.clamp(-self.bound, self.bound)
 
     @property
     def kernel(self) -> tuple[int, tuple[float, ...]] | None:
