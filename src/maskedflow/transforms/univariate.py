@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+
+from maskedflow.staircase import is_traced
 
 from .base import Transform
 
@@ -46,12 +49,17 @@ class MonotonicAffineTransform(Transform):
         super().__init__()
         self.bound = -math.log(slope)
         self.shift = shift
-        self.log_scale = scale.clamp(-self.bound, self.bound)
+        self.scale = scale
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The clamped log-scale."""
+        return self.scale.clamp(-self.bound, self.bound)
 
     @property
     def kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls this map of scalars, and its parameters."""
-        return None if self.shift.ndim or self.log_scale.ndim else (0, (self.bound,))
+        return None if self.shift.ndim or self.scale.ndim else (0, (self.bound,))
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.log_scale.exp())
@@ -63,12 +71,40 @@ class MonotonicAffineTransform(Transform):
         return self.log_scale.expand(x.shape)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self._call(x)
-        return y, self.log_scale.expand(y.shape)
+        if x.shape == self.shift.shape == self.scale.shape and not is_traced():
+            y, log_scale = _Affine.apply(x, self.shift, self.scale, self.bound)  # type: ignore[no-untyped-call]
+            return y, log_scale
+        log_scale = self.log_scale
+        y = torch.addcmul(self.shift, x, log_scale.exp())
+        return y, log_scale.expand(y.shape)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._inverse(y)
-        return x, -self.log_scale.expand(x.shape)
+        log_scale = self.log_scale
+        x = (y - self.shift) * torch.exp(-log_scale)
+        return x, -log_scale.expand(x.shape)
+
+
+class _Affine(torch.autograd.Function):
+    """The affine map and its log-scale as one node of the graph: small networks feel each one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, bound: float
+    ) -> tuple[Tensor, Tensor]:
+        log_scale = scale.clamp(-bound, bound)
+        slope = log_scale.exp()
+        ctx.save_for_backward(x, scale, slope)
+        ctx.bound = bound
+        return torch.addcmul(shift, x, slope), log_scale
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dl: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
+            slope = scale.clamp(-ctx.bound, ctx.bound).exp()
+        through = dy * slope
+        log_scale = torch.addcmul(dl, through, x) * (scale.abs() <= ctx.bound)
+        return through if ctx.needs_input_grad[0] else None, dy, log_scale, None
 
 
 class AdditiveTransform(Transform):
