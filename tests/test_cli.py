@@ -1,16 +1,10 @@
-"""The command line: every command on small data, its files, and what it says of errors."""
+"""The command line on a trained run: its help, its other commands, and what it says of errors."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,59 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import maskedflow as mf
-from maskedflow.cli import main
-from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.settings import DEFAULTS, settle
-
-TREE = {
-    "checkpoints/best.safetensors",
-    "checkpoints/latest.safetensors",
-    "config.toml",
-    "logs/metrics.jsonl",
-    "logs/training.log",
-    "results_summary.txt",
-}
-SMALL = "--hidden_dim 8 --num_layers 2 --epochs 2 --batch_size 50 --lr 1e-2".split()  # noqa: SIM905
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-def run(*arguments: object) -> int:
-    """The exit code of a command."""
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """A command's exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run(*arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: np.ndarray) -> Path:
-    header, lines = ",".join(columns), [",".join(map(repr, row.tolist())) for row in rows]
-    path.write_text("\n".join([header, *lines]) + "\n")
-    return path
-
-
-def table(n: int = 400) -> np.ndarray:
-    """Three columns that hang together, the last one far from the origin."""
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=n)
-    b = a**2 + 0.3 * rng.normal(size=n)
-    return np.round(np.stack([a, b, 50 + 10 * a + rng.normal(size=n)], axis=1), 4)
+from commands import SMALL, call, pair, run, table, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def files(directory: Path) -> set[str]:
-    return {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
-
-
-# ------------------------------------------------------------------------------------------- help
+# --------------------------------------------------------------------------------------------- help
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
@@ -118,8 +58,8 @@ def test_python_m_maskedflow() -> None:
     assert done.stdout.strip() == mf.__version__
 
 
-def test_help_tells_every_option_of_the_design(command: Command) -> None:
-    _, text, _ = command("train", "--help")
+def test_help_tells_every_option_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
+    _, text, _ = call(capsys, "train", "--help")
     promised = (
         "dataset data auto flow hidden_dim num_layers epochs batch_size lr context time_limit "
         "patience seed resume data_dir out config"
@@ -127,221 +67,49 @@ def test_help_tells_every_option_of_the_design(command: Command) -> None:
     assert {f"--{name}" for name in promised.split()} <= set(re.findall(r"--\w+", text))
 
 
-# ------------------------------------------------------------------------------------------ train
-
-
-def test_a_run_leaves_exactly_its_tree(folder: Path) -> None:
-    assert files(folder / "own") == {*TREE, "samples/own_samples.png"}
-    log = (folder / "own" / "logs" / "training.log").read_text()
-    assert "epoch 2" in log
-    metrics = (folder / "own" / "logs" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in metrics] == [1, 2]
-
-
-@pytest.mark.parametrize("name", ["digits", "moons"])
-def test_a_known_data_set_trains(name: str, tmp_path: Path, command: Command) -> None:
-    code, out, err = command(
-        *("train", "--dataset", name, "--out", tmp_path, "--hidden_dim", 16, "--num_layers", 1),
-        *("--epochs", 1, "--batch_size", 500),
-    )
-    assert (code, files(tmp_path / name)) == (0, {*TREE, f"samples/{name}_samples.png"})
-    assert "full Gaussian" in out
-    assert "BPD" in out
-    assert str(tmp_path / name) in out
-    # Only digits has more features than a hidden layer has units.
-    assert ("a hidden layer of 16 units" in err) == (name == "digits")
-    summary = (tmp_path / name / "results_summary.txt").read_text()
-    assert ("a hidden layer of 16 units" in summary) == (name == "digits")
-
-
-def test_both_spellings_of_an_option_are_one(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
-    options = {"hidden_dim": 7, "num_layers": 1, "batch_size": 30, "time_limit": 60.0, "epochs": 1}
-    recorded = []
-    for separator, out in (("_", tmp_path / "x"), ("-", tmp_path / "y")):
-        words = [w for k, v in options.items() for w in ("--" + k.replace("_", separator), v)]
-        flag = f"--batch{separator}norm"
-        assert run("train", "--data", data, "--out", out, *words, flag) == 0
-        recorded.append(mf.load_run(out / "t").config)
-    assert recorded[0] == recorded[1]
-    assert options.items() <= recorded[0].options.items()
-    assert recorded[0].options["batch_norm"] is True
-
-
-def test_config_file_lies_below_the_command_line(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
-    config = tmp_path / "my.toml"
-    config.write_text(
-        f'data = "{data.as_posix()}"\nhidden-dim = 5\nepochs = 3\n'
-        "num_layers = 1\nbatch_norm = true\n"
-    )
-    words = ("train", "--config", config, "--epochs", 1, "--no_batch_norm", "--out", tmp_path)
-    assert run(*words) == 0
-    found = mf.load_run(tmp_path / "t").config
-    assert found.flow.arguments["hidden_features"] == [5, 5]
-    assert found.flow.arguments["batch_norm"] is False
-    assert found.training.epochs == 1
-
-
-def test_a_runs_own_config_trains_the_same_again(folder: Path, tmp_path: Path) -> None:
-    assert run("train", "--config", folder / "own" / "config.toml", "--out", tmp_path) == 0
-    first, second = (
-        load_file(root / "own" / "checkpoints" / "best.safetensors") for root in (folder, tmp_path)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first | second)
-
-
-def test_an_earlier_run_is_kept(tmp_path: Path, command: Command) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
-    words = ("train", "--data", data, "--out", tmp_path, *SMALL)
-    for seed in range(3):
-        code, _, err = command(*words, "--seed", seed)
-        assert (code, "earlier run" in err) == (0, seed > 0)
-    seeds = [mf.load_run(tmp_path / name).config.training.seed for name in ("t.1", "t.2", "t")]
-    assert seeds == [0, 1, 2]
-
-
-def test_auto_trains_mnist_then_cifar10(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[TrainOptions] = []
-    monkeypatch.setattr(importlib.import_module("maskedflow.cli.train"), "_train", trained.append)
-    assert run("train", "--auto", "--epochs", 7) == 0
-    assert [options.dataset for options in trained] == ["mnist", "cifar10"]
-    assert {options.epochs for options in trained} == {7}
-    shapes = [
-        (s.hidden_dim, s.num_layers, s.degrees) for s in (settle(options) for options in trained)
-    ]
-    assert shapes == [(512, 5, "sequential"), (1024, 10, "random")]
-
-
-def test_every_data_set_has_its_defaults() -> None:
-    assert DEFAULTS.keys() == set(mf.data.NAMES)
-
-
-def test_a_number_of_epochs_lifts_the_default_time_limit() -> None:
-    assert settle(TrainOptions(dataset="power")).time_limit is not None
-    assert settle(TrainOptions(dataset="power", epochs=3)).time_limit is None
-    assert settle(TrainOptions(dataset="power", epochs=3, time_limit=5.0)).time_limit == 5.0
-
-
-def test_made_is_one_transform(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
-    words = ("--flow", "made", "--epochs", 1, "--hidden_dim", 8)
-    assert run("train", "--data", data, "--out", tmp_path, *words) == 0
-    config = mf.load_run(tmp_path / "t").config
-    assert (config.flow.name, "transforms" in config.flow.arguments) == ("MADE", False)
-
-
-# ----------------------------------------------------------------------------------------- resume
-
-
-def weights(run_directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(run_directory / "checkpoints" / "latest.safetensors")
-
-
-def test_resuming_with_more_epochs_is_training_longer(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(100)[:, :2])
-    words = ("train", "--data", data, "--schedule", "constant", "--hidden_dim", 8, "--seed", 3)
-    assert run(*words, "--out", tmp_path / "x", "--epochs", 4) == 0
-    assert run(*words, "--out", tmp_path / "y", "--epochs", 2) == 0
-    # Everything but what is said here is taken from the run.
-    short = ("train", "--data", data, "--out", tmp_path / "y", "--epochs", 4, "--resume")
-    assert run(*short) == 0
-    whole, resumed = weights(tmp_path / "x" / "t"), weights(tmp_path / "y" / "t")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed)
-    assert mf.load_run(tmp_path / "y" / "t").config.training.seed == 3
-
-
-def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(2000)[:, :2])
-    words = ["train", "--data", str(data), "--epochs", "12", "--hidden_dim", "32"]
-    words += ["--batch_size", "20", "--out"]
-    killed = tmp_path / "x" / "t"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "maskedflow", *words, str(tmp_path / "x")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metrics = killed / "logs" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (killed / "results_summary.txt").exists()
-
-    assert run(*words, tmp_path / "x", "--resume") == 0
-    assert run(*words, tmp_path / "y") == 0
-    whole, resumed = weights(tmp_path / "y" / "t"), weights(killed)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed)
-    assert files(killed) == {*TREE, "samples/t_samples.png"}
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["--hidden_dim", "9"], "hidden_features"),
-        (["--lr", "0.5"], "lr"),
-        (["--context", "c"], "columns"),
-    ],
-)
-def test_a_resumed_run_keeps_its_flow(
-    words: list[str], named: str, folder: Path, command: Command
-) -> None:
-    before = (folder / "own" / "config.toml").read_text()
-    data = folder / "own.csv"
-    code, _, err = command("train", "--data", data, "--out", folder, "--resume", *words)
-    assert (code, err.count("\n")) == (2, 1)
-    assert named in err
-    assert (folder / "own" / "config.toml").read_text() == before
-
-
-def test_resume_without_a_run_begins_one(tmp_path: Path, command: Command) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
-    code, _, err = command("train", "--data", data, "--out", tmp_path, "--resume", *SMALL)
-    assert (code, files(tmp_path / "t")) == (0, {*TREE, "samples/t_samples.png"})
-    assert "beginning one" in err
-
-
-# --------------------------------------------------------------------------------------- evaluate
+# ----------------------------------------------------------------------------------------- evaluate
 
 
 def results(text: str) -> list[str]:
     return re.findall(r"^(?:NLL|BPD|log-l).*", text, re.MULTILINE)
 
 
-def test_evaluate_repeats_what_train_found(folder: Path, command: Command) -> None:
+def test_evaluate_repeats_what_train_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     summary = folder / "own" / "results_summary.txt"
     before = results(summary.read_text())
     summary.unlink()
-    code, out, _ = command("evaluate", folder / "own", "--num_samples", 10)
+    code, out, _ = call(capsys, "evaluate", folder / "own", "--num_samples", 10)
     assert (code, len(before)) == (0, 4)
     assert results(out) == results(summary.read_text()) == before
 
 
-def test_evaluate_finds_the_run_of_a_data_set(tmp_path: Path, command: Command) -> None:
+def test_evaluate_finds_the_run_of_a_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--dataset", "moons", "--out", tmp_path)
     assert run("train", *words, "--epochs", 1, "--num_layers", 1, "--batch_size", 1000) == 0
-    code, out, _ = command("evaluate", *words)
+    code, out, _ = call(capsys, "evaluate", *words)
     assert code == 0
     assert str(tmp_path / "moons") in out
 
 
-def test_evaluate_a_table_that_moved(folder: Path, tmp_path: Path, command: Command) -> None:
-    data = write_csv(tmp_path / "t.csv", ["a", "b"], table(60)[:, :2])
+def test_evaluate_a_table_that_moved(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pair(tmp_path)
     assert run("train", "--data", data, "--out", tmp_path, *SMALL) == 0
     moved = data.rename(tmp_path / "moved.csv")
-    code, _, err = command("evaluate", tmp_path / "t")
+    code, _, err = call(capsys, "evaluate", tmp_path / "t")
     assert (code, err.count("\n")) == (2, 1)
     assert run("evaluate", tmp_path / "t", "--data", moved) == 0
-    code, _, err = command("evaluate", tmp_path / "t", "--data", folder / "own.csv")
+    code, _, err = call(capsys, "evaluate", tmp_path / "t", "--data", folder / "own.csv")
     assert code == 2
     assert "columns" in err
 
 
-# ----------------------------------------------------------------------------------------- sample
+# ------------------------------------------------------------------------------------------- sample
 
 
 def test_sample_writes_the_same_rows_in_all_formats(folder: Path, tmp_path: Path) -> None:
@@ -391,7 +159,7 @@ def test_sample_and_score_with_a_context(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected.double(), atol=1e-5, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------ score
+# -------------------------------------------------------------------------------------------- score
 
 
 def scores(path: Path) -> torch.Tensor:
@@ -429,7 +197,7 @@ def test_scores_are_in_the_tables_own_units(folder: Path, tmp_path: Path) -> Non
     )
 
 
-def test_labels_make_images_conditional(tmp_path: Path, command: Command) -> None:
+def test_labels_make_images_conditional(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--hidden_dim", 70, "--num_layers", 1, "--epochs", 1, "--batch_size", 200)
     assert run("train", "--dataset", "digits", "--labels", "--out", tmp_path, *words) == 0
     found = mf.load_run(tmp_path / "digits")
@@ -440,22 +208,22 @@ def test_labels_make_images_conditional(tmp_path: Path, command: Command) -> Non
     rows = np.load(out)
     assert rows.shape == (20, 74)
     assert set(np.unique(rows[:, :64])) <= set(range(17))
-    code, out_text, _ = command("score", tmp_path / "digits", out, "-o", tmp_path / "p.csv")
+    code, out_text, _ = call(capsys, "score", tmp_path / "digits", out, "-o", tmp_path / "p.csv")
     assert (code, "20 rows" in out_text) == (0, True)
     assert scores(tmp_path / "p.csv").isfinite().all()
 
 
-# --------------------------------------------------------------------------------------- datasets
+# ----------------------------------------------------------------------------------------- datasets
 
 
-def test_datasets_lists_all(command: Command, tmp_path: Path) -> None:
-    code, out, _ = command("datasets", "--data-dir", tmp_path)
+def test_datasets_lists_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "datasets", "--data-dir", tmp_path)
     assert code == 0
     listed = [line.split()[0] for line in out.splitlines() if line.strip()]
     assert set(mf.data.NAMES) <= set(listed)
 
 
-# ----------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def bad_table(folder: Path) -> Path:
@@ -508,13 +276,13 @@ def bad_table(folder: Path) -> Path:
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(
-    words: str, named: str, folder: Path, command: Command
+    words: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad_table(folder)
     np.save(folder / "wide.npy", np.zeros((2, 5)))
     np.save(folder / "nan.npy", np.array([[0.0, 0.0, 0.0], [0.0, 0.0, np.nan]]))
     np.save(folder / "objects.npy", np.array([["a", None, 1]], dtype=object))
-    code, _, err = command(*words.format(folder=folder).split())
+    code, _, err = call(capsys, *words.format(folder=folder).split())
     assert code == 2
     assert err.startswith("maskedflow: ")
     assert err.count("\n") == 1
@@ -523,24 +291,26 @@ def test_a_users_error_is_one_line_and_exit_code_2(
     assert not (folder / "z").exists()
 
 
-def test_a_damaged_run_is_a_users_error(folder: Path, tmp_path: Path, command: Command) -> None:
+def test_a_damaged_run_is_a_users_error(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("config.toml", "checkpoints/best.safetensors"):
         copy = tmp_path / name.replace("/", "_")
         for file in ("config.toml", "checkpoints/best.safetensors"):
             content = (folder / "own" / file).read_bytes()
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             (copy / file).write_bytes(content[: len(content) // 2] if file == name else content)
-        code, _, err = command("sample", copy, "-n", 1, "-o", tmp_path / "s.csv")
+        code, _, err = call(capsys, "sample", copy, "-n", 1, "-o", tmp_path / "s.csv")
         assert (code, err.count("\n")) == (2, 1)
         assert Path(name).name in err
 
 
 def test_an_interrupt_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, command: Command, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("maskedflow.training.fit", interrupted)
-    code, _, err = command("train", "--dataset", "moons", "--out", tmp_path)
+    code, _, err = call(capsys, "train", "--dataset", "moons", "--out", tmp_path)
     assert (code, err) == (130, "maskedflow: interrupted\n")

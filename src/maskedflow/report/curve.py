@@ -43,5 +43,5 @@ def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[floa
     axes.set_xlabel("epoch", fontsize=8)
     axes.set_ylabel("NLL (nats)", fontsize=8)
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(fontsize=8, frameon=False)

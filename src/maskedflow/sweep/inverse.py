@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -13,8 +14,8 @@ from torch import Tensor
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Staircase
 
-from .compiled import CompiledForward, activation_code, compiled_reverse
-from .engine import Forward, Sweep, Weights
+from .compiled import CompiledForward, CompiledReverse, activation_code
+from .engine import Forward, Reverse, Sweep, Weights
 from .plan import Plan
 from .steps import TorchForward, torch_reverse
 
@@ -98,14 +99,15 @@ def _sweep(
     weights = Weights(conditioner, plan)
     inside: Forward = TorchForward(conditioner.activation, partial(_invert, univariate))
     activation = activation_code(conditioner.activation)
-    if kernel is not None and activation is not None and _is_compiled(plan, z):
-        inside = CompiledForward(activation, kernel)
     x, ladj = torch.empty_like(z), z.new_empty(len(z))
-    for part in _parts(plan, z):
-        sweep = Sweep(weights, part.stop - part.start)
-        context = None if added is None else added[part].t()
-        sweep.forward(z[part].t().contiguous(), context, conditioner.activation, inside)
-        x[part], ladj[part] = sweep.x.t(), sweep.ladj
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        if kernel is not None and activation is not None and _is_compiled(plan, z):
+            inside = CompiledForward(activation, kernel, pool)
+        for part in _parts(plan, z):
+            sweep = Sweep(weights, part.stop - part.start)
+            context = None if added is None else added[part].t()
+            sweep.forward(z[part].t().contiguous(), context, conditioner.activation, inside)
+            x[part], ladj[part] = sweep.x.t(), sweep.ladj
     return x, ladj
 
 
@@ -162,15 +164,13 @@ class _Implicit(torch.autograd.Function):
         if c is not None:
             c = c.expand(*x.shape[:-1], c.shape[-1]).reshape(len(rows), c.shape[-1])
         solution = torch.empty_like(g)
-        for part in _parts(plan, g):
-            solution[part] = _solve(
-                conditioner,
-                ctx.univariate,
-                weights,
-                rows[part],
-                None if c is None else c[part],
-                g[part],
-            )
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            inside = CompiledReverse(pool) if _is_compiled(plan, g) else torch_reverse
+            for part in _parts(plan, g):
+                own = None if c is None else c[part]
+                solution[part] = _solve(
+                    conditioner, ctx.univariate, weights, rows[part], own, g[part], inside
+                )
         return None, solution.view(gradient.shape), None, None, None
 
 
@@ -181,6 +181,7 @@ def _solve(
     x: Tensor,
     c: Tensor | None,
     g: Tensor,
+    inside: Reverse,
 ) -> Tensor:
     """Solves J^T v = g at x."""
     *sums, phi = conditioner.pre_activations(x, c)
@@ -192,7 +193,6 @@ def _solve(
     sweep = Sweep(weights, len(x))
     v = g.t().contiguous()
     hidden = torch.cat(slopes) if slopes else v.new_empty(0, len(x))
-    inside = compiled_reverse if _is_compiled(weights.plan, g) else torch_reverse
     sweep.reverse(v, slope_x.t(), slope_phi.t().contiguous(), hidden, inside)
     return v.t()
 

@@ -22,9 +22,6 @@ RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
 AFFINE, SPLINE = range(2)
 
 _jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-_parallel = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, parallel=True
-)
 
 
 @_jit
@@ -206,7 +203,7 @@ def _invert_spline(
             y0 += height
 
 
-@_parallel
+@_jit
 def forward_kernel(
     table: Array,
     counts: Array,
@@ -220,17 +217,16 @@ def forward_kernel(
     x: Array,
     z: Array,
     ladj: Array,
+    begin: int,
+    end: int,
 ) -> None:
-    """Finishes the features and units of a block; see `Inside.forward`."""
+    """Finishes the features and units of a block, column `begin` to `end`."""
     layers, parameters, low, high, descending = table[:5]
     step = -1 if descending else 1
     start = high - 1 if descending else low
     offsets, widths, tops, bases, skips = table[5:].reshape(5, -1)
-    batch = x.shape[1]
-    tile = min(TILE, (batch + 1) // 2)
-    for number in numba.prange((batch + tile - 1) // tile):
-        left = number * tile
-        right = min(left + tile, batch)
+    for left in range(begin, end, TILE):
+        right = min(left + TILE, end)
         for now in range(1, counts.shape[1]):
             s0, s1 = counts[0, now - 1], counts[0, now]
             lowest = start + 1 - s1 if descending else start + s0
@@ -313,7 +309,7 @@ def forward_kernel(
                     _activate(activation, activation_parameter, out, result)
 
 
-@_parallel
+@_jit
 def reverse_kernel(
     table: Array,
     counts: Array,
@@ -324,18 +320,17 @@ def reverse_kernel(
     slope_x: Array,
     z: Array,
     slope_phi: Array,
+    begin: int,
+    end: int,
 ) -> None:
-    """Solves a block of the transposed Jacobian; see `Inside.reverse`."""
+    """Solves a block of the transposed Jacobian, column `begin` to `end`."""
     layers, parameters, low, high, descending = table[:5]
     step = -1 if descending else 1
     start = high - 1 if descending else low
     offsets, widths, _, bases, skips = table[5:].reshape(5, -1)
     last = counts.shape[1] - 1
-    batch = x.shape[1]
-    tile = min(TILE, (batch + 1) // 2)
-    for number in numba.prange((batch + tile - 1) // tile):
-        left = number * tile
-        right = min(left + tile, batch)
+    for left in range(begin, end, TILE):
+        right = min(left + TILE, end)
         for now in range(last, 0, -1):
             features = counts[0, last] - counts[0, now]
             after = low if descending else low + counts[0, now]
