@@ -80,7 +80,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     with path.open("rb") as file:
         try:
             document: dict[str, Any] = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"--config {path} is no TOML file: {error}") from None
     options = {
         key.replace("-", "_"): value for key, value in document.get("options", document).items()

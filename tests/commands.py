@@ -1,0 +1,62 @@
+"""Running a command in this process, and small tables to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskedflow.cli import main
+
+TREE = {
+    "checkpoints/best.safetensors",
+    "checkpoints/latest.safetensors",
+    "config.toml",
+    "logs/metrics.jsonl",
+    "logs/training.log",
+    "results_summary.txt",
+}
+SMALL = "--hidden_dim 8 --num_layers 2 --epochs 2 --batch_size 50 --lr 1e-2".split()  # noqa: SIM905
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """The exit code of a command, and what it wrote on standard output and standard error."""
+    capsys.readouterr()
+    code = run(*arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: np.ndarray) -> Path:
+    """A table in a file."""
+    lines = [",".join(map(repr, row.tolist())) for row in rows]
+    path.write_text("\n".join([",".join(columns), *lines]) + "\n")
+    return path
+
+
+def table(n: int = 400) -> np.ndarray:
+    """Three columns that hang together, the last one far from the origin."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=n)
+    b = a**2 + 0.3 * rng.normal(size=n)
+    return np.round(np.stack([a, b, 50 + 10 * a + rng.normal(size=n)], axis=1), 4)
+
+
+def pair(folder: Path, n: int = 60) -> Path:
+    """The first two of these columns in a file `t.csv`."""
+    return write_csv(folder / "t.csv", ["a", "b"], table(n)[:, :2])
+
+
+def files(directory: Path) -> set[str]:
+    """All files below a folder."""
+    return {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
