@@ -13,6 +13,9 @@ from .staircase import Staircase, masked_chain, slab_of, slab_size
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
+#: Matrices of fewer entries are not cut into slabs: one product is faster than four.
+SMALLEST_CUT = 2**17
+
 
 class MaskedLinear(nn.Module):
     r"""A linear layer some of whose weights are zero, for good.
@@ -28,7 +31,7 @@ class MaskedLinear(nn.Module):
         bias: Whether there is a bias :math:`b`.
         degree: The degree of each output, non-decreasing or non-increasing, with shape
             (out_features,). One slab if None.
-        slab_size: How many degrees share a slab.
+        slab_size: How many degrees share a slab; all if None.
         generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
@@ -48,7 +51,7 @@ class MaskedLinear(nn.Module):
         bias: bool = True,
         *,
         degree: Tensor | None = None,
-        slab_size: int = 1,
+        slab_size: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +68,9 @@ class MaskedLinear(nn.Module):
         self.reset_parameters(generator)
 
     def _lay_out(self) -> None:
-        self.stairs = Staircase(self.mask, slab_of(self.degree.cpu(), self.slab_size))
+        size = self.slab_size
+        slab = torch.zeros_like(self.degree) if size is None else slab_of(self.degree, size)
+        self.stairs = Staircase(self.mask, slab.cpu())
         self.weight = nn.Parameter(torch.zeros(self.stairs.size, device=self.mask.device))
 
     @torch.no_grad()
@@ -186,7 +191,7 @@ class MaskedMLP(nn.Module):
         widths, self.skips = _chain(hidden_features, residual)
 
         seen = out_degree = None
-        size = 1
+        size = None
         if generation is not None:
             generation = generation.cpu()
             size = slab_size(len(generation), int(generation.max()))
@@ -205,7 +210,12 @@ class MaskedMLP(nn.Module):
         row_degrees = [*(made.degrees if generation is not None else [None] * len(widths))]
         row_degrees.append(out_degree)
         self.layers = nn.ModuleList(
-            MaskedLinear(mask, degree=degree, slab_size=size, generator=generator)
+            MaskedLinear(
+                mask,
+                degree=degree,
+                slab_size=size if mask.numel() >= SMALLEST_CUT else None,
+                generator=generator,
+            )
             for mask, degree in zip((first[:, : self.in_features], *rest), row_degrees, strict=True)
         )
         self.context = (
