@@ -590,6 +590,12 @@ def test_sampling_leaves_no_graph_no_gradient_and_no_mode_behind() -> None:
     assert all(parameter.requires_grad for parameter in flow.parameters())
 
 
+def test_sampling_leaves_torchs_threads_alone() -> None:
+    before = torch.get_num_threads()
+    mf.flows.MAF(6)().sample((2000,))
+    assert torch.get_num_threads() == before
+
+
 def test_sampling_warns_of_nothing() -> None:
     case = Case(20, 1, dtype=torch.float32, activation=nn.ReLU)
     flow = case.build()
