@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .engine import Sweep
 
-__all__ = ["CompiledForward", "CompiledReverse", "activation_code"]
-
-#: Fewer columns than this a thread would wait longer than they work.
-COLUMNS = 200
+__all__ = ["CompiledForward", "activation_code", "compiled_reverse"]
 
 
 def activation_code(activation: nn.Module) -> tuple[int, float] | None:
@@ -44,18 +36,15 @@ class CompiledForward:
     Args:
         activation: The kernel's code of the activation, and its parameter.
         univariate: The kernel's code of the univariate map, and its parameters.
-        pool: Threads that take a share of the columns each.
     """
 
     def __init__(
         self,
         activation: tuple[int, float],
         univariate: tuple[int, tuple[float, ...]],
-        pool: Executor,
     ) -> None:
         self.activation = activation
         self.univariate = univariate[0], np.array(univariate[1], np.float64)
-        self.pool = pool
 
     def __call__(self, sweep: Sweep, number: int, sums: Tensor) -> None:
         from .kernels import forward_kernel
@@ -63,44 +52,23 @@ class CompiledForward:
         arrays = (sums, sweep.hidden, sweep.x, sweep.z, sweep.ladj)
         arguments: list[Any] = [*_description(sweep, number), *self.activation, *self.univariate]
         arguments += [array.numpy() for array in arrays]
-        kernel = partial(forward_kernel, *arguments)
-        _share(kernel, sums.shape[1], self.pool)
+        forward_kernel(*arguments)
 
 
-class CompiledReverse:
-    """Goes back through the generations of a block in compiled loops over the batch.
+def compiled_reverse(sweep: Sweep, number: int) -> None:
+    """Goes back through the generations of a block in compiled loops over the batch."""
+    from .kernels import reverse_kernel
 
-    Args:
-        pool: Threads that take a share of the columns each.
-    """
-
-    def __init__(self, pool: Executor) -> None:
-        self.pool = pool
-
-    def __call__(self, sweep: Sweep, number: int) -> None:
-        from .kernels import reverse_kernel
-
-        arrays = (
-            sweep.hidden,
-            sweep.slope_hidden,
-            sweep.x,
-            sweep.slope_x,
-            sweep.z,
-            sweep.slope_phi,
-        )
-        arguments: list[Any] = [*_description(sweep, number), *(a.numpy() for a in arrays)]
-        kernel = partial(reverse_kernel, *arguments)
-        _share(kernel, sweep.z.shape[1], self.pool)
-
-
-def _share(kernel: Callable[[int, int], None], columns: int, pool: Executor) -> None:
-    """Runs the kernel on all columns: a share in this thread, and one in each of the pool's."""
-    shares = max(1, min(torch.get_num_threads(), columns // COLUMNS))
-    edges = [columns * share // shares for share in range(shares + 1)]
-    others = [pool.submit(kernel, *edge) for edge in pairwise(edges[1:])]
-    kernel(*edges[:2])
-    for other in others:
-        other.result()
+    arrays = (
+        sweep.hidden,
+        sweep.slope_hidden,
+        sweep.x,
+        sweep.slope_x,
+        sweep.z,
+        sweep.slope_phi,
+    )
+    arguments: list[Any] = [*_description(sweep, number), *(array.numpy() for array in arrays)]
+    reverse_kernel(*arguments)
 
 
 def _description(sweep: Sweep, number: int) -> tuple[Any, Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -14,15 +13,15 @@ from torch import Tensor
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Staircase
 
-from .compiled import CompiledForward, CompiledReverse, activation_code
+from .compiled import CompiledForward, activation_code, compiled_reverse
 from .engine import Forward, Reverse, Sweep, Weights
 from .plan import Plan
 from .steps import TorchForward, torch_reverse
 
 __all__ = ["invert"]
 
-#: The bytes of activations that a batch should fit in: a share of a core's cache.
-CACHE_BYTES = 2**22
+#: The bytes of activations that a batch may have, so that they stay in a cache.
+CACHE_BYTES = 2**24
 #: Generations of so many features are steps for matrix products, smaller ones for the kernel.
 WIDE_GENERATION = 8
 
@@ -99,15 +98,14 @@ def _sweep(
     weights = Weights(conditioner, plan)
     inside: Forward = TorchForward(conditioner.activation, partial(_invert, univariate))
     activation = activation_code(conditioner.activation)
+    if kernel is not None and activation is not None and _is_compiled(plan, z):
+        inside = CompiledForward(activation, kernel)
     x, ladj = torch.empty_like(z), z.new_empty(len(z))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        if kernel is not None and activation is not None and _is_compiled(plan, z):
-            inside = CompiledForward(activation, kernel, pool)
-        for part in _parts(plan, z):
-            sweep = Sweep(weights, part.stop - part.start)
-            context = None if added is None else added[part].t()
-            sweep.forward(z[part].t().contiguous(), context, conditioner.activation, inside)
-            x[part], ladj[part] = sweep.x.t(), sweep.ladj
+    for part in _parts(plan, z):
+        sweep = Sweep(weights, part.stop - part.start)
+        context = None if added is None else added[part].t()
+        sweep.forward(z[part].t().contiguous(), context, conditioner.activation, inside)
+        x[part], ladj[part] = sweep.x.t(), sweep.ladj
     return x, ladj
 
 
@@ -164,13 +162,12 @@ class _Implicit(torch.autograd.Function):
         if c is not None:
             c = c.expand(*x.shape[:-1], c.shape[-1]).reshape(len(rows), c.shape[-1])
         solution = torch.empty_like(g)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            inside = CompiledReverse(pool) if _is_compiled(plan, g) else torch_reverse
-            for part in _parts(plan, g):
-                own = None if c is None else c[part]
-                solution[part] = _solve(
-                    conditioner, ctx.univariate, weights, rows[part], own, g[part], inside
-                )
+        inside = compiled_reverse if _is_compiled(plan, g) else torch_reverse
+        for part in _parts(plan, g):
+            own = None if c is None else c[part]
+            solution[part] = _solve(
+                conditioner, ctx.univariate, weights, rows[part], own, g[part], inside
+            )
         return None, solution.view(gradient.shape), None, None, None
 
 

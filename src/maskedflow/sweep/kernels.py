@@ -1,7 +1,9 @@
-"""The steps inside of a block, compiled: a tile of the batch at a time, all generations through.
+"""The steps inside of a block, compiled.
 
-Rows are (batch) long and neighbours in memory, so the innermost loops are over a tile that stays in
-the first-level cache. `table` and `counts` describe a block, see :class:`~maskedflow.sweep.Block`.
+Rows are features or units, as long as the batch, so the innermost loops are over neighbours in
+memory, and long enough for their overhead not to count. One core works here and all of them in the
+matrix products: threads that share these short loops cost more than they bring. `table` and
+`counts` describe a block, see :class:`~maskedflow.sweep.Block`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ __all__ = ["forward_kernel", "reverse_kernel"]
 
 Array = NDArray[Any]
 
-TILE = 128
 RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
 AFFINE, SPLINE = range(2)
 
@@ -38,30 +39,28 @@ def _add_product(
     row: int,
     row_step: int,
     n: int,
-    left: int,
-    right: int,
 ) -> None:
     """Adds a small matrix product to m rows from `out` on, of n rows from `row` on.
 
     Weight (u, k) is weights[first + u * stride_m + k * stride_n]. Four by four rows at a time stay
     in registers; the rest goes one by one.
     """
-    width = right - left
+    width = rows.shape[1]
     u = 0
     while u < m:
         four = u + 4 <= m
-        o0 = outs[out + u * out_step][left:right]
+        o0 = outs[out + u * out_step]
         k = 0
         w = first + u * stride_m
         if four:
-            o1 = outs[out + (u + 1) * out_step][left:right]
-            o2 = outs[out + (u + 2) * out_step][left:right]
-            o3 = outs[out + (u + 3) * out_step][left:right]
+            o1 = outs[out + (u + 1) * out_step]
+            o2 = outs[out + (u + 2) * out_step]
+            o3 = outs[out + (u + 3) * out_step]
             while k + 4 <= n:
-                r0 = rows[row + k * row_step][left:right]
-                r1 = rows[row + (k + 1) * row_step][left:right]
-                r2 = rows[row + (k + 2) * row_step][left:right]
-                r3 = rows[row + (k + 3) * row_step][left:right]
+                r0 = rows[row + k * row_step]
+                r1 = rows[row + (k + 1) * row_step]
+                r2 = rows[row + (k + 2) * row_step]
+                r3 = rows[row + (k + 3) * row_step]
                 i0 = w + k * stride_n
                 i1 = i0 + stride_m
                 i2 = i1 + stride_m
@@ -82,7 +81,7 @@ def _add_product(
                     o3[j] += (d0 * x0 + d1 * x1) + (d2 * x2 + d3 * x3)
                 k += 4
             while k < n:
-                r0 = rows[row + k * row_step][left:right]
+                r0 = rows[row + k * row_step]
                 i0 = w + k * stride_n
                 a0, b0 = weights[i0], weights[i0 + stride_m]
                 c0, d0 = weights[i0 + 2 * stride_m], weights[i0 + 3 * stride_m]
@@ -96,10 +95,10 @@ def _add_product(
             u += 4
         else:
             while k + 4 <= n:
-                r0 = rows[row + k * row_step][left:right]
-                r1 = rows[row + (k + 1) * row_step][left:right]
-                r2 = rows[row + (k + 2) * row_step][left:right]
-                r3 = rows[row + (k + 3) * row_step][left:right]
+                r0 = rows[row + k * row_step]
+                r1 = rows[row + (k + 1) * row_step]
+                r2 = rows[row + (k + 2) * row_step]
+                r3 = rows[row + (k + 3) * row_step]
                 i0 = w + k * stride_n
                 a0, a1 = weights[i0], weights[i0 + stride_n]
                 a2, a3 = weights[i0 + 2 * stride_n], weights[i0 + 3 * stride_n]
@@ -107,7 +106,7 @@ def _add_product(
                     o0[j] += (a0 * r0[j] + a1 * r1[j]) + (a2 * r2[j] + a3 * r3[j])
                 k += 4
             while k < n:
-                r0 = rows[row + k * row_step][left:right]
+                r0 = rows[row + k * row_step]
                 a0 = weights[w + k * stride_n]
                 for j in range(width):
                     o0[j] += a0 * r0[j]
@@ -153,7 +152,7 @@ def _invert_affine(
 
 @_jit
 def _invert_spline(
-    sums: Array, top: int, parameters: Array, z: Array, x: Array, ladj: Array, left: int, right: int
+    sums: Array, top: int, parameters: Array, z: Array, x: Array, ladj: Array
 ) -> None:
     """Inverts a rational-quadratic spline; see `MonotonicRQSTransform`."""
     one = z.dtype.type(1)
@@ -161,32 +160,32 @@ def _invert_spline(
     bound = z.dtype.type(parameters[0])
     limit = z.dtype.type(-parameters[1])
     bins = int(parameters[2])
-    total_width = np.zeros(right - left, z.dtype)
-    total_height = np.zeros(right - left, z.dtype)
+    total_width = np.zeros_like(z)
+    total_height = np.zeros_like(z)
     for k in range(bins):
-        widths = sums[top + k][left:right]
-        heights = sums[top + bins + k][left:right]
-        for j in range(right - left):
+        widths = sums[top + k]
+        heights = sums[top + bins + k]
+        for j in range(z.shape[0]):
             widths[j] = math.exp(widths[j] / (one + abs(two * widths[j] / limit)))
             heights[j] = math.exp(heights[j] / (one + abs(two * heights[j] / limit)))
             total_width[j] += widths[j]
             total_height[j] += heights[j]
-    for j in range(right - left):
+    for j in range(z.shape[0]):
         y = z[j]
         x0 = y0 = -bound
         done = y < -bound
         x[j] = y
         for k in range(bins):
-            width = two * bound * sums[top + k, left + j] / total_width[j]
-            height = two * bound * sums[top + bins + k, left + j] / total_height[j]
+            width = two * bound * sums[top + k, j] / total_width[j]
+            height = two * bound * sums[top + bins + k, j] / total_height[j]
             if not done and y < y0 + height:
                 done = True
                 d0 = d1 = one
                 if k > 0:
-                    d = sums[top + 2 * bins + k - 1, left + j]
+                    d = sums[top + 2 * bins + k - 1, j]
                     d0 = math.exp(d / (one + abs(d / limit)))
                 if k < bins - 1:
-                    d = sums[top + 2 * bins + k, left + j]
+                    d = sums[top + 2 * bins + k, j]
                     d1 = math.exp(d / (one + abs(d / limit)))
                 s = height / width
                 curve = (y - y0) * (d0 + d1 - two * s)
@@ -217,96 +216,83 @@ def forward_kernel(
     x: Array,
     z: Array,
     ladj: Array,
-    begin: int,
-    end: int,
 ) -> None:
     """Finishes the features and units of a block, column `begin` to `end`."""
     layers, parameters, low, high, descending = table[:5]
     step = -1 if descending else 1
     start = high - 1 if descending else low
     offsets, widths, tops, bases, skips = table[5:].reshape(5, -1)
-    for left in range(begin, end, TILE):
-        right = min(left + TILE, end)
-        for now in range(1, counts.shape[1]):
-            s0, s1 = counts[0, now - 1], counts[0, now]
-            lowest = start + 1 - s1 if descending else start + s0
-            row = (lowest - low) * parameters
-            top = tops[layers] + row
-            known = counts[layers, now - 1]
-            m = (s1 - s0) * parameters
-            width = widths[layers]
-            first = offsets[layers] + row * width
-            if layers == 0:
+    batch = x.shape[1]
+    for now in range(1, counts.shape[1]):
+        s0, s1 = counts[0, now - 1], counts[0, now]
+        lowest = start + 1 - s1 if descending else start + s0
+        row = (lowest - low) * parameters
+        top = tops[layers] + row
+        known = counts[layers, now - 1]
+        m = (s1 - s0) * parameters
+        width = widths[layers]
+        first = offsets[layers] + row * width
+        if layers == 0:
+            _add_product(sums, top, 1, m, weights, first, width, 1, x, start, step, known)
+        else:
+            base = bases[layers]
+            _add_product(sums, top, 1, m, weights, first, width, 1, hidden, base, 1, known)
+        for feature in range(lowest, lowest + s1 - s0):
+            own_z, own_x = z[feature], x[feature]
+            own_ladj = ladj
+            if univariate == AFFINE:
+                shift, log_scale = sums[top], sums[top + 1]
+                bound = univariate_parameters[0]
+                _invert_affine(shift, log_scale, bound, own_z, own_x, own_ladj)
+            else:
+                _invert_spline(sums, top, univariate_parameters, own_z, own_x, own_ladj)
+            top += parameters
+        for layer in range(layers):
+            u0, u1 = counts[layer + 1, now - 1], counts[layer + 1, now]
+            top = tops[layer] + u0
+            width = widths[layer]
+            first = offsets[layer] + u0 * width
+            m = u1 - u0
+            known = counts[layer, now]
+            if layer == 0:
                 _add_product(
-                    sums, top, 1, m, weights, first, width, 1, x, start, step, known, left, right
+                    sums,
+                    top,
+                    1,
+                    m,
+                    weights,
+                    first,
+                    width,
+                    1,
+                    x,
+                    start,
+                    step,
+                    known,
                 )
             else:
-                base = bases[layers]
+                base = bases[layer]
                 _add_product(
-                    sums, top, 1, m, weights, first, width, 1, hidden, base, 1, known, left, right
+                    sums,
+                    top,
+                    1,
+                    m,
+                    weights,
+                    first,
+                    width,
+                    1,
+                    hidden,
+                    base,
+                    1,
+                    known,
                 )
-            for feature in range(lowest, lowest + s1 - s0):
-                own_z, own_x = z[feature][left:right], x[feature][left:right]
-                own_ladj = ladj[left:right]
-                if univariate == AFFINE:
-                    shift, log_scale = sums[top][left:right], sums[top + 1][left:right]
-                    bound = univariate_parameters[0]
-                    _invert_affine(shift, log_scale, bound, own_z, own_x, own_ladj)
-                else:
-                    _invert_spline(
-                        sums, top, univariate_parameters, own_z, own_x, own_ladj, left, right
-                    )
-                top += parameters
-            for layer in range(layers):
-                u0, u1 = counts[layer + 1, now - 1], counts[layer + 1, now]
-                top = tops[layer] + u0
-                width = widths[layer]
-                first = offsets[layer] + u0 * width
-                m = u1 - u0
-                known = counts[layer, now]
-                if layer == 0:
-                    _add_product(
-                        sums,
-                        top,
-                        1,
-                        m,
-                        weights,
-                        first,
-                        width,
-                        1,
-                        x,
-                        start,
-                        step,
-                        known,
-                        left,
-                        right,
-                    )
-                else:
-                    base = bases[layer]
-                    _add_product(
-                        sums,
-                        top,
-                        1,
-                        m,
-                        weights,
-                        first,
-                        width,
-                        1,
-                        hidden,
-                        base,
-                        1,
-                        known,
-                        left,
-                        right,
-                    )
-                for u in range(u0, u1):
-                    out = sums[tops[layer] + u][left:right]
-                    if skips[layer]:
-                        below = sums[tops[layer - 2] + u][left:right]
-                        for j in range(right - left):
-                            out[j] += below[j]
-                    result = hidden[bases[layer + 1] + u][left:right]
-                    _activate(activation, activation_parameter, out, result)
+            for u in range(u0, u1):
+                out = sums[tops[layer] + u]
+                if skips[layer]:
+                    below = sums[tops[layer - 2] + u]
+                    for j in range(batch):
+                        out[j] += below[j]
+                result = hidden[bases[layer + 1] + u]
+                _activate(activation, activation_parameter, out, result)
 
 
 @_jit
@@ -320,8 +306,6 @@ def reverse_kernel(
     slope_x: Array,
     z: Array,
     slope_phi: Array,
-    begin: int,
-    end: int,
 ) -> None:
     """Solves a block of the transposed Jacobian, column `begin` to `end`."""
     layers, parameters, low, high, descending = table[:5]
@@ -329,60 +313,57 @@ def reverse_kernel(
     start = high - 1 if descending else low
     offsets, widths, _, bases, skips = table[5:].reshape(5, -1)
     last = counts.shape[1] - 1
-    for left in range(begin, end, TILE):
-        right = min(left + TILE, end)
-        for now in range(last, 0, -1):
-            features = counts[0, last] - counts[0, now]
-            after = low if descending else low + counts[0, now]
-            for level in range(layers, -1, -1):
-                u0, u1 = counts[level, now - 1], counts[level, now]
-                outs, out, out_step = (hidden, bases[level] + u0, 1)
-                if level == 0:
-                    outs, out, out_step = (x, start + step * u0, step)
-                width = widths[level]
-                first = offsets[level] + u0
-                if level == layers:
-                    first += (after - low) * parameters * width
-                    rows, row, n = slope_phi, after * parameters, features * parameters
+    batch = x.shape[1]
+    for now in range(last, 0, -1):
+        features = counts[0, last] - counts[0, now]
+        after = low if descending else low + counts[0, now]
+        for level in range(layers, -1, -1):
+            u0, u1 = counts[level, now - 1], counts[level, now]
+            outs, out, out_step = (hidden, bases[level] + u0, 1)
+            if level == 0:
+                outs, out, out_step = (x, start + step * u0, step)
+            width = widths[level]
+            first = offsets[level] + u0
+            if level == layers:
+                first += (after - low) * parameters * width
+                rows, row, n = slope_phi, after * parameters, features * parameters
+            else:
+                later = counts[level + 1, now - 1]
+                first += later * width
+                rows, row = hidden, bases[level + 1] + later
+                n = counts[level + 1, last] - later
+            _add_product(
+                outs,
+                out,
+                out_step,
+                u1 - u0,
+                weights,
+                first,
+                1,
+                width,
+                rows,
+                row,
+                1,
+                n,
+            )
+            for u in range(u0, u1):
+                if level > 0:
+                    adjoint = hidden[bases[level] + u]
+                    slope = slope_hidden[bases[level] + u]
+                    for j in range(batch):
+                        adjoint[j] *= slope[j]
+                    if level < layers - 1 and skips[level + 1]:
+                        above = hidden[bases[level + 2] + u]
+                        for j in range(batch):
+                            adjoint[j] += above[j]
                 else:
-                    later = counts[level + 1, now - 1]
-                    first += later * width
-                    rows, row = hidden, bases[level + 1] + later
-                    n = counts[level + 1, last] - later
-                _add_product(
-                    outs,
-                    out,
-                    out_step,
-                    u1 - u0,
-                    weights,
-                    first,
-                    1,
-                    width,
-                    rows,
-                    row,
-                    1,
-                    n,
-                    left,
-                    right,
-                )
-                for u in range(u0, u1):
-                    if level > 0:
-                        adjoint = hidden[bases[level] + u][left:right]
-                        slope = slope_hidden[bases[level] + u][left:right]
-                        for j in range(right - left):
-                            adjoint[j] *= slope[j]
-                        if level < layers - 1 and skips[level + 1]:
-                            above = hidden[bases[level + 2] + u][left:right]
-                            for j in range(right - left):
-                                adjoint[j] += above[j]
-                    else:
-                        feature = start + step * u
-                        adjoint = x[feature][left:right]
-                        solution = z[feature][left:right]
-                        slope = slope_x[feature][left:right]
-                        for j in range(right - left):
-                            solution[j] = (solution[j] - adjoint[j]) / slope[j]
-                        for p in range(feature * parameters, (feature + 1) * parameters):
-                            phi = slope_phi[p][left:right]
-                            for j in range(right - left):
-                                phi[j] *= solution[j]
+                    feature = start + step * u
+                    adjoint = x[feature]
+                    solution = z[feature]
+                    slope = slope_x[feature]
+                    for j in range(batch):
+                        solution[j] = (solution[j] - adjoint[j]) / slope[j]
+                    for p in range(feature * parameters, (feature + 1) * parameters):
+                        phi = slope_phi[p]
+                        for j in range(batch):
+                            phi[j] *= solution[j]
