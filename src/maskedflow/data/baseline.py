@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-_ROWS = 65_536  # a block in float64 stays small beside the data, whatever their size
+_NUMBERS = 2**22  # of a block in float64: it stays small beside the data, whatever their width
 
 
 def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
@@ -38,11 +38,12 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
         >>> round(gaussian_log_likelihood(x, torch.zeros(1, 2)).item(), 1)
         -1.8
     """
+    rows = max(1, _NUMBERS // train.shape[1])
     mean = train.new_zeros(train.shape[1], dtype=torch.float64)
-    for block in train.split(_ROWS):
+    for block in train.split(rows):
         mean += block.double().sum(0) / len(train)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=train.device)
-    for block in train.split(_ROWS):
+    for block in train.split(rows):
         centred = block.double() - mean
         covariance += centred.T @ centred / len(train)
     factor, failure = torch.linalg.cholesky_ex(covariance)
@@ -58,7 +59,7 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
         torch.linalg.solve_triangular(factor, (block.double() - mean).T, upper=False)
         .square()
         .sum(0)
-        for block in test.split(_ROWS)
+        for block in test.split(rows)
     ]
     log_prob: Tensor = -0.5 * torch.cat(squares) - constant
     return log_prob
