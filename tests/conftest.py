@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from commands import SMALL, run, table, write_csv
 
 settings.register_profile(
     "default",
@@ -26,3 +29,15 @@ torch.set_num_threads(1)
 def _known_global_seed() -> None:
     """Each test starts from the same global generator, in whatever order tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, a run on it (`own`), and one with a context (`given`)."""
+    folder = tmp_path_factory.mktemp("runs")
+    rows = table()
+    own = write_csv(folder / "own.csv", ["a", "b", "c"], rows)
+    given = write_csv(folder / "given.csv", ["a", "b", "c"], rows)
+    assert run("train", "--data", own, "--out", folder, *SMALL) == 0
+    assert run("train", "--data", given, "--context", "c", "--out", folder, *SMALL) == 0
+    return folder

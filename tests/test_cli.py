@@ -16,19 +16,6 @@ import torch
 import maskedflow as mf
 from commands import SMALL, call, pair, run, table, write_csv
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table, a run on it (`own`), and one with a context (`given`)."""
-    folder = tmp_path_factory.mktemp("runs")
-    rows = table()
-    own = write_csv(folder / "own.csv", ["a", "b", "c"], rows)
-    given = write_csv(folder / "given.csv", ["a", "b", "c"], rows)
-    assert run("train", "--data", own, "--out", folder, *SMALL) == 0
-    assert run("train", "--data", given, "--context", "c", "--out", folder, *SMALL) == 0
-    return folder
-
-
 # --------------------------------------------------------------------------------------------- help
 
 

@@ -16,22 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 import maskedflow as mf
-from commands import SMALL, TREE, call, files, pair, run, table, write_csv
+from commands import SMALL, TREE, call, files, pair, run
 from maskedflow.cli.options import TrainOptions
 from maskedflow.cli.settings import DEFAULTS, settle
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table, a run on it (`own`), and one with a context (`given`)."""
-    folder = tmp_path_factory.mktemp("runs")
-    rows = table()
-    own = write_csv(folder / "own.csv", ["a", "b", "c"], rows)
-    given = write_csv(folder / "given.csv", ["a", "b", "c"], rows)
-    assert run("train", "--data", own, "--out", folder, *SMALL) == 0
-    assert run("train", "--data", given, "--context", "c", "--out", folder, *SMALL) == 0
-    return folder
-
 
 # -------------------------------------------------------------------------------------------- train
 

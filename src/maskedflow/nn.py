@@ -30,7 +30,7 @@ class MaskedLinear(nn.Module):
         adjacency: The mask :math:`A`, with shape (out_features, in_features).
         bias: Whether there is a bias :math:`b`.
         degree: The degree of each output, non-decreasing or non-increasing, with shape
-            (out_features,). One slab if None.
+            (out_features,); all alike if None.
         slab_size: How many degrees share a slab; all if None.
         generator: Where the initial weights are drawn from; torch's own if None.
 

@@ -217,7 +217,7 @@ def forward_kernel(
     z: Array,
     ladj: Array,
 ) -> None:
-    """Finishes the features and units of a block, column `begin` to `end`."""
+    """Finishes the features and units of a block."""
     layers, parameters, low, high, descending = table[:5]
     step = -1 if descending else 1
     start = high - 1 if descending else low
@@ -232,20 +232,16 @@ def forward_kernel(
         m = (s1 - s0) * parameters
         width = widths[layers]
         first = offsets[layers] + row * width
+        rows, base, base_step = (hidden, bases[layers], 1)
         if layers == 0:
-            _add_product(sums, top, 1, m, weights, first, width, 1, x, start, step, known)
-        else:
-            base = bases[layers]
-            _add_product(sums, top, 1, m, weights, first, width, 1, hidden, base, 1, known)
+            rows, base, base_step = (x, start, step)
+        _add_product(sums, top, 1, m, weights, first, width, 1, rows, base, base_step, known)
         for feature in range(lowest, lowest + s1 - s0):
-            own_z, own_x = z[feature], x[feature]
-            own_ladj = ladj
             if univariate == AFFINE:
-                shift, log_scale = sums[top], sums[top + 1]
                 bound = univariate_parameters[0]
-                _invert_affine(shift, log_scale, bound, own_z, own_x, own_ladj)
+                _invert_affine(sums[top], sums[top + 1], bound, z[feature], x[feature], ladj)
             else:
-                _invert_spline(sums, top, univariate_parameters, own_z, own_x, own_ladj)
+                _invert_spline(sums, top, univariate_parameters, z[feature], x[feature], ladj)
             top += parameters
         for layer in range(layers):
             u0, u1 = counts[layer + 1, now - 1], counts[layer + 1, now]
@@ -254,37 +250,10 @@ def forward_kernel(
             first = offsets[layer] + u0 * width
             m = u1 - u0
             known = counts[layer, now]
+            rows, base, base_step = (hidden, bases[layer], 1)
             if layer == 0:
-                _add_product(
-                    sums,
-                    top,
-                    1,
-                    m,
-                    weights,
-                    first,
-                    width,
-                    1,
-                    x,
-                    start,
-                    step,
-                    known,
-                )
-            else:
-                base = bases[layer]
-                _add_product(
-                    sums,
-                    top,
-                    1,
-                    m,
-                    weights,
-                    first,
-                    width,
-                    1,
-                    hidden,
-                    base,
-                    1,
-                    known,
-                )
+                rows, base, base_step = (x, start, step)
+            _add_product(sums, top, 1, m, weights, first, width, 1, rows, base, base_step, known)
             for u in range(u0, u1):
                 out = sums[tops[layer] + u]
                 if skips[layer]:
@@ -307,7 +276,7 @@ def reverse_kernel(
     z: Array,
     slope_phi: Array,
 ) -> None:
-    """Solves a block of the transposed Jacobian, column `begin` to `end`."""
+    """Solves a block of the transposed Jacobian."""
     layers, parameters, low, high, descending = table[:5]
     step = -1 if descending else 1
     start = high - 1 if descending else low
@@ -332,20 +301,7 @@ def reverse_kernel(
                 first += later * width
                 rows, row = hidden, bases[level + 1] + later
                 n = counts[level + 1, last] - later
-            _add_product(
-                outs,
-                out,
-                out_step,
-                u1 - u0,
-                weights,
-                first,
-                1,
-                width,
-                rows,
-                row,
-                1,
-                n,
-            )
+            _add_product(outs, out, out_step, u1 - u0, weights, first, 1, width, rows, row, 1, n)
             for u in range(u0, u1):
                 if level > 0:
                     adjoint = hidden[bases[level] + u]
