@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import maskedflow as mf
-from maskedflow.sweep import Plan
+from maskedflow.staircase import Code
+from maskedflow.sweep import Plan, invert
 from maskedflow.transforms import AutoregressiveTransform, MonotonicAffineTransform
 from oracles import implicit_gradients, solve
 from strategies import ACTIVATIONS, SMOOTH, UNIVARIATES, Case, cases, dags, overwrite
@@ -301,7 +303,8 @@ def test_a_chain_of_pairs_has_as_many_generations_as_its_longest_path() -> None:
     case = Case(20, hidden_features=(30,))
     flow = case.build(adjacency=adjacency, transforms=1)
     check_inverse(flow, case.x(4), None, case)
-    plan = Plan.of(flow.transform.transforms[0].hyper)
+    hyper = flow.transform.transforms[0].hyper
+    plan = Plan(hyper, hyper.trunk.kept)
     assert plan.generations == 20
 
 
@@ -629,29 +632,44 @@ def conditioner_of(case: Case, **more: Any) -> mf.nn.MaskedMLP:
 
 def check_plan(conditioner: mf.nn.MaskedMLP) -> None:
     """Every weight is used exactly once, and nothing is read before it is known."""
-    plan = Plan.of(conditioner)
-    layers = list(conditioner.layers)
-    used = [torch.zeros(layer.mask.shape, dtype=torch.long) for layer in layers]
-    for level, edge in enumerate(plan.edges):
-        if level > 0:  # units that see the context only come first
-            used[level][: edge[1], : plan.edges[level - 1][1]] += 1
-    done = [0] * len(layers)
-    for block in plan.blocks:
-        assert block.first <= block.last
-        assert len(block.pieces) == len(layers)
-        for level, piece in enumerate(block.pieces):
-            rows = slice(*piece.rows)
-            for columns in (piece.before, piece.inside):
-                used[level][rows, slice(*columns)] += 1
-            done[level] += piece.rows[1] - piece.rows[0]
-    assert [b.first for b in plan.blocks[1:]] == [b.last + 1 for b in plan.blocks[:-1]]
-    assert plan.blocks[0].first == 1
-    assert plan.blocks[-1].last == plan.generations
-    for layer, count in zip(layers, used, strict=True):
-        assert (count[layer.mask] == 1).all()
-        assert (count <= 1).all()
-    assert done[-1] == layers[-1].out_features
-    assert str(plan).count("\n") == len(plan.blocks)
+    plan = Plan(conditioner, conditioner.trunk.kept)
+    rows, layers = plan.layout.rows, list(conditioner.layers)
+    used = [np.zeros(layer.stairs.size, int) for layer in layers]
+    allowed = [layer.stairs.packed_mask() for layer in layers]
+    holes = [np.zeros(layer.stairs.size, bool) for layer in layers]
+    for layer, start, count in plan.inverse.holes:
+        holes[layer][start : start + count] = True
+    known = np.zeros(rows.height, bool)
+    finished = np.zeros(rows.height, bool)  # nothing may be added any more
+    for one in plan.inverse.operations:
+        out, source = slice(one.out, one.out + one.rows), one.source
+        match one.code:
+            case Code.PRODUCT:
+                u, k = np.ogrid[: one.rows, : one.columns]
+                places = one.offset + u * one.row_step + k * one.column_step
+                real = allowed[one.layer][places]
+                assert (real | holes[one.layer][places]).all()
+                used[one.layer][places[real]] += 1
+                assert known[source : source + one.columns][real.any(axis=0)].all()
+                assert not finished[out].any()
+            case Code.INVERT:
+                assert not known[out].any()
+                known[out] = True
+                finished[source : source + one.rows * plan.parameters] = True
+            case Code.ACTIVATE:
+                finished[source : source + one.rows] = True
+                assert not known[out].any()
+                known[out] = True
+            case Code.ADD:
+                assert finished[source : source + one.rows].all()
+    assert known[: rows.features].all()
+    assert finished[rows.sums[-1] :].all()
+    for count, real in zip(used, allowed, strict=True):
+        assert (count == real).all()
+    firsts, lasts = zip(*plan.blocks, strict=True)
+    assert firsts == (1, *(last + 1 for last in lasts[:-1]))
+    assert lasts[-1] == plan.generations
+    assert str(plan).count("\n") + 1 == len(plan.inverse.operations)
 
 
 @given(cases())
@@ -672,11 +690,35 @@ def test_plan_of_several_blocks(features: int, order: str, passes: int | None) -
     case = Case(features, 1, order=tuple(orders[order]), passes=passes, hidden_features=(40, 50))
     conditioner = conditioner_of(case, noise=0)
     check_plan(conditioner)
-    plan = Plan.of(conditioner)
+    plan = Plan(conditioner, conditioner.trunk.kept)
     assert plan.generations == -(-features // -(-features // (passes or features)))
 
 
 def test_plan_is_pure_data_that_compares() -> None:
-    plans = [Plan.of(conditioner_of(Case(20, order=order))) for order in (None, tuple(range(20)))]
-    assert plans[0] == plans[1]
-    assert plans[0] != Plan.of(conditioner_of(Case(20, order=tuple(range(20))[::-1])))
+    def plan_of(order: tuple[int, ...] | None) -> Plan:
+        conditioner = conditioner_of(Case(20, order=order))
+        return Plan(conditioner, conditioner.trunk.kept)
+
+    plan, same, other = map(plan_of, (None, tuple(range(20)), tuple(range(20))[::-1]))
+    assert plan.inverse == same.inverse
+    assert plan.reverse == same.reverse
+    assert plan.inverse != other.inverse
+
+
+@few
+@given(cases(activations=[nn.ReLU, nn.Tanh, nn.ELU], dtype=st.just(torch.float64)))
+def test_the_kernel_and_torch_run_the_same_programs(case: Case) -> None:
+    """Samples and all their gradients, whichever of the two makes them."""
+    step = case.build(mf.flows.MADE, noise=0.2).transform.transforms[0]
+    z, c = case.x(70), case.c(70)
+    found = []
+    for kernel in (step._known, None):
+        step.zero_grad()
+        leaf = z.clone().requires_grad_()
+        ordered = leaf if step._order is None else leaf[:, step._order]
+        x, ladj = invert(step.hyper, step._map, ordered, c, kernel)
+        (x.sin().sum() + x.square().sum()).backward()
+        found.append([x, ladj, leaf.grad, *(p.grad for p in step.parameters())])
+    assert step._known is not None
+    for kernel, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(kernel, torchs, atol=1e-9, rtol=1e-8)

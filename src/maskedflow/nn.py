@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .masks import Degrees, made_masks
-from .staircase import Staircase, masked_chain, slab_of, slab_size
+from .staircase import Staircase, Trunk, masked_product, slab_of, slab_size
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
@@ -87,22 +87,17 @@ class MaskedLinear(nn.Module):
         """The weight as a matrix, with shape (out_features, in_features). Differentiable."""
         return self.stairs.unpack(self.weight)
 
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Maps x to y.
-
-        Args:
-            x: The input, with shape (*, in_features).
-            added: What is added to the bias, with shape (*, out_features).
-
-        Returns:
-            The output, with shape (*, out_features).
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x, with shape (*, in_features), to y, with shape (*, out_features)."""
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected shape (*, {self.in_features}), got {tuple(x.shape)}")
-        bias = self.added_bias(added)
+        return self.product(x, self.added_bias(None))
+
+    def product(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The masked product with x, and a bias with shape (*, out_features) instead of its own."""
         if self.weight.ndim == 2:  # dense, as in state_dict: torch.func.functional_call
             return nn.functional.linear(x, self.weight * self.mask) + bias
-        return masked_chain(x, [self.weight], [bias], [self.stairs])
+        return masked_product(x, self.weight, bias, self.stairs)
 
     def added_bias(self, added: Tensor | None) -> Tensor:
         """The bias, with something added to it."""
@@ -189,6 +184,7 @@ class MaskedMLP(nn.Module):
         if hasattr(self.activation, "inplace"):
             setattr(self.activation, "inplace", False)  # noqa: B010 - pre-activations are read again
         widths, self.skips = _chain(hidden_features, residual)
+        self._trunk: Trunk | None = None
 
         seen = out_degree = None
         size = None
@@ -231,18 +227,53 @@ class MaskedMLP(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps x and the context c to the output, with shape (*, out_features)."""
-        layers = cast(list[MaskedLinear], list(self.layers))
-        rectified = type(self.activation) is nn.ReLU and not self.skips
-        if not rectified or layers[0].weight.ndim == 2:
+        weights, _ = self.packed_parameters()
+        if weights[0].ndim == 2:  # dense, as in state_dict: torch.func.functional_call
             return self.pre_activations(x, c)[-1]
-        added = None if self.context is None else self.context(c)
-        first, *rest = layers
-        return masked_chain(
-            x,
-            [layer.weight for layer in layers],
-            [first.added_bias(added), *(layer.added_bias(None) for layer in rest)],
-            [layer.stairs for layer in layers],
-        )
+        shape, rows, first = self.flat_batch(x, c)
+        return self.evaluate(rows, first).view(*shape, self.out_features)
+
+    def evaluate(self, x: Tensor, first: Tensor) -> Tensor:
+        """Maps rows x to outputs, given the first layer's bias, one or one a row."""
+        weights, biases = self.packed_parameters()
+        trunk = self.trunk
+        if trunk.is_compiled(x) and weights[0].dtype == x.dtype:
+            return trunk(x, weights, [first, *biases[1:]])
+        return self._sums(x, first)[-1]
+
+    def packed_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The packed weight and the bias of each layer."""
+        layers = cast(list[MaskedLinear], list(self.layers))
+        return [layer.weight for layer in layers], [layer.added_bias(None) for layer in layers]
+
+    @property
+    def trunk(self) -> Trunk:
+        """The layers as a chain that can be evaluated at once."""
+        stairs = [cast(MaskedLinear, layer).stairs for layer in self.layers]
+        known = self._trunk
+        if (
+            known is None
+            or known.activation is not self.activation
+            or any(a is not b for a, b in zip(known.stairs, stairs, strict=True))
+        ):
+            known = self._trunk = Trunk(stairs, self.skips, self.activation)
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_trunk": None}
+
+    def flat_batch(self, x: Tensor, c: Tensor | None) -> tuple[torch.Size, Tensor, Tensor]:
+        """The shape of the batch of x and c, x in rows, and the first bias, one or in rows."""
+        first = cast(MaskedLinear, self.layers[0])
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"x: expected shape (*, {self.in_features}), got {tuple(x.shape)}")
+        bias = first.added_bias(None if self.context is None else self.context(c))
+        shape = x.shape[:-1]
+        if bias.ndim > 1:
+            shape = torch.broadcast_shapes(shape, bias.shape[:-1])
+            bias = bias.expand(*shape, -1).reshape(-1, bias.shape[-1])
+            x = x.expand(*shape, -1)
+        return shape, x.reshape(-1, self.in_features), bias
 
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
         """What goes into the activation of each hidden layer, and last the output.
@@ -251,10 +282,14 @@ class MaskedMLP(nn.Module):
             x: The input, with shape (*, in_features).
             c: The context, with shape (*, context).
         """
-        added = None if self.context is None else self.context(c)
+        first = cast(MaskedLinear, self.layers[0])
+        return self._sums(x, first.added_bias(None if self.context is None else self.context(c)))
+
+    def _sums(self, x: Tensor, first: Tensor) -> list[Tensor]:
         sums: list[Tensor] = []
-        for number, layer in enumerate(self.layers):
-            total = layer(self.activation(sums[-1]) if sums else x, None if sums else added)
+        for number, layer in enumerate(cast(list[MaskedLinear], list(self.layers))):
+            given = self.activation(sums[-1]) if sums else x
+            total = layer.product(given, layer.added_bias(None) if sums else first)
             sums.append(total + sums[-2] if number in self.skips else total)
         return sums
 

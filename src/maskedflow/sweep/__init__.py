@@ -1,6 +1,6 @@
 """The one-sweep inverse of an autoregressive transform."""
 
 from .inverse import invert
-from .plan import Block, Plan
+from .plan import Plan
 
-__all__ = ["Block", "Plan", "invert"]
+__all__ = ["Plan", "invert"]

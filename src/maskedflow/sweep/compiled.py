@@ -1,77 +1,98 @@
-"""The steps inside of a block by the compiled kernel: CPU, common activations and maps."""
+"""The sweep by the compiled kernel: CPU, common activations and univariate maps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from .engine import Sweep
+from maskedflow.nn import MaskedMLP
 
-__all__ = ["CompiledForward", "activation_code", "compiled_reverse"]
+from .plan import Plan
 
+__all__ = ["CompiledSweep"]
 
-def activation_code(activation: nn.Module) -> tuple[int, float] | None:
-    """What the kernel calls an activation, and its parameter; None if it does not know it."""
-    codes = {
-        nn.ReLU: (0, 0.0),
-        nn.Tanh: (1, 0.0),
-        nn.ELU: (2, getattr(activation, "alpha", 0.0)),
-        nn.LeakyReLU: (3, getattr(activation, "negative_slope", 0.0)),
-        nn.SiLU: (4, 0.0),
-        nn.Sigmoid: (5, 0.0),
-        nn.Softplus: (6, 0.0),
-        nn.GELU: (7, 0.0),
-    }
-    unusual = {"beta": 1, "threshold": 20, "approximate": "none"}
-    if any(getattr(activation, name, value) != value for name, value in unusual.items()):
-        return None
-    return codes.get(type(activation))
+#: What the kernel calls a univariate map, and its parameters.
+Kernel = tuple[int, tuple[float, ...]]
 
 
-class CompiledForward:
-    """Goes through the generations of a block in compiled loops over the batch.
+class CompiledSweep:
+    """Runs a plan's programs on panels of samples.
 
     Args:
-        activation: The kernel's code of the activation, and its parameter.
-        univariate: The kernel's code of the univariate map, and its parameters.
+        conditioner: The network.
+        kept: The plan for a sweep that a gradient follows.
+        fleeting: The plan for one that leaves nothing behind.
+        kernel: What the kernel calls the univariate map.
     """
 
-    def __init__(
+    def __init__(self, conditioner: MaskedMLP, kept: Plan, fleeting: Plan, kernel: Kernel) -> None:
+        self.trunk = conditioner.trunk
+        self.kept, self.fleeting, self.kernel = kept, fleeting, kernel
+
+    def inverse(
+        self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None, Any]:
+        """Maps rows z to x, the ladj, the outputs, and what a gradient needs, if that is kept."""
+        from maskedflow.kernels.job import Panels, run_panels
+
+        plan = self.kept if kept else self.fleeting
+        rows = plan.layout.rows
+        x, ladj = z.new_empty(z.shape), z.new_empty(len(z), 1)
+        stores = [(x, 0, rows.features), (ladj, rows.height, 1)]
+        phi = z.new_empty(len(z), rows.widths[-1]) if kept else None
+        if phi is not None:
+            stores.append((phi, rows.sums[-1], rows.widths[-1]))
+        panels = Panels(
+            len(z), rows.height + 1, z, kept=kept, memory=None if kept else "evaluation"
+        )
+        run_panels(
+            plan.inverse,
+            panels,
+            weights,
+            loads=[(z, 0)],
+            fills=[*plan.layout.fills(biases), (rows.height, 1, None, None)],
+            stores=stores,
+            activation=self.trunk.code or (0, 0.0),
+            univariate=self.kernel,
+            parameters=plan.parameters,
+            ladj=rows.height,
+        )
+        return x, ladj[:, 0], phi, panels if kept else None
+
+    def outputs(
         self,
-        activation: tuple[int, float],
-        univariate: tuple[int, tuple[float, ...]],
-    ) -> None:
-        self.activation = activation
-        self.univariate = univariate[0], np.array(univariate[1], np.float64)
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        phi: Tensor | None,
+        memory: Any,
+    ) -> Tensor:
+        """The outputs again, with a graph."""
+        return self.trunk.with_gradient(x, weights, biases, phi, memory)
 
-    def __call__(self, sweep: Sweep, number: int, sums: Tensor) -> None:
-        from .kernels import forward_kernel
+    def solve(
+        self, weights: Sequence[Tensor], memory: Any, g: Tensor, slope_x: Tensor, slope_phi: Tensor
+    ) -> Tensor:
+        """Solves J^T v = g, all in rows."""
+        from maskedflow.kernels.job import Panels, run_panels
 
-        arrays = (sums, sweep.hidden, sweep.x, sweep.z, sweep.ladj)
-        arguments: list[Any] = [*_description(sweep, number), *self.activation, *self.univariate]
-        arguments += [array.numpy() for array in arrays]
-        forward_kernel(*arguments)
-
-
-def compiled_reverse(sweep: Sweep, number: int) -> None:
-    """Goes back through the generations of a block in compiled loops over the batch."""
-    from .kernels import reverse_kernel
-
-    arrays = (
-        sweep.hidden,
-        sweep.slope_hidden,
-        sweep.x,
-        sweep.slope_x,
-        sweep.z,
-        sweep.slope_phi,
-    )
-    arguments: list[Any] = [*_description(sweep, number), *(array.numpy() for array in arrays)]
-    reverse_kernel(*arguments)
-
-
-def _description(sweep: Sweep, number: int) -> tuple[Any, Any, Any]:
-    """A block in integers, how much is known after each generation, and its weights."""
-    block = sweep.plan.blocks[number]
-    return block.table, block.counts, sweep.weights.flat[number].numpy()
+        rows = self.kept.layout.rows
+        v = g.new_empty(g.shape)
+        run_panels(
+            self.kept.reverse,
+            Panels(len(g), rows.height + 2 * rows.features, g, kept=False, memory="evaluation"),
+            weights,
+            loads=[
+                (slope_phi, rows.sums[-1]),
+                (g, rows.height),
+                (slope_x, rows.height + rows.features),
+            ],
+            fills=[(0, rows.sums[-1], None, None)],
+            stores=[(v, rows.height, rows.features)],
+            other=memory,
+            activation=self.trunk.code or (0, 0.0),
+            parameters=self.kept.parameters,
+        )
+        return v

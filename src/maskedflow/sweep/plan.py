@@ -10,180 +10,160 @@ small diagonal pieces are left for the steps inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import Any, cast
+from functools import cached_property
+from typing import cast
 
-import numpy as np
 import torch
 
 from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.staircase import Slab, block_size
+from maskedflow.staircase import GROUP, Code, Layout, Program, Writer
 
-__all__ = ["Block", "Integers", "Piece", "Plan"]
+__all__ = ["Plan"]
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The rows of one layer that a block computes, and the columns that they read.
-
-    Attributes:
-        slab: Which slab of the layer's weight holds the rows.
-        rows: The first row and the end.
-        before: The columns of earlier blocks, a range of the layer below.
-        inside: The columns of this block, a range of the layer below.
-    """
-
-    slab: int
-    rows: tuple[int, int]
-    before: tuple[int, int]
-    inside: tuple[int, int]
-
-    @property
-    def height(self) -> int:
-        """The number of rows."""
-        return self.rows[1] - self.rows[0]
-
-    @property
-    def width(self) -> int:
-        """The number of columns of this block."""
-        return self.inside[1] - self.inside[0]
+#: About as many features are in a block.
+BLOCK_FEATURES = 16
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some generations, and what each layer computes in them.
-
-    Attributes:
-        first: The first generation.
-        last: The last generation.
-        pieces: One piece a layer, the output layer last.
-        counts: How many of the block's features (first row) and units of each hidden layer have a
-            degree up to g, for g = first - 1, ..., last, with shape (layers, generations + 1).
-        table: What the compiled kernel needs to know: the number of hidden layers and of parameters
-            a feature, the block's features (first and end), whether they descend; then of each
-            layer, where its weights start, how wide they are, where its rows start, where the rows
-            start that it reads, and whether it adds the layer two below.
-    """
-
-    first: int
-    last: int
-    pieces: tuple[Piece, ...]
-    counts: Integers = field(compare=False)
-    table: Integers = field(compare=False)
-
-
-@dataclass(frozen=True)
 class Plan:
-    """How to sweep through a masked MLP.
+    """The programs of a sweep through a masked MLP, there and back.
+
+    Args:
+        conditioner: The network, which knows its features' generations.
+        layout: How its numbers are kept.
+        block_features: About how many features share a block.
+        group: How many rows of a product share a range of columns.
 
     Attributes:
         generations: The number of generations G.
         features: The number of features D.
         parameters: The number of outputs a feature.
-        descending: Whether generations descend along the features.
-        edges: One list a hidden layer, of G + 1 numbers: units of degree d are
-            edges[d] to edges[d + 1].
-        feature_edges: G + 1 numbers: when features are taken in sweep order, generation g is those
-            from feature_edges[g - 1] to feature_edges[g].
-        skips: The hidden layers that add the one two below them.
-        blocks: The blocks, in order.
+        blocks: The first and the last generation of each block.
 
     Example:
         >>> lower = torch.ones(2, 2).tril(-1).bool().repeat_interleave(2, dim=0)
-        >>> plan = Plan.of(MaskedMLP(lower, [4], generation=torch.tensor([1, 2])))
-        >>> print(plan)
-        Plan of 2 generations, 2 features, 4 units
-          generations 1-2: units 0-4 read 0-0 and 0-2 | outputs 0-4 read 0-0 and 0-4
+        >>> net = MaskedMLP(lower, [4], generation=torch.tensor([1, 2]))
+        >>> print(Plan(net, net.trunk.kept))
+        0-1 inverted, given 6-
+        2-6 += layer 0 of 0-1
+        2-6 = a(2-6)
+        8-10 += layer 1 of 2-6
+        1-2 inverted, given 8-
     """
 
-    generations: int
-    features: int
-    parameters: int
-    descending: bool
-    edges: tuple[tuple[int, ...], ...]
-    feature_edges: tuple[int, ...]
-    skips: frozenset[int]
-    blocks: tuple[Block, ...]
-
-    @classmethod
-    def of(cls, conditioner: MaskedMLP) -> Plan:
-        """Makes the plan of a conditioner that knows its features' generations."""
+    def __init__(
+        self,
+        conditioner: MaskedMLP,
+        layout: Layout,
+        *,
+        block_features: int = BLOCK_FEATURES,
+        group: int = GROUP,
+    ) -> None:
         layers = cast(list[MaskedLinear], list(conditioner.layers))
-        features = conditioner.in_features
-        parameters = conditioner.out_features // features
-        generation = layers[-1].degree.cpu()[::parameters]
-        total = int(generation.max())
-        descending = bool(generation[0] > generation[-1])
-        degree = torch.arange(total + 1)
-        edges = tuple(
-            tuple(torch.searchsorted(layer.degree.cpu(), degree).tolist()) for layer in layers[:-1]
-        )
-        feature_edges = tuple(
-            torch.searchsorted(generation.sort().values, degree, right=True).tolist()
-        )
-        plan = cls(
-            total, features, parameters, descending, edges, feature_edges, conditioner.skips, ()
-        )
-        size = block_size(features, total)
-        ranges = [(first, min(first + size - 1, total)) for first in range(1, total + 1, size)]
-        slabs = [layer.stairs.slabs for layer in layers]
-        return replace(plan, blocks=tuple(plan._block(*both, slabs) for both in ranges))
-
-    def _block(self, first: int, last: int, slabs: list[list[Slab]]) -> Block:
-        low, high = self.feature_edges[first - 1], self.feature_edges[last]
-        own = (self.features - high, self.features - low) if self.descending else (low, high)
-        after = [(edge[first], edge[min(last + 1, self.generations)]) for edge in self.edges]
-        ranges = [own, *after]
-        rows = [*after, (own[0] * self.parameters, own[1] * self.parameters)]
-        pieces = []
-        for level, (below, mine) in enumerate(zip(ranges, rows, strict=True)):
-            slab = next((n for n, s in enumerate(slabs[level]) if s.top <= mine[0] < s.bottom), -1)
-            left, right = slabs[level][slab][2:4] if mine[0] < mine[1] else (0, 0)
-            if level == 0 and self.descending:
-                before = (max(left, below[1]), right)
-            else:
-                before = (left, min(right, below[0]))
-            pieces.append(Piece(slab, mine, (before[0], max(before)), below))
-        return Block(
-            first, last, tuple(pieces), self._counts(first, last), self._table(first, pieces)
-        )
-
-    def _table(self, first: int, pieces: list[Piece]) -> Integers:
-        heights, widths = [p.height for p in pieces], [p.width for p in pieces]
-        sizes = [height * width for height, width in zip(heights, widths, strict=True)]
-        starts = accumulate([edge[-1] for edge in self.edges[:-1]], initial=0)
-        columns = [
-            [0, *accumulate(sizes[:-1])],
-            widths,
-            [0, *accumulate(heights[:-1])],
-            [0, *(start + edge[first] for start, edge in zip(starts, self.edges, strict=False))],
-            [int(level in self.skips) for level in range(len(pieces))],
+        self.layout, self._group = layout, group
+        self.features = conditioner.in_features
+        self.parameters = conditioner.out_features // self.features
+        generation = layers[-1].degree.cpu()[:: self.parameters]
+        self.generations = int(generation.max())
+        self._descending = bool(generation[0] > generation[-1])
+        degree = torch.arange(self.generations + 1)
+        # Units of degree d are those from [d] to [d + 1]; in the order of the sweep, features of
+        # generation g are those from [g - 1] to [g].
+        self._unit_edges = [
+            [*torch.searchsorted(layer.degree.cpu(), degree).tolist(), layer.out_features]
+            for layer in layers[:-1]
         ]
-        head = [len(self.edges), self.parameters, *pieces[0].inside, int(self.descending)]
-        return np.array([*head, *np.ravel(columns)], np.int64)
-
-    def _counts(self, first: int, last: int) -> Integers:
-        features = [self.feature_edges[g] for g in range(first - 1, last + 1)]
-        units = [
-            [edge[min(g + 1, self.generations)] for g in range(first - 1, last + 1)]
-            for edge in self.edges
+        ascending = generation.sort().values
+        self._feature_edges = torch.searchsorted(ascending, degree, right=True).tolist()
+        blocks = max(1, min(self.generations, self.features // block_features))
+        size = -(-self.generations // blocks)
+        self.blocks = [
+            (first, min(first + size - 1, self.generations))
+            for first in range(1, self.generations + 1, size)
         ]
-        known = np.array([features, *units], np.int64)
-        return known - known[:, :1]
 
     def __str__(self) -> str:
-        units = sum(edge[-1] for edge in self.edges)
-        lines = [f"Plan of {self.generations} generations, {self.features} features, {units} units"]
-        for block in self.blocks:
-            parts = [
-                f"{name} {piece.rows[0]}-{piece.rows[1]} read {piece.before[0]}-{piece.before[1]} "
-                f"and {piece.inside[0]}-{piece.inside[1]}"
-                for name, piece in zip(
-                    ["units"] * len(self.edges) + ["outputs"], block.pieces, strict=True
+        return str(self.inverse)
+
+    @cached_property
+    def inverse(self) -> Program:
+        """From the latent to the data, in place of it, and the ladj in the row after the last."""
+        rows = self.layout.rows
+        writer = Writer(self.layout.stairs, rows, self._group)
+        outputs = len(rows.widths) - 1
+        for layer in range(outputs):  # units that see the context only
+            self._product(writer, layer, (0, 0), (0, 0))
+            writer.activate(layer, *self._rows(layer, 0, 0))
+        for first, last in self.blocks:
+            self._product(writer, outputs, (first, last), (0, first - 1))
+            for layer in range(outputs):
+                self._product(writer, layer, (first, last), (0, first - 1))
+            for now in range(first, last + 1):
+                self._product(writer, outputs, (now, now), (first, now - 1))
+                start, end = self._features(now, now)
+                phi = rows.sums[-1] + start * self.parameters
+                writer.write(Code.INVERT, start, end - start, phi)
+                for layer in range(outputs):
+                    self._product(writer, layer, (now, now), (first, now))
+                    writer.activate(layer, *self._rows(layer, now, now))
+        return writer.done()
+
+    @cached_property
+    def reverse(self) -> Program:
+        r"""Solves :math:`J^T v = g` for the Jacobian J of the map from data to latent.
+
+        The rows of the network start at zero, except the outputs, which start as the derivatives
+        of the latent by them. After the last row come g, which v takes the place of, and the
+        derivatives of the latent by the data.
+        """
+        rows = self.layout.rows
+        writer = Writer(self.layout.stairs, rows, self._group)
+        outputs = len(rows.widths) - 1
+        for first, last in reversed(self.blocks):
+            for now in range(last, first - 1, -1):
+                for layer in reversed(range(outputs)):
+                    self._transposed(writer, layer + 1, (now, last), (now, now))
+                    writer.slope(layer, *self._rows(layer, now, now))
+                self._transposed(writer, 0, (now, last), (now, now))
+                start, end = self._features(now, now)
+                writer.write(
+                    Code.SOLVE,
+                    rows.height + start,
+                    end - start,
+                    start,
+                    columns=rows.height + self.features + start,
+                    layer=rows.sums[-1] + start * self.parameters,
                 )
-            ]
-            lines.append(f"  generations {block.first}-{block.last}: " + " | ".join(parts))
-        return "\n".join(lines)
+            for layer in range(outputs + 1):
+                self._transposed(writer, layer, (first, last), (0, first - 1))
+        return writer.done()
+
+    def _features(self, first: int, last: int) -> tuple[int, int]:
+        """The features of some generations."""
+        start, end = self._feature_edges[max(first - 1, 0)], self._feature_edges[max(last, 0)]
+        if self._descending:
+            return self.features - end, self.features - start
+        return start, end
+
+    def _rows(self, layer: int, first: int, last: int) -> tuple[int, int]:
+        """The rows of a layer of some degrees or, if it is the last, generations."""
+        if layer == len(self._unit_edges):
+            start, end = self._features(first, last)
+            return start * self.parameters, end * self.parameters
+        edges = self._unit_edges[layer]
+        return edges[min(first, self.generations)], edges[min(last + 1, self.generations + 1)]
+
+    def _columns(self, layer: int, first: int, last: int) -> tuple[int, int]:
+        return self._features(first, last) if layer == 0 else self._rows(layer - 1, first, last)
+
+    def _product(
+        self, writer: Writer, layer: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> None:
+        writer.product(layer, *self._rows(layer, *rows), *self._columns(layer, *columns))
+
+    def _transposed(
+        self, writer: Writer, layer: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> None:
+        first, last = rows
+        if layer == len(self._unit_edges) and first == columns[0]:
+            first += 1  # a feature's parameters do not see its own generation
+        writer.transposed(layer, *self._rows(layer, first, last), *self._columns(layer, *columns))

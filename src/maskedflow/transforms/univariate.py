@@ -103,7 +103,9 @@ class _Affine(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
             slope = scale.clamp(-ctx.bound, ctx.bound).exp()
         through = dy * slope
-        log_scale = torch.addcmul(dl, through, x) * (scale.abs() <= ctx.bound)
+        # Nothing gets past the clamp.
+        log_scale = torch.addcmul(dl, through, x)
+        log_scale = torch.ops.aten.hardtanh_backward(log_scale, scale, -ctx.bound, ctx.bound)
         return through if ctx.needs_input_grad[0] else None, dy, log_scale, None
 
 

@@ -7,43 +7,29 @@ half of the parameters to store and update, half of the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "block_size", "is_traced", "masked_chain", "slab_of", "slab_size"]
+__all__ = ["Slab", "Staircase", "slab_of", "slab_size"]
 
-#: Most slabs of a matrix: more would skip more, in products too thin to be fast.
-MOST_SLABS = 4
-#: Most blocks of a sweep, and the fewest features in one.
-MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
-
-
-def block_size(features: int, generations: int) -> int:
-    """The number of generations in a block of the sweep.
-
-    Example:
-        >>> block_size(784, 784), block_size(784, 2), block_size(6, 6)
-        (49, 1, 6)
-    """
-    blocks = max(1, min(MOST_BLOCKS, generations, features // SMALLEST_BLOCK))
-    return -(-generations // blocks)
+#: Most slabs of a matrix, and the fewest features in one.
+MOST_SLABS, SMALLEST_SLAB = 8, 8
 
 
 def slab_size(features: int, generations: int) -> int:
-    """The number of generations in a slab: whole blocks, so that a sweep reads slabs in place.
+    """The number of generations in a slab.
 
     Example:
         >>> slab_size(784, 784), slab_size(784, 2), slab_size(6, 6)
-        (196, 1, 6)
+        (98, 1, 6)
     """
-    size = block_size(features, generations)
-    blocks = -(-generations // size)
-    return size * -(-blocks // MOST_SLABS)
+    slabs = max(1, min(MOST_SLABS, generations, features // SMALLEST_SLAB))
+    return -(-generations // slabs)
 
 
 def slab_of(degree: Tensor, size: int) -> Tensor:
@@ -75,6 +61,10 @@ class Slab(NamedTuple):
         """The numbers of rows and columns."""
         return self.bottom - self.top, self.right - self.left
 
+    def place(self, row: Any, column: Any) -> Any:
+        """Where a weight is in the packed vector."""
+        return self.offset + (row - self.top) * (self.right - self.left) + column - self.left
+
 
 class Staircase:
     """How a masked matrix is packed into a vector.
@@ -96,7 +86,10 @@ class Staircase:
 
     def __init__(self, mask: Tensor, slab: Tensor) -> None:
         mask = mask.cpu()
+        self.mask: np.ndarray[Any, np.dtype[np.bool_]] = mask.numpy()
         self.rows, self.columns = mask.shape
+        self.row_starts, self.row_ends = _hulls(self.mask)
+        self.column_starts, self.column_ends = _hulls(self.mask.T)
         self.slabs: list[Slab] = []
         self.size = 0
         edges = [0, *((slab[1:] != slab[:-1]).nonzero().flatten() + 1).tolist(), self.rows]
@@ -138,6 +131,13 @@ class Staircase:
                 for slab, hull in zip(self.slabs, hulls, strict=True)
             ]
         )
+
+    def packed_mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which numbers of the packed vector the mask allows."""
+        parts = [
+            self.mask[slab.top : slab.bottom, slab.left : slab.right].ravel() for slab in self.slabs
+        ]
+        return np.concatenate([np.empty(0, np.bool_), *parts])
 
     def weights(self, packed: Tensor) -> list[Tensor]:
         """The slabs of a parameter, as matrices that share its memory and have no graph.
@@ -214,81 +214,11 @@ class Staircase:
         return mask
 
 
-def masked_chain(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], stairs: Sequence[Staircase]
-) -> Tensor:
-    """Masked products y = x W^T + b, rectified between one and the next. Differentiable, twice too.
-
-    Args:
-        x: The input, with shape (*, columns).
-        weights: The weight of each product, packed.
-        biases: The bias of each product, with shape (rows,); the first may have shape (*, rows).
-        stairs: The layout of each weight.
-
-    Returns:
-        The output, with shape (*, rows).
-    """
-    if is_traced():
-        return _dense_chain(x, weights, biases, stairs)
-    first, *rest = biases
-    shape = x.shape[:-1]
-    if first.ndim > 1:
-        shape = torch.broadcast_shapes(shape, first.shape[:-1])
-        first = first.expand(*shape, -1).reshape(-1, first.shape[-1])
-        x = x.expand(*shape, -1)
-    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-    y: Tensor = _MaskedChain.apply(rows, stairs, *weights, first, *rest)  # type: ignore[no-untyped-call]
-    return y if x.ndim == 2 else y.view(*shape, y.shape[-1])
-
-
-def _dense_chain(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], stairs: Sequence[Staircase]
-) -> Tensor:
-    for number, (weight, bias, stair) in enumerate(zip(weights, biases, stairs, strict=True)):
-        x = F.linear(x.relu() if number else x, stair.unpack(weight)) + bias
-    return x
-
-
-def is_traced() -> bool:
-    """Whether torch.func or torch.compile looks on: they see through tensor operations only."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
-class _MaskedChain(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stairs: Sequence[Staircase], *parameters: Tensor) -> Tensor:
-        layers = len(stairs)
-        inputs = [x]
-        for number in range(layers):
-            x = stairs[number].product(x, parameters[number], parameters[layers + number])
-            if number < layers - 1:
-                inputs.append(x.relu_())
-        ctx.save_for_backward(*inputs, *parameters)
-        ctx.stairs = stairs
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        stairs: Sequence[Staircase] = ctx.stairs
-        layers = len(stairs)
-        inputs, parameters = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
-            sources = (inputs[0], *parameters)
-            wanted = [s for s in sources if s.requires_grad]
-            y = _dense_chain(inputs[0], parameters[:layers], parameters[layers:], stairs)
-            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-            dx, *rest = (next(found) if source.requires_grad else None for source in sources)
-            return dx, None, *rest
-        gradients: list[Tensor | None] = [None] * (2 * layers)
-        for number in reversed(range(layers)):
-            bias = parameters[layers + number]
-            if ctx.needs_input_grad[2 + number]:
-                gradients[number] = stairs[number].weight_gradient(dy, inputs[number])
-            if ctx.needs_input_grad[2 + layers + number]:
-                gradients[layers + number] = dy.sum(dim=0) if bias.ndim == 1 else dy
-            if number > 0:
-                dy = stairs[number].input_gradient(dy, parameters[number])
-                torch.ops.aten.threshold_backward.grad_input(dy, inputs[number], 0, grad_input=dy)
-        first = ctx.needs_input_grad[0]
-        dx = stairs[0].input_gradient(dy, parameters[0]) if first else None
-        return dx, None, *gradients
+def _hulls(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[Any, Any]:
+    """The first non-zero of each row and the end of its last; an empty row begins at its end."""
+    width = mask.shape[1]
+    if not width:
+        return np.zeros(len(mask), np.int64), np.zeros(len(mask), np.int64)
+    used = mask.any(axis=1)
+    starts = np.where(used, mask.argmax(axis=1), width)
+    return starts, np.where(used, width - mask[:, ::-1].argmax(axis=1), 0)

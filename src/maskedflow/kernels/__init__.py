@@ -1,0 +1,6 @@
+"""Compiled loops for the CPU: programs run on rows of samples, by all threads of torch.
+
+A *panel* holds some samples as rows of 256 bytes: row r is one number of each of them, a feature,
+a hidden unit, a parameter. A program (see :mod:`maskedflow.staircase.program`) works on such rows,
+and one panel after another is taken by whichever thread is free.
+"""

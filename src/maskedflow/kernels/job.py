@@ -1,0 +1,211 @@
+"""Describes jobs to the compiled functions, and has them run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .run import JOB, entry
+from .threads import on_all_threads
+from .tile import PANEL_BYTES
+
+__all__ = ["Panels", "accumulate_gradients", "clear", "panel_width", "run_panels", "scratch"]
+
+_local = threading.local()
+
+
+def panel_width(like: Tensor) -> int:
+    """The number of samples in a panel."""
+    return PANEL_BYTES // like.element_size()
+
+
+def scratch(name: str, count: int, like: Tensor) -> Tensor:
+    """Memory for intermediate results, which the next call of that name gets again.
+
+    New memory would come from the system page by page, which takes as long as the arithmetic.
+    """
+    kept: dict[torch.dtype, Tensor] = vars(_local).setdefault(name, {})
+    buffer = kept.get(like.dtype)
+    if buffer is None or len(buffer) < count:
+        buffer = kept[like.dtype] = torch.empty(count, dtype=like.dtype)
+    return buffer
+
+
+class Panels:
+    """A batch as panels of rows.
+
+    Args:
+        batch: The number of samples.
+        height: The number of rows.
+        like: A tensor of the dtype.
+        kept: Whether the panels are kept after a run, each in a place of its own; otherwise each
+            thread has one.
+        memory: Where they are; new memory if None.
+    """
+
+    def __init__(
+        self, batch: int, height: int, like: Tensor, *, kept: bool, memory: str | None = None
+    ) -> None:
+        self.batch, self.height, self.kept = batch, height, kept
+        width = panel_width(like)
+        self.count = -(-batch // width)
+        places = self.count if kept else min(torch.get_num_threads(), self.count)
+        size = places * height * width
+        self.memory = (
+            torch.empty(size, dtype=like.dtype) if memory is None else scratch(memory, size, like)
+        )
+
+
+def run_panels(
+    program: Any,
+    panels: Panels,
+    weights: Sequence[Tensor],
+    *,
+    loads: Sequence[tuple[Tensor, int]] = (),
+    fills: Sequence[tuple[int, int, Tensor | None, Tensor | None]] = (),
+    stores: Sequence[tuple[Tensor, int, int]] = (),
+    others: Sequence[tuple[Tensor, int, int]] = (),
+    other: Panels | None = None,
+    activation: tuple[int, float] = (0, 0.0),
+    univariate: tuple[int, Sequence[float]] = (0, ()),
+    parameters: int = 0,
+    ladj: int = 0,
+) -> None:
+    """Runs a program on all panels of a batch.
+
+    Args:
+        program: The program; see :class:`~maskedflow.staircase.program.Program`.
+        panels: Where it works.
+        weights: The packed weights of each layer. What masks forbid is set to zero.
+        loads: Matrices (samples, numbers) and the first row that takes their columns.
+        fills: The first row and the number of rows that start with a bias, a matrix, both or zeros.
+        stores: Matrices, and the first row and the number of rows that become their columns.
+        others: The same, of `other`.
+        other: The panels that slopes are taken from.
+        activation: The code of the activation, and its parameter.
+        univariate: The code of the univariate map, and its parameters.
+        parameters: The number of parameters of a feature.
+        ladj: The row of the ladj.
+    """
+    like = panels.memory
+    size = like.element_size()
+    loads = [(_dense_rows(matrix), row) for matrix, row in loads]
+    fills = [
+        (row, rows, bias, None if added is None else _dense_rows(added))
+        for row, rows, bias, added in fills
+    ]
+    lists: list[list[Any]] = [
+        [number for m, row in loads for number in (m.data_ptr(), m.stride(0), row, m.shape[1], 0)],
+        [number for row, rows, bias, added in fills for number in (row, rows, *_fill(bias, added))],
+        [
+            number
+            for where, some in enumerate((stores, others))
+            for m, row, rows in some
+            for number in (m.data_ptr(), m.stride(0), row, rows, where)
+        ],
+        [weight.data_ptr() for weight in weights],
+    ]
+    flat = np.array([number for one in lists for number in one], np.int64)
+    base = flat.ctypes.data
+    starts = [base]
+    for one in lists[:-1]:
+        starts.append(starts[-1] + 8 * len(one))
+    reals = np.array([activation[1], *univariate[1]], np.float64)
+    job = _job(
+        batch=panels.batch,
+        program=program.table.ctypes.data,
+        operations=len(program.table),
+        weights=starts[3],
+        loads=starts[0],
+        load_count=len(loads),
+        fills=starts[1],
+        fill_count=len(fills),
+        stores=starts[2],
+        store_count=len(stores) + len(others),
+        work=like.data_ptr(),
+        height=panels.height,
+        keep=panels.kept,
+        other=0 if other is None else other.memory.data_ptr(),
+        other_height=0 if other is None else other.height,
+        activation=activation[0],
+        univariate=univariate[0],
+        reals=reals.ctypes.data,
+        real_count=len(reals),
+        parameters=parameters,
+        ladj=ladj,
+    )
+    clear(program.holes, weights)
+    on_all_threads(entry("panels", size), job.ctypes.data, panels.count)
+
+
+def accumulate_gradients(
+    program: Any,
+    slopes: Panels,
+    items: Any,
+    sources: Sequence[tuple[Tensor, int]],
+    gradients: Sequence[Tensor],
+) -> None:
+    """Writes the gradients of weights and biases.
+
+    Args:
+        program: The forward program.
+        slopes: The panels that a backward program has left.
+        items: What there is to do, see `kernels.run`.
+        sources: What each layer reads, (samples, columns), rows padded to whole panels, and the row
+            of its first column.
+        gradients: Those of each layer's packed weights, then those of each layer's bias.
+    """
+    table = np.array(
+        [(matrix.data_ptr(), matrix.stride(0), row) for matrix, row in sources], np.int64
+    )
+    places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)
+    job = _job(
+        batch=slopes.batch,
+        program=program.table.ctypes.data,
+        operations=len(program.table),
+        work=slopes.memory.data_ptr(),
+        height=slopes.height,
+        gradients=places.ctypes.data,
+        items=items.ctypes.data,
+        item_count=len(items),
+        sources=table.ctypes.data,
+    )
+    size = slopes.memory.element_size()
+    on_all_threads(entry("gradients", size), job.ctypes.data, len(items))
+
+
+def clear(holes: Any, vectors: Sequence[Tensor]) -> None:
+    """Sets runs of numbers to zero.
+
+    Args:
+        holes: Which vector, where the run starts, and how long it is, with shape (runs, 3).
+        vectors: The vectors.
+    """
+    if not len(holes):
+        return
+    places = np.array([vector.data_ptr() for vector in vectors], np.int64)
+    job = _job(weights=places.ctypes.data, holes=holes.ctypes.data, hole_count=len(holes))
+    on_all_threads(entry("clear", vectors[0].element_size()), job.ctypes.data, 1)
+
+
+def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.array([values.get(name, 0) for name in JOB], np.int64)
+
+
+def _dense_rows(matrix: Tensor) -> Tensor:
+    """The matrix, or a copy, with neighbouring columns side by side."""
+    dense = matrix.stride(1) == 1 or matrix.shape[1] <= 1
+    return matrix if dense else matrix.contiguous()
+
+
+def _fill(bias: Tensor | None, added: Tensor | None) -> tuple[int, int, int]:
+    return (
+        0 if bias is None else bias.data_ptr(),
+        0 if added is None else added.data_ptr(),
+        0 if added is None else added.stride(0),
+    )

@@ -1,0 +1,202 @@
+"""Activations, their slopes, and inverses of univariate maps, on rows of a panel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import register_jitable
+
+from .tile import jit
+
+__all__ = ["activate", "invert_affine", "invert_spline", "slope"]
+
+RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
+
+
+def _exp(x: Any) -> Any:
+    raise NotImplementedError
+
+
+@numba.extending.overload(_exp, inline="never")
+def _exp_of_type(x: Any) -> Any:
+    """The exponential, from operations that a compiler makes vectors of; libm's are scalar."""
+    if x == types.float32:
+        return _exp32
+    return _exp64
+
+
+@register_jitable
+def _exp32(x: Any) -> Any:
+    # Cephes' expf: reduced by multiples of log 2, which are in two parts, then a polynomial.
+    x = min(max(x, np.float32(-87.33)), np.float32(88.72))
+    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
+    x = x - n * np.float32(0.693359375)
+    x = x - n * np.float32(-2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * x + np.float32(1.3981999507e-3)
+    p = p * x + np.float32(8.3334519073e-3)
+    p = p * x + np.float32(4.1665795894e-2)
+    p = p * x + np.float32(1.6666665459e-1)
+    p = p * x + np.float32(5.0000001201e-1)
+    p = p * x * x + x + np.float32(1)
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@register_jitable
+def _exp64(x: Any) -> Any:
+    # Taylor's polynomial on [-log 2 / 2, log 2 / 2]: thirteen terms are exact to rounding.
+    x = min(max(x, -708.39), 709.43)
+    n = np.floor(x * 1.44269504088896341 + 0.5)
+    x = x - n * 6.93145751953125e-1
+    x = x - n * 1.42860682030941723212e-6
+    p = 1 / 6227020800
+    p = p * x + 1 / 479001600
+    p = p * x + 1 / 39916800
+    p = p * x + 1 / 3628800
+    p = p * x + 1 / 362880
+    p = p * x + 1 / 40320
+    p = p * x + 1 / 5040
+    p = p * x + 1 / 720
+    p = p * x + 1 / 120
+    p = p * x + 1 / 24
+    p = p * x + 1 / 6
+    p = p * x + 0.5
+    p = p * x * x + x + 1.0
+    return p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
+
+
+@jit
+def activate(code: int, parameter: float, total: Any) -> None:
+    """Replaces sums by their activations."""
+    one = total.dtype.type(1)
+    zero = total.dtype.type(0)
+    a = total.dtype.type(parameter)
+    if code == RELU:
+        for j in range(total.size):
+            total[j] = max(total[j], zero)
+    elif code == LEAKY_RELU:
+        for j in range(total.size):
+            total[j] = total[j] if total[j] > zero else a * total[j]
+    elif code == SILU:
+        for j in range(total.size):
+            total[j] = total[j] / (one + _exp(-total[j]))
+    elif code == SIGMOID:
+        for j in range(total.size):
+            total[j] = one / (one + _exp(-total[j]))
+    elif code == TANH:
+        for j in range(total.size):
+            total[j] = math.tanh(total[j])
+    elif code == ELU:
+        for j in range(total.size):
+            total[j] = total[j] if total[j] > zero else a * math.expm1(total[j])
+    elif code == SOFTPLUS:
+        for j in range(total.size):
+            t = total[j]
+            total[j] = t if t > 20 else math.log1p(math.exp(t))
+    else:
+        for j in range(total.size):
+            t = total[j]
+            total[j] = t * (one + math.erf(t * total.dtype.type(math.sqrt(0.5)))) / (one + one)
+
+
+@jit
+def slope(code: int, parameter: float, total: Any, activation: Any, gradient: Any) -> None:
+    """Multiplies gradients with a'(total); `activation` is a(total)."""
+    one = total.dtype.type(1)
+    zero = total.dtype.type(0)
+    a = total.dtype.type(parameter)
+    if code == RELU:
+        for j in range(total.size):
+            gradient[j] = gradient[j] if activation[j] > zero else zero
+    elif code == LEAKY_RELU:
+        for j in range(total.size):
+            gradient[j] = gradient[j] if total[j] > zero else a * gradient[j]
+    elif code == SILU:
+        for j in range(total.size):
+            s = one / (one + _exp(-total[j]))
+            gradient[j] *= s * (one + total[j] * (one - s))
+    elif code == SIGMOID:
+        for j in range(total.size):
+            gradient[j] *= activation[j] * (one - activation[j])
+    elif code == TANH:
+        for j in range(total.size):
+            gradient[j] *= one - activation[j] * activation[j]
+    elif code == ELU:
+        for j in range(total.size):
+            gradient[j] = gradient[j] if total[j] > zero else gradient[j] * (activation[j] + a)
+    elif code == SOFTPLUS:
+        for j in range(total.size):
+            gradient[j] = gradient[j] if total[j] > 20 else gradient[j] / (one + _exp(-total[j]))
+    else:
+        half = total.dtype.type(0.5)
+        density = total.dtype.type(math.sqrt(0.5 / math.pi))
+        for j in range(total.size):
+            t = total[j]
+            below = half * (one + math.erf(t * total.dtype.type(math.sqrt(0.5))))
+            gradient[j] *= below + t * density * _exp(-half * t * t)
+
+
+@jit
+def invert_affine(shift: Any, log_scale: Any, bound: float, x: Any, ladj: Any) -> None:
+    """Inverts z = x exp(log_scale) + shift in place, and adds to the ladj of the inverse."""
+    limit = x.dtype.type(bound)
+    for j in range(x.size):
+        scale = min(max(log_scale[j], -limit), limit)
+        x[j] = (x[j] - shift[j]) * _exp(-scale)
+        ladj[j] -= scale
+
+
+@jit
+def invert_spline(phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
+    """Inverts a rational-quadratic spline in place; see `MonotonicRQSTransform`.
+
+    Args:
+        phi: The unconstrained widths, heights and slopes, as rows.
+        parameters: The bound, the logarithm of the smallest slope, and the number of bins.
+        x: The latent, and then the data.
+        ladj: What the ladj of the inverse is added to.
+    """
+    one = x.dtype.type(1)
+    two = x.dtype.type(2)
+    bound = x.dtype.type(parameters[0])
+    limit = x.dtype.type(-parameters[1])
+    bins = int(parameters[2])
+    sizes = np.empty((2 * bins, x.size), x.dtype)
+    totals = np.zeros((2, x.size), x.dtype)
+    for k in range(2 * bins):
+        for j in range(x.size):
+            sizes[k, j] = _exp(phi[k, j] / (one + abs(two * phi[k, j] / limit)))
+            totals[k // bins, j] += sizes[k, j]
+    for j in range(x.size):
+        y = x[j]
+        x0 = y0 = -bound
+        done = y < -bound
+        for k in range(bins):
+            width = two * bound * sizes[k, j] / totals[0, j]
+            height = two * bound * sizes[bins + k, j] / totals[1, j]
+            if not done and y < y0 + height:
+                done = True
+                d0 = d1 = one
+                if k > 0:
+                    d = phi[2 * bins + k - 1, j]
+                    d0 = math.exp(d / (one + abs(d / limit)))
+                if k < bins - 1:
+                    d = phi[2 * bins + k, j]
+                    d1 = math.exp(d / (one + abs(d / limit)))
+                s = height / width
+                curve = (y - y0) * (d0 + d1 - two * s)
+                a = height * (s - d0) + curve
+                b = height * d0 - curve
+                c = -s * (y - y0)
+                xi = two * c / (-b - math.sqrt(max(b * b - two * two * a * c, x.dtype.type(0))))
+                both = xi * (one - xi)
+                below = s + (d0 + d1 - two * s) * both
+                steep = d1 * xi * xi + two * s * both + d0 * (one - xi) * (one - xi)
+                x[j] = x0 + xi * width
+                ladj[j] -= math.log(steep) + two * math.log(s / below)
+            x0 += width
+            y0 += height

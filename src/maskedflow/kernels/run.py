@@ -1,0 +1,322 @@
+"""Runs programs on panels."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba import carray, types  # type: ignore[attr-defined]
+
+from .maps import activate, invert_affine, invert_spline, slope
+from .tile import GROUP, PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
+
+__all__ = ["JOB", "entry"]
+
+PRODUCT, ACTIVATE, ADD, INVERT, SLOPE, SOLVE = range(6)
+AFFINE = 0
+
+
+#: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
+#: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
+#: or back; `from where` is 1 for the panels of `OTHER`. A *fill* is (first row, rows, address of a
+#: bias or 0, address of a matrix to be added or 0, its step). An *item* is described at
+#: `_gradient`.
+JOB = (
+    "next", "slot", "batch", "program", "operations", "weights", "loads", "load_count", "fills",
+    "fill_count", "stores", "store_count", "work", "height", "keep", "other", "other_height",
+    "activation", "univariate", "reals", "real_count", "parameters", "ladj", "gradients", "items",
+    "item_count", "sources", "holes", "hole_count",
+)  # fmt: skip
+(
+    NEXT, SLOT, BATCH, PROGRAM, OPERATIONS, WEIGHTS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT, STORES,
+    STORE_COUNT, WORK, HEIGHT, KEEP, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE, REALS, REAL_COUNT,
+    PARAMETERS, LADJ, GRADIENTS, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
+) = range(len(JOB))  # fmt: skip
+SIZE = len(JOB)
+
+
+#: Compiled as a part of its caller: once, and not once more for each that calls.
+_inline: Any = numba.njit(inline="always", error_model="numpy")
+
+
+@jit
+def _integers(address: int, *shape: int) -> Any:
+    return carray(pointer(address, np.int64(0)), shape)
+
+
+@jit
+def _load(like: Any, address: int, step: int, first: int, count: int, panel: Any) -> None:
+    """Fills a panel with the columns of some rows of a matrix, and what is beyond with zeros."""
+    rows, width = panel.shape
+    matrix = carray(pointer(address, like), (first + count, step))
+    for low in range(0, rows, 16):
+        high = min(low + 16, rows)
+        for j in range(count):
+            source = matrix[first + j]
+            for row in range(low, high):
+                panel[row, j] = source[row]
+        for row in range(low, high):
+            for j in range(count, width):
+                panel[row, j] = 0
+
+
+@jit
+def _store(like: Any, address: int, step: int, first: int, count: int, panel: Any) -> None:
+    """The opposite of `_load`."""
+    rows = panel.shape[0]
+    matrix = carray(pointer(address, like), (first + count, step))
+    for low in range(0, rows, 16):
+        high = min(low + 16, rows)
+        for j in range(count):
+            target = matrix[first + j]
+            for row in range(low, high):
+                target[row] = panel[row, j]
+
+
+@jit
+def _fill(like: Any, panel: Any, bias: int, added: int, step: int, first: int, count: int) -> None:
+    rows, width = panel.shape
+    if added:
+        _load(like, added, step, first, count, panel)
+    if bias:
+        values = carray(pointer(bias, like), (rows,))
+        for row in range(rows):
+            value = values[row]
+            if added:
+                for j in range(width):
+                    panel[row, j] += value
+            else:
+                for j in range(width):
+                    panel[row, j] = value
+    elif not added:
+        panel[:] = 0
+
+
+@jit
+def _copy(flat: Any, out: int, source: int, count: int) -> None:
+    if out != source:
+        for j in range(count):
+            flat[out + j] = flat[source + j]
+
+
+@_inline
+def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
+    """The program of a job, on one panel."""
+    program = _integers(job[PROGRAM], job[OPERATIONS], 9)
+    weights = _integers(job[WEIGHTS], 1 << 20)
+    reals = carray(pointer(job[REALS], 0.0), (job[REAL_COUNT],))
+    size = size_of(like)
+    width = work.shape[1]
+    base = work.ctypes.data
+    parameters = job[PARAMETERS]
+    flat = work.reshape(work.size)
+    flat_other = other.reshape(other.size)
+    for number in range(program.shape[0]):
+        code, out, rows, source, columns, layer, offset, row_step, column_step = program[number]
+        if code == PRODUCT:
+            add_product(
+                like,
+                weights[layer] + offset * size,
+                row_step,
+                column_step,
+                rows,
+                base + source * PANEL_BYTES,
+                width,
+                base + out * PANEL_BYTES,
+                width,
+                columns,
+            )
+        elif code == ACTIVATE:
+            total = flat[out * width : (out + rows) * width]
+            _copy(flat, out * width, source * width, rows * width)
+            activate(job[ACTIVATION], reals[0], total)
+        elif code == ADD:
+            above = flat[out * width : (out + rows) * width]
+            below = flat[source * width : (source + rows) * width]
+            for j in range(above.size):
+                above[j] += below[j]
+        elif code == INVERT:
+            ladj = work[job[LADJ]]
+            for feature in range(rows):
+                top = source + feature * parameters
+                if job[UNIVARIATE] == AFFINE:
+                    invert_affine(work[top], work[top + 1], reals[1], work[out + feature], ladj)
+                else:
+                    phi = work[top : top + parameters]
+                    invert_spline(phi, reals[1:], work[out + feature], ladj)
+        elif code == SLOPE:
+            gradient = flat[out * width : (out + rows) * width]
+            _copy(flat, out * width, source * width, rows * width)
+            slope(
+                job[ACTIVATION],
+                reals[0],
+                flat_other[columns * width : (columns + rows) * width],
+                flat_other[layer * width : (layer + rows) * width],
+                gradient,
+            )
+        else:
+            for feature in range(rows):
+                solution = work[out + feature]
+                adjoint = work[source + feature]
+                steep = work[columns + feature]
+                for j in range(width):
+                    solution[j] = (solution[j] - adjoint[j]) / steep[j]
+                for top in range(layer + feature * parameters, layer + (feature + 1) * parameters):
+                    phi = work[top]
+                    for j in range(width):
+                        phi[j] *= solution[j]
+
+
+@jit
+def _panels(address: int, like: Any) -> None:
+    """Takes panels until there are none left."""
+    job = _integers(address, SIZE)
+    width = PANEL_BYTES // size_of(like)
+    batch = job[BATCH]
+    slot = fetch_add(address + 8 * SLOT, 1)
+    loads = _integers(job[LOADS], job[LOAD_COUNT], 5)
+    fills = _integers(job[FILLS], job[FILL_COUNT], 5)
+    stores = _integers(job[STORES], job[STORE_COUNT], 5)
+    height, other_height = job[HEIGHT], job[OTHER_HEIGHT]
+    while True:
+        number = fetch_add(address + 8 * NEXT, 1)
+        first = number * width
+        if first >= batch:
+            return
+        count = min(width, batch - first)
+        place = number if job[KEEP] else slot
+        start = job[WORK] + place * height * PANEL_BYTES
+        work = carray(pointer(start, like), (height, width))
+        other = work
+        if job[OTHER]:
+            start = job[OTHER] + number * other_height * PANEL_BYTES
+            other = carray(pointer(start, like), (other_height, width))
+        for row, rows, bias, added, step in fills:
+            _fill(like, work[row : row + rows], bias, added, step, first, count)
+        for source, step, row, rows, _ in loads:
+            _load(like, source, step, first, count, work[row : row + rows])
+        _run_program(like, job, work, other)
+        for target, step, row, rows, where in stores:
+            panel = other if where else work
+            _store(like, target, step, first, count, panel[row : row + rows])
+
+
+@jit
+def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
+    """The gradient of the weights of one layer in one strip of columns, over all samples.
+
+    An item is (layer, first operation, end, first column); the operations are the layer's products
+    in the forward direction. A first column below zero means the gradient of the bias.
+    """
+    program = _integers(job[PROGRAM], job[OPERATIONS], 9)
+    gradients = _integers(job[GRADIENTS], 1 << 20)
+    sources = _integers(job[SOURCES], 1 << 20, 3)
+    size = size_of(like)
+    width = PANEL_BYTES // size
+    batch, height = job[BATCH], job[HEIGHT]
+    panels = (batch + width - 1) // width
+    layer, start, end, column = item
+    if column < 0:
+        out, rows = start, end
+        bias = carray(pointer(gradients[layer], like), (rows,))
+        bias[:] = 0
+        for panel in range(panels):
+            address = job[WORK] + (panel * height + out) * PANEL_BYTES
+            slopes = carray(pointer(address, like), (rows, width))
+            for row in range(rows):
+                total = like
+                for j in range(width):
+                    total += slopes[row, j]
+                bias[row] += total
+        return
+    source, step, first = sources[layer]
+    for number in range(start, end):
+        _, out, rows, low, columns, _, offset, row_step, _ = program[number]
+        low -= first
+        left, right = max(low, column), min(low + columns, column + width)
+        if left >= right:
+            continue
+        sums[:] = 0
+        for panel in range(panels):
+            samples = panel * width
+            add_product(
+                like,
+                job[WORK] + (panel * height + out) * PANEL_BYTES,
+                width,
+                1,
+                rows,
+                source + (samples * step + column) * size,
+                step,
+                sums.ctypes.data,
+                width,
+                min(width, batch - samples),
+            )
+        target = carray(pointer(gradients[layer], like), (offset + rows * row_step,))
+        for row in range(rows):
+            begin = offset + row * row_step - low
+            for k in range(left, right):
+                target[begin + k] = sums[row, k - column]
+
+
+@jit
+def _gradients(address: int, like: Any) -> None:
+    """Takes items until there are none left."""
+    job = _integers(address, SIZE)
+    items = _integers(job[ITEMS], job[ITEM_COUNT], 4)
+    sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
+    while True:
+        number = fetch_add(address + 8 * NEXT, 1)
+        if number >= job[ITEM_COUNT]:
+            return
+        _gradient(like, job, items[number], sums)
+
+
+@jit
+def _clear(address: int, like: Any) -> None:
+    """Sets runs of numbers to zero."""
+    job = _integers(address, SIZE)
+    weights = _integers(job[WEIGHTS], 1 << 20)
+    holes = _integers(job[HOLES], job[HOLE_COUNT], 3)
+    for layer, start, count in holes:
+        vector = carray(pointer(weights[layer], like), (start + count,))
+        for place in range(start, start + count):
+            vector[place] = 0
+
+
+def _panels32(address: int) -> None:
+    _panels(address, np.float32(0))
+
+
+def _panels64(address: int) -> None:
+    _panels(address, np.float64(0))
+
+
+def _gradients32(address: int) -> None:
+    _gradients(address, np.float32(0))
+
+
+def _gradients64(address: int) -> None:
+    _gradients(address, np.float64(0))
+
+
+def _clear32(address: int) -> None:
+    _clear(address, np.float32(0))
+
+
+def _clear64(address: int) -> None:
+    _clear(address, np.float64(0))
+
+
+@cache
+def entry(name: str, size: int) -> int:
+    """The address of a compiled function of a job's address, compiled if it has to be.
+
+    Args:
+        name: "panels" runs the program of a job, "gradients" its items, "clear" fills its holes.
+        size: The bytes of a number.
+    """
+    function = globals()[f"_{name}{8 * size}"]
+    address: int = numba.cfunc(types.void(types.int64), cache=True)(function).address  # type: ignore[assignment]
+    return address

@@ -1,0 +1,230 @@
+"""The innermost loop of everything: a small matrix product that stays in registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+__all__ = ["GROUP", "PANEL_BYTES", "add_product", "fetch_add", "jit", "pointer", "size_of"]
+
+#: The bytes of a row of a panel: 64 samples in single precision, 32 in double.
+PANEL_BYTES = 256
+#: Rows that a tile computes at a time.
+GROUP = 6
+#: How many columns of a transposed matrix are read before the next rows.
+CHUNK = 48
+
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+_VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+# A tile's sums have to fit in the registers: 32 of them, or 16 with AVX2.
+_VECTORS = 2 if _VECTOR_BYTES == 32 else 4
+_TILE_BYTES = _VECTOR_BYTES * _VECTORS
+
+#: Untyped for mypy: compiled code calls these without the typing context.
+_intrinsic: Any = intrinsic
+
+#: NaN and infinity keep their meaning; a product and a sum may become one instruction.
+jit: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+
+
+@_intrinsic
+def pointer(typingctx: Any, address: Any, like: Any) -> Any:
+    """A pointer to numbers of the type of `like`."""
+    result = types.CPointer(like)  # type: ignore[no-untyped-call]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(result))
+
+    return result(address, like), codegen
+
+
+@_intrinsic
+def size_of(typingctx: Any, like: Any) -> Any:
+    """The bytes of a number."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.int64, signature.args[0].bitwidth // 8)
+
+    return types.int64(like), codegen
+
+
+@_intrinsic
+def fetch_add(typingctx: Any, address: Any, value: Any) -> Any:
+    """Adds to a 64-bit integer that threads share; what it was before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+def _tile(rows: int) -> Any:
+    """C[u] += sum_k A[u, k] B[k] for `rows` rows u of one tile's width.
+
+    Written in LLVM's own language, since no loop that Numba accepts keeps 24 sums in registers.
+    Addresses are in bytes, steps in numbers.
+    """
+
+    @_intrinsic
+    def tile(
+        typingctx: Any,
+        like: Any,
+        a: Any,
+        row_step: Any,
+        column_step: Any,
+        b: Any,
+        b_step: Any,
+        c: Any,
+        c_step: Any,
+        n: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _, a, row_step, column_step, b, b_step, c, c_step, n = arguments
+            number = context.get_value_type(signature.args[0])
+            size = signature.args[0].bitwidth // 8
+            lanes = _VECTOR_BYTES // size
+            vector = ir.VectorType(number, lanes)
+            integer = n.type
+            multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fma.v{lanes}f{8 * size}",
+            )
+
+            def constant(value: int) -> Any:
+                return ir.Constant(integer, value)
+
+            def at(base: Any, offset: Any) -> Any:
+                return builder.gep(base, [offset])
+
+            def load(place: Any) -> Any:
+                value = builder.load(builder.bitcast(place, vector.as_pointer()))
+                value.align = size
+                return value
+
+            def spread(place: Any) -> Any:
+                first = builder.insert_element(
+                    ir.Constant(vector, ir.Undefined),
+                    builder.load(place),
+                    ir.Constant(ir.IntType(32), 0),
+                )
+                everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                return builder.shuffle_vector(first, first, everywhere)
+
+            a, b, c = (builder.inttoptr(one, number.as_pointer()) for one in (a, b, c))
+            places = [
+                [
+                    at(c, builder.add(builder.mul(c_step, constant(u)), constant(v * lanes)))
+                    for v in range(_VECTORS)
+                ]
+                for u in range(rows)
+            ]
+            before = [[load(place) for place in row] for row in places]
+            entry = builder.block
+            loop = builder.append_basic_block("loop")
+            done = builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed(">", n, constant(0)), loop, done)
+
+            builder.position_at_end(loop)
+            k = builder.phi(integer)
+            sums = [[builder.phi(vector) for _ in row] for row in places]
+            row = at(b, builder.mul(k, b_step))
+            inputs = [load(at(row, constant(v * lanes))) for v in range(_VECTORS)]
+            column = builder.mul(k, column_step)
+            after = []
+            for u in range(rows):
+                offset = builder.add(column, builder.mul(row_step, constant(u)))
+                weight = spread(at(a, offset))
+                after.append(
+                    [
+                        builder.call(multiply_add, [weight, value, total])
+                        for value, total in zip(inputs, sums[u], strict=True)
+                    ]
+                )
+            following = builder.add(k, constant(1))
+            builder.cbranch(builder.icmp_signed("<", following, n), loop, done)
+            k.add_incoming(constant(0), entry)
+            k.add_incoming(following, loop)
+
+            builder.position_at_end(done)
+            for u, row_of_places in enumerate(places):
+                for v, place in enumerate(row_of_places):
+                    sums[u][v].add_incoming(before[u][v], entry)
+                    sums[u][v].add_incoming(after[u][v], loop)
+                    total = builder.phi(vector)
+                    total.add_incoming(before[u][v], entry)
+                    total.add_incoming(after[u][v], loop)
+                    places[u][v] = (total, place)
+            for row_of_places in places:
+                for total, place in row_of_places:
+                    stored = builder.store(total, builder.bitcast(place, vector.as_pointer()))
+                    stored.align = size
+            return context.get_dummy_value()
+
+        integers = [types.int64] * 8
+        return types.void(like, *integers), codegen
+
+    return tile
+
+
+_tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (_tile(rows) for rows in range(1, GROUP + 1))
+
+
+@jit
+def add_product(
+    like: Any,
+    a: int,
+    row_step: int,
+    column_step: int,
+    rows: int,
+    b: int,
+    b_step: int,
+    c: int,
+    c_step: int,
+    n: int,
+) -> None:
+    """Adds the product of A, rows by n, with n rows of a panel to others.
+
+    Args:
+        like: A number of the type of all.
+        a: The address of A[0, 0].
+        row_step: From A[u, k] to A[u + 1, k], in numbers, as all steps.
+        column_step: From A[u, k] to A[u, k + 1].
+        rows: The number of rows.
+        b: The address of the first row that is read.
+        b_step: From one such row to the next.
+        c: The address of the first row that is added to.
+        c_step: From one such row to the next.
+        n: The number of rows that are read.
+    """
+    size = size_of(like)
+    # Neighbours in a column of A lie far apart: few of them at a time stay in the cache, for all
+    # the rows that share their lines.
+    most = n if column_step == 1 else CHUNK
+    for start in range(0, n, max(most, 1)):
+        part = min(most, n - start)
+        first = a + start * column_step * size
+        for u in range(0, rows, GROUP):
+            left = rows - u
+            w = first + u * row_step * size
+            for byte in range(0, PANEL_BYTES, _TILE_BYTES):
+                x = b + start * b_step * size + byte
+                y = c + u * c_step * size + byte
+                if left >= GROUP:
+                    _tile6(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                elif left == 5:
+                    _tile5(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                elif left == 4:
+                    _tile4(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                elif left == 3:
+                    _tile3(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                elif left == 2:
+                    _tile2(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                else:
+                    _tile1(like, w, row_step, column_step, x, b_step, y, c_step, part)

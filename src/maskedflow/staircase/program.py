@@ -1,0 +1,258 @@
+"""Programs: what is done to which rows, in which order. Pure data.
+
+All numbers of a network are rows: features, sums (what goes into an activation), hidden units, and
+last the outputs. An evaluation is a list of operations on ranges of rows, and so is an inverse, or
+a gradient. A program is printable and can be checked by itself; the compiled kernel runs it, or a
+few lines of torch do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from .packing import Staircase
+
+__all__ = ["GROUP", "Code", "Operation", "Program", "Rows", "Writer", "runs"]
+
+#: Rows of a product that share a range of columns: those that the kernel computes at a time.
+GROUP = 6
+#: Rows of a transposed product that do: they share the lines of the matrix in the cache.
+STRIP = 48
+
+
+class Code(IntEnum):
+    """What an operation does."""
+
+    PRODUCT = 0
+    ACTIVATE = 1
+    ADD = 2
+    INVERT = 3
+    SLOPE = 4
+    SOLVE = 5
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step of a program.
+
+    - PRODUCT adds to `rows` rows from `out` on what the weights of `layer` make of `columns` rows
+      from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step` of the
+      packed parameter.
+    - ACTIVATE writes the activations of the rows from `source` on.
+    - ADD adds them.
+    - INVERT takes the rows from `out` on for the latent of as many features, whose parameters start
+      at `source`, and writes the data there.
+    - SLOPE writes the rows from `source` on, times the activation's derivative. `columns` and
+      `layer` are the first rows of the sums and of the activations, as an evaluation left them.
+    - SOLVE takes the rows from `out` on for a right-hand side and divides by the derivatives from
+      `columns` on, after subtracting the rows from `source` on; then multiplies the derivatives by
+      parameters, from `layer` on, with the solution.
+    """
+
+    code: Code
+    out: int
+    rows: int
+    source: int
+    columns: int = 0
+    layer: int = 0
+    offset: int = 0
+    row_step: int = 0
+    column_step: int = 0
+
+    def __str__(self) -> str:
+        def span(start: int, count: int) -> str:
+            return f"{start}-{start + count}"
+
+        out, source = span(self.out, self.rows), span(self.source, self.rows)
+        match self.code:
+            case Code.PRODUCT:
+                return f"{out} += layer {self.layer} of {span(self.source, self.columns)}"
+            case Code.ACTIVATE:
+                return f"{out} = a({source})"
+            case Code.ADD:
+                return f"{out} += {source}"
+            case Code.INVERT:
+                return f"{out} inverted, given {self.source}-"
+            case Code.SLOPE:
+                return f"{out} = {source} * a'({span(self.columns, self.rows)})"
+            case _:
+                return f"{out} -= {source}, /= {span(self.columns, self.rows)}, {self.layer}- *= it"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A list of operations.
+
+    Attributes:
+        operations: The operations.
+        holes: The packed weights that products read and masks forbid, which have to be zero: layer,
+            first number, and how many, with shape (runs, 3).
+        table: The operations as integers, for the kernel.
+    """
+
+    operations: tuple[Operation, ...]
+    holes: np.ndarray[Any, np.dtype[np.int64]] = field(compare=False)
+    table: np.ndarray[Any, np.dtype[np.int64]] = field(compare=False)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.operations))
+
+
+class Rows:
+    """Where a network's numbers are.
+
+    Args:
+        features: The number of inputs.
+        widths: The width of each layer, the outputs last.
+        skips: The layers that add the sums two below theirs.
+        in_place: Whether activations take the place of their sums, where no layer reads these.
+
+    Attributes:
+        sums: The first row of each layer's sums; those of the last are the outputs.
+        levels: The first row of what each layer reads.
+        height: The number of rows.
+    """
+
+    def __init__(
+        self, features: int, widths: Sequence[int], skips: frozenset[int], in_place: bool
+    ) -> None:
+        self.features, self.widths, self.skips = features, tuple(widths), skips
+        self.in_place = in_place and not skips
+        *hidden, outputs = widths
+        copies = 1 if self.in_place else 2
+        starts = list(accumulate((copies * width for width in hidden), initial=features))
+        self.sums = starts
+        self.levels = [0]
+        for start, width in zip(starts, hidden, strict=False):
+            self.levels.append(start if self.in_place else start + width)
+        self.height = starts[-1] + outputs
+
+
+class Writer:
+    """Writes a program for a network of packed masked layers.
+
+    Args:
+        stairs: How the weights of each layer are packed.
+        rows: Where its numbers are.
+        group: How many rows of a product share a range of columns.
+    """
+
+    def __init__(self, stairs: Sequence[Staircase], rows: Rows, group: int = GROUP) -> None:
+        self.stairs, self.rows = stairs, rows
+        self._group, self._strip = group, STRIP // GROUP * group
+        self._operations: list[Operation] = []
+        self._holes: list[tuple[int, np.ndarray[Any, np.dtype[np.int64]]]] = []
+
+    def done(self) -> Program:
+        """The program."""
+        operations = tuple(self._operations)
+        names = list(Operation.__dataclass_fields__)
+        table = [[int(getattr(one, name)) for name in names] for one in operations]
+        return Program(operations, self._runs(), np.array(table, np.int64).reshape(-1, len(names)))
+
+    def _runs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        found = []
+        for layer, stair in enumerate(self.stairs):
+            holes = np.zeros(stair.size, np.bool_)
+            for number, places in self._holes:
+                if number == layer:
+                    holes[places] = True
+            found.append(runs(holes, layer))
+        return np.concatenate(found)
+
+    def write(self, code: Code, out: int, rows: int, source: int, **more: int) -> None:
+        """Adds an operation, unless it has no rows."""
+        if rows > 0:
+            self._operations.append(Operation(code, out, rows, source, **more))
+
+    def product(self, layer: int, top: int, bottom: int, left: int, right: int) -> None:
+        """Adds to the sums of a layer's rows what they read of some of its columns."""
+        stair = self.stairs[layer]
+        for slab in stair.slabs:
+            first, last = max(top, slab.top), min(bottom, slab.bottom)
+            for row in range(first, last, self._group):
+                end = min(row + self._group, last)
+                start = max(left, slab.left, int(stair.row_starts[row:end].min()))
+                stop = min(right, slab.right, int(stair.row_ends[row:end].max()))
+                if start < stop:
+                    self._note_holes(layer, slab, (row, end), (start, stop))
+                    self.write(
+                        Code.PRODUCT,
+                        self.rows.sums[layer] + row,
+                        end - row,
+                        self.rows.levels[layer] + start,
+                        columns=stop - start,
+                        layer=layer,
+                        offset=slab.place(row, start),
+                        row_step=slab.shape[1],
+                        column_step=1,
+                    )
+
+    def transposed(self, layer: int, top: int, bottom: int, left: int, right: int) -> None:
+        """Adds to what a layer reads, some of its columns, what its rows pass down to them."""
+        stair = self.stairs[layer]
+        for slab in stair.slabs:
+            first, last = max(left, slab.left), min(right, slab.right)
+            for column in range(first, last, self._strip):
+                end = min(column + self._strip, last)
+                start = max(top, slab.top, int(stair.column_starts[column:end].min()))
+                stop = min(bottom, slab.bottom, int(stair.column_ends[column:end].max()))
+                if start < stop:
+                    self._note_holes(layer, slab, (start, stop), (column, end))
+                    self.write(
+                        Code.PRODUCT,
+                        self.rows.levels[layer] + column,
+                        end - column,
+                        self.rows.sums[layer] + start,
+                        columns=stop - start,
+                        layer=layer,
+                        offset=slab.place(start, column),
+                        row_step=1,
+                        column_step=slab.shape[1],
+                    )
+
+    def activate(self, layer: int, top: int, bottom: int) -> None:
+        """Completes the sums of a hidden layer's rows and activates them."""
+        rows = self.rows
+        if layer in rows.skips:
+            self.write(Code.ADD, rows.sums[layer] + top, bottom - top, rows.sums[layer - 2] + top)
+        if layer + 1 < len(rows.widths):
+            out = rows.levels[layer + 1] + top
+            self.write(Code.ACTIVATE, out, bottom - top, rows.sums[layer] + top)
+
+    def slope(self, layer: int, top: int, bottom: int) -> None:
+        """The opposite of `activate`, for gradients: from a hidden layer's units to its sums."""
+        rows = self.rows
+        total, unit = rows.sums[layer] + top, rows.levels[layer + 1] + top
+        self.write(Code.SLOPE, total, bottom - top, unit, columns=total, layer=unit)
+        if layer + 2 in rows.skips:
+            self.write(Code.ADD, total, bottom - top, rows.sums[layer + 2] + top)
+
+    def _note_holes(
+        self, layer: int, slab: Any, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> None:
+        allowed = self.stairs[layer].mask[rows[0] : rows[1], columns[0] : columns[1]]
+        if allowed.all():
+            return
+        row, column = np.nonzero(~allowed)
+        self._holes.append((layer, slab.place(row + rows[0], column + columns[0])))
+
+
+def runs(
+    chosen: np.ndarray[Any, np.dtype[np.bool_]], layer: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The runs of chosen numbers: layer, first number, and how many.
+
+    Example:
+        >>> runs(np.array([True, True, False, True]), 7).tolist()
+        [[7, 0, 2], [7, 3, 1]]
+    """
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    return np.stack([np.full_like(starts, layer), starts, ends - starts], axis=1)

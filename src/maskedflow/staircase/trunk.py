@@ -1,0 +1,338 @@
+"""A chain of packed masked layers: evaluated, and differentiated.
+
+On a CPU, with an activation that the kernel knows, an evaluation is a compiled program, and so is
+its gradient. Anything else goes layer by layer through torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .packing import Staircase
+from .program import Code, Program, Rows, Writer, runs
+
+__all__ = ["Layout", "Trunk", "activation_code", "is_traced", "masked_product"]
+
+
+def is_traced() -> bool:
+    """Whether torch.func or torch.compile looks on: they see through tensor operations only."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def activation_code(activation: nn.Module) -> tuple[int, float] | None:
+    """What the kernel calls an activation, and its parameter; None if it does not know it."""
+    codes = {
+        nn.ReLU: (0, 0.0),
+        nn.Tanh: (1, 0.0),
+        nn.ELU: (2, getattr(activation, "alpha", 0.0)),
+        nn.LeakyReLU: (3, getattr(activation, "negative_slope", 0.0)),
+        nn.SiLU: (4, 0.0),
+        nn.Sigmoid: (5, 0.0),
+        nn.Softplus: (6, 0.0),
+        nn.GELU: (7, 0.0),
+    }
+    unusual = {"beta": 1, "threshold": 20, "approximate": "none"}
+    if any(getattr(activation, name, value) != value for name, value in unusual.items()):
+        return None
+    return codes.get(type(activation))
+
+
+def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) -> Tensor:
+    """The masked product x W^T + b of rows x, in torch. Differentiable, twice too.
+
+    Args:
+        x: The input, with shape (*, columns).
+        weight: The packed weight.
+        bias: The bias, with shape (*, rows).
+        stair: How the weight is packed.
+    """
+    if is_traced():
+        return F.linear(x, stair.unpack(weight)) + bias
+    shape = x.shape[:-1]
+    if bias.ndim > 1:
+        shape = torch.broadcast_shapes(shape, bias.shape[:-1])
+        bias = bias.expand(*shape, -1).reshape(-1, bias.shape[-1])
+        x = x.expand(*shape, -1)
+    y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias, stair)  # type: ignore[no-untyped-call]
+    return y.view(*shape, y.shape[-1])
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.stair = stair
+        return stair.product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        stair: Staircase = ctx.stair
+        dense = torch.is_grad_enabled()  # a gradient of the gradient is wanted
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = dy @ stair.unpack(weight) if dense else stair.input_gradient(dy, weight)
+        if ctx.needs_input_grad[1]:
+            dw = stair.pack(dy.t() @ x) if dense else stair.weight_gradient(dy, x)
+        return dx, dw, dy.sum(dim=0) if bias.ndim == 1 else dy, None
+
+
+#: Rows of a panel, from one on, that start with a bias, a matrix, both or zeros.
+Fill = tuple[int, int, Tensor | None, Tensor | None]
+
+
+class Layout:
+    """The programs of a chain of masked layers, for one way to keep its numbers.
+
+    Args:
+        stairs: How the weights of each layer are packed, the outputs last.
+        skips: The layers that add the sums two below theirs.
+        in_place: Whether activations take the place of their sums.
+    """
+
+    def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
+        self.stairs = stairs
+        widths = [stair.rows for stair in stairs]
+        self.rows = Rows(stairs[0].columns, widths, skips, in_place)
+
+    @cached_property
+    def forward(self) -> Program:
+        """From features to outputs."""
+        writer = Writer(self.stairs, self.rows)
+        for layer, stair in enumerate(self.stairs):
+            writer.product(layer, 0, stair.rows, 0, stair.columns)
+            writer.activate(layer, 0, stair.rows)
+        return writer.done()
+
+    @cached_property
+    def backward(self) -> Program:
+        """From the gradient of the outputs to those of all sums and of the features."""
+        writer = Writer(self.stairs, self.rows)
+        for layer in reversed(range(len(self.stairs))):
+            stair = self.stairs[layer]
+            writer.transposed(layer, 0, stair.rows, 0, stair.columns)
+            if layer > 0:
+                writer.slope(layer - 1, 0, stair.columns)
+        return writer.done()
+
+    def items(self, width: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The pieces of the gradients of the parameters, for panels of so many samples."""
+        products = np.array(
+            [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
+        )
+        found = []
+        for layer, stair in enumerate(self.stairs):
+            own = np.flatnonzero(products == layer)
+            if len(own):
+                strips = range(0, stair.columns, width)
+                found += [(layer, own[0], own[-1] + 1, column) for column in strips]
+            row = self.rows.sums[layer]
+            found.append((len(self.stairs) + layer, row, stair.rows, -1))
+        return np.array(found, np.int64)
+
+    @cached_property
+    def gaps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The packed weights that masks forbid."""
+        return np.concatenate(
+            [runs(~stair.packed_mask(), layer) for layer, stair in enumerate(self.stairs)]
+        )
+
+    def fills(
+        self, biases: Sequence[Tensor]
+    ) -> list[tuple[int, int, Tensor | None, Tensor | None]]:
+        """What the sums start with; the first bias may be one a sample."""
+        return [
+            (row, width, None, bias) if bias.ndim > 1 else (row, width, bias, None)
+            for row, width, bias in zip(self.rows.sums, self.rows.widths, biases, strict=True)
+        ]
+
+
+class Trunk:
+    """A chain of packed masked layers with an activation between.
+
+    Args:
+        stairs: How the weights of each layer are packed, the outputs last.
+        skips: The layers that add the sums two below theirs.
+        activation: The activation.
+    """
+
+    def __init__(
+        self, stairs: Sequence[Staircase], skips: frozenset[int], activation: nn.Module
+    ) -> None:
+        self.stairs, self.skips, self.activation = tuple(stairs), skips, activation
+        self.code = activation_code(activation)
+        #: For an evaluation that leaves nothing behind.
+        self.fleeting = Layout(self.stairs, skips, in_place=True)
+        #: For one that a gradient follows; ReLU's slope is known from its value.
+        self.kept = Layout(self.stairs, skips, in_place=type(activation) is nn.ReLU)
+        self._items: dict[int, Any] = {}
+
+    def is_compiled(self, x: Tensor) -> bool:
+        """Whether the compiled kernel evaluates this chain for x."""
+        return (
+            self.code is not None
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.float64)
+            and not is_traced()
+        )
+
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        """Maps rows x to outputs. Differentiable, twice too.
+
+        Args:
+            x: The input, with shape (samples, columns).
+            weights: The packed weight of each layer.
+            biases: The bias of each layer; the first may have a row a sample.
+        """
+        parameters = (*weights, *biases)
+        if torch.is_grad_enabled() and (
+            x.requires_grad or any(p.requires_grad for p in parameters)
+        ):
+            return self.with_gradient(x, weights, biases, None, None)
+        return self.evaluate(x, weights, biases, kept=False)[0]
+
+    def with_gradient(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        y: Tensor | None,
+        panels: Any,
+    ) -> Tensor:
+        """Outputs with a graph, evaluated here or before."""
+        return _Chain.apply(self, y, panels, x, *weights, *biases)  # type: ignore[no-untyped-call, no-any-return]
+
+    def evaluate(
+        self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
+    ) -> tuple[Tensor, Any]:
+        """Outputs without a graph, and the panels of all numbers if they are to be kept."""
+        from maskedflow.kernels.job import Panels, run_panels
+
+        layout = self.kept if kept else self.fleeting
+        rows = layout.rows
+        y = x.new_empty(len(x), rows.widths[-1])
+        panels = Panels(len(x), rows.height, x, kept=kept, memory=None if kept else "evaluation")
+        run_panels(
+            layout.forward,
+            panels,
+            weights,
+            loads=[(x, 0)],
+            fills=layout.fills(biases),
+            stores=[(y, rows.sums[-1], rows.widths[-1])],
+            activation=self.code or (0, 0.0),
+        )
+        return y, panels if kept else None
+
+    def gradient(
+        self,
+        dy: Tensor,
+        panels: Any,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        wanted: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """The gradients of x, of each weight and of each bias, as far as they are wanted.
+
+        Args:
+            dy: The gradient of the outputs, with shape (samples, outputs).
+            panels: What an evaluation has kept.
+            weights: The packed weight of each layer.
+            biases: The bias of each layer.
+            wanted: Whether the gradient of x, of each weight and of each bias is wanted.
+        """
+        from maskedflow.kernels.job import (
+            Panels,
+            accumulate_gradients,
+            clear,
+            panel_width,
+            run_panels,
+            scratch,
+        )
+
+        layout, rows, batch = self.kept, self.kept.rows, len(dy)
+        x_wanted, *parameters_wanted = wanted
+        dx = dy.new_empty(batch, rows.features) if x_wanted else None
+        stores = [] if dx is None else [(dx, 0, rows.features)]
+        of_bias = [torch.empty_like(bias) for bias in biases]
+        if biases[0].ndim > 1:
+            stores.append((of_bias[0], rows.sums[0], rows.widths[0]))
+            of_bias[0] = dy.new_empty(rows.widths[0])
+        width = panel_width(dy)
+        sources = []
+        for number, (stair, row) in enumerate(zip(self.stairs, rows.levels, strict=True)):
+            step = -(-max(stair.columns, 1) // width) * width
+            memory = scratch(f"source {number}", batch * step, dy)[: batch * step]
+            sources.append((memory.view(batch, step), row))
+        slopes = Panels(batch, rows.height, dy, kept=True, memory="slopes")
+        run_panels(
+            layout.backward,
+            slopes,
+            weights,
+            loads=[(dy, rows.sums[-1])],
+            fills=[(0, rows.sums[-1], None, None)],
+            stores=stores,
+            others=[
+                (memory, row, stair.columns)
+                for (memory, row), stair in zip(sources, self.stairs, strict=True)
+            ]
+            if any(parameters_wanted)
+            else [],
+            other=panels,
+            activation=self.code or (0, 0.0),
+        )
+        if not any(parameters_wanted):
+            return [dx, *(None for _ in parameters_wanted)]
+        of_weight = [torch.empty_like(weight) for weight in weights]
+        if width not in self._items:
+            self._items[width] = layout.items(width)
+        accumulate_gradients(
+            layout.forward, slopes, self._items[width], sources, [*of_weight, *of_bias]
+        )
+        clear(layout.gaps, of_weight)
+        if biases[0].ndim > 1:
+            of_bias[0] = stores[-1][0]
+        return [dx, *of_weight, *of_bias]
+
+    def dense(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        """The same outputs, from tensor operations that anything can differentiate."""
+        sums: list[Tensor] = []
+        for layer, (stair, weight, bias) in enumerate(
+            zip(self.stairs, weights, biases, strict=True)
+        ):
+            total = F.linear(self.activation(sums[-1]) if sums else x, stair.unpack(weight)) + bias
+            sums.append(total + sums[-2] if layer in self.skips else total)
+        return sums[-1]
+
+
+class _Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, trunk: Trunk, y: Tensor | None, panels: Any, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        layers = len(trunk.stairs)
+        if y is None:
+            y, panels = trunk.evaluate(x, parameters[:layers], parameters[layers:], kept=True)
+        ctx.save_for_backward(x, *parameters)
+        ctx.trunk, ctx.panels = trunk, panels
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+        trunk: Trunk = ctx.trunk
+        layers = len(trunk.stairs)
+        x, *parameters = ctx.saved_tensors
+        weights, biases = parameters[:layers], parameters[layers:]
+        wanted = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
+            sources = [s for s, want in zip((x, *parameters), wanted, strict=True) if want]
+            y = trunk.dense(x, weights, biases)
+            found = iter(torch.autograd.grad(y, sources, dy, create_graph=True))
+            return None, None, None, *(next(found) if want else None for want in wanted)
+        return None, None, None, *trunk.gradient(dy, ctx.panels, weights, biases, wanted)
