@@ -14,9 +14,10 @@ from .run import JOB, entry
 from .threads import on_all_threads
 from .tile import PANEL_BYTES
 
-__all__ = ["Panels", "accumulate_gradients", "clear", "panel_width", "run_panels", "scratch"]
+__all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scratch"]
 
 _local = threading.local()
+_PLACES = {name: place for place, name in enumerate(JOB)}
 
 
 def panel_width(like: Tensor) -> int:
@@ -81,7 +82,8 @@ def run_panels(
     Args:
         program: The program; see :class:`~maskedflow.staircase.program.Program`.
         panels: Where it works.
-        weights: The packed weights of each layer. What masks forbid is set to zero.
+        weights: The packed weights of each layer. What is read of them, and masks forbid, is set to
+            zero.
         loads: Matrices (samples, numbers) and the first row that takes their columns.
         fills: The first row and the number of rows that start with a bias, a matrix, both or zeros.
         stores: Matrices, and the first row and the number of rows that become their columns.
@@ -138,9 +140,10 @@ def run_panels(
         real_count=len(reals),
         parameters=parameters,
         ladj=ladj,
+        holes=program.holes.ctypes.data,
+        hole_count=len(program.holes),
     )
-    clear(program.holes, weights)
-    on_all_threads(entry("panels", size), job.ctypes.data, panels.count)
+    on_all_threads(entry("panels", size), job, panels.count)
 
 
 def accumulate_gradients(
@@ -149,6 +152,7 @@ def accumulate_gradients(
     items: Any,
     sources: Sequence[tuple[Tensor, int]],
     gradients: Sequence[Tensor],
+    gaps: Any,
 ) -> None:
     """Writes the gradients of weights and biases.
 
@@ -156,13 +160,13 @@ def accumulate_gradients(
         program: The forward program.
         slopes: The panels that a backward program has left.
         items: What there is to do, see `kernels.run`.
-        sources: What each layer reads, (samples, columns), rows padded to whole panels, and the row
-            of its first column.
+        sources: What each layer reads, in strips of as many columns as a panel has samples, with
+            shape (strips, samples, columns), and the row of its first column.
         gradients: Those of each layer's packed weights, then those of each layer's bias.
+        gaps: The numbers of the packed weights that masks forbid, whose gradient is zero: which
+            weight, where a run of them starts, and how long it is, with shape (runs, 3).
     """
-    table = np.array(
-        [(matrix.data_ptr(), matrix.stride(0), row) for matrix, row in sources], np.int64
-    )
+    table = np.array([(strips.data_ptr(), row) for strips, row in sources], np.int64)
     places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)
     job = _job(
         batch=slopes.batch,
@@ -174,27 +178,17 @@ def accumulate_gradients(
         items=items.ctypes.data,
         item_count=len(items),
         sources=table.ctypes.data,
+        holes=gaps.ctypes.data,
+        hole_count=len(gaps),
     )
-    size = slopes.memory.element_size()
-    on_all_threads(entry("gradients", size), job.ctypes.data, len(items))
-
-
-def clear(holes: Any, vectors: Sequence[Tensor]) -> None:
-    """Sets runs of numbers to zero.
-
-    Args:
-        holes: Which vector, where the run starts, and how long it is, with shape (runs, 3).
-        vectors: The vectors.
-    """
-    if not len(holes):
-        return
-    places = np.array([vector.data_ptr() for vector in vectors], np.int64)
-    job = _job(weights=places.ctypes.data, holes=holes.ctypes.data, hole_count=len(holes))
-    on_all_threads(entry("clear", vectors[0].element_size()), job.ctypes.data, 1)
+    on_all_threads(entry("gradients", slopes.memory.element_size()), job, len(items))
 
 
 def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.array([values.get(name, 0) for name in JOB], np.int64)
+    job = np.zeros(len(JOB), np.int64)
+    for name, value in values.items():
+        job[_PLACES[name]] = value
+    return job
 
 
 def _dense_rows(matrix: Tensor) -> Tensor:

@@ -27,12 +27,12 @@ JOB = (
     "next", "slot", "batch", "program", "operations", "weights", "loads", "load_count", "fills",
     "fill_count", "stores", "store_count", "work", "height", "keep", "other", "other_height",
     "activation", "univariate", "reals", "real_count", "parameters", "ladj", "gradients", "items",
-    "item_count", "sources", "holes", "hole_count",
+    "item_count", "sources", "holes", "hole_count", "threads",
 )  # fmt: skip
 (
     NEXT, SLOT, BATCH, PROGRAM, OPERATIONS, WEIGHTS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT, STORES,
     STORE_COUNT, WORK, HEIGHT, KEEP, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE, REALS, REAL_COUNT,
-    PARAMETERS, LADJ, GRADIENTS, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
+    PARAMETERS, LADJ, GRADIENTS, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT, THREADS,
 ) = range(len(JOB))  # fmt: skip
 SIZE = len(JOB)
 
@@ -92,6 +92,17 @@ def _fill(like: Any, panel: Any, bias: int, added: int, step: int, first: int, c
                     panel[row, j] = value
     elif not added:
         panel[:] = 0
+
+
+@jit
+def _clear(like: Any, job: Any, vectors: int) -> None:
+    """Sets the runs of numbers to zero that a job calls holes."""
+    addresses = _integers(vectors, 1 << 20)
+    holes = _integers(job[HOLES], job[HOLE_COUNT], 3)
+    for layer, start, count in holes:
+        vector = carray(pointer(addresses[layer], like), (start + count,))
+        for place in range(start, start + count):
+            vector[place] = 0
 
 
 @jit
@@ -173,6 +184,7 @@ def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
 def _panels(address: int, like: Any) -> None:
     """Takes panels until there are none left."""
     job = _integers(address, SIZE)
+    _clear(like, job, job[WEIGHTS])  # each thread for itself, as none waits for another
     width = PANEL_BYTES // size_of(like)
     batch = job[BATCH]
     slot = fetch_add(address + 8 * SLOT, 1)
@@ -212,7 +224,7 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
     """
     program = _integers(job[PROGRAM], job[OPERATIONS], 9)
     gradients = _integers(job[GRADIENTS], 1 << 20)
-    sources = _integers(job[SOURCES], 1 << 20, 3)
+    sources = _integers(job[SOURCES], 1 << 20, 2)
     size = size_of(like)
     width = PANEL_BYTES // size
     batch, height = job[BATCH], job[HEIGHT]
@@ -231,7 +243,8 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
                     total += slopes[row, j]
                 bias[row] += total
         return
-    source, step, first = sources[layer]
+    source, first = sources[layer]
+    source += column // width * batch * PANEL_BYTES
     for number in range(start, end):
         _, out, rows, low, columns, _, offset, row_step, _ = program[number]
         low -= first
@@ -247,8 +260,8 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
                 width,
                 1,
                 rows,
-                source + (samples * step + column) * size,
-                step,
+                source + samples * PANEL_BYTES,
+                width,
                 sums.ctypes.data,
                 width,
                 min(width, batch - samples),
@@ -269,20 +282,10 @@ def _gradients(address: int, like: Any) -> None:
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
         if number >= job[ITEM_COUNT]:
+            if fetch_add(address + 8 * SLOT, 1) == job[THREADS] - 1:  # the last to finish
+                _clear(like, job, job[GRADIENTS])
             return
         _gradient(like, job, items[number], sums)
-
-
-@jit
-def _clear(address: int, like: Any) -> None:
-    """Sets runs of numbers to zero."""
-    job = _integers(address, SIZE)
-    weights = _integers(job[WEIGHTS], 1 << 20)
-    holes = _integers(job[HOLES], job[HOLE_COUNT], 3)
-    for layer, start, count in holes:
-        vector = carray(pointer(weights[layer], like), (start + count,))
-        for place in range(start, start + count):
-            vector[place] = 0
 
 
 def _panels32(address: int) -> None:
@@ -301,20 +304,12 @@ def _gradients64(address: int) -> None:
     _gradients(address, np.float64(0))
 
 
-def _clear32(address: int) -> None:
-    _clear(address, np.float32(0))
-
-
-def _clear64(address: int) -> None:
-    _clear(address, np.float64(0))
-
-
 @cache
 def entry(name: str, size: int) -> int:
     """The address of a compiled function of a job's address, compiled if it has to be.
 
     Args:
-        name: "panels" runs the program of a job, "gradients" its items, "clear" fills its holes.
+        name: "panels" runs the program of a job, "gradients" its items.
         size: The bytes of a number.
     """
     function = globals()[f"_{name}{8 * size}"]

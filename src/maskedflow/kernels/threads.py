@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -35,16 +36,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_team)
 
 
-def on_all_threads(function: int, argument: int, most: int) -> None:
+def on_all_threads(function: int, job: Any, most: int) -> None:
     """Calls a function on as many threads as torch uses, without Python's lock, and waits.
 
     Args:
-        function: The address of a function of one pointer, which the threads call together.
-        argument: The pointer.
+        function: The address of a function of a job's address, which the threads call together.
+        job: The integers of the job, the last of which becomes the number of threads.
         most: The number of threads that find work.
     """
-    threads = min(torch.get_num_threads(), most)
+    threads = 1 if _start is None else max(1, min(torch.get_num_threads(), most))
+    job[-1] = threads
     if threads > 1 and _start is not None:
-        _start(function, argument, threads, 0)
+        _start(function, job.ctypes.data, threads, 0)
     else:
-        _call(function)(argument)
+        _call(function)(job.ctypes.data)

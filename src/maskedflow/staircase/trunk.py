@@ -250,7 +250,6 @@ class Trunk:
         from maskedflow.kernels.job import (
             Panels,
             accumulate_gradients,
-            clear,
             panel_width,
             run_panels,
             scratch,
@@ -265,11 +264,16 @@ class Trunk:
             stores.append((of_bias[0], rows.sums[0], rows.widths[0]))
             of_bias[0] = dy.new_empty(rows.widths[0])
         width = panel_width(dy)
-        sources = []
+        sources, others = [], []
         for number, (stair, row) in enumerate(zip(self.stairs, rows.levels, strict=True)):
-            step = -(-max(stair.columns, 1) // width) * width
-            memory = scratch(f"source {number}", batch * step, dy)[: batch * step]
-            sources.append((memory.view(batch, step), row))
+            count = -(-stair.columns // width)
+            size = count * batch * width
+            strips = scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
+            sources.append((strips, row))
+            others += [
+                (strip, row + start, min(width, stair.columns - start))
+                for strip, start in zip(strips, range(0, stair.columns, width), strict=True)
+            ]
         slopes = Panels(batch, rows.height, dy, kept=True, memory="slopes")
         run_panels(
             layout.backward,
@@ -278,12 +282,7 @@ class Trunk:
             loads=[(dy, rows.sums[-1])],
             fills=[(0, rows.sums[-1], None, None)],
             stores=stores,
-            others=[
-                (memory, row, stair.columns)
-                for (memory, row), stair in zip(sources, self.stairs, strict=True)
-            ]
-            if any(parameters_wanted)
-            else [],
+            others=others if any(parameters_wanted) else [],
             other=panels,
             activation=self.code or (0, 0.0),
         )
@@ -292,10 +291,10 @@ class Trunk:
         of_weight = [torch.empty_like(weight) for weight in weights]
         if width not in self._items:
             self._items[width] = layout.items(width)
+        gradients = [*of_weight, *of_bias]
         accumulate_gradients(
-            layout.forward, slopes, self._items[width], sources, [*of_weight, *of_bias]
+            layout.forward, slopes, self._items[width], sources, gradients, layout.gaps
         )
-        clear(layout.gaps, of_weight)
         if biases[0].ndim > 1:
             of_bias[0] = stores[-1][0]
         return [dx, *of_weight, *of_bias]
