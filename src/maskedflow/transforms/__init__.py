@@ -11,6 +11,16 @@ from .base import (
     call_and_ladj,
     check_features,
 )
+from .bernstein import BernsteinTransform, BoundedBernsteinTransform
+from .elementary import (
+    CircularShiftTransform,
+    CosTransform,
+    SignedPowerTransform,
+    SinTransform,
+    SoftclipTransform,
+)
+from .gaussianization import GaussianizationTransform
+from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .monotonic import MonotonicTransform
 from .normalization import BatchNorm
@@ -23,10 +33,15 @@ __all__ = [
     "AdditiveTransform",
     "AutoregressiveTransform",
     "BatchNorm",
+    "BernsteinTransform",
+    "BoundedBernsteinTransform",
+    "CircularShiftTransform",
     "ComposedTransform",
+    "CosTransform",
     "DependentTransform",
     "Dequantize",
     "ExpTransform",
+    "GaussianizationTransform",
     "IdentityTransform",
     "LazyComposedTransform",
     "LazyInverse",
@@ -37,12 +52,17 @@ __all__ = [
     "MonotonicRQSTransform",
     "MonotonicTransform",
     "PermutationTransform",
+    "SOSPolynomialTransform",
     "ScaleTransform",
     "SigmoidTransform",
+    "SignedPowerTransform",
+    "SinTransform",
+    "SoftclipTransform",
     "Standardize",
     "TanhTransform",
     "Transform",
     "UnconditionalTransform",
+    "UnconstrainedMonotonicTransform",
     "call_and_ladj",
     "check_features",
 ]
