@@ -12,6 +12,7 @@ from .base import (
     check_features,
 )
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
+from .monotonic import MonotonicTransform
 from .normalization import BatchNorm
 from .permutation import PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
@@ -34,6 +35,7 @@ __all__ = [
     "LogitTransform",
     "MonotonicAffineTransform",
     "MonotonicRQSTransform",
+    "MonotonicTransform",
     "PermutationTransform",
     "ScaleTransform",
     "SigmoidTransform",
