@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
@@ -95,9 +96,11 @@ class GeneralCouplingTransform(LazyTransform):
             networks = list(zip(self.sizes, activation, strict=True))
         else:
             networks = [(sum(self.sizes), activation)]
+        # A single feature reads none: its network has one input that is masked.
+        inputs = torch.tensor([kept > 0] * max(kept, 1) + [True] * context)
         self.hyper = nn.ModuleList(
             MaskedMLP(
-                torch.ones((features - kept) * size, kept + context, dtype=torch.bool),
+                inputs.expand((features - kept) * size, -1),
                 context=context,
                 activation=each,
                 **kwargs,
@@ -115,8 +118,9 @@ class GeneralCouplingTransform(LazyTransform):
 
     def meta(self, c: Tensor | None, x_a: Tensor) -> TorchTransform:
         """Makes the transform of the features that are mapped, given those that are kept."""
-        parts = [net(x_a, c) for net in self.hyper]
         mapped = self.features - x_a.shape[-1]
+        read = x_a if self.features > 1 else F.pad(x_a, (0, 1))
+        parts = [net(read, c) for net in self.hyper]
         phi = torch.cat([part.unflatten(-1, (mapped, -1)) for part in parts], dim=-1)
         return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
 
