@@ -12,6 +12,7 @@ from .base import (
     check_features,
 )
 from .bernstein import BernsteinTransform, BoundedBernsteinTransform
+from .coupling import CouplingTransform
 from .elementary import (
     CircularShiftTransform,
     CosTransform,
@@ -22,14 +23,17 @@ from .elementary import (
 from .gaussianization import GaussianizationTransform
 from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
+from .linear import LULinear, LULinearTransform, RotationTransform
 from .monotonic import MonotonicTransform
-from .normalization import BatchNorm
-from .permutation import PermutationTransform
+from .normalization import ActNorm, BatchNorm
+from .permutation import Permutation, PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
+from .residual import Residual, ResidualTransform
 from .spline import MonotonicRQSTransform
 from .univariate import AdditiveTransform, MonotonicAffineTransform
 
 __all__ = [
+    "ActNorm",
     "AdditiveTransform",
     "AutoregressiveTransform",
     "BatchNorm",
@@ -38,11 +42,14 @@ __all__ = [
     "CircularShiftTransform",
     "ComposedTransform",
     "CosTransform",
+    "CouplingTransform",
     "DependentTransform",
     "Dequantize",
     "ExpTransform",
     "GaussianizationTransform",
     "IdentityTransform",
+    "LULinear",
+    "LULinearTransform",
     "LazyComposedTransform",
     "LazyInverse",
     "LazyTransform",
@@ -51,7 +58,11 @@ __all__ = [
     "MonotonicAffineTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "Permutation",
     "PermutationTransform",
+    "Residual",
+    "ResidualTransform",
+    "RotationTransform",
     "SOSPolynomialTransform",
     "ScaleTransform",
     "SigmoidTransform",
