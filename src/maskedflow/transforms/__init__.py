@@ -12,6 +12,7 @@ from .base import (
     check_features,
 )
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
+from .mixture import MonotonicMixtureTransform
 from .normalization import BatchNorm
 from .permutation import PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
@@ -33,6 +34,7 @@ __all__ = [
     "Logit",
     "LogitTransform",
     "MonotonicAffineTransform",
+    "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "PermutationTransform",
     "ScaleTransform",
