@@ -13,6 +13,7 @@ from .base import (
 )
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .mixture import MonotonicMixtureTransform
+from .monotonic import MonotonicTransform
 from .normalization import BatchNorm
 from .permutation import PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
@@ -36,6 +37,7 @@ __all__ = [
     "MonotonicAffineTransform",
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
+    "MonotonicTransform",
     "PermutationTransform",
     "ScaleTransform",
     "SigmoidTransform",
