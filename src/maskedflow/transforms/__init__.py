@@ -24,6 +24,7 @@ from .gaussianization import GaussianizationTransform
 from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .linear import LULinear, LULinearTransform, RotationTransform
+from .mixture import MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
 from .normalization import ActNorm, BatchNorm
 from .permutation import Permutation, PermutationTransform
@@ -56,6 +57,7 @@ __all__ = [
     "Logit",
     "LogitTransform",
     "MonotonicAffineTransform",
+    "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
     "Permutation",
