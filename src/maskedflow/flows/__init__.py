@@ -9,18 +9,33 @@ from maskedflow.transforms.lazy import (
 
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
+from .elementwise import ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
+from .gaussianization import GF
 from .iaf import IAF
+from .neural import MNN, NAF, UMNN, UNAF
+from .polynomial import BPF, SOSPF
+from .spline import NCSF, NSF
 
 #: The coupling layer's short name.
 CouplingTransform = GeneralCouplingTransform
 
 __all__ = [
+    "BPF",
+    "GF",
     "IAF",
     "MADE",
     "MAF",
+    "MNN",
+    "NAF",
+    "NCSF",
     "NICE",
+    "NSF",
+    "SOSPF",
+    "UMNN",
+    "UNAF",
     "CouplingTransform",
+    "ElementWiseTransform",
     "Flow",
     "GeneralCouplingTransform",
     "LazyComposedTransform",

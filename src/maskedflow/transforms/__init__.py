@@ -30,7 +30,7 @@ from .normalization import ActNorm, BatchNorm
 from .permutation import Permutation, PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
-from .spline import MonotonicRQSTransform
+from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MonotonicAffineTransform
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "BatchNorm",
     "BernsteinTransform",
     "BoundedBernsteinTransform",
+    "CircularRQSTransform",
     "CircularShiftTransform",
     "ComposedTransform",
     "CosTransform",
