@@ -12,7 +12,7 @@ FLOWS = {
     "BPF": Entry("BPF", {"degree": 3}),
     "NAF": Entry(
         "NAF",
-        {"signal": 3, "network": {"hidden_features": (8, 8)}},
+        {"signal": 3, "network": {"hidden_features": (24, 24)}},
         lacks=frozenset({"identity"}),
     ),
     "UNAF": Entry("UNAF", {"signal": 3, "network": {"hidden_features": (6,)}}),

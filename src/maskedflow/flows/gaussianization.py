@@ -58,7 +58,7 @@ class GF(Flow):
             raise ValueError(f"transforms: expected at least 1, got {transforms}")
         steps: list[LazyTransform] = []
         for _ in range(transforms):
-            if steps:
+            if steps and features > 1:
                 turn = torch.randn(features, features, generator=generator)
                 steps.append(UnconditionalTransform(RotationTransform, A=turn))
             steps.append(
