@@ -24,7 +24,7 @@ from maskedflow.transforms import (
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import cut, interleave, summary
+from .layers import check_context, check_sizes, cut, interleave, summary
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
@@ -77,8 +77,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if context < 0:
-            raise ValueError(f"context: expected at least 0, got {context}")
+        check_sizes(features, context)
         self.features, self.context = features, context
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
@@ -170,21 +169,6 @@ def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tens
     return depends & ~torch.eye(features, dtype=torch.bool), on_context
 
 
-def check_context(c: Tensor | None, context: int) -> None:
-    """Refuses a context that is missing, needless or of another size.
-
-    Raises:
-        ValueError: If it is.
-    """
-    if c is None:
-        if context:
-            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
-    elif not context:
-        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
-    elif c.shape[-1:] != (context,):
-        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
-
-
 class MAF(Flow):
     r"""A masked autoregressive flow.
 
@@ -231,8 +215,7 @@ class MAF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if features < 1:
-            raise ValueError(f"features: expected at least 1, got {features}")
+        check_sizes(features, context)
         first = torch.arange(features) if order is None else torch.as_tensor(order)
         layers = []
         for number in range(transforms):

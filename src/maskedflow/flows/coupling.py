@@ -21,9 +21,8 @@ from maskedflow.transforms import (
     MonotonicAffineTransform,
 )
 
-from .autoregressive import check_context
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import cut, interleave, summary
+from .layers import check_context, check_sizes, cut, interleave, summary
 
 __all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
 
@@ -78,6 +77,7 @@ class GeneralCouplingTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_sizes(features, context)
         self.features, self.context = features, context
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
@@ -135,8 +135,6 @@ def _take_mask(transform: GeneralCouplingTransform, _: object) -> None:
 
 
 def _check_mask(mask: Sequence[bool] | Tensor | None, features: int) -> Tensor:
-    if features < 1:
-        raise ValueError(f"features: expected at least 1, got {features}")
     given = torch.arange(features) % 2 == 1 if mask is None else torch.as_tensor(mask).cpu().bool()
     if given.shape != (features,):
         raise ValueError(f"mask: expected shape ({features},), got {tuple(given.shape)}")
@@ -195,6 +193,7 @@ class NICE(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(features, context)
         couplings = []
         for number in range(transforms):
             ranks = torch.arange(features)
