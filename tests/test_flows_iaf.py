@@ -197,3 +197,14 @@ def test_a_coupling_may_be_inverted_as_well() -> None:
     flow = mf.flows.IAF(6, passes=2, activation=nn.Tanh)
     x, log_prob = flow().rsample_and_log_prob((5,))
     torch.testing.assert_close(flow().log_prob(x), log_prob, atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norm_keeps_its_direction_and_is_calibrated() -> None:
+    flow = mf.flows.IAF(3, transforms=2, batch_norm=True)
+    rows = 4 + 3 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    mf.training.calibrate(flow, mf.data.Split(rows))
+    flow.eval()
+    with torch.no_grad():
+        z = flow().transform(rows)
+    torch.testing.assert_close(z.mean(dim=0), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(z.std(dim=0), torch.ones(3), atol=1e-2, rtol=0)
