@@ -234,6 +234,28 @@ def test_public_names(module: str, names: str) -> None:
     assert all(hasattr(room, name) for name in room.__all__)
 
 
+def test_torchs_transforms_are_found_where_zuko_has_them() -> None:
+    from maskedflow.transforms import AffineTransform
+
+    assert AffineTransform is torch.distributions.AffineTransform
+    assert zuko.transforms.StackTransform is torch.distributions.StackTransform
+    with pytest.raises(AttributeError, match="NoSuchTransform"):
+        zuko.transforms.NoSuchTransform  # noqa: B018
+
+
+def test_lazy_modules_tell_what_they_were_made_of() -> None:
+    matrix = torch.eye(3)
+    lazy = zuko.lazy.UnconditionalTransform(zuko.transforms.RotationTransform, matrix)
+    assert torch.equal(lazy.args[0], matrix)
+    assert lazy.kwargs == {}
+    base = zuko.flows.MAF(3).base
+    assert set(base.kwargs) == {"loc", "scale"}
+    assert base.f is zuko.distributions.DiagNormal
+    layer = zuko.flows.MaskedAutoregressiveTransform(4, passes=2, order=[3, 2, 1, 0])
+    assert layer.order.tolist() == [1, 1, 0, 0]
+    assert (layer.passes, layer.total) == (2, 2)
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no_such"):
         zuko.no_such  # noqa: B018

@@ -83,6 +83,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
+        self.total = sum(self.sizes)
 
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
@@ -96,7 +97,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         ranks = torch.arange(features) if self._order is None else self._order
         depends = torch.cat([depends[ranks][:, ranks], on_context[ranks]], dim=1)
         self.hyper = MaskedMLP(
-            depends.repeat_interleave(sum(self.sizes), dim=0),
+            depends.repeat_interleave(self.total, dim=0),
             context=context,
             generation=generation[ranks],
             **kwargs,
@@ -112,6 +113,11 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self._rank = None if self._order is None else self._order.argsort()
         self.passes = int(self.generation.max())
 
+    @property
+    def order(self) -> Tensor:
+        """The step of an inverse at which each feature is found, from 0 on."""
+        return self.generation - 1
+
     def extra_repr(self) -> str:
         return summary(self.univariate, "generation", self.generation.tolist())
 
@@ -119,7 +125,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         """Makes the transform of all features that are given each its predecessors in x."""
         check_features("x", x, self.features)
         phi = self.hyper(x if self._order is None else x[..., self._order], c)
-        phi = phi.view(*phi.shape[:-1], self.features, sum(self.sizes))
+        phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
         return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)

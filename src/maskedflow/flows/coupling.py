@@ -83,6 +83,7 @@ class GeneralCouplingTransform(LazyTransform):
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
+        self.total = sum(self.sizes)
 
         self.register_buffer("mask", _check_mask(mask, features))
         self._take_mask()
@@ -95,7 +96,7 @@ class GeneralCouplingTransform(LazyTransform):
                 )
             networks = list(zip(self.sizes, activation, strict=True))
         else:
-            networks = [(sum(self.sizes), activation)]
+            networks = [(self.total, activation)]
         # A single feature reads none: its network has one input that is masked.
         inputs = torch.tensor([kept > 0] * max(kept, 1) + [True] * context)
         self.hyper = nn.ModuleList(
