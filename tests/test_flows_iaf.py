@@ -151,8 +151,9 @@ def test_passes_of_the_networks_in_each_direction() -> None:
 
 def test_the_representation_tells_the_cost() -> None:
     flow = mf.flows.IAF(3, transforms=2)
-    assert "(density): 2 sweeps, (samples): 2 passes" in repr(flow)
-    assert "(density): 2 passes, (samples): 2 sweeps" in repr(mf.flows.MAF(3, transforms=2))
+    assert "(density): 2 × sweep, (samples): 2 × pass" in repr(flow)
+    assert "(density): 2 × pass, (samples): 2 × sweep" in repr(mf.flows.MAF(3, transforms=2))
+    assert "(density): 3 × pass, (samples): 3 × pass" in repr(mf.flows.NICE(3))
     assert "sweep" in str(mf.flows.IAF.__doc__)
 
 

@@ -24,7 +24,7 @@ from maskedflow.transforms import (
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_context, check_sizes, cut, interleave, summary
+from .layers import check_context, check_sizes, costs, cut, interleave, summary
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
@@ -205,7 +205,7 @@ class MAF(Flow):
         torch.Size([])
     """
 
-    density_cost, sample_cost = "passes", "sweeps"
+    density_cost, sample_cost = "pass", "sweep"
 
     def __init__(
         self,
@@ -238,10 +238,7 @@ class MAF(Flow):
         super().__init__(steps, standard_normal(features) if base is None else base)
 
     def extra_repr(self) -> str:
-        transforms = sum(isinstance(m, MaskedAutoregressiveTransform) for m in self.modules())
-        return f"(density): {transforms} {self.density_cost}, (samples): {transforms} " + (
-            self.sample_cost
-        )
+        return costs(self, MaskedAutoregressiveTransform, self.density_cost, self.sample_cost)
 
 
 class MADE(MAF):

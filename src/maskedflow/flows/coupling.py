@@ -22,7 +22,7 @@ from maskedflow.transforms import (
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_context, check_sizes, cut, interleave, summary
+from .layers import check_context, check_sizes, costs, cut, interleave, summary
 
 __all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
 
@@ -206,6 +206,9 @@ class NICE(Flow):
             )
         steps = interleave(couplings, features, batch_norm=batch_norm, between=between)
         super().__init__(steps, standard_normal(features) if base is None else base)
+
+    def extra_repr(self) -> str:
+        return costs(self, GeneralCouplingTransform, "pass", "pass")
 
 
 class RealNVP(NICE):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from maskedflow.transforms import BatchNorm, LazyTransform
 
-__all__ = ["check_context", "check_sizes", "cut", "interleave", "summary"]
+__all__ = ["check_context", "check_sizes", "costs", "cut", "interleave", "summary"]
 
 
 def check_sizes(features: int, context: int) -> None:
@@ -77,6 +77,12 @@ def cut(phi: Tensor, shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) ->
         part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
         for part, shape in zip(phi.split(list(sizes), dim=-1), shapes, strict=True)
     ]
+
+
+def costs(flow: nn.Module, kind: type[LazyTransform], density: str, samples: str) -> str:
+    """One line on what each direction of a flow costs, for each of its transforms of a kind."""
+    number = sum(isinstance(module, kind) for module in flow.modules())
+    return f"(density): {number} × {density}, (samples): {number} × {samples}"
 
 
 def summary(univariate: Callable[..., Any], name: str, values: Sequence[int]) -> str:
