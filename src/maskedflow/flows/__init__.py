@@ -1,13 +1,17 @@
 """Flows: short constructors of transforms and a base."""
 
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
+from .bases import base
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
+from .mixture import GMM
 
 __all__ = [
+    "GMM",
     "MADE",
     "MAF",
     "Flow",
     "LazyDistribution",
     "MaskedAutoregressiveTransform",
     "UnconditionalDistribution",
+    "base",
 ]
