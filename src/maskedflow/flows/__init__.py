@@ -3,7 +3,7 @@
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
-from .mixture import GMM
+from .mixtures import GMM
 
 __all__ = [
     "GMM",

@@ -13,7 +13,7 @@ from maskedflow.distributions import BoxUniform, StudentT
 
 from .autoregressive import MADE
 from .flow import LazyDistribution, UnconditionalDistribution, standard_normal
-from .mixture import GMM
+from .mixtures import GMM
 
 __all__ = ["base"]
 
