@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
@@ -16,7 +17,6 @@ from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
-    BatchNorm,
     DependentTransform,
     LazyComposedTransform,
     LazyTransform,
@@ -26,6 +26,7 @@ from maskedflow.transforms import (
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
+from .layers import cut, interleave, summary
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
@@ -45,7 +46,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature.
+        univariate: The constructor of the map of one feature. Of a module, a copy of its own.
         shapes: The shapes of its parameters, one tuple a parameter.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`.
@@ -81,10 +82,10 @@ class MaskedAutoregressiveTransform(LazyTransform):
         if context < 0:
             raise ValueError(f"context: expected at least 0, got {context}")
         self.features, self.context = features, context
-        self.univariate = univariate
+        is_module = isinstance(univariate, nn.Module)
+        self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
-        self._is_scalar = not any(self.shapes)
 
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
@@ -115,12 +116,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self.passes = int(self.generation.max())
 
     def extra_repr(self) -> str:
-        generation = self.generation.tolist()
-        if len(generation) > 10:
-            generation = [*generation[:5], "...", *generation[-5:]]
-        return f"(univariate): {getattr(self.univariate, '__name__', self.univariate)}, " + (
-            f"(generation): [{', '.join(map(str, generation))}]"
-        )
+        return summary(self.univariate, "generation", self.generation.tolist())
 
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
@@ -129,16 +125,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         phi = phi.view(*phi.shape[:-1], self.features, sum(self.sizes))
         if self._rank is not None:
             phi = phi[..., self._rank, :]
-        return DependentTransform(self.univariate(*self._cut(phi)), 1)
-
-    def _cut(self, phi: Tensor) -> list[Tensor]:
-        """Cuts (*, D, total) into the parameters of the univariate."""
-        if self._is_scalar:
-            return list(phi.unbind(dim=-1))
-        return [
-            part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
-            for part, shape in zip(phi.split(self.sizes, dim=-1), self.shapes, strict=True)
-        ]
+        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
@@ -147,7 +134,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
     def _map(self, phi: Tensor) -> DependentTransform:
-        return DependentTransform(self.univariate(*self._cut(phi)), 0)
+        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 0)
 
     def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
@@ -213,6 +200,8 @@ class MAF(Flow):
             descend in turns.
         order: The order of the first transform, reversed in the second and so on in turns.
         batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
+        between: Makes a layer between a transform and the next, given the number of features:
+            :class:`~maskedflow.transforms.LULinear`, for example.
         base: The lazy distribution of the latent; N(0, I) if None.
         kwargs: What :class:`MaskedAutoregressiveTransform` takes.
 
@@ -228,6 +217,8 @@ class MAF(Flow):
         torch.Size([])
     """
 
+    density_cost, sample_cost = "passes", "sweeps"
+
     def __init__(
         self,
         features: int,
@@ -237,29 +228,33 @@ class MAF(Flow):
         *,
         order: Sequence[int] | Tensor | None = None,
         batch_norm: bool = False,
+        between: Callable[[int], LazyTransform] | None = None,
         base: LazyDistribution | None = None,
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, got {transforms}")
         if features < 1:
             raise ValueError(f"features: expected at least 1, got {features}")
         first = torch.arange(features) if order is None else torch.as_tensor(order)
-        steps: list[LazyTransform] = []
+        layers = []
         for number in range(transforms):
             if randperm:
                 ranks = torch.randperm(features, generator=generator)
             else:
                 ranks = features - 1 - first if number % 2 else first
-            steps.append(
+            layers.append(
                 MaskedAutoregressiveTransform(
                     features, context, order=ranks, generator=generator, **kwargs
                 )
             )
-            if batch_norm:
-                steps.append(BatchNorm(features))
+        steps = interleave(layers, features, batch_norm=batch_norm, between=between)
         super().__init__(steps, standard_normal(features) if base is None else base)
+
+    def extra_repr(self) -> str:
+        transforms = sum(isinstance(m, MaskedAutoregressiveTransform) for m in self.modules())
+        return f"(density): {transforms} {self.density_cost}, (samples): {transforms} " + (
+            self.sample_cost
+        )
 
 
 class MADE(MAF):

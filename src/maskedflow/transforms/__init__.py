@@ -11,24 +11,47 @@ from .base import (
     call_and_ladj,
     check_features,
 )
+from .bernstein import BernsteinTransform, BoundedBernsteinTransform
+from .coupling import CouplingTransform
+from .elementary import (
+    CircularShiftTransform,
+    CosTransform,
+    SignedPowerTransform,
+    SinTransform,
+    SoftclipTransform,
+)
+from .gaussianization import GaussianizationTransform
+from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
+from .linear import LULinear, LULinearTransform, RotationTransform
 from .mixture import MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
-from .normalization import BatchNorm
-from .permutation import PermutationTransform
+from .normalization import ActNorm, BatchNorm
+from .permutation import Permutation, PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
-from .spline import MonotonicRQSTransform
+from .residual import Residual, ResidualTransform
+from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MonotonicAffineTransform
 
 __all__ = [
+    "ActNorm",
     "AdditiveTransform",
     "AutoregressiveTransform",
     "BatchNorm",
+    "BernsteinTransform",
+    "BoundedBernsteinTransform",
+    "CircularRQSTransform",
+    "CircularShiftTransform",
     "ComposedTransform",
+    "CosTransform",
+    "CouplingTransform",
     "DependentTransform",
     "Dequantize",
     "ExpTransform",
+    "GaussianizationTransform",
     "IdentityTransform",
+    "LULinear",
+    "LULinearTransform",
     "LazyComposedTransform",
     "LazyInverse",
     "LazyTransform",
@@ -38,13 +61,22 @@ __all__ = [
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "Permutation",
     "PermutationTransform",
+    "Residual",
+    "ResidualTransform",
+    "RotationTransform",
+    "SOSPolynomialTransform",
     "ScaleTransform",
     "SigmoidTransform",
+    "SignedPowerTransform",
+    "SinTransform",
+    "SoftclipTransform",
     "Standardize",
     "TanhTransform",
     "Transform",
     "UnconditionalTransform",
+    "UnconstrainedMonotonicTransform",
     "call_and_ladj",
     "check_features",
 ]

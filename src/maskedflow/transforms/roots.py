@@ -15,7 +15,7 @@ __all__ = ["ValueAndSlope", "find_root"]
 ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 #: How much a bracket that holds no root grows at a time, and how often: up to float32's largest.
-GROWTH, MOST_GROWTHS = 8, 43
+GROWTH, MOST_GROWTHS = 64, 22
 #: Enough to halve any bracket down to its rounding, even if every other step is Newton's.
 MOST_STEPS = 120
 

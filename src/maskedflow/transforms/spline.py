@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import Transform
+from .base import ComposedTransform, Transform
+from .elementary import CircularShiftTransform
 
-__all__ = ["MonotonicRQSTransform"]
+__all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
 
 
 class MonotonicRQSTransform(Transform):
@@ -128,3 +129,30 @@ def _evaluate(
     y = y0 + height * (s * xi.square() + d0 * both) / below
     slope = s.square() * (d1 * xi.square() + 2 * s * both + d0 * (1 - xi).square())
     return y, slope.log() - 2 * below.log()
+
+
+def CircularRQSTransform(
+    widths: Tensor, heights: Tensor, derivatives: Tensor, slope: float = 1e-3
+) -> ComposedTransform:
+    r"""A monotone rational-quadratic spline on the circle :math:`[-\pi, \pi)`.
+
+    Half a turn, and then a spline from :math:`[-\pi, \pi]` onto itself. Both of its ends have slope
+    1, so there is no edge where they meet, and the half turn lets the next spline meet elsewhere.
+
+    Args:
+        widths: The unconstrained widths of the bins, with shape (*, K).
+        heights: The unconstrained heights of the bins, with shape (*, K).
+        derivatives: The unconstrained slopes at the inner knots, with shape (*, K - 1).
+        slope: The smallest slope at a knot, and the smallest ratio of two bins.
+
+    References:
+        | Normalizing Flows on Tori and Spheres (Rezende et al., 2020), section 2.1
+        | https://arxiv.org/abs/2002.02428
+
+    Example:
+        >>> f = CircularRQSTransform(torch.zeros(8), torch.zeros(8), torch.zeros(7))
+        >>> f(torch.tensor([-0.1, 0.1, 0.1 + 2 * math.pi]))
+        tensor([ 3.0416, -3.0416, -3.0416])
+    """
+    spline = MonotonicRQSTransform(widths, heights, derivatives, bound=math.pi, slope=slope)
+    return ComposedTransform(CircularShiftTransform(math.pi), spline)
