@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import data, distributions, flows, lazy, masks, nn, training, transforms
+    from .flows import mixtures
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
@@ -16,6 +17,7 @@ _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "training")},
     "load_run": "runs",
+    "mixtures": "flows",
 }
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "lazy",
     "load_run",
     "masks",
+    "mixtures",
     "nn",
     "training",
     "transforms",

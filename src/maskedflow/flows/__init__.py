@@ -8,11 +8,13 @@ from maskedflow.transforms.lazy import (
 )
 
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
+from .bases import base
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
 from .elementwise import ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
 from .gaussianization import GF
 from .iaf import IAF
+from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, SOSPF
 from .spline import NCSF, NSF
@@ -23,6 +25,7 @@ CouplingTransform = GeneralCouplingTransform
 __all__ = [
     "BPF",
     "GF",
+    "GMM",
     "IAF",
     "MADE",
     "MAF",
@@ -46,4 +49,5 @@ __all__ = [
     "RealNVP",
     "UnconditionalDistribution",
     "UnconditionalTransform",
+    "base",
 ]
