@@ -140,9 +140,8 @@ def test_gradients_of_both_directions(count: int, seed: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own use
-@given(st.integers(1, 3), seeds)
-def test_forward_mode_and_vmap(count: int, seed: int) -> None:
-    given = parameters(3, count, 0.7, seed)
+def test_forward_mode_and_vmap() -> None:
+    given = parameters(3, 2, 0.7, seed=0)
     x = torch.randn(3, dtype=DOUBLE)
 
     def both(x: Tensor, *given: Tensor) -> Tensor:
