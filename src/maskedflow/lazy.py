@@ -5,6 +5,7 @@ from .transforms.lazy import (
     LazyComposedTransform,
     LazyInverse,
     LazyTransform,
+    Unconditional,
     UnconditionalTransform,
 )
 
@@ -14,6 +15,7 @@ __all__ = [
     "LazyDistribution",
     "LazyInverse",
     "LazyTransform",
+    "Unconditional",
     "UnconditionalDistribution",
     "UnconditionalTransform",
 ]

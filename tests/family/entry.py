@@ -16,10 +16,11 @@ from strategies import Case
 #:
 #: - ``inverse``: its distribution has an invertible `transform`, and samples with gradients
 #: - ``functional inverse``: the inverse works under torch.func's transforms, too
+#: - ``second derivative``: its log-density has one
 #: - ``identity``: it starts near the identity
 #: - ``order``: its autoregressive steps follow the case's order and passes
 #: - ``line``: its density is on all real vectors
-Promise = Literal["inverse", "functional inverse", "identity", "order", "line"]
+Promise = Literal["inverse", "functional inverse", "second derivative", "identity", "order", "line"]
 
 #: The options of a `Case`.
 OPTIONS = frozenset(Case().options)

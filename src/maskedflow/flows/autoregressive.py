@@ -26,7 +26,7 @@ from maskedflow.transforms import (
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import cut, interleave, summary
+from .layers import check_context, check_sizes, costs, cut, interleave, summary
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
@@ -79,13 +79,13 @@ class MaskedAutoregressiveTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if context < 0:
-            raise ValueError(f"context: expected at least 0, got {context}")
+        check_sizes(features, context)
         self.features, self.context = features, context
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
+        self.total = sum(self.sizes)
 
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
@@ -99,7 +99,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         ranks = torch.arange(features) if self._order is None else self._order
         depends = torch.cat([depends[ranks][:, ranks], on_context[ranks]], dim=1)
         self.hyper = MaskedMLP(
-            depends.repeat_interleave(sum(self.sizes), dim=0),
+            depends.repeat_interleave(self.total, dim=0),
             context=context,
             generation=generation[ranks],
             **kwargs,
@@ -115,6 +115,11 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self._rank = None if self._order is None else self._order.argsort()
         self.passes = int(self.generation.max())
 
+    @property
+    def order(self) -> Tensor:
+        """The step of an inverse at which each feature is found, from 0 on."""
+        return self.generation - 1
+
     def extra_repr(self) -> str:
         return summary(self.univariate, "generation", self.generation.tolist())
 
@@ -122,7 +127,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         """Makes the transform of all features that are given each its predecessors in x."""
         check_features("x", x, self.features)
         phi = self.hyper(x if self._order is None else x[..., self._order], c)
-        phi = phi.view(*phi.shape[:-1], self.features, sum(self.sizes))
+        phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
         return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
@@ -172,21 +177,6 @@ def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tens
     return depends & ~torch.eye(features, dtype=torch.bool), on_context
 
 
-def check_context(c: Tensor | None, context: int) -> None:
-    """Refuses a context that is missing, needless or of another size.
-
-    Raises:
-        ValueError: If it is.
-    """
-    if c is None:
-        if context:
-            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
-    elif not context:
-        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
-    elif c.shape[-1:] != (context,):
-        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
-
-
 class MAF(Flow):
     r"""A masked autoregressive flow.
 
@@ -218,7 +208,7 @@ class MAF(Flow):
         torch.Size([])
     """
 
-    density_cost, sample_cost = "passes", "sweeps"
+    density_cost, sample_cost = "pass", "sweep"
 
     def __init__(
         self,
@@ -234,8 +224,7 @@ class MAF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if features < 1:
-            raise ValueError(f"features: expected at least 1, got {features}")
+        check_sizes(features, context)
         first = torch.arange(features) if order is None else torch.as_tensor(order)
         layers = []
         for number in range(transforms):
@@ -252,10 +241,7 @@ class MAF(Flow):
         super().__init__(steps, standard_normal(features) if base is None else base)
 
     def extra_repr(self) -> str:
-        transforms = sum(isinstance(m, MaskedAutoregressiveTransform) for m in self.modules())
-        return f"(density): {transforms} {self.density_cost}, (samples): {transforms} " + (
-            self.sample_cost
-        )
+        return costs(self, MaskedAutoregressiveTransform, self.density_cost, self.sample_cost)
 
 
 class MADE(MAF):

@@ -21,9 +21,8 @@ from maskedflow.transforms import (
     MonotonicAffineTransform,
 )
 
-from .autoregressive import check_context
 from .flow import Flow, LazyDistribution, standard_normal
-from .layers import cut, interleave, summary
+from .layers import check_context, check_sizes, costs, cut, interleave, summary
 
 __all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
 
@@ -78,11 +77,13 @@ class GeneralCouplingTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_sizes(features, context)
         self.features, self.context = features, context
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
+        self.total = sum(self.sizes)
 
         self.register_buffer("mask", _check_mask(mask, features))
         self._take_mask()
@@ -95,7 +96,7 @@ class GeneralCouplingTransform(LazyTransform):
                 )
             networks = list(zip(self.sizes, activation, strict=True))
         else:
-            networks = [(sum(self.sizes), activation)]
+            networks = [(self.total, activation)]
         # A single feature reads none: its network has one input that is masked.
         inputs = torch.tensor([kept > 0] * max(kept, 1) + [True] * context)
         self.hyper = nn.ModuleList(
@@ -135,8 +136,6 @@ def _take_mask(transform: GeneralCouplingTransform, _: object) -> None:
 
 
 def _check_mask(mask: Sequence[bool] | Tensor | None, features: int) -> Tensor:
-    if features < 1:
-        raise ValueError(f"features: expected at least 1, got {features}")
     given = torch.arange(features) % 2 == 1 if mask is None else torch.as_tensor(mask).cpu().bool()
     if given.shape != (features,):
         raise ValueError(f"mask: expected shape ({features},), got {tuple(given.shape)}")
@@ -195,6 +194,7 @@ class NICE(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(features, context)
         couplings = []
         for number in range(transforms):
             ranks = torch.arange(features)
@@ -206,6 +206,9 @@ class NICE(Flow):
             )
         steps = interleave(couplings, features, batch_norm=batch_norm, between=between)
         super().__init__(steps, standard_normal(features) if base is None else base)
+
+    def extra_repr(self) -> str:
+        return costs(self, GeneralCouplingTransform, "pass", "pass")
 
 
 class RealNVP(NICE):

@@ -18,7 +18,9 @@ class IAF(MAF):
 
     Sampling costs one pass of each transform's network. Scoring costs one sweep of it, which is
     about as cheap: the usual D passes, for which IAF is said to be unable to score data, are not
-    needed. Training by maximum likelihood costs a sweep, two passes, and their gradients.
+    needed. Training by maximum likelihood costs three passes and two sweeps, one in reverse; on
+    its own samples, as a posterior, one pass. Its log-density has no second derivative, save by
+    :mod:`torch.func`.
 
     Args:
         features: The number of features D.

@@ -9,7 +9,34 @@ from torch import Tensor, nn
 
 from maskedflow.transforms import BatchNorm, LazyTransform
 
-__all__ = ["cut", "interleave", "summary"]
+__all__ = ["check_context", "check_sizes", "costs", "cut", "interleave", "summary"]
+
+
+def check_sizes(features: int, context: int) -> None:
+    """Refuses less than one feature, or less than no context.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    if features < 1:
+        raise ValueError(f"features: expected at least 1, got {features}")
+    if context < 0:
+        raise ValueError(f"context: expected at least 0, got {context}")
+
+
+def check_context(c: Tensor | None, context: int) -> None:
+    """Refuses a context that is missing, needless or of another size.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if c is None:
+        if context:
+            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
+    elif not context:
+        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
+    elif c.shape[-1:] != (context,):
+        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
 
 
 def interleave(
@@ -50,6 +77,12 @@ def cut(phi: Tensor, shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) ->
         part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
         for part, shape in zip(phi.split(list(sizes), dim=-1), shapes, strict=True)
     ]
+
+
+def costs(flow: nn.Module, kind: type[LazyTransform], density: str, samples: str) -> str:
+    """One line on what each direction of a flow costs, for each of its transforms of a kind."""
+    number = sum(isinstance(module, kind) for module in flow.modules())
+    return f"(density): {number} × {density}, (samples): {number} × {samples}"
 
 
 def summary(univariate: Callable[..., Any], name: str, values: Sequence[int]) -> str:

@@ -1,5 +1,8 @@
 """Invertible maps and their log-determinants."""
 
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
 
 from .autoregressive import AutoregressiveTransform
@@ -80,3 +83,11 @@ __all__ = [
     "call_and_ladj",
     "check_features",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Torch's other transforms, which code for zuko looks for here."""
+        if name in torch.distributions.transforms.__all__:
+            return getattr(torch.distributions.transforms, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
