@@ -20,8 +20,7 @@ from maskedflow.transforms import (
     check_features,
 )
 
-from .autoregressive import check_context
-from .layers import cut, summary
+from .layers import check_context, cut, summary
 
 __all__ = ["ElementWiseTransform"]
 
