@@ -54,8 +54,8 @@ class NSF(MAF):
 class NCSF(MAF):
     r"""A neural circular spline flow, for features that are angles in :math:`[-\pi, \pi)`.
 
-    Its transforms are splines on the circle, and its base is uniform. An angle and the same
-    angle a full turn later have the same density. Costs are those of :class:`MAF`.
+    Its transforms are splines on the circle, and its base is uniform. The conditioner reads angles
+    as numbers, so bring them into the interval. Costs are those of :class:`MAF`.
 
     Args:
         features: The number of features D.
