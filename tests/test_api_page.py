@@ -221,7 +221,12 @@ def test_import_and_use_never_change_global_state() -> None:
             "LULinearTransform LULinear RotationTransform Permutation ActNorm Residual "
             "ResidualTransform IdentityTransform AdditiveTransform",
         ),
-        ("distributions", "NormalizingFlow DiagNormal"),
+        (
+            "distributions",
+            "NormalizingFlow DiagNormal BoxUniform GeneralizedNormal Joint Maximum Minimum Mixture "
+            "MixtureOfGaussians Sort StudentT TopK TransformedUniform Truncated",
+        ),
+        ("mixtures", "GMM"),
         ("nn", "MaskedLinear MaskedMLP"),
         ("masks", "made_masks degrees check_autoregressive"),
     ],

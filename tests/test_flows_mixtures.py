@@ -101,6 +101,20 @@ def test_mixtures_start_apart_and_one_gaussian_near_the_identity() -> None:
 def test_components_are_counted() -> None:
     with pytest.raises(ValueError, match="components: expected at least 1, got 0"):
         MADE(2, components=0)
+    with pytest.raises(TypeError, match="univariate"):
+        MADE(2, components=2, univariate=mf.transforms.MonotonicAffineTransform)
+
+
+def test_mixtures_with_batch_norm() -> None:
+    flow = MADE(2, components=3, batch_norm=True).train()
+    assert flow().log_prob(torch.randn(50, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["MAF", "MADE", "IAF", "NICE", "RealNVP", "NSF"])
+def test_other_flows_take_a_base_too(kind: str) -> None:
+    flow = getattr(mf.flows, kind)(2, 1, base=base("made", 2, components=2))
+    x, log_prob = flow(torch.zeros(1)).rsample_and_log_prob((5,))
+    torch.testing.assert_close(flow(torch.zeros(1)).log_prob(x), log_prob, atol=1e-4, rtol=1e-4)
 
 
 def test_mixtures_learn_two_modes_that_a_gaussian_cannot() -> None:

@@ -139,6 +139,26 @@ def test_gradients_of_both_directions(count: int, seed: int) -> None:
     assert torch.autograd.gradcheck(inverse, (x, *given))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own use
+def test_forward_mode_and_vmap() -> None:
+    given = parameters(3, 2, 0.7, seed=0)
+    x = torch.randn(3, dtype=DOUBLE)
+
+    def both(x: Tensor, *given: Tensor) -> Tensor:
+        f = MonotonicMixtureTransform(*given)
+        return torch.stack([*f.call_and_ladj(x), *f.inv.call_and_ladj(x)])
+
+    arguments = tuple(range(4))
+    for forward, reverse in zip(
+        torch.func.jacfwd(both, arguments)(x, *given),
+        torch.func.jacrev(both, arguments)(x, *given),
+        strict=True,
+    ):
+        torch.testing.assert_close(forward, reverse, atol=1e-10, rtol=1e-10)
+    mapped = torch.func.vmap(both, out_dims=1)(x, *given)
+    torch.testing.assert_close(mapped, both(x, *given))
+
+
 def test_extreme_parameters_stay_finite() -> None:
     logits, means = torch.tensor([0.0, 300.0, -300.0]), torch.tensor([0.0, 1e4, -1e4])
     f = MonotonicMixtureTransform(logits, means, torch.tensor([99.0, -99.0, 0.0]))

@@ -192,7 +192,8 @@ class MAF(Flow):
         batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
         between: Makes a layer between a transform and the next, given the number of features:
             :class:`~maskedflow.transforms.LULinear`, for example.
-        base: The lazy distribution of the latent; N(0, I) if None.
+        base: The lazy distribution of the latent, given the same context; N(0, I) if None. See
+            :func:`base` for others.
         kwargs: What :class:`MaskedAutoregressiveTransform` takes.
 
     References:
@@ -291,9 +292,10 @@ class MADE(MAF):
         if components < 1:
             raise ValueError(f"components: expected at least 1, got {components}")
         if components > 1:
-            kwargs |= {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
+            mixtures = {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
+            kwargs = dict(**mixtures, **kwargs)
         super().__init__(features, context, transforms=1, generator=generator, **kwargs)
         if components > 1:
-            (step,) = cast(LazyComposedTransform, self.transform).transforms
+            step = cast(LazyComposedTransform, self.transform).transforms[0]
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from maskedflow.distributions import MixtureOfGaussians, refuse_nan
 from maskedflow.nn import MLP, Linear
 
-from .autoregressive import check_context
 from .flow import LazyDistribution
+from .layers import check_context
 
 __all__ = ["GMM"]
 

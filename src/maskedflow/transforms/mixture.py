@@ -107,7 +107,7 @@ class MonotonicMixtureTransform(Transform):
         return sign * t, log_hazard - normal_tail(t)[1]
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._root(y)
+        x = self._root(y).detach()
         if torch.is_grad_enabled():
             z, ladj = self.call_and_ladj(x)
             x = x + ((y - z) - (y - z).detach()) * torch.exp(-ladj.detach())

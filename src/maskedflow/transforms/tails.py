@@ -69,8 +69,14 @@ class _QuantileOfLog(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (t,) = ctx.saved_tensors
         return gradient * torch.exp(-normal_tail(t)[1])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        (t,) = ctx.saved_tensors
+        return tangent * torch.exp(-normal_tail(t)[1])
