@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,8 +36,9 @@ class Case:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments that MAF and MADE share."""
+        """The keyword arguments of MAF."""
         return {
+            "transforms": self.transforms,
             "order": None if self.order is None else torch.tensor(self.order),
             "passes": self.passes,
             "hidden_features": self.hidden_features,
@@ -48,16 +49,22 @@ class Case:
         }
 
     def build(
-        self, kind: Callable[..., mf.flows.Flow] | None = None, noise: float = 0.3, **more: Any
+        self,
+        kind: Callable[..., mf.flows.Flow] | None = None,
+        noise: float = 0.3,
+        takes: Collection[str] | None = None,
+        **more: Any,
     ) -> mf.flows.Flow:
         """A flow of this case; with noise, its weights are far from the start near the identity.
 
-        Widening of narrow layers is a warning of its own test, so it is silent here.
+        It gets those of the case's options that it takes, all by default. Widening of narrow
+        layers is a warning of its own test, so it is silent here.
         """
         kind = mf.flows.MAF if kind is None else kind
-        options = {**self.options, **more}
-        if kind is mf.flows.MAF:
-            options.setdefault("transforms", self.transforms)
+        options = {k: v for k, v in self.options.items() if takes is None or k in takes}
+        if kind is mf.flows.MADE:
+            options.pop("transforms", None)
+        options.update(more)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             flow = kind(self.features, self.context, **options)

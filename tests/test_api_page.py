@@ -44,6 +44,23 @@ def test_signature_of_one_transform_is_zukos() -> None:
     assert parameters == names
 
 
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("GeneralCouplingTransform", ["features", "context", "mask", "univariate", "shapes"]),
+        ("NICE", ["features", "context", "transforms", "randmask"]),
+        ("RealNVP", ["features", "context", "transforms", "randmask"]),
+        ("IAF", ["features", "context", "transforms", "randperm"]),
+    ],
+)
+def test_signatures_of_couplings_and_inverse_flows(kind: str, names: list[str]) -> None:
+    parameters = inspect.signature(getattr(zuko.flows, kind)).parameters
+    assert list(parameters)[: len(names)] == names
+    defaults = [p.default for p in parameters.values()][1 : len(names)]
+    expected = [0, None, MonotonicAffineTransform, ((), ())] if "mask" in names else [0, 3, False]
+    assert defaults == expected
+
+
 def test_usage() -> None:
     flow = zuko.flows.MAF(features=3, transforms=3, hidden_features=[64, 64])
     dist = flow()
@@ -185,14 +202,31 @@ def test_import_and_use_never_change_global_state() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("flows", "Flow MADE MAF MaskedAutoregressiveTransform"),
+        (
+            "flows",
+            "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
+            "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
+            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform",
+        ),
+        (
+            "lazy",
+            "Flow LazyComposedTransform LazyDistribution LazyInverse LazyTransform Unconditional "
+            "UnconditionalDistribution UnconditionalTransform",
+        ),
         (
             "transforms",
             "MonotonicAffineTransform AutoregressiveTransform PermutationTransform BatchNorm "
             "ComposedTransform Standardize Logit Dequantize LazyTransform LazyComposedTransform "
-            "UnconditionalTransform DependentTransform Transform",
+            "UnconditionalTransform DependentTransform Transform CouplingTransform "
+            "LULinearTransform LULinear RotationTransform Permutation ActNorm Residual "
+            "ResidualTransform IdentityTransform AdditiveTransform",
         ),
-        ("distributions", "NormalizingFlow DiagNormal"),
+        (
+            "distributions",
+            "NormalizingFlow DiagNormal BoxUniform GeneralizedNormal Joint Maximum Minimum Mixture "
+            "MixtureOfGaussians Sort StudentT TopK TransformedUniform Truncated",
+        ),
+        ("mixtures", "GMM"),
         ("nn", "MaskedLinear MaskedMLP"),
         ("masks", "made_masks degrees check_autoregressive"),
     ],
@@ -203,6 +237,28 @@ def test_public_names(module: str, names: str) -> None:
     assert not missing
     assert all(getattr(room, name).__doc__ for name in names.split())
     assert all(hasattr(room, name) for name in room.__all__)
+
+
+def test_torchs_transforms_are_found_where_zuko_has_them() -> None:
+    from maskedflow.transforms import AffineTransform
+
+    assert AffineTransform is torch.distributions.AffineTransform
+    assert zuko.transforms.StackTransform is torch.distributions.StackTransform
+    with pytest.raises(AttributeError, match="NoSuchTransform"):
+        zuko.transforms.NoSuchTransform  # noqa: B018
+
+
+def test_lazy_modules_tell_what_they_were_made_of() -> None:
+    matrix = torch.eye(3)
+    lazy = zuko.lazy.UnconditionalTransform(zuko.transforms.RotationTransform, matrix)
+    assert torch.equal(lazy.args[0], matrix)
+    assert lazy.kwargs == {}
+    base = zuko.flows.MAF(3).base
+    assert set(base.kwargs) == {"loc", "scale"}
+    assert base.f is zuko.distributions.DiagNormal
+    layer = zuko.flows.MaskedAutoregressiveTransform(4, passes=2, order=[3, 2, 1, 0])
+    assert layer.order.tolist() == [1, 1, 0, 0]
+    assert (layer.passes, layer.total) == (2, 2)
 
 
 def test_unknown_names_are_attribute_errors() -> None:

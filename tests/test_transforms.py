@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import transforms as torch_transforms
 
-import maskedflow as mf
 from maskedflow.transforms import (
     BatchNorm,
     ComposedTransform,
@@ -25,7 +23,6 @@ from maskedflow.transforms import (
     MonotonicAffineTransform,
     PermutationTransform,
     Standardize,
-    Transform,
     UnconditionalTransform,
 )
 from oracles import autograd_ladj, autograd_ladjs, check_inverse_pair
@@ -41,80 +38,6 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
     return TIGHT if dtype == torch.float64 else LOOSE
-
-
-# -- univariate maps ------------------------------------------------------------------------------
-
-UNIVARIATES: dict[str, Callable[..., Transform]] = {
-    name: getattr(mf.transforms, name)
-    for name in ("MonotonicAffineTransform", "AdditiveTransform", "MonotonicRQSTransform")
-    if hasattr(mf.transforms, name)
-}
-PARAMETERS = {
-    "MonotonicAffineTransform": ((), ()),
-    "AdditiveTransform": ((),),
-    "MonotonicRQSTransform": ((8,), (8,), (7,)),
-}
-
-
-@pytest.mark.parametrize("name", UNIVARIATES)
-@given(
-    st.sampled_from([(), (4,), (2, 4)]),
-    st.sampled_from([torch.float32, torch.float64]),
-    st.integers(0, 999),
-)
-def test_univariate_maps(name: str, batch: tuple[int, ...], dtype: torch.dtype, seed: int) -> None:
-    parameters = [
-        draw(*batch, *shape, seed=seed + i, dtype=dtype) for i, shape in enumerate(PARAMETERS[name])
-    ]
-    transform = UNIVARIATES[name](*parameters)
-    assert transform.domain.event_dim == transform.codomain.event_dim == 0
-    assert transform.bijective
-    x = 2 * draw(*batch, seed=seed + 9, dtype=dtype)
-    check_inverse_pair(transform, x, **tolerance(dtype))
-
-    x = x.requires_grad_()
-    y, ladj = transform.call_and_ladj(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(ladj, slope.abs().log(), **tolerance(dtype))
-    assert (slope > 0).all()
-    assert transform.sign == 1
-
-
-@pytest.mark.parametrize("name", UNIVARIATES)
-def test_univariate_maps_pass_gradcheck(name: str) -> None:
-    parameters = [
-        draw(3, *shape, seed=i).requires_grad_() for i, shape in enumerate(PARAMETERS[name])
-    ]
-    x = draw(3, seed=7).requires_grad_()
-    kind = UNIVARIATES[name]
-    assert torch.autograd.gradcheck(lambda x, *p: kind(*p).call_and_ladj(x), (x, *parameters))
-    assert torch.autograd.gradcheck(lambda y, *p: kind(*p).inv.call_and_ladj(y), (x, *parameters))
-
-
-def test_affine_is_the_stated_formula() -> None:
-    shift, scale, x = draw(5, seed=1), draw(5, seed=2), draw(5, seed=3)
-    y, ladj = MonotonicAffineTransform(shift, scale).call_and_ladj(x)
-    torch.testing.assert_close(y, x * scale.exp() + shift, **TIGHT)
-    torch.testing.assert_close(ladj, scale, **TIGHT)
-
-
-@pytest.mark.parametrize("scale", [-1e4, -50.0, 50.0, 1e4])
-def test_affine_clamps_the_log_scale_to_ten(scale: float) -> None:
-    transform = MonotonicAffineTransform(torch.zeros(1), torch.full((1,), scale))
-    y, ladj = transform.call_and_ladj(torch.ones(1))
-    torch.testing.assert_close(ladj, torch.full((1,), math.copysign(10, scale)))
-    torch.testing.assert_close(y.log(), ladj)
-    assert torch.isfinite(transform.inv(y)).all()
-
-
-def test_affine_broadcasts_batches_of_parameters_against_batches_of_x() -> None:
-    shift, scale = draw(2, 1, 3, seed=1), draw(2, 1, 3, seed=2)
-    x = draw(4, 3)
-    transform = MonotonicAffineTransform(shift, scale)
-    y, ladj = transform.call_and_ladj(x)
-    assert y.shape == ladj.shape == (2, 4, 3)
-    torch.testing.assert_close(transform.inv(y), x.expand(2, 4, 3), **TIGHT)
 
 
 # -- compositions ---------------------------------------------------------------------------------

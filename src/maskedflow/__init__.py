@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import data, distributions, flows, masks, nn, training, transforms
+    from . import data, distributions, flows, lazy, masks, nn, training, transforms
+    from .flows import mixtures
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
-    **{name: name for name in ("distributions", "flows", "masks", "nn", "transforms")},
+    **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "training")},
     "load_run": "runs",
+    "mixtures": "flows",
 }
 
 __all__ = [
     "data",
     "distributions",
     "flows",
+    "lazy",
     "load_run",
     "masks",
+    "mixtures",
     "nn",
     "training",
     "transforms",

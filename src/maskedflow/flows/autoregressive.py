@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.masks import generations, topological_generations
@@ -16,14 +17,16 @@ from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
-    BatchNorm,
     DependentTransform,
+    LazyComposedTransform,
     LazyTransform,
     MonotonicAffineTransform,
+    MonotonicMixtureTransform,
     check_features,
 )
 
 from .flow import Flow, LazyDistribution, standard_normal
+from .layers import check_context, check_sizes, costs, cut, interleave, summary
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
@@ -43,7 +46,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature.
+        univariate: The constructor of the map of one feature. Of a module, a copy of its own.
         shapes: The shapes of its parameters, one tuple a parameter.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`.
@@ -76,13 +79,13 @@ class MaskedAutoregressiveTransform(LazyTransform):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if context < 0:
-            raise ValueError(f"context: expected at least 0, got {context}")
+        check_sizes(features, context)
         self.features, self.context = features, context
-        self.univariate = univariate
+        is_module = isinstance(univariate, nn.Module)
+        self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
-        self._is_scalar = not any(self.shapes)
+        self.total = sum(self.sizes)
 
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
@@ -96,7 +99,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         ranks = torch.arange(features) if self._order is None else self._order
         depends = torch.cat([depends[ranks][:, ranks], on_context[ranks]], dim=1)
         self.hyper = MaskedMLP(
-            depends.repeat_interleave(sum(self.sizes), dim=0),
+            depends.repeat_interleave(self.total, dim=0),
             context=context,
             generation=generation[ranks],
             **kwargs,
@@ -112,40 +115,31 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self._rank = None if self._order is None else self._order.argsort()
         self.passes = int(self.generation.max())
 
+    @property
+    def order(self) -> Tensor:
+        """The step of an inverse at which each feature is found, from 0 on."""
+        return self.generation - 1
+
     def extra_repr(self) -> str:
-        generation = self.generation.tolist()
-        if len(generation) > 10:
-            generation = [*generation[:5], "...", *generation[-5:]]
-        return f"(univariate): {getattr(self.univariate, '__name__', self.univariate)}, " + (
-            f"(generation): [{', '.join(map(str, generation))}]"
-        )
+        return summary(self.univariate, "generation", self.generation.tolist())
 
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
         check_features("x", x, self.features)
         phi = self.hyper(x if self._order is None else x[..., self._order], c)
-        phi = phi.view(*phi.shape[:-1], self.features, sum(self.sizes))
+        phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
-        return DependentTransform(self.univariate(*self._cut(phi)), 1)
-
-    def _cut(self, phi: Tensor) -> list[Tensor]:
-        """Cuts (*, D, total) into the parameters of the univariate."""
-        if self._is_scalar:
-            return list(phi.unbind(dim=-1))
-        return [
-            part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
-            for part, shape in zip(phi.split(self.sizes, dim=-1), self.shapes, strict=True)
-        ]
+        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
-        _check_context(c, self.context)
+        check_context(c, self.context)
         sweep = partial(self._sweep, c) if type(self.hyper) is MaskedMLP else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
     def _map(self, phi: Tensor) -> DependentTransform:
-        return DependentTransform(self.univariate(*self._cut(phi)), 0)
+        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 0)
 
     def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
@@ -183,16 +177,6 @@ def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tens
     return depends & ~torch.eye(features, dtype=torch.bool), on_context
 
 
-def _check_context(c: Tensor | None, context: int) -> None:
-    if c is None:
-        if context:
-            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
-    elif not context:
-        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
-    elif c.shape[-1:] != (context,):
-        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
-
-
 class MAF(Flow):
     r"""A masked autoregressive flow.
 
@@ -206,7 +190,10 @@ class MAF(Flow):
             descend in turns.
         order: The order of the first transform, reversed in the second and so on in turns.
         batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
-        base: The lazy distribution of the latent; N(0, I) if None.
+        between: Makes a layer between a transform and the next, given the number of features:
+            :class:`~maskedflow.transforms.LULinear`, for example.
+        base: The lazy distribution of the latent, given the same context; N(0, I) if None. See
+            :func:`base` for others.
         kwargs: What :class:`MaskedAutoregressiveTransform` takes.
 
     References:
@@ -221,6 +208,8 @@ class MAF(Flow):
         torch.Size([])
     """
 
+    density_cost, sample_cost = "pass", "sweep"
+
     def __init__(
         self,
         features: int,
@@ -230,46 +219,83 @@ class MAF(Flow):
         *,
         order: Sequence[int] | Tensor | None = None,
         batch_norm: bool = False,
+        between: Callable[[int], LazyTransform] | None = None,
         base: LazyDistribution | None = None,
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, got {transforms}")
-        if features < 1:
-            raise ValueError(f"features: expected at least 1, got {features}")
+        check_sizes(features, context)
         first = torch.arange(features) if order is None else torch.as_tensor(order)
-        steps: list[LazyTransform] = []
+        layers = []
         for number in range(transforms):
             if randperm:
                 ranks = torch.randperm(features, generator=generator)
             else:
                 ranks = features - 1 - first if number % 2 else first
-            steps.append(
+            layers.append(
                 MaskedAutoregressiveTransform(
                     features, context, order=ranks, generator=generator, **kwargs
                 )
             )
-            if batch_norm:
-                steps.append(BatchNorm(features))
+        steps = interleave(layers, features, batch_norm=batch_norm, between=between)
         super().__init__(steps, standard_normal(features) if base is None else base)
+
+    def extra_repr(self) -> str:
+        return costs(self, MaskedAutoregressiveTransform, self.density_cost, self.sample_cost)
 
 
 class MADE(MAF):
-    """A masked autoencoder for distribution estimation: one transform, Gaussian conditionals.
+    r"""A masked autoencoder for distribution estimation: one transform.
+
+    .. math:: p(x \mid c) = \prod_i \sum_{k=1}^K w_k(x_{<i}, c) \,
+        \mathcal{N}(x_i \mid m_k(x_{<i}, c), e^{-p_k(x_{<i}, c)})
+
+    Its conditionals are Gaussian, or mixtures of K Gaussians (see
+    :class:`~maskedflow.transforms.MonotonicMixtureTransform`), whose weights, means and
+    log-precisions start as N(0, 1). As the base of a MAF this is the paper's MAF MoG, with
+    mixtures at its end for what affine maps do not reach.
+
+    Scoring costs one pass of the network, a sample one sweep.
 
     Args:
         features: The number of features D.
         context: The number of context features.
+        components: The number of Gaussians K in a conditional.
         kwargs: What :class:`MAF` takes.
+
+    Raises:
+        ValueError: If `components` is below 1.
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
+        | Masked Autoregressive Flow (Papamakarios et al., 2017), sections 3.4 and 4.1
+        | https://arxiv.org/abs/1705.07057
 
     Example:
         >>> MADE(2)().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
+        >>> mog = MADE(3, context=2, components=10)
+        >>> maf_mog = MAF(3, context=2, transforms=5, base=mog)
+        >>> maf_mog(torch.zeros(4, 2)).sample((5,)).shape
+        torch.Size([5, 4, 3])
     """
 
-    def __init__(self, features: int, context: int = 0, **kwargs: Any) -> None:
-        super().__init__(features, context, transforms=1, **kwargs)
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        components: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if components < 1:
+            raise ValueError(f"components: expected at least 1, got {components}")
+        if components > 1:
+            mixtures = {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
+            kwargs = dict(**mixtures, **kwargs)
+        super().__init__(features, context, transforms=1, generator=generator, **kwargs)
+        if components > 1:
+            step = cast(LazyComposedTransform, self.transform).transforms[0]
+            last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
+            nn.init.normal_(cast(Tensor, last.bias), generator=generator)

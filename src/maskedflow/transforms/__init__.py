@@ -1,5 +1,8 @@
 """Invertible maps and their log-determinants."""
 
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
 
 from .autoregressive import AutoregressiveTransform
@@ -11,36 +14,80 @@ from .base import (
     call_and_ladj,
     check_features,
 )
+from .bernstein import BernsteinTransform, BoundedBernsteinTransform
+from .coupling import CouplingTransform
+from .elementary import (
+    CircularShiftTransform,
+    CosTransform,
+    SignedPowerTransform,
+    SinTransform,
+    SoftclipTransform,
+)
+from .gaussianization import GaussianizationTransform
+from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
-from .normalization import BatchNorm
-from .permutation import PermutationTransform
+from .linear import LULinear, LULinearTransform, RotationTransform
+from .mixture import MonotonicMixtureTransform
+from .monotonic import MonotonicTransform
+from .normalization import ActNorm, BatchNorm
+from .permutation import Permutation, PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
-from .spline import MonotonicRQSTransform
+from .residual import Residual, ResidualTransform
+from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MonotonicAffineTransform
 
 __all__ = [
+    "ActNorm",
     "AdditiveTransform",
     "AutoregressiveTransform",
     "BatchNorm",
+    "BernsteinTransform",
+    "BoundedBernsteinTransform",
+    "CircularRQSTransform",
+    "CircularShiftTransform",
     "ComposedTransform",
+    "CosTransform",
+    "CouplingTransform",
     "DependentTransform",
     "Dequantize",
     "ExpTransform",
+    "GaussianizationTransform",
     "IdentityTransform",
+    "LULinear",
+    "LULinearTransform",
     "LazyComposedTransform",
     "LazyInverse",
     "LazyTransform",
     "Logit",
     "LogitTransform",
     "MonotonicAffineTransform",
+    "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
+    "MonotonicTransform",
+    "Permutation",
     "PermutationTransform",
+    "Residual",
+    "ResidualTransform",
+    "RotationTransform",
+    "SOSPolynomialTransform",
     "ScaleTransform",
     "SigmoidTransform",
+    "SignedPowerTransform",
+    "SinTransform",
+    "SoftclipTransform",
     "Standardize",
     "TanhTransform",
     "Transform",
     "UnconditionalTransform",
+    "UnconstrainedMonotonicTransform",
     "call_and_ladj",
     "check_features",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Torch's other transforms, which code for zuko looks for here."""
+        if name in torch.distributions.transforms.__all__:
+            return getattr(torch.distributions.transforms, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

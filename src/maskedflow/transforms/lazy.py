@@ -96,10 +96,19 @@ class Unconditional(nn.Module):
             else:
                 self.register_parameter(name, nn.Parameter(value))
 
+    @property
+    def args(self) -> list[Any]:
+        """The positional arguments."""
+        return [getattr(self, name) for name in self._positional]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments."""
+        return {name: getattr(self, name) for name in self._keywords}
+
     def forward(self, c: Tensor | None = None) -> Any:
         """Calls the constructor. The context is ignored."""
-        keywords = {name: getattr(self, name) for name in self._keywords}
-        return self.f(*(getattr(self, name) for name in self._positional), **keywords)
+        return self.f(*self.args, **self.kwargs)
 
     def extra_repr(self) -> str:
         if isinstance(self.f, nn.Module):

@@ -1,4 +1,4 @@
-"""Batch normalization as a step of a flow."""
+"""Normalization as a step of a flow, by batches or from the first of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch.distributions import constraints
 
 from .base import Transform, check_features
 from .lazy import LazyTransform
+from .preprocessing import ScaleTransform
 
-__all__ = ["BatchNorm"]
+__all__ = ["ActNorm", "BatchNorm"]
 
 
 class BatchNorm(LazyTransform):
@@ -121,3 +122,82 @@ class _BatchNormTransform(Transform):
         log_slope = norm.log_gamma - 0.5 * torch.log(norm.variance + norm.eps)
         x = (y - norm.beta) * torch.exp(-log_slope) + norm.mean
         return x, -log_slope.sum().expand(y.shape[:-1])
+
+
+class ActNorm(LazyTransform):
+    r"""A learned shift and scale that standardize the first batch of training.
+
+    .. math:: y = (x - m) e^{-s}, \qquad
+        \log \left| \det \frac{\partial y}{\partial x} \right| = -\sum_i s_i
+
+    It is the identity until the first forward call in training sets m and :math:`e^s` to the mean
+    and the (biased) standard deviation of the batch. From then on they are parameters like any
+    other, and no statistic of a batch enters again. Whether that has happened is part of the state.
+
+    Args:
+        features: The number of features.
+        eps: The smallest standard deviation that a first batch may set.
+
+    Raises:
+        ValueError: If the first batch of training has fewer than two rows.
+
+    References:
+        | Glow (Kingma and Dhariwal, 2018), section 3.1
+        | https://arxiv.org/abs/1807.03039
+
+    Example:
+        >>> norm = ActNorm(1)
+        >>> norm()(torch.tensor([[1.0], [3.0]])).detach()
+        tensor([[-1.],
+                [ 1.]])
+        >>> norm()(torch.tensor([[5.0]])).detach()
+        tensor([[3.]])
+    """
+
+    initialized: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.loc = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.loc)}, eps={self.eps}"
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Sets shift and scale so that the rows of x become standard.
+
+        Args:
+            x: Two rows or more, with shape (*, features).
+        """
+        check_features("x", x, len(self.loc))
+        rows = x.reshape(-1, len(self.loc))
+        if len(rows) < 2:
+            raise ValueError(
+                f"x: the first batch of an ActNorm in training expects at least 2 rows, "
+                f"got {len(rows)}"
+            )
+        deviation, mean = torch.std_mean(rows, dim=0, correction=0)
+        self.loc.copy_(mean)
+        self.log_scale.copy_(deviation.clamp(min=self.eps).log())
+        self.initialized.fill_(True)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _ActNormTransform(self)
+
+
+class _ActNormTransform(ScaleTransform):
+    def __init__(self, norm: ActNorm) -> None:
+        super().__init__(norm.loc, norm.log_scale)
+        self.norm = norm
+
+    def __repr__(self) -> str:
+        return f"ActNorm({self.norm.extra_repr()})"
+
+    def _call(self, x: Tensor) -> Tensor:
+        if self.norm.training and not self.norm.initialized:
+            self.norm.initialize(x)
+        return super()._call(x)

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import Transform
+from .base import ComposedTransform, Transform
+from .elementary import CircularShiftTransform
 
-__all__ = ["MonotonicRQSTransform"]
+__all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
 
 
 class MonotonicRQSTransform(Transform):
@@ -56,13 +57,14 @@ class MonotonicRQSTransform(Transform):
     ) -> None:
         super().__init__()
         self.bound, self.slope = bound, slope
-        self.horizontal = self._knots(widths)
-        self.vertical = self._knots(heights)
+        self.widths, self.horizontal = self._bins(widths)
+        self.heights, self.vertical = self._bins(heights)
         self.derivatives = F.pad(_soften(derivatives, math.log(slope)).exp(), (1, 1), value=1.0)
 
-    def _knots(self, sizes: Tensor) -> Tensor:
+    def _bins(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """The sizes of the bins, and their ends: differences of these would be less precise."""
         shares = F.softmax(_soften(sizes, 0.5 * math.log(self.slope)), dim=-1)
-        return self.bound * (2 * F.pad(shares.cumsum(dim=-1), (1, 0)) - 1)
+        return 2 * self.bound * shares, self.bound * (2 * F.pad(shares.cumsum(dim=-1), (1, 0)) - 1)
 
     def __repr__(self) -> str:
         return f"MonotonicRQSTransform(bins={self.bins}, bound={self.bound})"
@@ -83,36 +85,33 @@ class MonotonicRQSTransform(Transform):
         """Which values are inside, and for these x0, y0, width, height, d0, d1 of their bin."""
         bins = (knots <= value[..., None]).sum(dim=-1) - 1
         inside = (bins >= 0) & (bins < self.bins)
-        index = torch.stack([bins, bins + 1], dim=-1).clamp(0, self.bins)
-        pairs = []
-        for values in (self.horizontal, self.vertical, self.derivatives):
-            shape = (*index.shape[:-1], values.shape[-1])
-            pairs.append(values.expand(shape).gather(-1, index).unbind(dim=-1))
-        (x0, x1), (y0, y1), (d0, d1) = pairs
-        # Outside, the bin of the clamped index may be empty: any positive size does.
-        width, height = torch.where(inside, x1 - x0, 1), torch.where(inside, y1 - y0, 1)
-        return inside, x0, y0, width, height, d0, d1
+        index = bins.clamp(0, self.bins - 1)[..., None]
+        ends = (self.horizontal, self.vertical, self.widths, self.heights)
+        slopes = (self.derivatives[..., :-1], self.derivatives[..., 1:])
+        found = (
+            values.expand(*index.shape[:-1], values.shape[-1]).gather(-1, index)[..., 0]
+            for values in (*ends, *slopes)
+        )
+        return inside, *found
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside, x0, y0, width, height, d0, d1 = self._bin(self.horizontal, x)
-        s = height / width
-        xi = torch.where(inside, x - x0, 0) / width
-        y, ladj = _evaluate(xi, s, y0, height, d0, d1)
-        return torch.where(inside, y, x), torch.where(inside, ladj, 0)
+        xi = (torch.where(inside, x - x0, 0) / width).clamp(0, 1)
+        y, ladj = _evaluate(xi, 1 - xi, height / width, d0, d1)
+        return torch.where(inside, y0 + height * y, x), torch.where(inside, ladj, 0)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         inside, x0, y0, width, height, d0, d1 = self._bin(self.vertical, y)
-        s = height / width
-        part = torch.where(inside, y - y0, 0)
-        curve = part * (d0 + d1 - 2 * s)
-        a = height * (s - d0) + curve
-        b = height * d0 - curve
-        c = -s * part
-        root = (b.square() - 4 * a * c).clamp(min=torch.finfo(y.dtype).tiny).sqrt()
-        xi = 2 * c / (-b - root)
-        x = x0 + xi * width
-        ladj = _evaluate(xi, s, y0, height, d0, d1)[1]
-        return torch.where(inside, x, y), torch.where(inside, -ladj, 0)
+        s, part = height / width, (torch.where(inside, y - y0, 0) / height).clamp(0, 1)
+        # The quadratic for xi at the share t of the height, with u = d1 t - d0 (1 - t), has
+        # the discriminant u^2 + 4 s^2 t (1 - t). Nothing is subtracted from here on.
+        below, above = 2 * s * part, 2 * s * (1 - part)
+        u = d1 * part - d0 * (1 - part)
+        root = u.abs() + (u.square() + below * above).sqrt()
+        left, right = torch.where(u > 0, root, below), torch.where(u > 0, above, root)
+        xi, rest = left / (left + right), right / (left + right)
+        ladj = -_evaluate(xi, rest, s, d0, d1)[1]
+        return torch.where(inside, x0 + xi * width, y), torch.where(inside, ladj, 0)
 
 
 def _soften(value: Tensor, bound: float) -> Tensor:
@@ -120,11 +119,36 @@ def _soften(value: Tensor, bound: float) -> Tensor:
     return value / (1 + (value / bound).abs())
 
 
-def _evaluate(
-    xi: Tensor, s: Tensor, y0: Tensor, height: Tensor, d0: Tensor, d1: Tensor
-) -> tuple[Tensor, Tensor]:
-    both = xi * (1 - xi)
-    below = s + (d0 + d1 - 2 * s) * both
-    y = y0 + height * (s * xi.square() + d0 * both) / below
-    slope = s.square() * (d1 * xi.square() + 2 * s * both + d0 * (1 - xi).square())
-    return y, slope.log() - 2 * below.log()
+def _evaluate(xi: Tensor, rest: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of the bin's height at the share xi of its width, and log f'; rest is 1 - xi."""
+    both = xi * rest
+    below = s * (xi.square() + rest.square()) + (d0 + d1) * both
+    slope = d1 * xi.square() + 2 * s * both + d0 * rest.square()
+    return xi * (s * xi + d0 * rest) / below, 2 * (s / below).log() + slope.log()
+
+
+def CircularRQSTransform(
+    widths: Tensor, heights: Tensor, derivatives: Tensor, slope: float = 1e-3
+) -> ComposedTransform:
+    r"""A monotone rational-quadratic spline on the circle :math:`[-\pi, \pi)`.
+
+    Half a turn, and then a spline from :math:`[-\pi, \pi]` onto itself. Both of its ends have slope
+    1, so there is no edge where they meet, and the half turn lets the next spline meet elsewhere.
+
+    Args:
+        widths: The unconstrained widths of the bins, with shape (*, K).
+        heights: The unconstrained heights of the bins, with shape (*, K).
+        derivatives: The unconstrained slopes at the inner knots, with shape (*, K - 1).
+        slope: The smallest slope at a knot, and the smallest ratio of two bins.
+
+    References:
+        | Normalizing Flows on Tori and Spheres (Rezende et al., 2020), section 2.1
+        | https://arxiv.org/abs/2002.02428
+
+    Example:
+        >>> f = CircularRQSTransform(torch.zeros(8), torch.zeros(8), torch.zeros(7))
+        >>> f(torch.tensor([-0.1, 0.1, 0.1 + 2 * math.pi]))
+        tensor([ 3.0416, -3.0416, -3.0416])
+    """
+    spline = MonotonicRQSTransform(widths, heights, derivatives, bound=math.pi, slope=slope)
+    return ComposedTransform(CircularShiftTransform(math.pi), spline)

@@ -140,4 +140,4 @@ class AdditiveTransform(Transform):
         return y - self.shift
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        return torch.zeros_like(y)

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .masks import Degrees, made_masks
-from .staircase import Staircase, Trunk, masked_product, slab_of, slab_size
+from maskedflow.masks import Degrees, made_masks
+from maskedflow.staircase import Staircase, Trunk, masked_product, slab_of, slab_size
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 

@@ -1,4 +1,4 @@
-"""The distribution of a flow, and bases."""
+"""The distribution of a flow."""
 
 from __future__ import annotations
 
@@ -12,76 +12,15 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
-from .staircase import is_traced
-from .transforms import call_and_ladj
+from maskedflow.staircase import is_traced
+from maskedflow.transforms import call_and_ladj
 
-__all__ = ["DiagNormal", "NormalizingFlow"]
+from .base import Base, draw, unvalidated
 
-
-class DiagNormal(Distribution):
-    r"""A normal distribution of independent features.
-
-    .. math:: \log p(x) = -\frac{1}{2} \sum_i \left( \frac{x_i - \mu_i}{\sigma_i} \right)^2
-        + \log 2 \pi \sigma_i^2
-
-    Args:
-        loc: The means :math:`\mu`, with shape (*, D).
-        scale: The standard deviations :math:`\sigma`, with shape (*, D).
-
-    Example:
-        >>> DiagNormal(torch.zeros(2), torch.ones(2)).log_prob(torch.zeros(2))
-        tensor(-1.8379)
-    """
-
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 - torch's name
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        self.loc: Tensor
-        self.scale: Tensor
-        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
-        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
-
-    def __repr__(self) -> str:
-        return f"DiagNormal(loc: {self.loc.shape}, scale: {self.scale.shape})"
-
-    @property
-    def mean(self) -> Tensor:
-        """The means."""
-        return self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        """The variances of the features."""
-        return self.scale.square()
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> DiagNormal:
-        shape = (*batch_shape, *self.event_shape)
-        return DiagNormal(self.loc.expand(shape), self.scale.expand(shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        z = (value - self.loc) / self.scale
-        constant: Tensor = self.scale.log().sum(dim=-1) + 0.5 * z.shape[-1] * math.log(2 * math.pi)
-        return -0.5 * z.square().sum(dim=-1) - constant
-
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
-        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        noise = torch.randn(
-            shape, dtype=self.loc.dtype, device=self.loc.device, generator=generator
-        )
-        return self.loc + noise * self.scale
-
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator)
+__all__ = ["NormalizingFlow", "refuse_nan"]
 
 
-class NormalizingFlow(Distribution):
+class NormalizingFlow(Base):
     r"""The distribution of x such that z = f(x) is distributed as a base.
 
     .. math:: \log p(x) = \log p_Z(f(x)) + \log \left| \det \frac{\partial f(x)}{\partial x} \right|
@@ -103,16 +42,16 @@ class NormalizingFlow(Distribution):
         tensor(-0.9189)
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 - torch's name
     has_rsample = True
 
     def __init__(self, transform: Transform, base: Distribution) -> None:
+        base = unvalidated(base)
         missing = transform.codomain.event_dim - len(base.event_shape)
         self.transform = transform
-        self.base = Independent(base, missing) if missing > 0 else base
+        self.base = Independent(base, missing, validate_args=False) if missing > 0 else base
         self._reinterpreted = max(-missing, 0)
         event_shape = transform.inverse_shape(self.base.event_shape)
-        super().__init__(self.base.batch_shape, Size(event_shape), validate_args=False)
+        super().__init__(self.base.batch_shape, event_shape)
 
     def __repr__(self) -> str:
         lines = f"(transform): {self.transform}\n(base): {self.base}"
@@ -146,36 +85,16 @@ class NormalizingFlow(Distribution):
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         """Draws points that have gradients; `generator` is where the base's draws come from."""
-        x: Tensor = self.transform.inv(self._base_sample(sample_shape, generator))
+        x: Tensor = self.transform.inv(draw(self.base, sample_shape, generator))
         return x
-
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws points, with shape (*sample_shape, *batch_shape, features), without gradients."""
-        with torch.no_grad():
-            return self.rsample(sample_shape, generator)
 
     def rsample_and_log_prob(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws points that have gradients, and their log-densities, at the price of the points."""
-        z = self._base_sample(sample_shape, generator)
+        z = draw(self.base, sample_shape, generator)
         x, ladj = call_and_ladj(self.transform.inv, z)
         return x, self.base.log_prob(z) - self._event_sum(ladj)
-
-    def _base_sample(
-        self, sample_shape: Sequence[int], generator: torch.Generator | None
-    ) -> Tensor:
-        draw = self.base.rsample if self.base.has_rsample else self.base.sample
-        if generator is None:
-            return draw(Size(sample_shape))
-        if type(self.base).__module__.startswith("torch."):
-            raise ValueError(
-                f"generator: the base {type(self.base).__name__} draws from torch's global "
-                "generator only"
-            )
-        return draw(Size(sample_shape), generator=generator)  # type: ignore[call-arg]
 
     def _event_sum(self, ladj: Tensor) -> Tensor:
         dims = self._reinterpreted

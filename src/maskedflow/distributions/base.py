@@ -1,0 +1,90 @@
+"""What the distributions here share: a place where draws come from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+__all__ = ["Base", "Shape", "draw", "require_number", "unvalidated"]
+
+Shape = Sequence[int]
+
+
+class Base(Distribution):
+    """A distribution whose draws come from a generator, and which leaves validation to its parts.
+
+    Subclasses define `rsample`, or `sample` where draws have no gradients.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, batch_shape: Shape, event_shape: Shape) -> None:
+        super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
+
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws points, with shape (*sample_shape, *batch_shape, *event_shape), no gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator)
+
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws points that have gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no draws with gradients")
+
+
+def draw(
+    distribution: Distribution, sample_shape: Shape, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws from any distribution, with gradients where it has them.
+
+    Args:
+        distribution: The distribution, one of torch's own too.
+        sample_shape: How many.
+        generator: Where draws come from.
+
+    Raises:
+        ValueError: If there is a generator, and the distribution is torch's.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    method = distribution.rsample if distribution.has_rsample else distribution.sample
+    if generator is None:
+        return method(Size(sample_shape))
+    if type(distribution).__module__.startswith("torch."):
+        raise ValueError(
+            f"generator: a {type(distribution).__name__} draws from torch's global generator only"
+        )
+    return method(Size(sample_shape), generator=generator)  # type: ignore[call-arg]
+
+
+def unvalidated(distribution: Distribution) -> Distribution:
+    """The same distribution, whose density outside of its support is zero, and not an error.
+
+    Example:
+        >>> from torch.distributions import Uniform
+        >>> unvalidated(Uniform(0.0, 1.0)).log_prob(torch.tensor(2.0))
+        tensor(-inf)
+    """
+    if distribution._validate_args:
+        distribution = copy.copy(distribution)
+        distribution._validate_args = False
+        if hasattr(distribution, "base_dist"):
+            distribution.base_dist = unvalidated(distribution.base_dist)
+    return distribution
+
+
+def require_number(distribution: Distribution) -> None:
+    """Refuses a base whose events are not numbers.
+
+    Raises:
+        ValueError: If it has an event shape.
+    """
+    if distribution.event_shape:
+        raise ValueError(
+            f"base: expected a distribution of one number, got events of shape "
+            f"{tuple(distribution.event_shape)}"
+        )

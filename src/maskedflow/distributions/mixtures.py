@@ -1,0 +1,81 @@
+"""Mixtures of distributions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution
+
+from .base import Base, draw, unvalidated
+
+__all__ = ["Mixture"]
+
+
+class Mixture(Base):
+    r"""A mixture of distributions.
+
+    .. math:: \log p(x) = \log \sum_k w_k \, p_k(x)
+
+    Its draws have no gradients.
+
+    Args:
+        base: The distributions :math:`p_k`, the last dimension of whose batch is the components'.
+        logits: The unnormalised log-weights :math:`\log w_k`, with shape (*, K).
+
+    Raises:
+        ValueError: If the components of `base` and `logits` differ.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> d = Mixture(Normal(torch.tensor([-1.0, 1.0]), torch.ones(2)), torch.zeros(2))
+        >>> d.log_prob(torch.tensor(0.0))
+        tensor(-1.4189)
+    """
+
+    def __init__(self, base: Distribution, logits: Tensor) -> None:
+        if base.batch_shape[-1:] != logits.shape[-1:] or not logits.ndim:
+            raise ValueError(
+                f"logits: expected shape (*, K) with the K of the base's batch shape "
+                f"{tuple(base.batch_shape)}, got {tuple(logits.shape)}"
+            )
+        shape = torch.broadcast_shapes(base.batch_shape, logits.shape)
+        self.base = unvalidated(base)
+        if shape != base.batch_shape:
+            self.base = self.base.expand(shape)
+        self.logits = logits
+        super().__init__(shape[:-1], base.event_shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base})"
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Mixture:
+        new = copy.copy(self)
+        new.base = self.base.expand(Size((*batch_shape, self.logits.shape[-1])))
+        Base.__init__(new, batch_shape, self.event_shape)
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each = self.base.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        return torch.logsumexp(self.logits.log_softmax(dim=-1) + each, dim=-1)
+
+    def sample(
+        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        with torch.no_grad():
+            x = draw(self.base, sample_shape, generator)
+            events = len(self.event_shape)
+            chosen = self._choose(sample_shape, generator)
+            index = chosen.reshape(*chosen.shape, *[1] * (1 + events))
+            index = index.expand(*chosen.shape, 1, *self.event_shape)
+            return x.gather(-1 - events, index).squeeze(-1 - events)
+
+    def _choose(self, sample_shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Draws components: the first arrival of Poisson processes with rates as the weights."""
+        shape = (*sample_shape, *self.batch_shape, self.logits.shape[-1])
+        waiting = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device)
+        waiting.exponential_(generator=generator)
+        return (waiting.log() - self.logits).argmin(dim=-1)

@@ -1,0 +1,90 @@
+"""Transforms of each feature on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions.transforms import Transform as TorchTransform
+
+from maskedflow.nn import MLP
+from maskedflow.transforms import (
+    AutoregressiveTransform,
+    DependentTransform,
+    LazyTransform,
+    MonotonicAffineTransform,
+    check_features,
+)
+
+from .layers import check_context, cut, summary
+
+__all__ = ["ElementWiseTransform"]
+
+
+class ElementWiseTransform(LazyTransform):
+    r"""A lazy transform of each feature on its own, given the context.
+
+    .. math:: z_i = f(x_i \mid \phi_i), \quad \phi = \text{MLP}(c)
+
+    Without a context the parameters :math:`\phi` are learned, and start at N(0, 1). Both
+    directions cost one pass of the network.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        univariate: The constructor of the map of one feature.
+        shapes: The shapes of its parameters, one tuple a parameter.
+        generator: Where the initial parameters are drawn from; torch's own if None.
+        kwargs: What :class:`maskedflow.nn.MLP` takes.
+
+    Example:
+        >>> t = ElementWiseTransform(3, context=4)
+        >>> x, c = torch.randn(3), torch.randn(4)
+        >>> torch.allclose(t(c).inv(t(c)(x)), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        shapes: Sequence[Sequence[int]] = ((), ()),
+        *,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.features, self.context = features, context
+        self.univariate = univariate
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.sizes = [prod(shape) for shape in self.shapes]
+        if context:
+            total = features * sum(self.sizes)
+            self.hyper = MLP(context, total, generator=generator, **kwargs)
+        else:
+            self.phi = nn.ParameterList(
+                torch.randn(features, *shape, generator=generator) for shape in self.shapes
+            )
+
+    def extra_repr(self) -> str:
+        return summary(self.univariate, "features", [self.features])
+
+    def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
+        """Makes the transform for the context `c`, with shape (*, context), or none."""
+        check_context(c, self.context)
+        if c is None:
+            phi = list(self.phi)
+        else:
+            phi = cut(self.hyper(c).unflatten(-1, (self.features, -1)), self.shapes, self.sizes)
+        # No feature depends on another: one pass.
+        return AutoregressiveTransform(partial(self.meta, self.univariate(*phi)), passes=1)
+
+    def meta(self, univariate: TorchTransform, x: Tensor) -> DependentTransform:
+        """The transform of all features, which is the same for all x."""
+        check_features("x", x, self.features)
+        return DependentTransform(univariate, 1)

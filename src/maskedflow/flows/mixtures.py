@@ -1,0 +1,201 @@
+"""Mixtures of Gaussians as flows, and where they start."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow.distributions import MixtureOfGaussians, refuse_nan
+from maskedflow.nn import MLP, Linear
+
+from .flow import LazyDistribution
+from .layers import check_context
+
+__all__ = ["GMM"]
+
+CovarianceType = Literal["full", "diagonal", "spherical"]
+Strategy = Literal["random", "kmeans", "kmeans++"]
+
+
+class GMM(LazyDistribution):
+    r"""A mixture of Gaussians, whose parameters may depend on a context.
+
+    .. math:: p(x \mid c) = \sum_{k=1}^K w_k(c) \, \mathcal{N}(x \mid \mu_k(c), \Sigma_k(c))
+
+    Log-weights, means and the Cholesky factors of the covariances start as N(0, 1), or where
+    :meth:`initialize` puts them. A density costs :math:`O(K D^2)`, or :math:`O(K D)` for
+    covariances that are not full, and so does a sample.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        components: The number of Gaussians K.
+        covariance_type: "full", "diagonal" or "spherical".
+        tied: Whether components share their covariance.
+        epsilon: The smallest standard deviation.
+        generator: Where the start is drawn from; torch's own if None.
+        kwargs: What :class:`maskedflow.nn.MLP` takes, for the network of a context.
+
+    Raises:
+        ValueError: If `covariance_type` is unknown, or a number is too small.
+
+    Example:
+        >>> x = torch.cat([torch.randn(100, 2) - 5, torch.randn(100, 2) + 5])
+        >>> gmm = GMM(2, components=2)
+        >>> gmm.initialize(x, "kmeans")
+        >>> gmm().mean.shape, bool(gmm().log_prob(x).mean() > -5)
+        (torch.Size([2]), True)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        components: int = 2,
+        covariance_type: CovarianceType = "full",
+        tied: bool = False,
+        epsilon: float = 1e-6,
+        *,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        for name, value in (("features", features), ("components", components)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        kinds = {"full": features, "diagonal": features, "spherical": 1}
+        if covariance_type not in kinds:
+            raise ValueError(
+                f"covariance_type: expected one of {', '.join(kinds)}, got {covariance_type!r}"
+            )
+        self.features, self.context, self.components = features, context, components
+        self.covariance_type, self.tied, self.epsilon = covariance_type, tied, epsilon
+        covariances = 1 if tied else components
+        self.shapes = [(components,), (components, features), (covariances, kinds[covariance_type])]
+        if covariance_type == "full":
+            self.shapes.append((covariances, features * (features - 1) // 2))
+        if context:
+            total = sum(map(prod, self.shapes))
+            self.hyper = MLP(context, total, generator=generator, **kwargs)
+            # Components that start alike would stay alike.
+            nn.init.normal_(cast(Tensor, self.hyper[-1].bias), generator=generator)
+        else:
+            self.phi = nn.ParameterList(
+                torch.randn(shape, generator=generator) for shape in self.shapes
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"features={self.features}, components={self.components}, "
+            f"covariance_type={self.covariance_type!r}, tied={self.tied}"
+        )
+
+    def forward(self, c: Tensor | None = None) -> MixtureOfGaussians:
+        """Makes the mixture for the context `c`, with shape (*, context), or none."""
+        check_context(c, self.context)
+        if c is None:
+            phi = list(self.phi)
+        else:
+            refuse_nan("c", c)
+            parts = self.hyper(c).split([prod(shape) for shape in self.shapes], dim=-1)
+            phi = [p.unflatten(-1, shape) for p, shape in zip(parts, self.shapes, strict=True)]
+        logits, loc, diagonal, *lower = phi
+        scale = diagonal.exp() + self.epsilon
+        if not lower:
+            return MixtureOfGaussians(logits, loc, scale)
+        rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
+        factor = torch.diag_embed(scale)
+        factor[..., rows, columns] = lower[0]
+        return MixtureOfGaussians(logits, loc, scale_tril=factor)
+
+    @torch.no_grad()
+    def initialize(
+        self,
+        x: Tensor,
+        strategy: Strategy = "kmeans",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Starts the components at clusters of data: their shares, means and covariances.
+
+        With a context, the network starts near these values whatever the context.
+
+        Args:
+            x: The data, with shape (N, features).
+            strategy: The clusters of "kmeans", or the points nearest to centres that are drawn
+                far from each other, "kmeans++", or at "random".
+            generator: Where draws come from; torch's own if None.
+
+        Raises:
+            ValueError: If the shape of `x` does not fit, there are no more points than components,
+                one is NaN, or the strategy is unknown.
+        """
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise ValueError(f"x: expected shape (N, {self.features}), got {tuple(x.shape)}")
+        if len(x) <= self.components:
+            raise ValueError(
+                f"x: expected more rows than the {self.components} components, got {len(x)}"
+            )
+        refuse_nan("x", x)
+        centres = _centres(x, self.components, strategy, generator)
+        chosen = torch.cdist(x, centres).argmin(dim=-1)
+        share = nn.functional.one_hot(chosen, self.components).to(x.dtype)
+        count = share.sum(dim=0)
+        means = torch.where(count[:, None] > 0, share.T @ x / count[:, None].clamp(min=1), centres)
+        phi = [(count.clamp(min=1) / len(x)).log(), means, *self._scales(x, means, share)]
+        if self.context:
+            last = cast(Linear, self.hyper[-1])
+            last.weight.mul_(1e-2)
+            cast(Tensor, last.bias).copy_(torch.cat([part.flatten() for part in phi]))
+        else:
+            for parameter, part in zip(self.phi, phi, strict=True):
+                parameter.copy_(part)
+
+    def _scales(self, x: Tensor, means: Tensor, share: Tensor) -> list[Tensor]:
+        """The parameters of the covariances of the clusters."""
+        count = share.sum(dim=0)
+        centred = x - share @ means
+        if self.covariance_type == "full":
+            scatter = torch.stack([(column[:, None] * centred).T @ centred for column in share.T])
+            needed = self.features
+        else:
+            scatter, needed = share.T @ centred.square(), 1
+        shape = (-1, *[1] * (scatter.ndim - 1))
+        pooled = scatter.sum(dim=0, keepdim=True) / max(len(x) - self.components, 1)
+        if self.tied:
+            covariance = pooled
+        else:
+            # A cluster of too few points has no covariance of its own.
+            own = scatter / (count - 1).clamp(min=1).view(shape)
+            covariance = torch.where((count > needed).view(shape), own, pooled)
+        ridge = 1e-6 * x.var(dim=0).mean() + torch.finfo(x.dtype).tiny
+        if self.covariance_type == "full":
+            eye = torch.eye(self.features, dtype=x.dtype, device=x.device)
+            factor = torch.linalg.cholesky(covariance + ridge * eye)
+            rows, columns = torch.tril_indices(self.features, self.features, -1, device=x.device)
+            return [factor.diagonal(dim1=-2, dim2=-1).log(), factor[..., rows, columns]]
+        if self.covariance_type == "spherical":
+            covariance = covariance.mean(dim=-1, keepdim=True)
+        return [0.5 * (covariance + ridge).log()]
+
+
+def _centres(
+    x: Tensor, components: int, strategy: Strategy, generator: torch.Generator | None
+) -> Tensor:
+    """Draws the centres of clusters."""
+    if strategy == "random":
+        return x[torch.randperm(len(x), generator=generator)[:components].to(x.device)]
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
+    rows = x.cpu().numpy()
+    seed = int(torch.randint(2**31, (), generator=generator))
+    if strategy == "kmeans":
+        found = KMeans(components, n_init=1, random_state=seed).fit(rows).cluster_centers_
+    elif strategy == "kmeans++":
+        found, _ = kmeans_plusplus(rows, components, random_state=seed)
+    else:
+        raise ValueError(f"strategy: expected one of random, kmeans, kmeans++, got {strategy!r}")
+    return torch.as_tensor(found, dtype=x.dtype, device=x.device)

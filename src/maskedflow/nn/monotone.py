@@ -1,0 +1,100 @@
+"""Networks that increase in each of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .dense import MLP, Linear
+
+__all__ = ["MonotonicLinear", "MonotonicMLP", "TwoWayELU"]
+
+
+class MonotonicLinear(Linear):
+    r"""A linear layer that increases in each input.
+
+    .. math:: y = x |W|^T + b
+
+    Args:
+        args: What :class:`Linear` takes.
+        kwargs: What :class:`Linear` takes.
+
+    Example:
+        >>> layer = MonotonicLinear(3, 4)
+        >>> bool((layer(torch.ones(3)) > layer(torch.zeros(3))).all())
+        True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
+        return self.apply_weight(x, self.weight.abs())
+
+
+class TwoWayELU(nn.ELU):
+    r"""Applies :math:`\text{ELU}(x)` to the first half, :math:`-\text{ELU}(-x)` to the second.
+
+    One half grows without bound to the right, the other to the left, so that a monotone network
+    reaches every real number.
+
+    Args:
+        args: What :class:`torch.nn.ELU` takes.
+        kwargs: What :class:`torch.nn.ELU` takes.
+
+    Example:
+        >>> TwoWayELU()(torch.tensor([-9.0, 9.0, -9.0, 9.0]))
+        tensor([-0.9999,  9.0000, -9.0000,  0.9999])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Maps x to a tensor of the same shape."""
+        half = (input.shape[-1] + 1) // 2
+        right, left = input[..., :half], input[..., half:]
+        return torch.cat([super().forward(right), -super().forward(-left)], dim=-1)
+
+
+class MonotonicMLP(MLP):
+    r"""A multi-layer perceptron whose Jacobian :math:`\partial y_j / \partial x_i` is positive.
+
+    Its layers are :class:`MonotonicLinear` with :class:`TwoWayELU` between them.
+
+    Args:
+        in_features: The number of inputs.
+        out_features: The number of outputs.
+        hidden_features: The width of each hidden layer, two or more for a map onto the real line.
+        bias: Whether layers have biases.
+        stack: The number of networks in a stack, see :class:`Linear`; a single one if None.
+        generator: Where the initial weights are drawn from; torch's own if None.
+
+    References:
+        | Neural Autoregressive Flows (Huang et al., 2018), section 3.1
+        | https://arxiv.org/abs/1804.00779
+
+    Example:
+        >>> net = MonotonicMLP(3, 4, [16, 32])
+        >>> bool((torch.autograd.functional.jacobian(net, torch.zeros(3)) > 0).all())
+        True
+    """
+
+    linear = MonotonicLinear
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden_features: Sequence[int] = (64, 64),
+        *,
+        bias: bool = True,
+        stack: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            hidden_features,
+            activation=TwoWayELU,
+            bias=bias,
+            stack=stack,
+            generator=generator,
+        )

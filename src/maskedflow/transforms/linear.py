@@ -1,0 +1,177 @@
+"""Linear maps of all features whose log-determinant is cheap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from .base import Transform, check_features
+from .lazy import LazyTransform
+
+__all__ = ["LULinear", "LULinearTransform", "RotationTransform"]
+
+
+class LULinearTransform(Transform):
+    r"""The linear map :math:`f(x) = L U x + b`, with U's diagonal one.
+
+    .. math:: \log \left| \det \frac{\partial f}{\partial x} \right| = \sum_i \log |L_{ii}|
+
+    Both directions cost :math:`O(D^2)` a row: two products, or two triangular solves.
+
+    Args:
+        LU: A matrix that holds L, its diagonal included, and U above that, with shape (*, D, D).
+        bias: The shift :math:`b`, with shape (*, D); none if None.
+
+    Raises:
+        ValueError: If LU is not square, or x has not D features.
+
+    References:
+        | Glow (Kingma and Dhariwal, 2018), section 3.2
+        | https://arxiv.org/abs/1807.03039
+
+    Example:
+        >>> f = LULinearTransform(torch.tensor([[2.0, 3.0], [0.0, 1.0]]))
+        >>> f.call_and_ladj(torch.tensor([1.0, 1.0]))
+        (tensor([8., 1.]), tensor(0.6931))
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, LU: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        _check_square("LU", LU)
+        self.L = LU.tril()
+        self.U = LU.triu(1) + torch.eye(LU.shape[-1], dtype=LU.dtype, device=LU.device)
+        self.bias = bias
+
+    def __repr__(self) -> str:
+        return f"LULinearTransform(features={self.L.shape[-1]})"
+
+    def _call(self, x: Tensor) -> Tensor:
+        check_features("x", x, self.L.shape[-1])
+        y = _multiply(self.L, _multiply(self.U, x))
+        return y if self.bias is None else y + self.bias
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        check_features("z", y, self.L.shape[-1])
+        y = y if self.bias is None else y - self.bias
+        return _solve(self.U, _solve(self.L, y, unit=False), unit=True)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        ladj = self.L.diagonal(dim1=-2, dim2=-1).abs().log().sum(dim=-1)
+        return ladj.expand(torch.broadcast_shapes(ladj.shape, x.shape[:-1]))
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._inverse(y)
+        return x, -self.log_abs_det_jacobian(x, y)
+
+
+class RotationTransform(Transform):
+    r"""The rotation :math:`f(x) = \exp(A - A^T) x`, which keeps volumes.
+
+    Making it costs a matrix exponential, :math:`O(D^3)`; both directions cost one product.
+
+    Args:
+        A: Any square matrix :math:`A`, with shape (*, D, D); zero is the identity.
+
+    Raises:
+        ValueError: If A is not square, or x has not D features.
+
+    References:
+        | Cheap Orthogonal Constraints in Neural Networks (Lezcano-Casado and Martínez-Rubio, 2019)
+        | https://arxiv.org/abs/1901.08428
+
+    Example:
+        >>> f = RotationTransform(torch.tensor([[0.0, torch.pi / 2], [0.0, 0.0]]))
+        >>> f(torch.tensor([1.0, 2.0]))
+        tensor([ 2.0000, -1.0000])
+
+        As a step of a flow whose matrix is learned:
+
+        >>> from maskedflow.transforms import UnconditionalTransform
+        >>> UnconditionalTransform(RotationTransform, A=torch.zeros(3, 3))
+        UnconditionalTransform(RotationTransform(features=3))
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, A: Tensor) -> None:
+        super().__init__()
+        _check_square("A", A)
+        self.R = torch.linalg.matrix_exp(A - A.mT)
+
+    def __repr__(self) -> str:
+        return f"RotationTransform(features={self.R.shape[-1]})"
+
+    def _call(self, x: Tensor) -> Tensor:
+        check_features("x", x, self.R.shape[-1])
+        return _multiply(self.R, x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        check_features("z", y, self.R.shape[-1])
+        return _multiply(self.R.mT, y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.new_zeros(torch.broadcast_shapes(self.R.shape[:-2], x.shape[:-1]))
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._inverse(y)
+        return x, self.log_abs_det_jacobian(x, y)
+
+
+class LULinear(LazyTransform):
+    r"""A learned linear map between the layers of a flow, the identity to begin with.
+
+    .. math:: z = L U x + b, \qquad L_{ii} = \exp(W_{ii}), \quad
+        \log \left| \det \frac{\partial z}{\partial x} \right| = \sum_i W_{ii}
+
+    The triangles of one parameter W hold the rest of L and U. A triangular product cannot represent
+    every matrix: a :class:`Permutation` before it, as in neural spline flows, lets it.
+
+    Args:
+        features: The number of features D.
+        bias: Whether a shift :math:`b` is learned.
+
+    References:
+        | Neural Spline Flows (Durkan et al., 2019), section 3.2
+        | https://arxiv.org/abs/1906.04032
+
+    Example:
+        >>> from maskedflow.flows import MAF
+        >>> flow = MAF(3, transforms=2, between=LULinear)
+        >>> [type(step).__name__ for step in flow.transform.transforms]
+        ['MaskedAutoregressiveTransform', 'LULinear', 'MaskedAutoregressiveTransform']
+    """
+
+    def __init__(self, features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(features, features))
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.weight)}, bias={self.bias is not None}"
+
+    def forward(self, c: Tensor | None = None) -> LULinearTransform:
+        weight = self.weight
+        slopes = weight.diagonal().exp()
+        return LULinearTransform(weight.tril(-1) + weight.triu(1) + slopes.diag(), self.bias)
+
+
+def _check_square(name: str, matrix: Tensor) -> None:
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"{name}: expected shape (*, D, D), got {tuple(matrix.shape)}")
+
+
+def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    return torch.einsum("...ij,...j->...i", matrix, x)
+
+
+def _solve(matrix: Tensor, y: Tensor, *, unit: bool) -> Tensor:
+    """Solves a triangular system: upper if its diagonal is one, else lower."""
+    # With one matrix all rows are one system, rather than each of them one with a copy.
+    columns = y.reshape(-1, y.shape[-1]).mT if matrix.ndim == 2 else y[..., None]
+    x: Tensor = torch.linalg.solve_triangular(matrix, columns, upper=unit, unitriangular=unit)
+    return x.mT.reshape(y.shape) if matrix.ndim == 2 else x[..., 0]

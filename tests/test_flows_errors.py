@@ -1,0 +1,124 @@
+"""The battery, fourth part: what every flow says to wrong input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import maskedflow as mf
+from family import Entry, every_flow
+from strategies import Case
+
+few = settings(max_examples=8)
+
+
+def shows(error: pytest.ExceptionInfo[ValueError], *names: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 200
+    for name in names:
+        assert name in message, f"{name!r} not in {message!r}"
+
+
+BAD_X = [(torch.zeros(4), "(4,)"), (torch.zeros(5, 2), "(5, 2)"), (torch.zeros(()), "()")]
+
+
+@every_flow
+@pytest.mark.parametrize(("x", "shape"), BAD_X)
+def test_x_of_the_wrong_shape(build: Entry, x: Tensor, shape: str) -> None:
+    flow = build(Case(features=3, dtype=torch.float32))
+    with pytest.raises(ValueError, match="x") as error:
+        flow().log_prob(x)
+    shows(error, "x", shape, "3")
+    if "inverse" in build.lacks:
+        return
+    for f in (flow().transform, flow().transform.inv):
+        with pytest.raises(ValueError, match="expected") as error:
+            f.call_and_ladj(x)
+        shows(error, shape, "3")
+
+
+def test_x_of_the_wrong_width_with_one_feature() -> None:
+    """Nothing of a one-feature flow depends on x: a wider x must not broadcast silently."""
+    with pytest.raises(ValueError, match="x") as error:
+        mf.flows.MAF(1)().log_prob(torch.zeros(5, 2))
+    shows(error, "x", "(5, 2)", "1")
+
+
+@every_flow
+def test_a_missing_context(build: Entry) -> None:
+    flow = build(Case(features=3, context=2, dtype=torch.float32))
+    with pytest.raises(ValueError, match=r"\bc\b|context") as error:
+        flow().log_prob(torch.zeros(5, 3))
+    shows(error, "context", "2")
+    with pytest.raises(ValueError, match=r"\bc\b|context"):
+        flow().sample((2,))
+
+
+@every_flow
+def test_a_needless_context(build: Entry) -> None:
+    flow = build(Case(features=3, dtype=torch.float32))
+    with pytest.raises(ValueError, match=r"\bc\b|context") as error:
+        flow(torch.zeros(5, 2)).log_prob(torch.zeros(5, 3))
+    shows(error, "context", "(5, 2)")
+
+
+@every_flow
+@pytest.mark.parametrize(("c", "shape"), [(torch.zeros(4), "(4,)"), (torch.zeros(5, 1), "(5, 1)")])
+def test_a_context_of_the_wrong_shape(build: Entry, c: Tensor, shape: str) -> None:
+    flow = build(Case(features=3, context=2, dtype=torch.float32))
+    with pytest.raises(ValueError, match="c") as error:
+        flow(c).log_prob(torch.zeros(5, 3))
+    shows(error, "c", shape, "2")
+
+
+@every_flow
+def test_batches_that_do_not_broadcast(build: Entry) -> None:
+    flow = build(Case(features=3, context=2, dtype=torch.float32))
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        flow(torch.zeros(4, 2)).log_prob(torch.zeros(5, 3))
+    assert "4" in str(error.value)
+    assert "5" in str(error.value)
+
+
+@every_flow
+@given(st.integers(0, 4), st.integers(0, 2))
+@few
+def test_nan_in_x(build: Entry, row: int, column: int) -> None:
+    flow = build(Case(features=3, dtype=torch.float32))
+    x = torch.zeros(5, 3)
+    x[row, column] = torch.nan
+    with pytest.raises(ValueError, match="NaN") as error:
+        flow().log_prob(x)
+    shows(error, "x", str(row), str(column))
+
+
+def test_nan_beside_infinities_in_x() -> None:
+    x = torch.tensor([[torch.inf, 0.0], [-torch.inf, 0.0]])
+    log_prob = mf.flows.MAF(2)().log_prob(x)
+    assert log_prob.shape == (2,)
+    assert not (log_prob > 0).any()
+    x[1, 1] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        mf.flows.MAF(2)().log_prob(x)
+
+
+def test_large_finite_x_is_no_nan() -> None:
+    """The sum of these overflows; none of them is NaN."""
+    x = torch.full((4, 2), 3e38)
+    assert mf.flows.MAF(2)().log_prob(x).shape == (4,)
+
+
+@every_flow
+def test_nan_in_the_context(build: Entry) -> None:
+    flow = build(Case(features=3, context=2, dtype=torch.float32))
+    c = torch.zeros(5, 2)
+    c[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="NaN") as error:
+        flow(c).log_prob(torch.zeros(5, 3))
+    shows(error, "c", "2", "1")
+    with pytest.raises(ValueError, match="NaN"):
+        flow(c).sample()
