@@ -525,6 +525,18 @@ def test_a_second_derivative_is_right_or_refused() -> None:
         torch.testing.assert_close(second, right, atol=1e-8, rtol=1e-7)
 
 
+def test_a_learned_univariate_gets_its_gradient_beside_a_frozen_network() -> None:
+    step = mf.flows.MaskedAutoregressiveTransform(3, univariate=mf.transforms.Residual())
+    overwrite(step, 0.5)
+    step.hyper.requires_grad_(False)
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    found = torch.autograd.grad(step().inv(z).sin().sum(), list(step.univariate.parameters()))
+    loop = torch.autograd.grad(
+        step().reference_inverse(z).sin().sum(), list(step.univariate.parameters())
+    )
+    torch.testing.assert_close(found, loop, atol=1e-5, rtol=1e-5)
+
+
 def test_iaf_training_through_the_inverse() -> None:
     """The inverse as the density direction: log_prob of an inverted flow has right gradients."""
     case = Case(4, 1, transforms=2)

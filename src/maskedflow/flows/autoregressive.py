@@ -153,7 +153,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
         z = z if self._order is None else z[..., self._order]
-        x, ladj = invert(self.hyper, self._map, z, c, self._known)
+        x, ladj = invert(self.hyper, self._map, z, c, self._known, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 

@@ -45,6 +45,7 @@ def invert(
     z: Tensor,
     c: Tensor | None = None,
     kernel: Kernel | None = None,
+    learned: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     r"""Inverts z = f(x), an autoregressive map with a masked conditioner, in one sweep.
 
@@ -59,6 +60,7 @@ def invert(
         z: The latent, with shape (*, D).
         c: The context, with shape (*, context), which broadcasts against z.
         kernel: What the compiled kernel calls the map, if it knows it.
+        learned: Parameters of the map itself, if it has any.
 
     Returns:
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
@@ -72,7 +74,7 @@ def invert(
         sweep = CompiledSweep(conditioner, kept, fleeting, kernel)
     else:
         sweep = InterpretedSweep(conditioner, plan_of(conditioner, "torch"), univariate)
-    sources = (rows, first, *weights, *biases)
+    sources = (rows, first, *weights, *biases, *learned)
     graph = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
     with torch.no_grad():
         x, ladj, phi, memory = sweep.inverse(
