@@ -61,7 +61,7 @@ class GaussianizationTransform(MonotonicTransform):
 
 
 def _tail(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns :math:`\log \Phi(x)` and the hazard :math:`\phi(x) / \Phi(x)`, precise at the left."""
+    r"""The logarithm of :math:`\Phi(x)`, and the hazard :math:`\phi(x) / \Phi(x)`."""
     low, high = x.clamp(max=0), x.clamp(min=0)
     scaled = torch.special.erfcx(low * -math.sqrt(0.5))
     log_left, left = (0.5 * scaled).log() - 0.5 * low.square(), math.sqrt(2 / math.pi) / scaled
