@@ -206,7 +206,8 @@ def test_import_and_use_never_change_global_state() -> None:
             "flows",
             "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
             "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
-            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform",
+            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform NSF NCSF SOSPF "
+            "BPF NAF UNAF GF ElementWiseTransform",
         ),
         (
             "lazy",
@@ -219,7 +220,11 @@ def test_import_and_use_never_change_global_state() -> None:
             "ComposedTransform Standardize Logit Dequantize LazyTransform LazyComposedTransform "
             "UnconditionalTransform DependentTransform Transform CouplingTransform "
             "LULinearTransform LULinear RotationTransform Permutation ActNorm Residual "
-            "ResidualTransform IdentityTransform AdditiveTransform",
+            "ResidualTransform IdentityTransform AdditiveTransform MonotonicRQSTransform "
+            "MonotonicTransform UnconstrainedMonotonicTransform SOSPolynomialTransform "
+            "BernsteinTransform BoundedBernsteinTransform GaussianizationTransform "
+            "CircularRQSTransform CircularShiftTransform SoftclipTransform SignedPowerTransform "
+            "CosTransform SinTransform",
         ),
         (
             "distributions",
@@ -227,7 +232,10 @@ def test_import_and_use_never_change_global_state() -> None:
             "MixtureOfGaussians Sort StudentT TopK TransformedUniform Truncated",
         ),
         ("mixtures", "GMM"),
-        ("nn", "MaskedLinear MaskedMLP"),
+        (
+            "nn",
+            "MaskedLinear MaskedMLP Linear MLP MonotonicMLP MonotonicLinear TwoWayELU LayerNorm",
+        ),
         ("masks", "made_masks degrees check_autoregressive"),
     ],
 )
