@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -288,20 +291,33 @@ def _gradients(address: int, like: Any) -> None:
         _gradient(like, job, items[number], sums)
 
 
-def _panels32(address: int) -> None:
-    _panels(address, np.float32(0))
+def _functions(stamp: int) -> dict[tuple[str, int], Callable[[int], None]]:
+    """What is compiled, by name and bytes a number."""
 
+    # Numba looks at the file of a function, and at what it encloses, to see whether a compiled one
+    # in its cache is still good. The stamp stands for the other files of this room.
+    def panels32(address: int) -> None:
+        if stamp >= 0:
+            _panels(address, np.float32(0))
 
-def _panels64(address: int) -> None:
-    _panels(address, np.float64(0))
+    def panels64(address: int) -> None:
+        if stamp >= 0:
+            _panels(address, np.float64(0))
 
+    def gradients32(address: int) -> None:
+        if stamp >= 0:
+            _gradients(address, np.float32(0))
 
-def _gradients32(address: int) -> None:
-    _gradients(address, np.float32(0))
+    def gradients64(address: int) -> None:
+        if stamp >= 0:
+            _gradients(address, np.float64(0))
 
-
-def _gradients64(address: int) -> None:
-    _gradients(address, np.float64(0))
+    return {
+        ("panels", 4): panels32,
+        ("panels", 8): panels64,
+        ("gradients", 4): gradients32,
+        ("gradients", 8): gradients64,
+    }
 
 
 @cache
@@ -312,6 +328,8 @@ def entry(name: str, size: int) -> int:
         name: "panels" runs the program of a job, "gradients" its items.
         size: The bytes of a number.
     """
-    function = globals()[f"_{name}{8 * size}"]
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    stamp = zlib.crc32(b"".join(source.read_bytes() for source in sources))
+    function = _functions(stamp)[name, size]
     address: int = numba.cfunc(types.void(types.int64), cache=True)(function).address  # type: ignore[assignment]
     return address
