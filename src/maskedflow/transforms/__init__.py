@@ -34,7 +34,7 @@ from .permutation import Permutation, PermutationTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform
-from .univariate import AdditiveTransform, MonotonicAffineTransform
+from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
 __all__ = [
     "ActNorm",
@@ -60,6 +60,7 @@ __all__ = [
     "LazyTransform",
     "Logit",
     "LogitTransform",
+    "MeanPrecisionTransform",
     "MonotonicAffineTransform",
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
