@@ -7,8 +7,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskedflow.recipes import recipe
+
 from .options import TrainOptions
-from .settings import Settings, settle
+from .settings import SHAPES, Settings, settle
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
@@ -102,29 +104,22 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         levels=dataset.levels,
         rows=rows_of(dataset),
     )
-    arguments: dict[str, Any] = {
-        "features": dataset.features,
-        "context": dataset.context_features,
-        "hidden_features": [settings.hidden_dim] * settings.hidden_layers,
-        "degrees": settings.degrees,
-        "batch_norm": settings.batch_norm,
-        "widen": False,
-    }
-    if settings.flow == "maf":
-        arguments["transforms"] = settings.num_layers
+    made = recipe(settings.flow)
+    chosen = asdict(settings)
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
-        name=settings.flow.upper(),
-        arguments=arguments,
+        name=made.constructor,
+        arguments=made.build(dataset.features, dataset.context_features, chosen),
         seed=settings.seed,
         preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
         embedding=describe(embedding) if embedding else None,
     )
     names = {field.name for field in fields(TrainConfig)}
-    chosen = asdict(settings)
     training = TrainConfig(**{name: value for name, value in chosen.items() if name in names})
     asked = {"dataset": options.dataset, "data": file, "context": options.context}
-    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **chosen})
+    takes = made.shaped_by(dataset.context_features > 0)
+    told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
+    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **told})
 
 
 def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
