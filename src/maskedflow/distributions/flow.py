@@ -63,7 +63,7 @@ class NormalizingFlow(Base):
         return self.transform.domain
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NormalizingFlow:
-        return NormalizingFlow(self.transform, self.base.expand(Size(batch_shape)))
+        return type(self)(self.transform, self.base.expand(Size(batch_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of each row, in nats.

@@ -20,6 +20,7 @@ from maskedflow.transforms import (
     LazyTransform,
     Logit,
     LULinear,
+    MeanPrecisionTransform,
     Standardize,
     UnconditionalTransform,
 )
@@ -31,11 +32,11 @@ __all__ = ["build_flow", "describe", "start_at_data"]
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
-    "univariate": {"additive": AdditiveTransform},
+    "univariate": {"additive": AdditiveTransform, "gaussian": MeanPrecisionTransform},
 }
 
 #: The shapes of a named univariate's parameters.
-_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()]}
+_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()], "gaussian": [(), ()]}
 
 #: Rows to find clusters in.
 _ROWS = 20_000
@@ -96,8 +97,8 @@ def build_flow(
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
     ("relu", "tanh", "elu", "silu"), for the layer `between` transforms ("actnorm", "lu") and for
-    the `univariate` map ("additive"); a `base` is a table with what :func:`maskedflow.flows.base`
-    takes, its `name` above all.
+    the `univariate` map ("additive", "gaussian"); a `base` is a table with what
+    :func:`maskedflow.flows.base` takes, its `name` above all.
 
     Args:
         config: Its record.
@@ -120,7 +121,8 @@ def build_flow(
     constructor = getattr(flows, config.name)
     core = constructor(**_arguments(config.arguments, generator), generator=generator)
     base = core
-    if isinstance(core, Flow):
+    # Mixtures stay whole: they know a cheaper density than that of their transform.
+    if isinstance(core, Flow) and not config.arguments.get("components"):
         front += list(cast(LazyComposedTransform, core.transform).transforms)
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]

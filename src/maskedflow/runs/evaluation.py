@@ -17,7 +17,7 @@ from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and
 
 from .run import Run
 
-__all__ = ["Evaluation", "Mean", "evaluate_run"]
+__all__ = ["Evaluation", "Mean", "evaluate_run", "front_of", "preprocessed"]
 
 _ROWS = 1000
 
@@ -92,8 +92,8 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     seconds = time.monotonic() - start
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
-    test, ladj = _preprocessed(run, dataset.test, seed=0)
-    train, _ = _preprocessed(run, dataset.train, seed=1)
+    test, ladj = preprocessed(front_of(run), dataset.test, seed=0)
+    train, _ = preprocessed(front_of(run), dataset.train, seed=1)
     gaussian = _gaussian(dataset, train, test)
     images = dataset.image_shape is not None
     return Evaluation(
@@ -107,19 +107,33 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     )
 
 
-def _preprocessed(run: Run, split: Split, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows as the flow's first masked transform sees them, and the ladj of getting there."""
+def front_of(run: Run) -> LazyComposedTransform | None:
+    """The preprocessing of a run, if it has any."""
     steps = len(run.config.flow.preprocessing)
     if not steps:
-        return split.x, torch.zeros(len(split))
+        return None
     chain = cast(LazyComposedTransform, run.flow.transform)
-    chain = LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
-    seed_noise(noise_of(chain), seed)
+    return LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
+
+
+def preprocessed(
+    front: LazyComposedTransform | None, split: Split, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The rows as the first masked transform sees them, and the ladj of getting there.
+
+    Args:
+        front: The preprocessing; none if None.
+        split: The rows.
+        seed: Seed of the dequantization noise.
+    """
+    if front is None:
+        return split.x, torch.zeros(len(split), dtype=torch.float64)
+    seed_noise(noise_of(front), seed)
     y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(split), _ROWS):
             rows = slice(start, start + _ROWS)
-            y[rows], ladj[rows] = call_and_ladj(chain(), split.x[rows].float())
+            y[rows], ladj[rows] = call_and_ladj(front(), split.x[rows].float())
     return y, ladj
 
 

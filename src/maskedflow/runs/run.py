@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from maskedflow import data, training
 from maskedflow.data import Dataset
@@ -152,6 +155,7 @@ def train_run(
     *,
     resume: bool = False,
     progress: bool = False,
+    initialise: Callable[[Flow, torch.Generator], None] | None = None,
 ) -> tuple[Run, History]:
     """Writes the record, trains the flow, and returns the run with its best weights.
 
@@ -161,9 +165,12 @@ def train_run(
         dataset: The rows, as the record says.
         resume: Whether to go on from `checkpoints/latest.safetensors`.
         progress: Whether to draw a progress bar.
+        initialise: Draws other first weights, from a generator of the record's seed.
     """
     config.write(directory / "config.toml")
     flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
+    if initialise is not None:
+        initialise(flow, torch.Generator().manual_seed(config.flow.seed))
     start_at_data(flow, dataset.train, config.flow.seed)
     history = training.fit(
         flow,
