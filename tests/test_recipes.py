@@ -152,3 +152,9 @@ def test_a_base_by_name(base: str, tmp_path: Path) -> None:
 def test_an_unknown_name_in_a_record_is_told(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected one of .*, got 'nothing'"):
         build_flow(FlowConfig("MAF", {"features": 2, key: "nothing"}))
+
+
+def test_the_readme_names_the_flows() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    named = readme.split("`maskedflow train --flow NAME`")[1].split("[Which flow]")[0]
+    assert all(f"`{name}`" in named for name in RECIPES)
