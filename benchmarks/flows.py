@@ -38,8 +38,9 @@ from maskedflow.training import TrainConfig, evaluation, loop
 
 RESULTS = Path(__file__).parent / "results"
 
-#: At most so many rows that decide on the best epoch, and that are tested on.
-ROWS = {"power": (10_000, 20_000), "mnist": (1_000, 2_000)}
+#: At most so many rows to train on, that decide on the best epoch, and that are tested on.
+ROWS = {"power": (300_000, 10_000, 20_000), "mnist": (50_000, 1_000, 2_000)}
+OTHER = (300_000, 5_000, 5_000)
 
 #: Rows to score and to sample, and the seconds after which it is left at fewer.
 SCORED, LONGEST = 1_000, 20.0
@@ -67,7 +68,7 @@ def main() -> None:
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
     entries: dict[str, dict[str, Entry]] = known["entries"]
     for name in arguments.data:
-        data = shortened(mf.data.load(name), *ROWS.get(name, (5_000, 5_000)))
+        data = shortened(mf.data.load(name), *ROWS.get(name, OTHER))
         for flow in arguments.flows:
             done = entries.get(name, {}).get(flow, {})
             if done.get("budget") == arguments.seconds and not arguments.again:
@@ -94,16 +95,20 @@ def write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def shortened(data: Dataset, validation: int, test: int) -> Dataset:
-    """The data set with all rows to train on, and some of the others."""
+def shortened(data: Dataset, train: int, validation: int, test: int) -> Dataset:
+    """The data set with some of its rows."""
     generator = torch.Generator().manual_seed(0)
 
     def some(split: Split, rows: int) -> Split:
         return Split(split.x[torch.randperm(len(split), generator=generator)[:rows]])
 
     values = {field.name: getattr(data, field.name) for field in fields(data)}
-    parts = {"validation": some(data.validation, validation), "test": some(data.test, test)}
-    return Dataset(**{**values, "train": Split(data.train.x), **parts})
+    parts = {
+        "train": some(data.train, train),
+        "validation": some(data.validation, validation),
+        "test": some(data.test, test),
+    }
+    return Dataset(**{**values, **parts})
 
 
 def measure(data: Dataset, name: str, seconds: float) -> Entry:
@@ -160,13 +165,12 @@ def report(known: Mapping[str, Any]) -> str:
     """The tables of each data set, and what they were measured on."""
     parts = ["# All flows"]
     for name, entries in known["entries"].items():
-        rows = ROWS.get(name, (5_000, 5_000))
-        validated, tested = (f"{n:,}" for n in rows)
+        trained, validated, tested = (f"{n:,}" for n in ROWS.get(name, OTHER))
         budgets = " or ".join(f"{b:g}" for b in sorted({e["budget"] for e in entries.values()}))
         parts += [
             f"## {name}",
-            f"At most {budgets} s of one core for each, on all training rows; {validated} rows "
-            f"decide on the best epoch, and {tested} are tested on.",
+            f"At most {budgets} s of one core for each. Of the data set's rows at most {trained} are "
+            f"trained on, {validated} decide on the best epoch, and {tested} are tested on.",
             table(entries),
             "Of these, the same maps in couplings and autoregressive:",
             pairs_table(entries),

@@ -148,7 +148,13 @@ def test_a_base_by_name(base: str, tmp_path: Path) -> None:
     assert found.flow().log_prob(found.dataset().test.x).isfinite().all()
 
 
-@pytest.mark.parametrize("key", ["activation", "between", "univariate"])
+@pytest.mark.parametrize("key", ["activation", "between", "first", "univariate"])
 def test_an_unknown_name_in_a_record_is_told(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected one of .*, got 'nothing'"):
         build_flow(FlowConfig("MAF", {"features": 2, key: "nothing"}))
+
+
+def test_the_readme_names_the_flows() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    named = readme.split("`maskedflow train --flow NAME`")[1].split("[Which flow]")[0]
+    assert all(f"`{name}`" in named for name in RECIPES)

@@ -32,6 +32,7 @@ __all__ = ["build_flow", "describe", "start_at_data"]
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
+    "first": {"actnorm": ActNorm, "lu": LULinear},
     "univariate": {"additive": AdditiveTransform, "gaussian": MeanPrecisionTransform},
 }
 
@@ -96,8 +97,9 @@ def build_flow(
     """Builds the flow of a run, from the data's own units to the base.
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
-    ("relu", "tanh", "elu", "silu"), for the layer `between` transforms ("actnorm", "lu") and for
-    the `univariate` map ("additive", "gaussian"); a `base` is a table with what
+    ("relu", "tanh", "elu", "silu"), for a layer `between` transforms or `first`, before all of them
+    ("actnorm", "lu"), and for the `univariate` map ("additive",
+    "gaussian"); a `base` is a table with what
     :func:`maskedflow.flows.base` takes, its `name` above all.
 
     Args:
@@ -119,7 +121,10 @@ def build_flow(
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
     constructor = getattr(flows, config.name)
-    core = constructor(**_arguments(config.arguments, generator), generator=generator)
+    arguments = _arguments(config.arguments, generator)
+    if "first" in arguments:
+        front.append(arguments.pop("first")(arguments["features"]))
+    core = constructor(**arguments, generator=generator)
     base = core
     # Mixtures stay whole: they know a cheaper density than that of their transform.
     if isinstance(core, Flow) and not config.arguments.get("components"):

@@ -112,7 +112,7 @@ def _flow(config: FlowConfig) -> str:
         f"hidden layers {hidden}" if hidden else "",
         "residual" if told.get("residual") else "",
         f"{told['degrees']} degrees" if "degrees" in told else "",
-        f"{told['between']} between" if "between" in told else "",
+        *(f"{told[name]} {name}" for name in ("first", "between") if name in told),
         "batch norm" if told.get("batch_norm") else "",
         f"base {told['base']['name']}" if "base" in told else "",
     ]
