@@ -21,9 +21,10 @@ class TrainOptions:
         dataset: Name of a known data set (see: maskedflow datasets).
         data: A table of your own, .csv or .parquet, all columns numeric.
         auto: Train MNIST, then CIFAR-10, each with its own defaults.
-        flow: maf (num_layers transforms) or made (a single one). [default: maf]
+        flow: maf (num_layers transforms), made (a single one) or, for images, glow (num_layers
+            couplings at each scale). [default: maf]
         hidden_dim: Units of a hidden layer. [default: 512, or the data set's own]
-        num_layers: Autoregressive transforms in the flow. [default: 5, or the data set's own]
+        num_layers: Transforms in the flow. [default: 5, or the data set's own]
         hidden_layers: Hidden layers of each MADE network. [default: 2, or the data set's own]
         degrees: How hidden units share out the features they see. [default: sequential]
         batch_norm: Batch normalisation after every transform.
@@ -46,7 +47,7 @@ class TrainOptions:
     dataset: str | None = None
     data: Path | None = None
     auto: bool = False
-    flow: Literal["maf", "made"] | None = None
+    flow: Literal["maf", "made", "glow"] | None = None
     hidden_dim: PositiveInt | None = None
     num_layers: PositiveInt | None = None
     hidden_layers: PositiveInt | None = None

@@ -1,7 +1,7 @@
 """What a training run does when it is not told otherwise, data set by data set."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from .options import TrainOptions
 
@@ -12,7 +12,7 @@ __all__ = ["DEFAULTS", "OWN_TABLE", "Settings", "settle"]
 class Settings:
     """The options of a training run that have a default."""
 
-    flow: Literal["maf", "made"] = "maf"
+    flow: Literal["maf", "made", "glow"] = "maf"
     hidden_dim: int = 512
     num_layers: int = 5
     hidden_layers: int = 2
@@ -51,6 +51,9 @@ DEFAULTS = {
 }
 """For the data sets that `maskedflow datasets` lists."""
 
+GLOW: dict[str, Any] = {"hidden_dim": 64, "num_layers": 8, "batch_norm": False, "lr": 1e-3}
+"""For `--flow glow` on any images: channels of its networks, and couplings at each scale."""
+
 
 def settle(options: TrainOptions) -> Settings:
     """The options that were given, over the defaults of their data set.
@@ -61,6 +64,8 @@ def settle(options: TrainOptions) -> Settings:
     if options.flow == "made" and options.num_layers not in (None, 1):
         raise ValueError(f"--num_layers {options.num_layers}: --flow made has one; leave it out")
     defaults = OWN_TABLE if options.dataset is None else DEFAULTS.get(options.dataset, Settings())
+    if options.flow == "glow":
+        defaults = replace(defaults, **GLOW)
     names = {field.name for field in fields(Settings)}
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
     if "epochs" in given:  # whoever names a number of epochs wants them all

@@ -102,19 +102,10 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         levels=dataset.levels,
         rows=rows_of(dataset),
     )
-    arguments: dict[str, Any] = {
-        "features": dataset.features,
-        "context": dataset.context_features,
-        "hidden_features": [settings.hidden_dim] * settings.hidden_layers,
-        "degrees": settings.degrees,
-        "batch_norm": settings.batch_norm,
-        "widen": False,
-    }
-    if settings.flow == "maf":
-        arguments["transforms"] = settings.num_layers
+    name, arguments = _FLOWS[settings.flow](settings, dataset)
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
-        name=settings.flow.upper(),
+        name=name,
         arguments=arguments,
         seed=settings.seed,
         preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
@@ -125,6 +116,42 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     training = TrainConfig(**{name: value for name, value in chosen.items() if name in names})
     asked = {"dataset": options.dataset, "data": file, "context": options.context}
     return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **chosen})
+
+
+def _made(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
+    masked = {
+        "degrees": settings.degrees,
+        "batch_norm": settings.batch_norm,
+        "widen": False,
+    }
+    return "MADE", {**_network(settings, dataset), **masked}
+
+
+def _maf(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
+    _, arguments = _made(settings, dataset)
+    return "MAF", {**arguments, "transforms": settings.num_layers}
+
+
+def _glow(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
+    if dataset.image_shape is None:
+        raise ValueError(f"--flow glow: expected images, got {dataset.name}")
+    if settings.batch_norm:
+        raise ValueError("--batch_norm: --flow glow has ActNorm instead; leave it out")
+    image = {"transforms": settings.num_layers, "image_shape": list(dataset.image_shape)}
+    return "Glow", {**_network(settings, dataset), **image}
+
+
+def _network(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """What every flow takes."""
+    return {
+        "features": dataset.features,
+        "context": dataset.context_features,
+        "hidden_features": [settings.hidden_dim] * settings.hidden_layers,
+    }
+
+
+_FLOWS = {"made": _made, "maf": _maf, "glow": _glow}
+"""For each `--flow`, its constructor in `maskedflow.flows` and the arguments it is called with."""
 
 
 def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:

@@ -77,9 +77,11 @@ class FlowConfig:
         """What a reader of the results should know: whether a hidden layer is narrow.
 
         Example:
-            >>> FlowConfig("MAF", {"features": 9, "hidden_features": [4, 16]}).note
+            >>> FlowConfig("MAF", {"features": 9, "hidden_features": [4], "degrees": "random"}).note
             'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
         """
+        if "degrees" not in self.arguments:  # only masked networks have them
+            return None
         features = self.arguments["features"]
         narrowest = min(self.arguments["hidden_features"])
         if narrowest >= features - 1:

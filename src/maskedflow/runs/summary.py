@@ -59,8 +59,9 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         "context": _list(data.context_columns) if data.context_columns else "none",
         "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
         "flow": f"{config.flow.name}, {arguments.get('transforms', 1)} transforms, "
-        f"hidden layers {hidden}, {arguments['degrees']} degrees"
-        + (", batch norm" if arguments["batch_norm"] else ""),
+        f"hidden layers {hidden}"
+        + (f", {arguments['degrees']} degrees" if "degrees" in arguments else "")
+        + (", batch norm" if arguments.get("batch_norm") else ""),
         "parameters": f"{parameters:,}",
         **_training(metrics),
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
