@@ -205,8 +205,8 @@ def test_import_and_use_never_change_global_state() -> None:
         (
             "flows",
             "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
-            "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
-            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform",
+            "GeneralCouplingTransform Glow ConvCouplingTransform LazyDistribution LazyTransform "
+            "LazyInverse LazyComposedTransform UnconditionalDistribution UnconditionalTransform",
         ),
         (
             "lazy",
@@ -219,7 +219,8 @@ def test_import_and_use_never_change_global_state() -> None:
             "ComposedTransform Standardize Logit Dequantize LazyTransform LazyComposedTransform "
             "UnconditionalTransform DependentTransform Transform CouplingTransform "
             "LULinearTransform LULinear RotationTransform Permutation ActNorm Residual "
-            "ResidualTransform IdentityTransform AdditiveTransform",
+            "ResidualTransform IdentityTransform AdditiveTransform "
+            "SqueezeTransform Pixelwise PixelwiseTransform Head HeadTransform PLULinear",
         ),
         (
             "distributions",

@@ -51,23 +51,26 @@ class PixelwiseTransform(Transform):
     def _split(self, name: str, x: Tensor) -> Tensor:
         """The channels of each pixel, with shape (*, pixels, channels)."""
         check_features(name, x, self.channels * self.pixels)
-        return x.unflatten(-1, (self.channels, self.pixels)).mT
+        return x.reshape(*x.shape[:-1], self.channels, self.pixels).mT
 
     def _call(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(self._split("x", x))
-        return y.mT.flatten(-2)
+        return _merge(self.base(self._split("x", x)))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x: Tensor = self.base.inv(self._split("z", y))
-        return x.mT.flatten(-2)
+        return _merge(self.base.inv(self._split("z", y)))
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, ladj = call_and_ladj(self.base, self._split("x", x))
-        return y.mT.flatten(-2), ladj.sum(dim=-1)
+        return _merge(y), ladj.sum(dim=-1)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x, ladj = call_and_ladj(self.base.inv, self._split("z", y))
-        return x.mT.flatten(-2), ladj.sum(dim=-1)
+        return _merge(x), ladj.sum(dim=-1)
+
+
+def _merge(x: Tensor) -> Tensor:
+    """From pixels and channels back to a flat image."""
+    return x.transpose(-1, -2).flatten(-2)
 
 
 class Pixelwise(LazyTransform):
