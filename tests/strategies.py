@@ -202,6 +202,7 @@ def plain_torch_affine(shift: Tensor, scale: Tensor) -> AffineTransform:
 #: Custom univariates by name: the constructor and the shapes of its parameters.
 UNIVARIATES: dict[str, dict[str, Any]] = {
     "affine": {},
+    "mean, precision": {"univariate": mf.transforms.MeanPrecisionTransform},
     "sinh-arcsinh": {"univariate": SinhArcsinh, "shapes": ((), (), ())},
     "vector": {"univariate": affine_of_a_vector, "shapes": ((2,), (1, 2))},
     "spline": {"univariate": mf.transforms.MonotonicRQSTransform, "shapes": ((4,), (4,), (3,))},

@@ -205,8 +205,9 @@ def test_import_and_use_never_change_global_state() -> None:
         (
             "flows",
             "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
-            "GeneralCouplingTransform Glow ConvCouplingTransform LazyDistribution LazyTransform "
-            "LazyInverse LazyComposedTransform UnconditionalDistribution UnconditionalTransform",
+            "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
+            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform NSF NCSF SOSPF "
+            "BPF NAF UNAF GF ElementWiseTransform Glow ConvCouplingTransform",
         ),
         (
             "lazy",
@@ -219,8 +220,12 @@ def test_import_and_use_never_change_global_state() -> None:
             "ComposedTransform Standardize Logit Dequantize LazyTransform LazyComposedTransform "
             "UnconditionalTransform DependentTransform Transform CouplingTransform "
             "LULinearTransform LULinear RotationTransform Permutation ActNorm Residual "
-            "ResidualTransform IdentityTransform AdditiveTransform "
-            "SqueezeTransform Pixelwise PixelwiseTransform Head HeadTransform PLULinear",
+            "ResidualTransform IdentityTransform AdditiveTransform MonotonicRQSTransform "
+            "MonotonicTransform UnconstrainedMonotonicTransform SOSPolynomialTransform "
+            "BernsteinTransform BoundedBernsteinTransform GaussianizationTransform "
+            "CircularRQSTransform CircularShiftTransform SoftclipTransform SignedPowerTransform "
+            "CosTransform SinTransform SqueezeTransform Pixelwise PixelwiseTransform Head "
+            "HeadTransform PLULinear",
         ),
         (
             "distributions",
@@ -228,7 +233,10 @@ def test_import_and_use_never_change_global_state() -> None:
             "MixtureOfGaussians Sort StudentT TopK TransformedUniform Truncated",
         ),
         ("mixtures", "GMM"),
-        ("nn", "MaskedLinear MaskedMLP"),
+        (
+            "nn",
+            "MaskedLinear MaskedMLP Linear MLP MonotonicMLP MonotonicLinear TwoWayELU LayerNorm",
+        ),
         ("masks", "made_masks degrees check_autoregressive"),
     ],
 )

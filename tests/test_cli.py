@@ -229,7 +229,7 @@ def bad_table(folder: Path) -> Path:
         ("train --dataset moons --epochs 0", "--epochs"),
         ("train --dataset moons --lr -1", "--lr"),
         ("train --dataset moons --flow glew", "glew"),
-        ("train --dataset moons --flow glow --out {folder}/z", "glow: expected images"),
+        ("train --dataset moons --flow glow --out {folder}/z", "flow: Glow expects images"),
         ("train --dataset digits --flow glow --batch_norm --out {folder}/z", "--batch_norm"),
         ("train --dataset moons --dataset", "--dataset"),
         ("train --dataset moons --flow made --num_layers 3", "--num_layers"),

@@ -23,7 +23,13 @@ def test_roots_of_any_size_are_found_to_the_dtypes_precision(
 ) -> None:
     slope = torch.tensor(log_slope, dtype=dtype).exp()
     x = torch.tensor([root, -1e-3 * root, 0.0, 1e6], dtype=dtype)
-    found = find_root(lambda x: (slope * x, slope.expand(x.shape)), slope * x, bound, 1e-6)
+    found = find_root(
+        lambda x: slope * x,
+        lambda x: (slope * x, slope.expand(x.shape)),
+        slope * x,
+        bound,
+        1e-6,
+    )
     torch.testing.assert_close(
         found, x, rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny
     )

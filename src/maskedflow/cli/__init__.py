@@ -17,6 +17,7 @@ from maskedflow.cli.options import config_file
 from maskedflow.cli.sample import sample
 from maskedflow.cli.score import score
 from maskedflow.cli.train import train
+from maskedflow.recipes import RECIPES
 
 __all__ = ["app", "main"]
 
@@ -30,7 +31,11 @@ app = App(
     # The help texts themselves say what a default is.
     default_parameter=Parameter(negative=(), show_default=False, name_transform=lambda name: name),
 )
-app.command(train, config=config_file)
+app.command(
+    train,
+    config=config_file,
+    help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
+)
 for command in (evaluate, sample, score, datasets):
     app.command(command)
 

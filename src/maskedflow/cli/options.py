@@ -21,11 +21,12 @@ class TrainOptions:
         dataset: Name of a known data set (see: maskedflow datasets).
         data: A table of your own, .csv or .parquet, all columns numeric.
         auto: Train MNIST, then CIFAR-10, each with its own defaults.
-        flow: maf (num_layers transforms), made (a single one) or, for images, glow (num_layers
-            couplings at each scale). [default: maf]
+        flow: Which flow, see below. [default: maf]
+        base: The distribution behind a flow's last transform. [default: normal]
         hidden_dim: Units of a hidden layer. [default: 512, or the data set's own]
         num_layers: Transforms in the flow. [default: 5, or the data set's own]
-        hidden_layers: Hidden layers of each MADE network. [default: 2, or the data set's own]
+        hidden_layers: Hidden layers of each network. [default: 2, or the data set's own]
+        residual: Residual blocks as hidden layers.
         degrees: How hidden units share out the features they see. [default: sequential]
         batch_norm: Batch normalisation after every transform.
         epochs: Most passes over the training rows. [default: 100, or the data set's own]
@@ -47,11 +48,13 @@ class TrainOptions:
     dataset: str | None = None
     data: Path | None = None
     auto: bool = False
-    flow: Literal["maf", "made", "glow"] | None = None
+    flow: str | None = None
+    base: Literal["normal", "student-t", "mixture", "made"] | None = None
     hidden_dim: PositiveInt | None = None
     num_layers: PositiveInt | None = None
     hidden_layers: PositiveInt | None = None
     degrees: Literal["sequential", "random"] | None = None
+    residual: Annotated[bool | None, Parameter(negative="--no_residual")] = None
     batch_norm: Annotated[bool | None, Parameter(negative="--no_batch_norm")] = None
     epochs: PositiveInt | None = None
     batch_size: PositiveInt | None = None

@@ -1,7 +1,9 @@
 """What a training run does when it is not told otherwise, data set by data set."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal
+
+from maskedflow.recipes import recipe
 
 from .options import TrainOptions
 
@@ -12,11 +14,13 @@ __all__ = ["DEFAULTS", "OWN_TABLE", "Settings", "settle"]
 class Settings:
     """The options of a training run that have a default."""
 
-    flow: Literal["maf", "made", "glow"] = "maf"
+    flow: str = "maf"
+    base: Literal["normal", "student-t", "mixture", "made"] = "normal"
     hidden_dim: int = 512
     num_layers: int = 5
     hidden_layers: int = 2
     degrees: Literal["sequential", "random"] = "sequential"
+    residual: bool = False
     batch_norm: bool = False
     epochs: int = 100
     batch_size: int = 100
@@ -51,23 +55,26 @@ DEFAULTS = {
 }
 """For the data sets that `maskedflow datasets` lists."""
 
-GLOW: dict[str, Any] = {"hidden_dim": 64, "num_layers": 8, "batch_norm": False, "lr": 1e-3}
-"""For `--flow glow` on any images: channels of its networks, and couplings at each scale."""
+
+SHAPES = ("base", "hidden_dim", "num_layers", "hidden_layers", "degrees", "residual", "batch_norm")
+"""The settings that shape some flows and not others."""
 
 
 def settle(options: TrainOptions) -> Settings:
-    """The options that were given, over the defaults of their data set.
+    """The options that were given, over the defaults of their flow, over those of their data set.
 
     Raises:
-        ValueError: If `--num_layers` is given for a flow of one layer.
+        ValueError: If the flow is unknown, or an option is given that does not shape it.
     """
-    if options.flow == "made" and options.num_layers not in (None, 1):
-        raise ValueError(f"--num_layers {options.num_layers}: --flow made has one; leave it out")
     defaults = OWN_TABLE if options.dataset is None else DEFAULTS.get(options.dataset, Settings())
-    if options.flow == "glow":
-        defaults = replace(defaults, **GLOW)
     names = {field.name for field in fields(Settings)}
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
+    flow = given.get("flow", defaults.flow)
+    chosen = recipe(flow)
+    takes = chosen.shaped_by(conditional=bool(options.context or options.labels))
+    for name in SHAPES:
+        if name in given and name not in takes:
+            raise ValueError(f"--{name} {given[name]}: --flow {flow} has none; leave it out")
     if "epochs" in given:  # whoever names a number of epochs wants them all
         defaults = replace(defaults, time_limit=None)
-    return replace(defaults, **given)
+    return replace(defaults, **{**chosen.settings, **given})

@@ -7,8 +7,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskedflow.recipes import recipe
+
 from .options import TrainOptions
-from .settings import Settings, settle
+from .settings import SHAPES, Settings, settle
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
@@ -102,56 +104,24 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         levels=dataset.levels,
         rows=rows_of(dataset),
     )
-    name, arguments = _FLOWS[settings.flow](settings, dataset)
+    made = recipe(settings.flow)
+    chosen = asdict(settings)
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
-        name=name,
-        arguments=arguments,
+        name=made.constructor,
+        arguments=made.build(
+            dataset.features, dataset.context_features, chosen, dataset.image_shape
+        ),
         seed=settings.seed,
         preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
         embedding=describe(embedding) if embedding else None,
     )
     names = {field.name for field in fields(TrainConfig)}
-    chosen = asdict(settings)
     training = TrainConfig(**{name: value for name, value in chosen.items() if name in names})
     asked = {"dataset": options.dataset, "data": file, "context": options.context}
-    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **chosen})
-
-
-def _made(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
-    masked = {
-        "degrees": settings.degrees,
-        "batch_norm": settings.batch_norm,
-        "widen": False,
-    }
-    return "MADE", {**_network(settings, dataset), **masked}
-
-
-def _maf(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
-    _, arguments = _made(settings, dataset)
-    return "MAF", {**arguments, "transforms": settings.num_layers}
-
-
-def _glow(settings: Settings, dataset: Dataset) -> tuple[str, dict[str, Any]]:
-    if dataset.image_shape is None:
-        raise ValueError(f"--flow glow: expected images, got {dataset.name}")
-    if settings.batch_norm:
-        raise ValueError("--batch_norm: --flow glow has ActNorm instead; leave it out")
-    image = {"transforms": settings.num_layers, "image_shape": list(dataset.image_shape)}
-    return "Glow", {**_network(settings, dataset), **image}
-
-
-def _network(settings: Settings, dataset: Dataset) -> dict[str, Any]:
-    """What every flow takes."""
-    return {
-        "features": dataset.features,
-        "context": dataset.context_features,
-        "hidden_features": [settings.hidden_dim] * settings.hidden_layers,
-    }
-
-
-_FLOWS = {"made": _made, "maf": _maf, "glow": _glow}
-"""For each `--flow`, its constructor in `maskedflow.flows` and the arguments it is called with."""
+    takes = made.shaped_by(dataset.context_features > 0)
+    told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
+    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **told})
 
 
 def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:

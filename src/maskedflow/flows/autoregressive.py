@@ -268,13 +268,13 @@ class MADE(MAF):
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
-        | Masked Autoregressive Flow (Papamakarios et al., 2017), sections 3.4 and 4.1
+        | Masked Autoregressive Flow (Papamakarios et al., 2017)
         | https://arxiv.org/abs/1705.07057
 
     Example:
         >>> MADE(2)().log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
-        >>> mog = MADE(3, context=2, components=10)
+        >>> mog = MADE(3, context=2, components=10, order=[2, 1, 0])  # reversed once more
         >>> maf_mog = MAF(3, context=2, transforms=5, base=mog)
         >>> maf_mog(torch.zeros(4, 2)).sample((5,)).shape
         torch.Size([5, 4, 3])

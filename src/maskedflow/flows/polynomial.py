@@ -19,7 +19,12 @@ from .autoregressive import MAF
 __all__ = ["BPF", "SOSPF"]
 
 
+#: The bound of a polynomial's coefficients: features far away must not blow them up.
+LARGEST = 20.0
+
+
 def _shifted_polynomial(a: Tensor, constant: Tensor, slope: float) -> ComposedTransform:
+    a = a / (1 + a.abs() / LARGEST)
     return ComposedTransform(SOSPolynomialTransform(a, slope), AdditiveTransform(constant))
 
 
@@ -27,8 +32,8 @@ class SOSPF(MAF):
     r"""A sum-of-squares polynomial flow.
 
     Its maps are polynomials on :math:`[-10, 10]` and straight lines outside, so they reach every
-    real number. Standardise the data first. Costs are those of :class:`MAF`, and the inverse of a
-    map is a search for a root.
+    real number. Coefficients are squeezed into :math:`(-20, 20)`. Standardise the data first. Costs
+    are those of :class:`MAF`, and the inverse of a map is a search for a root.
 
     Args:
         features: The number of features D.

@@ -162,23 +162,27 @@ def invert_spline(phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
     """
     one = x.dtype.type(1)
     two = x.dtype.type(2)
-    bound = x.dtype.type(parameters[0])
+    bound = parameters[0]
     limit = x.dtype.type(-parameters[1])
     bins = int(parameters[2])
     sizes = np.empty((2 * bins, x.size), x.dtype)
-    totals = np.zeros((2, x.size), x.dtype)
+    totals = np.zeros((2, x.size))
     for k in range(2 * bins):
         for j in range(x.size):
             sizes[k, j] = _exp(phi[k, j] / (one + abs(two * phi[k, j] / limit)))
             totals[k // bins, j] += sizes[k, j]
+    # Knots are sums of shares, in double precision, and nothing is subtracted that may cancel.
     for j in range(x.size):
         y = x[j]
-        x0 = y0 = -bound
+        before = above = 0.0
         done = y < -bound
         for k in range(bins):
-            width = two * bound * sizes[k, j] / totals[0, j]
-            height = two * bound * sizes[bins + k, j] / totals[1, j]
-            if not done and y < y0 + height:
+            if done:
+                break
+            share, rise = sizes[k, j] / totals[0, j], sizes[bins + k, j] / totals[1, j]
+            y0 = bound * (2 * above - 1)
+            above += rise
+            if y < bound * (2 * above - 1):
                 done = True
                 d0 = d1 = one
                 if k > 0:
@@ -187,16 +191,16 @@ def invert_spline(phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
                 if k < bins - 1:
                     d = phi[2 * bins + k, j]
                     d1 = math.exp(d / (one + abs(d / limit)))
-                s = height / width
-                curve = (y - y0) * (d0 + d1 - two * s)
-                a = height * (s - d0) + curve
-                b = height * d0 - curve
-                c = -s * (y - y0)
-                xi = two * c / (-b - math.sqrt(max(b * b - two * two * a * c, x.dtype.type(0))))
-                both = xi * (one - xi)
-                below = s + (d0 + d1 - two * s) * both
-                steep = d1 * xi * xi + two * s * both + d0 * (one - xi) * (one - xi)
-                x[j] = x0 + xi * width
+                s = rise / share
+                part = min(max((y - y0) / (2 * bound * rise), 0.0), 1.0)
+                low, high = two * s * part, two * s * (one - part)
+                u = d1 * part - d0 * (one - part)
+                root = abs(u) + math.sqrt(u * u + low * high)
+                left, right = (root, high) if u > 0 else (low, root)
+                xi, rest = left / (left + right), right / (left + right)
+                both = xi * rest
+                below = s * (xi * xi + rest * rest) + (d0 + d1) * both
+                steep = d1 * xi * xi + two * s * both + d0 * rest * rest
+                x[j] = bound * (2 * before - 1) + xi * 2 * bound * share
                 ladj[j] -= math.log(steep) + two * math.log(s / below)
-            x0 += width
-            y0 += height
+            before += share

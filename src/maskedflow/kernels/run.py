@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -217,67 +220,70 @@ def _panels(address: int, like: Any) -> None:
 
 @jit
 def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
-    """The gradient of the weights of one layer in one strip of columns, over all samples.
+    """The gradient of some rows of a layer's weights in some columns, over all samples.
 
-    An item is (layer, first operation, end, first column); the operations are the layer's products
-    in the forward direction. A first column below zero means the gradient of the bias.
+    An item is (layer, first operation, end, first column, end); the operations are the layer's
+    products in the forward direction. A first column below zero means the gradient of the bias.
     """
     program = _integers(job[PROGRAM], job[OPERATIONS], 9)
     gradients = _integers(job[GRADIENTS], 1 << 20)
     sources = _integers(job[SOURCES], 1 << 20, 2)
-    size = size_of(like)
-    width = PANEL_BYTES // size
+    width = PANEL_BYTES // size_of(like)
     batch, height = job[BATCH], job[HEIGHT]
     panels = (batch + width - 1) // width
-    layer, start, end, column = item
-    if column < 0:
-        out, rows = start, end
-        bias = carray(pointer(gradients[layer], like), (rows,))
-        bias[:] = 0
-        for panel in range(panels):
-            address = job[WORK] + (panel * height + out) * PANEL_BYTES
-            slopes = carray(pointer(address, like), (rows, width))
-            for row in range(rows):
-                total = like
-                for j in range(width):
-                    total += slopes[row, j]
-                bias[row] += total
+    layer, start, end, first_column, last_column = item
+    if first_column < 0:
+        _bias_gradient(like, job, start, end, gradients[layer])
         return
     source, first = sources[layer]
-    source += column // width * batch * PANEL_BYTES
     for number in range(start, end):
         _, out, rows, low, columns, _, offset, row_step, _ = program[number]
         low -= first
-        left, right = max(low, column), min(low + columns, column + width)
-        if left >= right:
-            continue
-        sums[:] = 0
-        for panel in range(panels):
-            samples = panel * width
-            add_product(
-                like,
-                job[WORK] + (panel * height + out) * PANEL_BYTES,
-                width,
-                1,
-                rows,
-                source + samples * PANEL_BYTES,
-                width,
-                sums.ctypes.data,
-                width,
-                min(width, batch - samples),
-            )
         target = carray(pointer(gradients[layer], like), (offset + rows * row_step,))
+        for column in range(first_column, last_column, width):
+            left, right = max(low, column), min(low + columns, column + width)
+            if left >= right:
+                continue
+            sums[:] = 0
+            strip = source + column // width * batch * PANEL_BYTES
+            for panel in range(panels):
+                add_product(
+                    like,
+                    job[WORK] + (panel * height + out) * PANEL_BYTES,
+                    width,
+                    1,
+                    rows,
+                    strip + panel * width * PANEL_BYTES,
+                    width,
+                    sums.ctypes.data,
+                    width,
+                    min(width, batch - panel * width),
+                )
+            for row in range(rows):
+                begin = offset + row * row_step - low
+                target[begin + left : begin + right] = sums[row, left - column : right - column]
+
+
+@jit
+def _bias_gradient(like: Any, job: Any, out: int, rows: int, address: int) -> None:
+    width = PANEL_BYTES // size_of(like)
+    bias = carray(pointer(address, like), (rows,))
+    bias[:] = 0
+    for panel in range((job[BATCH] + width - 1) // width):
+        place = job[WORK] + (panel * job[HEIGHT] + out) * PANEL_BYTES
+        slopes = carray(pointer(place, like), (rows, width))
         for row in range(rows):
-            begin = offset + row * row_step - low
-            for k in range(left, right):
-                target[begin + k] = sums[row, k - column]
+            total = like
+            for j in range(width):
+                total += slopes[row, j]
+            bias[row] += total
 
 
 @jit
 def _gradients(address: int, like: Any) -> None:
     """Takes items until there are none left."""
     job = _integers(address, SIZE)
-    items = _integers(job[ITEMS], job[ITEM_COUNT], 4)
+    items = _integers(job[ITEMS], job[ITEM_COUNT], 5)
     sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
@@ -288,20 +294,33 @@ def _gradients(address: int, like: Any) -> None:
         _gradient(like, job, items[number], sums)
 
 
-def _panels32(address: int) -> None:
-    _panels(address, np.float32(0))
+def _functions(stamp: int) -> dict[tuple[str, int], Callable[[int], None]]:
+    """What is compiled, by name and bytes a number."""
 
+    # Numba looks at the file of a function, and at what it encloses, to see whether a compiled one
+    # in its cache is still good. The stamp stands for the other files of this room.
+    def panels32(address: int) -> None:
+        if stamp >= 0:
+            _panels(address, np.float32(0))
 
-def _panels64(address: int) -> None:
-    _panels(address, np.float64(0))
+    def panels64(address: int) -> None:
+        if stamp >= 0:
+            _panels(address, np.float64(0))
 
+    def gradients32(address: int) -> None:
+        if stamp >= 0:
+            _gradients(address, np.float32(0))
 
-def _gradients32(address: int) -> None:
-    _gradients(address, np.float32(0))
+    def gradients64(address: int) -> None:
+        if stamp >= 0:
+            _gradients(address, np.float64(0))
 
-
-def _gradients64(address: int) -> None:
-    _gradients(address, np.float64(0))
+    return {
+        ("panels", 4): panels32,
+        ("panels", 8): panels64,
+        ("gradients", 4): gradients32,
+        ("gradients", 8): gradients64,
+    }
 
 
 @cache
@@ -312,6 +331,8 @@ def entry(name: str, size: int) -> int:
         name: "panels" runs the program of a job, "gradients" its items.
         size: The bytes of a number.
     """
-    function = globals()[f"_{name}{8 * size}"]
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    stamp = zlib.crc32(b"".join(source.read_bytes() for source in sources))
+    function = _functions(stamp)[name, size]
     address: int = numba.cfunc(types.void(types.int64), cache=True)(function).address  # type: ignore[assignment]
     return address

@@ -29,7 +29,7 @@ _TILE_BYTES = _VECTOR_BYTES * _VECTORS
 _intrinsic: Any = intrinsic
 
 #: NaN and infinity keep their meaning; a product and a sum may become one instruction.
-jit: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+jit: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
 
 
 @_intrinsic

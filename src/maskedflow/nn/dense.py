@@ -97,9 +97,6 @@ class LayerNorm(nn.Module):
         self.dim = dim if isinstance(dim, int) else tuple(dim)
         self.eps = eps
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, eps={self.eps}"
-
     def forward(self, x: Tensor) -> Tensor:
         """Maps x to a vector of the same shape."""
         variance, mean = torch.var_mean(x, dim=self.dim, correction=1, keepdim=True)

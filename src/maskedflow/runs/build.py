@@ -9,18 +9,36 @@ from torch import nn
 
 from maskedflow import flows
 from maskedflow.data import ContextStandardizer
-from maskedflow.flows import Flow
+from maskedflow.data.dataset import Split
+from maskedflow.flows import GMM, Flow, LazyDistribution
 from maskedflow.transforms import (
+    ActNorm,
+    AdditiveTransform,
     Dequantize,
+    IdentityTransform,
     LazyComposedTransform,
     LazyTransform,
     Logit,
+    LULinear,
     Standardize,
+    UnconditionalTransform,
 )
 
 from .config import FlowConfig
 
-__all__ = ["build_flow", "describe"]
+__all__ = ["build_flow", "describe", "start_at_data"]
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
+    "between": {"actnorm": ActNorm, "lu": LULinear},
+    "univariate": {"additive": AdditiveTransform},
+}
+
+#: The shapes of a named univariate's parameters.
+_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()]}
+
+#: Rows to find clusters in.
+_ROWS = 20_000
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -76,6 +94,11 @@ def build_flow(
 ) -> Flow:
     """Builds the flow of a run, from the data's own units to the base.
 
+    Its arguments are plain values. Names stand for an `activation`, or for one after the other
+    ("relu", "tanh", "elu", "silu"), for the layer `between` transforms ("actnorm", "lu") and for
+    the `univariate` map ("additive"); a `base` is a table with what :func:`maskedflow.flows.base`
+    takes, its `name` above all.
+
     Args:
         config: Its record.
         preprocessing: The fitted transforms in front; made from the record, unfitted, if None.
@@ -83,6 +106,9 @@ def build_flow(
 
     Returns:
         The flow, with the first weights that the record's seed gives.
+
+    Raises:
+        ValueError: If a name is unknown.
     """
     if preprocessing is None:
         front = [restore(**record) for record in config.preprocessing]
@@ -92,6 +118,55 @@ def build_flow(
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
     constructor = getattr(flows, config.name)
-    core = constructor(**config.arguments, generator=generator)
-    chain = cast(list[LazyTransform], [*front, *core.transform.transforms])
-    return Flow(chain, core.base, embedding)
+    core = constructor(**_arguments(config.arguments, generator), generator=generator)
+    base = core
+    if isinstance(core, Flow):
+        front += list(cast(LazyComposedTransform, core.transform).transforms)
+        base = core.base
+    front = front or [UnconditionalTransform(IdentityTransform)]
+    return Flow(cast(list[LazyTransform], front), cast(LazyDistribution, base), embedding)
+
+
+def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+    """The arguments of a constructor, with all that is told by name in its place."""
+    arguments = dict(plain)
+    if "univariate" in plain:
+        arguments["shapes"] = _SHAPES.get(plain["univariate"])
+    for key in _NAMED.keys() & plain.keys():
+        value = plain[key]
+        names = value if isinstance(value, list) else [value]
+        for name in names:
+            if name not in _NAMED[key]:
+                raise ValueError(f"{key}: expected one of {', '.join(_NAMED[key])}, got {name!r}")
+        found = tuple(_NAMED[key][name] for name in names)
+        arguments[key] = found if isinstance(value, list) else found[0]
+    if "base" in plain:
+        base: dict[str, Any] = {"features": plain["features"], **plain["base"]}
+        if "components" in base:  # which start at random
+            base["generator"] = generator
+        arguments["base"] = flows.base(**base)
+    return arguments
+
+
+@torch.no_grad()
+def start_at_data(flow: Flow, train: Split, seed: int) -> None:
+    """Starts the mixtures of Gaussians in a flow's base at clusters of training rows.
+
+    Args:
+        flow: The flow, as it is built.
+        train: The rows; at most 20,000 of them are used.
+        seed: Seed of which, and of the clusters' centres.
+    """
+    mixtures = [module for module in flow.base.modules() if isinstance(module, GMM)]
+    if not mixtures:
+        return
+    flow.eval()  # batch norms and the like are not to start here
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(train), generator=generator)[:_ROWS]
+    c = None if train.context is None else train.context[rows]
+    if c is not None and flow.embedding is not None:
+        c = flow.embedding(c)
+    z = flow.transform(c)(train.x[rows].to(torch.get_default_dtype()))
+    for mixture in mixtures:
+        if len(z) >= mixture.components:
+            mixture.initialize(z, generator=generator)

@@ -60,7 +60,8 @@ class FlowConfig:
 
     Args:
         name: A constructor in `maskedflow.flows`.
-        arguments: Its keyword arguments, plain values only.
+        arguments: Its keyword arguments, plain values only: what is no number is told by name, see
+            :func:`maskedflow.runs.build_flow`.
         seed: Seed of the generator it draws masks and first weights from.
         preprocessing: The transforms before it, each `{"kind": ..., **arguments}`.
         embedding: The module that a context goes through first, alike.
@@ -74,21 +75,25 @@ class FlowConfig:
 
     @property
     def note(self) -> str | None:
-        """What a reader of the results should know: whether a hidden layer is narrow.
+        """What a reader of the results should know: whether a masked hidden layer is narrow.
+
+        Networks without degrees are not masked, and `passes` leave `passes - 1` of these.
 
         Example:
-            >>> FlowConfig("MAF", {"features": 9, "hidden_features": [4], "degrees": "random"}).note
+            >>> shape = {"features": 9, "hidden_features": [4, 16], "degrees": "sequential"}
+            >>> FlowConfig("MAF", shape).note
             'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
         """
-        if "degrees" not in self.arguments:  # only masked networks have them
+        if "degrees" not in self.arguments:
             return None
         features = self.arguments["features"]
+        degrees = min(features, self.arguments.get("passes", features)) - 1
         narrowest = min(self.arguments["hidden_features"])
-        if narrowest >= features - 1:
+        if narrowest >= degrees:
             return None
         return (
             f"a hidden layer of {narrowest} units has no unit of its own for each of "
-            f"{features - 1} degrees ({features} features)"
+            f"{degrees} degrees ({features} features)"
         )
 
 

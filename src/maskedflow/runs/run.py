@@ -13,7 +13,7 @@ from maskedflow.data import Dataset
 from maskedflow.flows import Flow
 from maskedflow.training import History
 
-from .build import build_flow
+from .build import build_flow, start_at_data
 from .config import RunConfig
 
 __all__ = ["Run", "load_run", "train_run"]
@@ -164,6 +164,7 @@ def train_run(
     """
     config.write(directory / "config.toml")
     flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
+    start_at_data(flow, dataset.train, config.flow.seed)
     history = training.fit(
         flow,
         dataset.train,

@@ -6,7 +6,7 @@ import math
 import os
 from typing import Any
 
-from .config import versions
+from .config import FlowConfig, versions
 from .evaluation import Evaluation, Mean
 from .run import Run
 
@@ -49,19 +49,15 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         evaluation: What came of it.
     """
     config, metrics = run.config, run.metrics
-    data, arguments = config.data, config.flow.arguments
+    data = config.data
     parameters = sum(p.numel() for p in run.flow.parameters())
-    hidden = " x ".join(map(str, arguments["hidden_features"]))
     facts = {
         "data": data.dataset or data.file,
         "rows": "{:,} training, {:,} validation, {:,} test".format(*data.rows),
         "features": _list(data.columns),
         "context": _list(data.context_columns) if data.context_columns else "none",
         "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
-        "flow": f"{config.flow.name}, {arguments.get('transforms', 1)} transforms, "
-        f"hidden layers {hidden}"
-        + (f", {arguments['degrees']} degrees" if "degrees" in arguments else "")
-        + (", batch norm" if arguments.get("batch_norm") else ""),
+        "flow": _flow(config.flow),
         "parameters": f"{parameters:,}",
         **_training(metrics),
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
@@ -100,6 +96,27 @@ def _text(mean: Mean | None) -> str:
     finite = math.isfinite(mean.error) and mean.error > 0
     digits = max(0, 1 - math.floor(math.log10(mean.error))) if finite else 4
     return f"{mean.value:.{digits}f} ± {mean.error:.{digits}f}"
+
+
+def _flow(config: FlowConfig) -> str:
+    """What the flow is made of."""
+    told = config.arguments
+    hidden = " x ".join(map(str, told.get("hidden_features", ())))
+    parts = [
+        *(
+            f"{told[name]} {name}"
+            for name in ("transforms", "components", "passes")
+            if name in told
+        ),
+        f"{told['univariate']} maps" if "univariate" in told else "",
+        f"hidden layers {hidden}" if hidden else "",
+        "residual" if told.get("residual") else "",
+        f"{told['degrees']} degrees" if "degrees" in told else "",
+        f"{told['between']} between" if "between" in told else "",
+        "batch norm" if told.get("batch_norm") else "",
+        f"base {told['base']['name']}" if "base" in told else "",
+    ]
+    return ", ".join([config.name, *filter(None, parts)])
 
 
 def _training(metrics: list[dict[str, Any]]) -> dict[str, str]:

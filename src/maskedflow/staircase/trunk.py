@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,11 @@ class _Product(torch.autograd.Function):
         return dx, dw, dy.sum(dim=0) if bias.ndim == 1 else dy, None
 
 
+#: The bytes of a cache that a thread has to itself, or half of it.
+CACHE_BYTES = 2**18
+#: How many pieces the rows of a layer's gradient are cut into.
+PIECES = 8
+
 #: Rows of a panel, from one on, that start with a bias, a matrix, both or zeros.
 Fill = tuple[int, int, Tensor | None, Tensor | None]
 
@@ -122,19 +128,24 @@ class Layout:
                 writer.slope(layer - 1, 0, stair.columns)
         return writer.done()
 
-    def items(self, width: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The pieces of the gradients of the parameters, for panels of so many samples."""
+    def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The pieces of the gradients of the parameters, which threads share.
+
+        Args:
+            width: The samples of a panel, and columns of a strip.
+            strips: How many strips of what a layer reads a cache can hold.
+        """
         products = np.array(
             [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
         )
         found = []
         for layer, stair in enumerate(self.stairs):
             own = np.flatnonzero(products == layer)
-            if len(own):
-                strips = range(0, stair.columns, width)
-                found += [(layer, own[0], own[-1] + 1, column) for column in strips]
+            columns = [*range(0, stair.columns, strips * width), stair.columns]
+            for part in np.array_split(own, min(PIECES, len(own))) if len(own) else ():
+                found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
             row = self.rows.sums[layer]
-            found.append((len(self.stairs) + layer, row, stair.rows, -1))
+            found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))
         return np.array(found, np.int64)
 
     @cached_property
@@ -172,7 +183,7 @@ class Trunk:
         self.fleeting = Layout(self.stairs, skips, in_place=True)
         #: For one that a gradient follows; ReLU's slope is known from its value.
         self.kept = Layout(self.stairs, skips, in_place=type(activation) is nn.ReLU)
-        self._items: dict[int, Any] = {}
+        self._items: dict[tuple[int, int], Any] = {}
 
     def is_compiled(self, x: Tensor) -> bool:
         """Whether the compiled kernel evaluates this chain for x."""
@@ -289,11 +300,13 @@ class Trunk:
         if not any(parameters_wanted):
             return [dx, *(None for _ in parameters_wanted)]
         of_weight = [torch.empty_like(weight) for weight in weights]
-        if width not in self._items:
-            self._items[width] = layout.items(width)
+        strips = max(1, CACHE_BYTES // (batch * width * dy.element_size() or 1))
+        key = width, min(strips, -(-max(stair.columns for stair in self.stairs) // width))
+        if key not in self._items:
+            self._items[key] = layout.items(*key)
         gradients = [*of_weight, *of_bias]
         accumulate_gradients(
-            layout.forward, slopes, self._items[width], sources, gradients, layout.gaps
+            layout.forward, slopes, self._items[key], sources, gradients, layout.gaps
         )
         if biases[0].ndim > 1:
             of_bias[0] = stores[-1][0]

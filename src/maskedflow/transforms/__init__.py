@@ -38,7 +38,7 @@ from .residual import Residual, ResidualTransform
 from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .squeeze import SqueezeTransform
-from .univariate import AdditiveTransform, MonotonicAffineTransform
+from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
 __all__ = [
     "ActNorm",
@@ -66,6 +66,7 @@ __all__ = [
     "LazyTransform",
     "Logit",
     "LogitTransform",
+    "MeanPrecisionTransform",
     "MonotonicAffineTransform",
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",

@@ -53,28 +53,25 @@ class GaussianizationTransform(MonotonicTransform):
             is_upper = torch.special.ndtr(y).mean(dim=-1) > 0.5
             sign = 1 - 2 * is_upper.to(x.dtype)
         y = y * sign[..., None]
-        tails = _log_ndtr(y)
+        tails, hazards = _tail(y)
         z = _inverse_log_ndtr(tails.logsumexp(dim=-1) - math.log(y.shape[-1]))
         # dz/dx = sum_k w_k exp(a_k) h(y_k) / h(z), with the hazard h = phi / Phi.
-        slopes = tails.softmax(dim=-1) * self.scale * _hazard(y)
-        return sign * z, slopes.sum(dim=-1) / _hazard(z)
+        slopes = tails.softmax(dim=-1) * self.scale * hazards
+        return sign * z, slopes.sum(dim=-1) / _tail(z)[1]
 
 
-def _log_ndtr(x: Tensor) -> Tensor:
-    """The logarithm of the normal distribution function, with precise derivatives."""
-    low = x.clamp(max=0)
-    left = (0.5 * torch.special.erfcx(low * -math.sqrt(0.5))).log() - 0.5 * low.square()
-    right = (-0.5 * torch.special.erfc(x.clamp(min=0) * math.sqrt(0.5))).log1p()
-    return torch.where(x < 0, left, right)
-
-
-def _hazard(x: Tensor) -> Tensor:
-    """The density of N(0, 1) divided by its distribution function."""
-    low = x.clamp(max=0)
-    left = math.sqrt(2 / math.pi) / torch.special.erfcx(low * -math.sqrt(0.5))
-    high = x.clamp(min=0)
-    right = torch.exp(-0.5 * high.square()) / (math.sqrt(2 * math.pi) * torch.special.ndtr(high))
-    return torch.where(x < 0, left, right)
+def _tail(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The logarithm of :math:`\Phi(x)`, and the hazard :math:`\phi(x) / \Phi(x)`."""
+    low, high = x.clamp(max=0), x.clamp(min=0)
+    scaled = torch.special.erfcx(low * -math.sqrt(0.5))
+    log_left, left = (0.5 * scaled).log() - 0.5 * low.square(), math.sqrt(2 / math.pi) / scaled
+    right = -0.5 * torch.special.erfc(high * math.sqrt(0.5))
+    density = torch.exp(-0.5 * high.square()) / math.sqrt(2 * math.pi)
+    is_left = x < 0
+    return (
+        torch.where(is_left, log_left, right.log1p()),
+        torch.where(is_left, left, density / (1 + right)),
+    )
 
 
 def _inverse_log_ndtr(log_p: Tensor) -> Tensor:
@@ -82,10 +79,12 @@ def _inverse_log_ndtr(log_p: Tensor) -> Tensor:
     with torch.no_grad():
         far = (-2 * log_p).clamp(min=1)
         start = -(far - (2 * math.pi * far).log()).clamp(min=0).sqrt()
-        near = torch.special.ndtri(log_p.exp())
-        z = torch.where(log_p > -10, near, start)
-        for _ in range(4):
-            z = z - (_log_ndtr(z) - log_p) / _hazard(z)
-    for _ in range(2):  # with gradients, by the implicit function theorem
-        z = z - (_log_ndtr(z) - log_p) / _hazard(z)
-    return z
+        z = torch.where(log_p > -10, torch.special.ndtri(log_p.exp()), start)
+        z = _step(z, log_p)
+    # Two steps with gradients, by the implicit function theorem, as in `find_root`.
+    return _step(_step(z, log_p), log_p)
+
+
+def _step(z: Tensor, log_p: Tensor) -> Tensor:
+    log_found, hazard = _tail(z)
+    return z - (log_found - log_p) / hazard

@@ -38,9 +38,10 @@ class MonotonicMixtureTransform(Transform):
     in which the squares have cancelled on paper, so that nothing large is left to cancel in
     numbers: it is as accurate at :math:`10^6` standard deviations as at one.
 
-    The forward direction costs K scaled error functions. The inverse is Newton's method in about
-    five such steps, bracketed by the least and the greatest :math:`m_k + e^{-p_k / 2} z`, between
-    which the root always lies; its gradients come from the implicit function theorem.
+    The forward direction costs K scaled error functions. The inverse is Newton's method, bracketed
+    by the least and the greatest :math:`m_k + e^{-p_k / 2} z`, between which the root always lies.
+    It costs five to twenty such steps, as many as the slowest element of a batch needs; its
+    gradients come from the implicit function theorem.
 
     Args:
         logits: The unnormalised log-weights :math:`\log w_k`, with shape (*, K).
@@ -49,7 +50,7 @@ class MonotonicMixtureTransform(Transform):
         slope: The smallest :math:`e^{p_k / 2}`; the largest is its inverse.
 
     References:
-        | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.4
+        | Masked Autoregressive Flow (Papamakarios et al., 2017)
         | https://arxiv.org/abs/1705.07057
 
     Example:

@@ -85,4 +85,4 @@ class MonotonicTransform(Transform):
         return y, slope.log()
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return find_root(self.value_and_slope, y, self.bound, self.eps)
+        return find_root(self.f, self.value_and_slope, y, self.bound, self.eps)

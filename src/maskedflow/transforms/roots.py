@@ -20,7 +20,13 @@ GROWTH, MOST_GROWTHS = 64, 22
 MOST_STEPS = 120
 
 
-def find_root(f: ValueAndSlope, y: Tensor, bound: float, eps: float) -> Tensor:
+def find_root(
+    f: Callable[[Tensor], Tensor],
+    value_and_slope: ValueAndSlope,
+    y: Tensor,
+    bound: float,
+    eps: float,
+) -> Tensor:
     r"""Solves f(x) = y for an increasing f that reaches every y, to the precision of the dtype.
 
     The root is bracketed in :math:`[-B, B]`, or further out if it lies there. Newton's steps
@@ -29,7 +35,8 @@ def find_root(f: ValueAndSlope, y: Tensor, bound: float, eps: float) -> Tensor:
     from a constant start is right in the first derivative, two are in the second, too.
 
     Args:
-        f: Returns the value and the slope of f.
+        f: Returns the value of f.
+        value_and_slope: Returns the value and the slope of f.
         y: The values, with shape (*,).
         bound: The first bracket's bound B.
         eps: The step from which on two steps of Newton's method are enough.
@@ -38,24 +45,31 @@ def find_root(f: ValueAndSlope, y: Tensor, bound: float, eps: float) -> Tensor:
         The roots x, with the shape of f(y).
 
     Example:
-        >>> find_root(lambda x: (x**3, 3 * x**2), torch.tensor([-27.0, 8e6]), 10.0, 1e-6)
+        >>> y = torch.tensor([-27.0, 8e6])
+        >>> find_root(lambda x: x**3, lambda x: (x**3, 3 * x**2), y, 10.0, 1e-6)
         tensor([ -3., 200.])
     """
     with torch.no_grad():
-        x = _search(f, y.detach(), bound, eps)
+        x = _search(f, value_and_slope, y.detach(), bound, eps)
     tiny = torch.finfo(y.dtype).tiny
     for _ in range(2):
-        value, slope = f(x)
+        value, slope = value_and_slope(x)
         x = x - (value - y) / slope.clamp(min=tiny)
     return x
 
 
-def _search(f: ValueAndSlope, y: Tensor, bound: float, eps: float) -> Tensor:
+def _search(
+    f: Callable[[Tensor], Tensor],
+    value_and_slope: ValueAndSlope,
+    y: Tensor,
+    bound: float,
+    eps: float,
+) -> Tensor:
     low, high = _bracket(f, y, bound)
     x, precision = low / 2 + high / 2, 4 * torch.finfo(y.dtype).eps
     step = step_before = high - low
     for _ in range(MOST_STEPS):
-        value, slope = f(x)
+        value, slope = value_and_slope(x)
         is_above = value > y
         low, high = torch.where(is_above, low, x), torch.where(is_above, x, high)
         newton = x - (value - y) / slope
@@ -68,13 +82,13 @@ def _search(f: ValueAndSlope, y: Tensor, bound: float, eps: float) -> Tensor:
     return x
 
 
-def _bracket(f: ValueAndSlope, y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def _bracket(f: Callable[[Tensor], Tensor], y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """The ends of intervals that hold the roots."""
-    y = y.expand(f(y)[0].shape)
-    low, high = torch.full_like(y, -bound), torch.full_like(y, bound)
+    shape = f(torch.full_like(y, -bound)).shape  # parameters may broadcast against y
+    low, high = y.new_full(shape, -bound), y.new_full(shape, bound)
     furthest = torch.finfo(y.dtype).max / 4
     for _ in range(MOST_GROWTHS):
-        is_below, is_above = f(low)[0] > y, f(high)[0] < y
+        is_below, is_above = f(low) > y, f(high) < y
         if not is_traced() and not (is_below | is_above).any():
             break
         low, high = (

@@ -57,14 +57,19 @@ class MonotonicRQSTransform(Transform):
     ) -> None:
         super().__init__()
         self.bound, self.slope = bound, slope
-        self.widths, self.horizontal = self._bins(widths)
-        self.heights, self.vertical = self._bins(heights)
-        self.derivatives = F.pad(_soften(derivatives, math.log(slope)).exp(), (1, 1), value=1.0)
+        self.horizontal, self.vertical = self._axis(widths), self._axis(heights)
+        self.derivatives = F.pad(derivatives, (1, 1))  # at the ends the logarithm of slope 1
 
-    def _bins(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """The sizes of the bins, and their ends: differences of these would be less precise."""
-        shares = F.softmax(_soften(sizes, 0.5 * math.log(self.slope)), dim=-1)
-        return 2 * self.bound * shares, self.bound * (2 * F.pad(shares.cumsum(dim=-1), (1, 0)) - 1)
+    def _axis(self, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The sizes of the bins and the knots, counted from zero, and the length of their unit.
+
+        To divide by the sum only what is looked up is cheaper than a softmax. Sizes and knots both,
+        for differences of knots would be less precise.
+        """
+        # Of a slice that is not contiguous every reading is slow: it is copied once.
+        sizes = _soften(sizes.contiguous(), 0.5 * math.log(self.slope)).exp()
+        knots = F.pad(sizes.cumsum(dim=-1), (1, 0))
+        return sizes, knots, 2 * self.bound / knots[..., -1:]
 
     def __repr__(self) -> str:
         return f"MonotonicRQSTransform(bins={self.bins}, bound={self.bound})"
@@ -72,27 +77,33 @@ class MonotonicRQSTransform(Transform):
     @property
     def bins(self) -> int:
         """The number of bins K."""
-        return self.horizontal.shape[-1] - 1
+        return self.horizontal[0].shape[-1]
 
     @property
     def kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls this map, and its parameters."""
-        if self.horizontal.ndim != 1:
+        if self.horizontal[0].ndim != 1:
             return None
         return 1, (self.bound, math.log(self.slope), float(self.bins))
 
-    def _bin(self, knots: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    def _bin(self, along: tuple[Tensor, Tensor, Tensor], value: Tensor) -> tuple[Tensor, ...]:
         """Which values are inside, and for these x0, y0, width, height, d0, d1 of their bin."""
-        bins = (knots <= value[..., None]).sum(dim=-1) - 1
-        inside = (bins >= 0) & (bins < self.bins)
-        index = bins.clamp(0, self.bins - 1)[..., None]
-        ends = (self.horizontal, self.vertical, self.widths, self.heights)
-        slopes = (self.derivatives[..., :-1], self.derivatives[..., 1:])
-        found = (
-            values.expand(*index.shape[:-1], values.shape[-1]).gather(-1, index)[..., 0]
-            for values in (*ends, *slopes)
-        )
-        return inside, *found
+        inside = (value >= -self.bound) & (value < self.bound)
+        _, knots, unit = along
+        place = (value[..., None] + self.bound) / unit.detach()
+        index = (knots.detach()[..., 1:-1] <= place).sum(dim=-1, keepdim=True)
+
+        def at(values: Tensor, index: Tensor) -> Tensor:
+            return values.expand(*index.shape[:-1], values.shape[-1]).gather(-1, index)
+
+        starts = [
+            unit * at(knots, index) - self.bound
+            for _, knots, unit in (self.horizontal, self.vertical)
+        ]
+        sizes = [unit * at(sizes, index) for sizes, _, unit in (self.horizontal, self.vertical)]
+        slopes = at(self.derivatives, torch.cat([index, index + 1], dim=-1))
+        slopes = _soften(slopes, math.log(self.slope)).exp()
+        return inside, *(found[..., 0] for found in (*starts, *sizes)), *slopes.unbind(dim=-1)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside, x0, y0, width, height, d0, d1 = self._bin(self.horizontal, x)
