@@ -207,7 +207,7 @@ def test_import_and_use_never_change_global_state() -> None:
             "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
             "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
             "LazyComposedTransform UnconditionalDistribution UnconditionalTransform NSF NCSF SOSPF "
-            "BPF NAF UNAF GF ElementWiseTransform",
+            "BPF NAF UNAF GF ElementWiseTransform Glow ConvCouplingTransform",
         ),
         (
             "lazy",
@@ -224,7 +224,8 @@ def test_import_and_use_never_change_global_state() -> None:
             "MonotonicTransform UnconstrainedMonotonicTransform SOSPolynomialTransform "
             "BernsteinTransform BoundedBernsteinTransform GaussianizationTransform "
             "CircularRQSTransform CircularShiftTransform SoftclipTransform SignedPowerTransform "
-            "CosTransform SinTransform",
+            "CosTransform SinTransform SqueezeTransform Pixelwise PixelwiseTransform Head "
+            "HeadTransform PLULinear",
         ),
         (
             "distributions",

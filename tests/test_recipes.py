@@ -18,6 +18,8 @@ from maskedflow.cli.settings import SHAPES, settle
 from maskedflow.recipes import RECIPES
 from maskedflow.runs import FlowConfig, build_flow
 
+#: Those that take a table; test_glow.py has a run of images.
+TABLES = {name: made for name, made in RECIPES.items() if not made.images}
 QUICK = ("--epochs", 1, "--batch_size", 40, "--lr", 1e-3)
 SMALL = {"hidden_dim": 8, "num_layers": 2}
 
@@ -38,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each flow in a folder of its name, every second one conditional, and its samples."""
     root = tmp_path_factory.mktemp("recipes")
     rows = table(60)
-    for number, (name, made) in enumerate(RECIPES.items()):
+    for number, (name, made) in enumerate(TABLES.items()):
         folder = root / name
         folder.mkdir()
         conditional = number % 2 == 1
@@ -54,12 +56,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows_each = 1 if conditional else 60
         assert run("sample", folder / "t", "-n", rows_each, *given, "-o", folder / "s.csv") == 0
         assert run("score", folder / "t", folder / "s.csv", "-o", folder / "p.npy") == 0
-    words = [sys.executable, "-c", FRESH, str(root), *RECIPES]
+    words = [sys.executable, "-c", FRESH, str(root), *TABLES]
     subprocess.run(words, check=True)
     return root
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TABLES)
 def test_a_flow_trains_loads_samples_and_scores(name: str, trained: Path) -> None:
     folder = trained / name
     assert "samples/t_samples.png" in files(folder / "t")
@@ -72,7 +74,7 @@ def test_a_flow_trains_loads_samples_and_scores(name: str, trained: Path) -> Non
     np.testing.assert_allclose(np.load(folder / "fresh.npy"), scores, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TABLES)
 def test_a_record_holds_plain_values_that_shape_the_flow(name: str, trained: Path) -> None:
     document = tomllib.loads((trained / name / "t" / "config.toml").read_text())
     record, options = document["flow"], document["options"]
@@ -104,9 +106,9 @@ def test_help_lists_the_flows_and_an_unknown_one_is_one_line(
     for name, made in RECIPES.items():
         assert f"  {name} " in text
         assert made.title.split()[0] in text
-    code, _, err = call(capsys, "train", "--dataset", "moons", "--flow", "glow")
+    code, _, err = call(capsys, "train", "--dataset", "moons", "--flow", "glew")
     assert (code, err.count("\n")) == (2, 1)
-    assert "'glow'" in err
+    assert "'glew'" in err
     assert all(name in err for name in RECIPES)
 
 
@@ -127,7 +129,7 @@ def test_a_flow_has_settings_of_its_own_below_those_that_are_given() -> None:
     assert settle(TrainOptions(dataset="power", flow="modern")).hidden_dim == 128
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TABLES)
 def test_only_narrow_masked_layers_get_a_note(name: str) -> None:
     settings = {**settle(TrainOptions(flow=name)).__dict__, "hidden_dim": 5}
     made = RECIPES[name]

@@ -29,6 +29,7 @@ class Recipe:
         takes: The settings that shape it.
         given: Settings that shape it only where there is a context.
         settings: Where its settings differ from those of a data set.
+        images: Whether it is for images only, whose shape it takes.
     """
 
     title: str
@@ -37,18 +38,29 @@ class Recipe:
     takes: tuple[str, ...] = _MASKED
     given: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = False
 
     def shaped_by(self, conditional: bool) -> tuple[str, ...]:
         """The settings that shape it, with a context or without."""
         return (*self.takes, *self.given) if conditional else self.takes
 
-    def build(self, features: int, context: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def build(
+        self,
+        features: int,
+        context: int,
+        settings: Mapping[str, Any],
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> dict[str, Any]:
         """The keyword arguments of its constructor, as plain values.
 
         Args:
             features: The number of features.
             context: The number of context features.
             settings: The settings by name; those that do not shape it are left alone.
+            image_shape: (channels, height, width) of images.
+
+        Raises:
+            ValueError: If it is for images, and there is no shape.
         """
         takes = self.shaped_by(context > 0)
         arguments: dict[str, Any] = {"features": features, "context": context}
@@ -70,6 +82,12 @@ class Recipe:
             shared = ("context", "hidden_features", "degrees", "widen", "residual")
             same = {name: arguments[name] for name in shared if name in arguments}
             arguments["base"] |= _MIXTURES | same
+        if self.images:
+            if image_shape is None:
+                raise ValueError(
+                    f"flow: {self.constructor} expects images, got rows of {features} features"
+                )
+            arguments["image_shape"] = list(image_shape)
         return arguments | dict(self.arguments)
 
 
@@ -118,6 +136,13 @@ RECIPES: dict[str, Recipe] = {
     ),
     "gaussian": Recipe(
         "Gaussian with a full covariance", "GMM", {"components": 1}, takes=(), given=_NETWORK
+    ),
+    "glow": Recipe(
+        "Glow, for images: convolutional couplings, num_layers of them at each scale",
+        "Glow",
+        takes=("num_layers", *_NETWORK),
+        settings={"num_layers": 8, "hidden_dim": 64, "hidden_layers": 2, "lr": 1e-3},
+        images=True,
     ),
     "modern": Recipe(
         "what does best here: splines, with linear layers between",

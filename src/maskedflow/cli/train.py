@@ -109,7 +109,9 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
         name=made.constructor,
-        arguments=made.build(dataset.features, dataset.context_features, chosen),
+        arguments=made.build(
+            dataset.features, dataset.context_features, chosen, dataset.image_shape
+        ),
         seed=settings.seed,
         preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
         embedding=describe(embedding) if embedding else None,

@@ -99,6 +99,10 @@ class DiagNormal(Elementwise):
         """The variances of the features."""
         return self.scale.square()
 
+    def tempered(self, temperature: float) -> DiagNormal:
+        """The same with standard deviations times a temperature, from 0 on."""
+        return DiagNormal(self.loc, self.scale * temperature, self.ndims)
+
     def entropy(self) -> Tensor:
         """The entropy, in nats."""
         one = 0.5 * math.log(2 * math.pi * math.e)

@@ -16,6 +16,7 @@ from maskedflow.staircase import is_traced
 from maskedflow.transforms import call_and_ladj
 
 from .base import Base, draw, unvalidated
+from .elementwise import DiagNormal
 
 __all__ = ["NormalizingFlow", "refuse_nan"]
 
@@ -64,6 +65,35 @@ class NormalizingFlow(Base):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NormalizingFlow:
         return type(self)(self.transform, self.base.expand(Size(batch_shape)))
+
+    def tempered(self, temperature: float) -> NormalizingFlow:
+        """The flow whose Gaussian base has its standard deviations times a temperature.
+
+        Below 1 samples look more typical and vary less; at 0 each is the image of the base's mode.
+        The density is that of such samples, and not the flow's own.
+
+        Args:
+            temperature: The factor, from 0 on.
+
+        Raises:
+            ValueError: If it is negative, or the base is neither Gaussian nor such a flow.
+
+        References:
+            | Glow (Kingma and Dhariwal, 2018), section 6
+            | https://arxiv.org/abs/1807.03039
+
+        Example:
+            >>> from maskedflow.flows import MAF
+            >>> MAF(2)().tempered(0.7).base.scale
+            tensor([0.7000, 0.7000])
+        """
+        if not temperature >= 0:
+            raise ValueError(f"temperature: expected a number from 0 on, got {temperature}")
+        if not isinstance(self.base, DiagNormal | NormalizingFlow):
+            raise ValueError(
+                f"temperature: expected a Gaussian base, got a {type(self.base).__name__}"
+            )
+        return NormalizingFlow(self.transform, self.base.tempered(temperature))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of each row, in nats.

@@ -9,10 +9,12 @@ from maskedflow.transforms.lazy import (
 
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
+from .convolutional import ConvCouplingTransform
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
 from .elementwise import ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
 from .gaussianization import GF
+from .glow import Glow
 from .iaf import IAF
 from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
@@ -37,10 +39,12 @@ __all__ = [
     "SOSPF",
     "UMNN",
     "UNAF",
+    "ConvCouplingTransform",
     "CouplingTransform",
     "ElementWiseTransform",
     "Flow",
     "GeneralCouplingTransform",
+    "Glow",
     "LazyComposedTransform",
     "LazyDistribution",
     "LazyInverse",

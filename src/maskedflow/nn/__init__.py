@@ -1,11 +1,14 @@
-"""Neural networks: masked layers and MADE's trunk, dense and monotone ones."""
+"""Neural networks: masked layers and MADE's trunk, dense, convolutional and monotone ones."""
 
+from .convolution import ConvNet, Convolution
 from .dense import MLP, LayerNorm, Linear
 from .masked import MaskedLinear, MaskedMLP
 from .monotone import MonotonicLinear, MonotonicMLP, TwoWayELU
 
 __all__ = [
     "MLP",
+    "ConvNet",
+    "Convolution",
     "LayerNorm",
     "Linear",
     "MaskedLinear",

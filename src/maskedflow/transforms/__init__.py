@@ -24,6 +24,7 @@ from .elementary import (
     SoftclipTransform,
 )
 from .gaussianization import GaussianizationTransform
+from .head import Head, HeadTransform
 from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .linear import LULinear, LULinearTransform, RotationTransform
@@ -31,9 +32,12 @@ from .mixture import MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
 from .normalization import ActNorm, BatchNorm
 from .permutation import Permutation, PermutationTransform
+from .pixelwise import Pixelwise, PixelwiseTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
+from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
+from .squeeze import SqueezeTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
 __all__ = [
@@ -52,6 +56,8 @@ __all__ = [
     "Dequantize",
     "ExpTransform",
     "GaussianizationTransform",
+    "Head",
+    "HeadTransform",
     "IdentityTransform",
     "LULinear",
     "LULinearTransform",
@@ -65,8 +71,11 @@ __all__ = [
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "PLULinear",
     "Permutation",
     "PermutationTransform",
+    "Pixelwise",
+    "PixelwiseTransform",
     "Residual",
     "ResidualTransform",
     "RotationTransform",
@@ -76,6 +85,7 @@ __all__ = [
     "SignedPowerTransform",
     "SinTransform",
     "SoftclipTransform",
+    "SqueezeTransform",
     "Standardize",
     "TanhTransform",
     "Transform",

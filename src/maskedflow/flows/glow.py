@@ -1,0 +1,140 @@
+"""Glow: convolutional couplings at several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+
+from maskedflow.transforms import (
+    ActNorm,
+    Head,
+    LazyTransform,
+    Pixelwise,
+    PLULinear,
+    SqueezeTransform,
+    UnconditionalTransform,
+)
+
+from .convolutional import ConvCouplingTransform
+from .flow import Flow, LazyDistribution, standard_normal
+from .layers import check_sizes, costs
+
+__all__ = ["Glow"]
+
+Shape = tuple[int, int, int]
+
+
+class Glow(Flow):
+    r"""A flow of images: convolutional couplings at several scales.
+
+    At each scale 2 x 2 pixels become channels (:class:`~maskedflow.transforms.SqueezeTransform`).
+    Then come steps of three transforms: an :class:`~maskedflow.transforms.ActNorm` of channels, an
+    invertible 1 x 1 convolution (:class:`~maskedflow.transforms.PLULinear`) and a
+    :class:`ConvCouplingTransform`. Half of the channels then leave. They are Gaussian given those
+    that stay, so what they leave as is
+
+    .. math:: z_b = \frac{h_b - \mu(h_a, c)}{\sigma(h_a, c)}
+
+    and :math:`h_a` goes on to the next scale. All latents together are N(0, I).
+
+    Images are flattened, channels first. Scoring and sampling both cost one pass of each coupling's
+    network. `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
+    :meth:`~maskedflow.distributions.NormalizingFlow.tempered`.
+
+    Args:
+        features: The number of features D = C H W.
+        context: The number of context features; of a class label, one for each class.
+        transforms: The number of steps at each scale.
+        image_shape: The shape (C, H, W) of an image.
+        scales: The number of scales; as many as the sides can be halved, but at most three, if
+            None. An image with an odd side has a single scale, and is not squeezed.
+        base: The lazy distribution of the latent, given the same context; N(0, I) if None.
+        generator: Where rotations and initial weights are drawn from; torch's own if None.
+        kwargs: What :class:`maskedflow.nn.ConvNet` takes: `hidden_features`, `activation`.
+
+    Raises:
+        ValueError: If the shape does not fit the features, or has sides that cannot be halved as
+            often as there are scales.
+
+    References:
+        | Glow (Kingma and Dhariwal, 2018), https://arxiv.org/abs/1807.03039
+        | RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803
+
+    Example:
+        >>> flow = Glow(64, context=10, transforms=2, image_shape=(1, 8, 8), hidden_features=[16])
+        >>> flow(torch.eye(10)[3]).log_prob(torch.zeros(5, 64)).shape
+        torch.Size([5])
+        >>> flow(torch.eye(10)).tempered(0.7).sample().shape  # an image of each class
+        torch.Size([10, 64])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 8,
+        *,
+        image_shape: Sequence[int],
+        scales: int | None = None,
+        base: LazyDistribution | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_sizes(features, context)
+        shape = _check_shape(image_shape, features)
+        if transforms < 1:
+            raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        halvings = _halvings(shape)
+        if scales is None:
+            scales = min(max(halvings, 1), 3)
+        if not 1 <= scales <= max(halvings, 1):
+            raise ValueError(
+                f"scales: expected 1 to {max(halvings, 1)} for images of {shape[1]} x {shape[2]} "
+                f"pixels, got {scales}"
+            )
+        options = {"context": context, "generator": generator, **kwargs}
+        steps = _scale(shape, scales, transforms, squeeze=halvings > 0, **options)
+        super().__init__(steps, standard_normal(features) if base is None else base)
+
+    def extra_repr(self) -> str:
+        return costs(self, ConvCouplingTransform, "pass", "pass")
+
+
+def _scale(
+    shape: Shape, scales: int, transforms: int, *, squeeze: bool, **options: Any
+) -> list[LazyTransform]:
+    """The steps of a scale, and in a head those of the scales below it."""
+    steps: list[LazyTransform] = []
+    if squeeze:
+        steps.append(UnconditionalTransform(SqueezeTransform, shape))
+        channels, height, width = shape
+        shape = (4 * channels, height // 2, width // 2)
+    for _ in range(transforms):
+        mixing = PLULinear(shape[0], generator=options["generator"])
+        steps.append(Pixelwise(shape, ActNorm(shape[0]), mixing))
+        steps.append(ConvCouplingTransform(shape, **options))
+    if scales > 1:
+        # The prior of what leaves is a coupling that reads what stays, by a single convolution.
+        steps.append(ConvCouplingTransform(shape, **{**options, "hidden_features": ()}))
+        rest = (shape[0] // 2, *shape[1:])
+        below = _scale(rest, scales - 1, transforms, squeeze=True, **options)
+        steps.append(Head(prod(rest), *below))
+    return steps
+
+
+def _check_shape(image_shape: Sequence[int], features: int) -> Shape:
+    shape = tuple(image_shape)
+    if len(shape) != 3 or min(shape) < 1 or prod(shape) != features:
+        raise ValueError(
+            f"image_shape: expected (channels, height, width) of {features} features, got {shape}"
+        )
+    return shape
+
+
+def _halvings(shape: Shape) -> int:
+    """How often both sides can be halved."""
+    sides = shape[1] | shape[2]
+    return (sides & -sides).bit_length() - 1
