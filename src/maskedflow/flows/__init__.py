@@ -18,6 +18,7 @@ from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, SOSPF
 from .spline import NCSF, NSF
+from .temporal import TemporalDistribution, TemporalMAF
 
 #: The coupling layer's short name.
 CouplingTransform = GeneralCouplingTransform
@@ -47,6 +48,8 @@ __all__ = [
     "LazyTransform",
     "MaskedAutoregressiveTransform",
     "RealNVP",
+    "TemporalDistribution",
+    "TemporalMAF",
     "UnconditionalDistribution",
     "UnconditionalTransform",
     "base",
