@@ -9,7 +9,7 @@ from torch import nn
 
 from maskedflow import flows
 from maskedflow.data import ContextStandardizer
-from maskedflow.flows import Flow
+from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.transforms import (
     Dequantize,
     LazyComposedTransform,
@@ -73,7 +73,7 @@ def build_flow(
     config: FlowConfig,
     preprocessing: LazyComposedTransform | None = None,
     embedding: nn.Module | None = None,
-) -> Flow:
+) -> Flow | TemporalMAF:
     """Builds the flow of a run, from the data's own units to the base.
 
     Args:
@@ -92,6 +92,11 @@ def build_flow(
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
     constructor = getattr(flows, config.name)
+    if constructor is TemporalMAF:
+        steps = LazyComposedTransform(*cast(list[LazyTransform], front)) if front else None
+        return TemporalMAF(
+            **config.arguments, preprocessing=steps, embedding=embedding, generator=generator
+        )
     core = constructor(**config.arguments, generator=generator)
     chain = cast(list[LazyTransform], [*front, *core.transform.transforms])
     return Flow(chain, core.base, embedding)
