@@ -21,8 +21,7 @@ from torch import Tensor
 
 import maskedflow as mf
 from maskedflow.data import Split, windows
-from maskedflow.report.fan import fan_panel
-from maskedflow.report.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
+from maskedflow.report import DATA_COLOUR, SAMPLE_COLOUR, fan_panel, new_figure, save
 from maskedflow.runs import score_series
 
 FILE = "household_power_consumption.txt"
@@ -120,14 +119,14 @@ def train_temporal(hours: Hours, quick: bool, seconds: float) -> mf.flows.Tempor
     flow = mf.flows.TemporalMAF(
         len(COLUMNS),
         hours.c.shape[1],
-        hidden_size=16 if quick else 96,
+        hidden_size=16 if quick else 64,
         preprocessing=mf.transforms.Standardize.fit(train[hours.present[: hours.validation]]),
         generator=generator,
         **spline_maf(quick),
     )
-    rounds, size = (2, 8) if quick else (60, 16)
+    rounds, size = (2, 8) if quick else (24, 16)
     steps = math.ceil(len(train) / WINDOW / size * 4)  # of a round
-    optimizer = torch.optim.AdamW(flow.parameters(), lr=3e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=3e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds * steps)
     best, weights, begun = -math.inf, flow.state_dict(), time.monotonic()
     for _ in range(rounds):

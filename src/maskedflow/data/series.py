@@ -58,11 +58,6 @@ class Series:
         following: Times = self.times[-1] + distance * np.arange(1, steps + 1)
         return following
 
-    def gaps(self) -> int:
-        """How often two steps are further apart than one and a half median distances."""
-        distances = np.diff(self.times)
-        return int((distances / np.sort(distances)[len(distances) // 2] > 1.5).sum())
-
 
 def read_series(
     path: str | os.PathLike[str], time: str, columns: Sequence[str] | None = None

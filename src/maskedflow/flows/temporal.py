@@ -137,7 +137,9 @@ class TemporalMAF(LazyDistribution):
             ValueError: If covariates are missing, needless, of another shape, or hold NaN, the
                 number of steps is not known or below 1, or a length is none of 1, ..., `steps`.
         """
-        steps = self._steps(c, steps if c is not None else steps or self.steps)
+        if c is None and steps is None:
+            steps = self.steps
+        steps = self._steps(c, steps)
         ends = None if lengths is None else _lengths(lengths, steps)
         return TemporalDistribution(self, steps, self._embed(c, ends), self.start(), ends)
 
