@@ -10,7 +10,7 @@ from torch import nn
 from maskedflow import flows
 from maskedflow.data import ContextStandardizer
 from maskedflow.data.dataset import Split
-from maskedflow.flows import GMM, Flow, LazyDistribution
+from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
 from maskedflow.transforms import (
     ActNorm,
     AdditiveTransform,
@@ -93,7 +93,7 @@ def build_flow(
     config: FlowConfig,
     preprocessing: LazyComposedTransform | None = None,
     embedding: nn.Module | None = None,
-) -> Flow:
+) -> Flow | TemporalMAF:
     """Builds the flow of a run, from the data's own units to the base.
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
@@ -122,6 +122,11 @@ def build_flow(
     generator = torch.Generator().manual_seed(config.seed)
     constructor = getattr(flows, config.name)
     arguments = _arguments(config.arguments, generator)
+    if constructor is TemporalMAF:
+        steps = LazyComposedTransform(*cast(list[LazyTransform], front)) if front else None
+        return TemporalMAF(
+            **arguments, preprocessing=steps, embedding=embedding, generator=generator
+        )
     if "first" in arguments:
         front.append(arguments.pop("first")(arguments["features"]))
     core = constructor(**arguments, generator=generator)

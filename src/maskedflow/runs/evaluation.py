@@ -16,6 +16,7 @@ from maskedflow.training.randomness import noise_of, seed_noise
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
 
 from .run import Run
+from .series import LAGS, autoregression, joined, score_series
 
 __all__ = ["Evaluation", "Mean", "evaluate_run", "front_of", "preprocessed"]
 
@@ -58,12 +59,13 @@ class Evaluation:
     Args:
         flow: That of the flow.
         gaussian: That of a full-covariance Gaussian fitted to the training rows; None if their
-            covariance is singular.
+            covariance is singular. Of a time series, that of a linear-Gaussian autoregression.
         logit_flow: For images, that of the flow in logit space, as papers print it.
         logit_gaussian: Likewise.
         rows: The number of test rows.
         features: The number of features.
         seconds: Wall time of the flow's part.
+        lags: The steps that the autoregression looks back, for a time series.
     """
 
     flow: Mean
@@ -73,6 +75,7 @@ class Evaluation:
     rows: int
     features: int
     seconds: float
+    lags: int | None = None
 
 
 def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
@@ -87,6 +90,8 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     """
     if not len(dataset.test):
         raise ValueError(f"{dataset.name}: it has no test rows")
+    if dataset.window is not None:
+        return _evaluate_series(run, dataset, dataset.window)
     start = time.monotonic()
     log_prob = training.evaluate(run.flow, dataset.test, batch_size=_ROWS)
     seconds = time.monotonic() - start
@@ -104,6 +109,25 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
         rows=len(dataset.test),
         features=dataset.features,
         seconds=seconds,
+    )
+
+
+def _evaluate_series(run: Run, dataset: Dataset, window: int) -> Evaluation:
+    """Log-likelihoods of the test steps, each given the steps before it, of training too."""
+    start = time.monotonic()
+    log_prob = score_series(run.flow, joined(dataset), window)[-len(dataset.test) :]
+    seconds = time.monotonic() - start
+    lags = min(LAGS, window - 1)
+    gaussian = autoregression(dataset, lags)
+    return Evaluation(
+        flow=Mean.of(log_prob),
+        gaussian=None if gaussian is None else Mean.of(gaussian),
+        logit_flow=None,
+        logit_gaussian=None,
+        rows=len(dataset.test),
+        features=dataset.features,
+        seconds=seconds,
+        lags=lags,
     )
 
 
