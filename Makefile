@@ -10,7 +10,7 @@ TRAIN   = OMP_NUM_THREADS=1 $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format docs bench clean
+.PHONY: help demo test test-slow check format docs bench examples clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -42,6 +42,9 @@ docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (half an hour)
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/scaling.py
+
+examples: $(VENV)/.base ## Run all examples, each minutes long (they need the data sets they name)
+	for example in examples/*.py; do $(BIN)/python $$example || exit 1; done
 
 clean: ## Remove .venv, caches and what the documentation built; never a run
 	rm -rf $(VENV) $(BENCH) build dist docs/_build docs/jupyter_execute

@@ -317,7 +317,7 @@ def ring(quick: bool, out: Path) -> tuple[Results, str]:
         base = None
         if mixture:  # its components start where 500 points of N(0, I) have their clusters
             points = torch.randn(500, 2, generator=generator)
-            base = mf.flows.base("mixture", 2, components=16, x=points, generator=generator)
+            base = mf.flows.base("mixture", 2, components=8, x=points, generator=generator)
         maf = mf.flows.MAF(
             2, transforms=4, hidden_features=(64, 64), base=base, generator=generator
         )
@@ -326,13 +326,13 @@ def ring(quick: bool, out: Path) -> tuple[Results, str]:
 
     recipes: dict[str, tuple[bool, bool, float]] = {
         "plain": (False, False, 1.0),
-        "wide start": (True, False, 1.0),
-        "annealed from T = 50": (False, False, 50.0),
-        "wide start, annealed": (True, False, 50.0),
-        "wide start, mixture base": (True, True, 1.0),
-        "wide start, mixture base, annealed": (True, True, 50.0),
+        "wide": (True, False, 1.0),
+        "mixture base, wide": (True, True, 1.0),
+        "annealed": (False, False, 50.0),
+        "annealed, wide": (True, False, 50.0),
+        "annealed, mixture base, wide": (True, True, 50.0),
     }
-    steps, n = (50, 1000) if quick else (3000, 20_000)
+    steps, n = (50, 1000) if quick else (2500, 20_000)
     results: Results = {}
     figure = report.new_figure(10, 6.8)
     for axes, (name, (wide, mixture, temperature)) in zip(

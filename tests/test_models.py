@@ -219,16 +219,16 @@ def test_far_data_have_finite_bounds_and_gradients() -> None:
 
 
 def test_fit_trains_it_and_weights_are_saved(tmp_path: Path) -> None:
-    x = rows(400)
-    x[:, 1:] = x[:, :1]  # one bit, three times
+    x = rows(400, 8)
+    x[:, 1:] = x[:, :1]  # one bit, eight times
     split = Split(x)
-    vae = small(True, "IAF", "bernoulli")
-    fit(vae, split, split, TrainConfig(epochs=25, batch_size=50, lr=0.02, weight_decay=0))
+    vae = small(True, "IAF", "bernoulli", features=8)
+    fit(vae, split, split, TrainConfig(epochs=20, batch_size=50, lr=0.02, weight_decay=0))
     mean = x[:, 0].mean().item()
     entropy = -mean * math.log(mean) - (1 - mean) * math.log(1 - mean)
-    assert -evaluate(vae, split).mean().item() < 2 * entropy  # independent bits: 3 times
+    assert -evaluate(vae, split).mean().item() < 4 * entropy  # independent bits: 8 times
     mf.training.save(tmp_path / "vae.safetensors", vae)
-    other = small(True, "IAF", "bernoulli", seed=1)
+    other = small(True, "IAF", "bernoulli", 1, features=8)
     mf.training.load(tmp_path / "vae.safetensors", other)
     generators = [torch.Generator().manual_seed(0) for _ in range(2)]
     assert torch.equal(vae.elbo(x, 1, generators[0]), other.elbo(x, 1, generators[1]))

@@ -42,7 +42,7 @@ class ImportanceSample:
     @property
     def weights(self) -> Tensor:
         """The weights, whose sum is one, with shape (n,)."""
-        return self.log_weights.softmax(dim=0)
+        return self.log_weights.double().softmax(dim=0)
 
     @property
     def ess(self) -> float:
