@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.distributions.base import Base, draw
+from maskedflow.distributions import DiagNormal
+from maskedflow.distributions.base import Base, draw, draw_and_log_prob
 from maskedflow.flows.flow import LazyDistribution, standard_normal
 from maskedflow.flows.layers import check_context
 from maskedflow.nn import MLP, Linear
@@ -241,11 +241,7 @@ class VAE(LazyDistribution):
         self, posterior: Distribution, x: Tensor, n: int, generator: torch.Generator | None
     ) -> Tensor:
         """The log-weights of n draws, with shape (n, *)."""
-        if isinstance(posterior, NormalizingFlow):
-            z, log_q = posterior.rsample_and_log_prob((n,), generator)
-        else:
-            z = draw(posterior, (n,), generator)
-            log_q = posterior.log_prob(z)
+        z, log_q = draw_and_log_prob(posterior, (n,), generator)
         log_p = cast(Tensor, self.decode(z).log_prob(x) + self.prior().log_prob(z))
         return log_p - log_q
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskedflow.distributions.base import draw_and_log_prob
+
 from .evaluation import BATCH_SIZE, frozen
 
 __all__ = ["ImportanceSample", "LogDensity", "check_log_density", "importance_sample"]
@@ -92,8 +94,7 @@ def importance_sample(
     Costs n draws with their log-probabilities, and n evaluations of the density.
 
     Args:
-        flow: A module whose call `flow()` gives a distribution that draws with log-probabilities,
-            as those of :mod:`maskedflow.flows` do.
+        flow: A module whose call `flow()` gives a distribution that draws and has a `log_prob`.
         log_density: The unnormalised log-density.
         n: The number of draws.
         generator: Where draws come from.
@@ -118,7 +119,7 @@ def importance_sample(
         distribution = flow()
         for start in range(0, n, batch_size):
             shape = (min(batch_size, n - start),)
-            x, log_q = distribution.rsample_and_log_prob(shape, generator)
+            x, log_q = draw_and_log_prob(distribution, shape, generator)
             log_p = check_log_density(log_density(x), x)
             points.append(x)
             log_weights.append(log_p.double() - log_q.double())

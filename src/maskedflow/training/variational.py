@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskedflow.distributions.base import draw
+
 from .importance import LogDensity, check_log_density
 from .loop import NonFiniteError
 
@@ -151,7 +153,7 @@ def fit_posterior(
     for step in range(config.steps):
         temperature, rate = config.temperature_at(step), config.lr_at(step)
         optimizer.zero_grad(set_to_none=True)
-        x = flow().rsample((config.batch_size,), generator)
+        x = draw(flow(), (config.batch_size,), generator)
         slope, bound = _slope(flow, log_density, x, temperature)
         (x * slope).sum().backward()
         norm = nn.utils.clip_grad_norm_(parameters, config.clip, foreach=True)
