@@ -169,8 +169,8 @@ def report(known: Mapping[str, Any]) -> str:
         budgets = " or ".join(f"{b:g}" for b in sorted({e["budget"] for e in entries.values()}))
         parts += [
             f"## {name}",
-            f"At most {budgets} s of one core for each. Of the data set's rows at most {trained} are "
-            f"trained on, {validated} decide on the best epoch, and {tested} are tested on.",
+            f"At most {budgets} s of one core for each. Of the data set's rows at most {trained} "
+            f"are trained on, {validated} decide on the best epoch, and {tested} are tested on.",
             table(entries),
             "Of these, the same maps in couplings and autoregressive:",
             pairs_table(entries),

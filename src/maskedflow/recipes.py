@@ -145,10 +145,10 @@ RECIPES: dict[str, Recipe] = {
         images=True,
     ),
     "modern": Recipe(
-        "what does best here: splines, with linear layers between",
+        "what does best here: splines, residual networks, linear layers between",
         "NSF",
         {"first": "actnorm", "between": "lu"},
-        settings={"batch_norm": False},
+        settings={"num_layers": 3, "hidden_dim": 256, "residual": True, "batch_norm": False},
     ),
 }
 
