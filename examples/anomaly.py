@@ -55,7 +55,12 @@ def maf_scores(parts: tuple[Rows, Rows, Rows], quick: bool) -> NDArray[np.float6
     )
     flow = mf.flows.Flow([mf.transforms.Standardize.fit(train.x), maf.transform], maf.base)
     config = TrainConfig(
-        epochs=5 if quick else 60, batch_size=100, lr=1e-3, weight_decay=1e-4, patience=5
+        epochs=5 if quick else 25,
+        batch_size=100,
+        lr=2e-3,
+        schedule="cosine",
+        weight_decay=1e-4,
+        patience=5,
     )
     mf.training.fit(flow, train, validation, config)
     return mf.training.evaluate(flow, test).numpy()
@@ -101,7 +106,7 @@ def pixel_flow(data: Dataset, label: int, quick: bool) -> mf.flows.Flow:
     preprocessing = data.preprocessing()
     assert preprocessing is not None
     flow = mf.flows.Flow([*preprocessing.transforms, *maf.transform.transforms], maf.base)
-    config = TrainConfig(epochs=4 if quick else 25, batch_size=100, lr=1e-3, patience=5)
+    config = TrainConfig(epochs=5 if quick else 20, batch_size=100, lr=2e-3, schedule="cosine")
     mf.training.fit(flow, train, validation, config)
     return flow
 
