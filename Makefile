@@ -10,7 +10,7 @@ TRAIN   = OMP_NUM_THREADS=1 $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format docs bench clean
+.PHONY: help demo examples test test-slow check format docs bench clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -19,6 +19,9 @@ help: ## Show what can be made
 demo: $(VENV)/.base ## Train on digits and moons, and compare with a full Gaussian (minutes)
 	$(TRAIN) --dataset digits
 	$(TRAIN) --dataset moons
+
+examples: $(VENV)/.base ## Run every example, and renew its page and figures (minutes each)
+	@set -e; for file in examples/*.py; do echo "$$file"; $(BIN)/python $$file; done
 
 test: $(VENV)/.dev ## Run the tests and doctests, without the slow ones
 	$(PYTEST)
