@@ -374,7 +374,7 @@ def main() -> None:
     hours = read_hours(folder / "power" / FILE)
     print(f"{len(hours.x):,} hours, {int((~hours.present).sum())} of them missing", flush=True)
 
-    flow = train_temporal(hours, options.quick, seconds=270)
+    flow = train_temporal(hours, options.quick, seconds=360)
     models = {p: Autoregression(hours, p) for p in (LAGS[:1] if options.quick else LAGS)}
     validated = {p: m.scores(hours.validation, hours.test).mean() for p, m in models.items()}
     lags = max(validated, key=lambda p: validated[p])

@@ -76,6 +76,8 @@ def settle(options: TrainOptions) -> Settings:
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
     flow = given.get("flow", defaults.flow)
     chosen = recipe(flow)
+    if options.time is not None and flow not in ("maf", "made"):
+        raise ValueError(f"--flow {flow}: with --time, expected maf or made")
     takes = chosen.shaped_by(conditional=bool(options.context or options.labels))
     for name in SHAPES:
         if name in given and name not in takes:
