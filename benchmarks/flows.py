@@ -39,7 +39,7 @@ from maskedflow.training import TrainConfig, evaluation, loop
 RESULTS = Path(__file__).parent / "results"
 
 #: At most so many rows to train on, that decide on the best epoch, and that are tested on.
-ROWS = {"power": (300_000, 10_000, 20_000), "mnist": (50_000, 1_000, 2_000)}
+ROWS = {"power": (300_000, 10_000, 20_000), "mnist": (10_000, 1_000, 2_000)}
 OTHER = (300_000, 5_000, 5_000)
 
 #: Rows to score and to sample, and the seconds after which it is left at fewer.
