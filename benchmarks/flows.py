@@ -65,12 +65,11 @@ def main() -> None:
     loop.time = evaluation.time = clock
 
     path = arguments.output / "flows.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
-    entries: dict[str, dict[str, Entry]] = known["entries"]
+    known = read(path)
     for name in arguments.data:
         data = shortened(mf.data.load(name), *ROWS.get(name, OTHER))
         for flow in arguments.flows:
-            done = entries.get(name, {}).get(flow, {})
+            done = known["entries"].get(name, {}).get(flow, {})
             if done.get("budget") == arguments.seconds and not arguments.again:
                 continue
             print(f"{name} {flow}", end=": ", file=sys.stderr, flush=True)
@@ -80,11 +79,17 @@ def main() -> None:
             except (RuntimeError, ValueError) as error:  # a table without one flow is a table still
                 traceback.print_exc()
                 entry = {"failed": str(error).splitlines()[0]}
-            entries.setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
+            known = read(path)  # another run may have added to it
+            known["entries"].setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
             known["machine"] = machine(("torch", "numba"))
             write(path, json.dumps(known, indent=1) + "\n")
             write(path.with_suffix(".md"), report(known))
     print(report(known))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is known already."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
 
 
 def write(path: Path, text: str) -> None:
@@ -115,7 +120,7 @@ def measure(data: Dataset, name: str, seconds: float) -> Entry:
     """Trains a flow with the settings that the command line has for it, and measures it."""
     settings = asdict(settle(TrainOptions(dataset=data.name, flow=name)))
     made = recipe(name)
-    config = FlowConfig(made.constructor, made.build(data.features, 0, settings))
+    config = FlowConfig(made.constructor, made.build(data.features, 0, settings, data.image_shape))
     flow = build_flow(config, data.preprocessing())
     start_at_data(flow, data.train, seed=0)
     names = {field.name for field in fields(TrainConfig)} - {"epochs", "time_limit"}

@@ -131,8 +131,10 @@ def build_flow(
         front.append(arguments.pop("first")(arguments["features"]))
     core = constructor(**arguments, generator=generator)
     base = core
-    # Mixtures stay whole: they know a cheaper density than that of their transform.
-    if isinstance(core, Flow) and not config.arguments.get("components"):
+    # Mixtures stay whole: they know a cheaper density than that of their transform. A batch norm
+    # has to be one of the chain, to be calibrated.
+    mixtures = arguments.get("components") and not arguments.get("batch_norm")
+    if isinstance(core, Flow) and not mixtures:
         front += list(cast(LazyComposedTransform, core.transform).transforms)
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]
