@@ -56,8 +56,8 @@ def main() -> None:
     if page.exists():
         content = page.read_text("utf-8")
         for name, text in texts.items():
-            between = rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)"
-            content = re.sub(between, text, content, flags=re.DOTALL)
+            between = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+            content = re.sub(between, rf"\g<1>{text}\g<2>", content, flags=re.DOTALL)
         page.write_text(content, "utf-8")
 
 

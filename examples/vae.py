@@ -132,8 +132,10 @@ def main() -> None:
     page = out / "examples/vae.md"
     text = table(results)
     if page.exists():
-        between = r"(?<=<!-- numbers -->\n).*?(?=<!-- end -->)"
-        page.write_text(re.sub(between, text, page.read_text("utf-8"), flags=re.DOTALL), "utf-8")
+        between = r"(<!-- numbers -->\n).*?(<!-- end -->)"
+        content = page.read_text("utf-8")
+        content = re.sub(between, rf"\g<1>{text}\g<2>", content, flags=re.DOTALL)
+        page.write_text(content, "utf-8")
     print(text)
 
     assert data.image_shape is not None
