@@ -38,7 +38,7 @@ def train(data: Dataset, quick: bool) -> mf.flows.Flow:
         data.features,
         CLASSES,
         transforms=2 if quick else 5,
-        hidden_features=(64,) if quick else (512,),
+        hidden_features=(64,) if quick else (512, 512),
         batch_norm=not quick,
         widen=False,
         generator=generator,
