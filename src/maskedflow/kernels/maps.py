@@ -69,6 +69,47 @@ def _exp64(x: Any) -> Any:
     return p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
 
 
+def _tanh(x: Any) -> Any:
+    raise NotImplementedError
+
+
+@numba.extending.overload(_tanh, inline="never")
+def _tanh_of_type(x: Any) -> Any:
+    """The hyperbolic tangent, from operations that a compiler makes vectors of."""
+    if x == types.float32:
+        return _tanh32
+    return _tanh64
+
+
+@register_jitable
+def _tanh32(x: Any) -> Any:
+    # Cephes' tanhf: a polynomial near zero, where an exponential would cancel.
+    z = x * x
+    p = np.float32(-5.70498872745e-3)
+    p = p * z + np.float32(2.06390887954e-2)
+    p = p * z + np.float32(-5.37397155531e-2)
+    p = p * z + np.float32(1.33314422036e-1)
+    p = p * z + np.float32(-3.33332819422e-1)
+    near = p * z * x + x
+    one = np.float32(1)
+    far = one - np.float32(2) / (_exp32(x + x) + one)
+    return near if abs(x) < np.float32(0.625) else far
+
+
+@register_jitable
+def _tanh64(x: Any) -> Any:
+    z = x * x
+    p = -9.64399179425052238628e-1
+    p = p * z - 9.92877231001918586564e1
+    p = p * z - 1.61468768441708447952e3
+    q = z + 1.12811678491632931402e2
+    q = q * z + 2.23548839060100448583e3
+    q = q * z + 4.84406305325125486048e3
+    near = x * z * (p / q) + x
+    far = 1.0 - 2.0 / (_exp64(x + x) + 1.0)
+    return near if abs(x) < 0.625 else far
+
+
 @jit
 def activate(code: int, parameter: float, total: Any) -> None:
     """Replaces sums by their activations."""
@@ -89,10 +130,12 @@ def activate(code: int, parameter: float, total: Any) -> None:
             total[j] = one / (one + _exp(-total[j]))
     elif code == TANH:
         for j in range(total.size):
-            total[j] = math.tanh(total[j])
+            total[j] = _tanh(total[j])
     elif code == ELU:
         for j in range(total.size):
-            total[j] = total[j] if total[j] > zero else a * math.expm1(total[j])
+            # exp(t) - 1 = 2 h / (1 - h), h = tanh(t / 2), does not cancel near zero.
+            half = _tanh(min(total[j], zero) / (one + one))
+            total[j] = total[j] if total[j] > zero else a * (half + half) / (one - half)
     elif code == SOFTPLUS:
         for j in range(total.size):
             t = total[j]

@@ -227,19 +227,18 @@ class MaskedMLP(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Maps x and the context c to the output, with shape (*, out_features)."""
-        weights, _ = self.packed_parameters()
+        weights, biases = self.packed_parameters()
         if weights[0].ndim == 2:  # dense, as in state_dict: torch.func.functional_call
             return self.pre_activations(x, c)[-1]
-        shape, rows, first = self.flat_batch(x, c)
-        return self.evaluate(rows, first).view(*shape, self.out_features)
+        shape, rows, biases[0] = self.flat_batch(x, c)
+        return self.evaluate(rows, weights, biases).view(*shape, self.out_features)
 
-    def evaluate(self, x: Tensor, first: Tensor) -> Tensor:
-        """Maps rows x to outputs, given the first layer's bias, one or one a row."""
-        weights, biases = self.packed_parameters()
+    def evaluate(self, x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+        """Maps rows x to outputs, given the parameters; the first bias may be one a row."""
         trunk = self.trunk
         if trunk.is_compiled(x) and weights[0].dtype == x.dtype:
-            return trunk(x, weights, [first, *biases[1:]])
-        return self._sums(x, first)[-1]
+            return trunk(x, weights, biases)
+        return self._sums(x, biases[0])[-1]
 
     def packed_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
         """The packed weight and the bias of each layer."""

@@ -89,6 +89,8 @@ class _Product(torch.autograd.Function):
 CACHE_BYTES = 2**18
 #: How many pieces the rows of a layer's gradient are cut into.
 PIECES = 8
+#: The fewest products in one.
+SMALLEST_PIECE = 16
 
 #: Rows of a panel, from one on, that start with a bias, a matrix, both or zeros.
 Fill = tuple[int, int, Tensor | None, Tensor | None]
@@ -142,7 +144,8 @@ class Layout:
         for layer, stair in enumerate(self.stairs):
             own = np.flatnonzero(products == layer)
             columns = [*range(0, stair.columns, strips * width), stair.columns]
-            for part in np.array_split(own, min(PIECES, len(own))) if len(own) else ():
+            pieces = max(1, min(PIECES, len(own) // SMALLEST_PIECE))
+            for part in np.array_split(own, pieces) if len(own) else ():
                 found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
             row = self.rows.sums[layer]
             found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))

@@ -65,7 +65,7 @@ class InterpretedSweep:
         memory: Any,
     ) -> Tensor:
         """The outputs again, with a graph."""
-        return self.conditioner.evaluate(x, biases[0])
+        return self.conditioner.evaluate(x, list(weights), list(biases))
 
     def solve(
         self, weights: Sequence[Tensor], memory: Any, g: Tensor, slope_x: Tensor, slope_phi: Tensor
