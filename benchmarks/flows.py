@@ -38,8 +38,9 @@ from maskedflow.training import TrainConfig, evaluation, loop
 
 RESULTS = Path(__file__).parent / "results"
 
-#: At most so many rows that decide on the best epoch, and that are tested on.
-ROWS = {"power": (10_000, 20_000), "mnist": (1_000, 2_000)}
+#: At most so many rows to train on, that decide on the best epoch, and that are tested on.
+ROWS = {"power": (300_000, 10_000, 20_000), "mnist": (10_000, 1_000, 2_000)}
+OTHER = (300_000, 5_000, 5_000)
 
 #: Rows to score and to sample, and the seconds after which it is left at fewer.
 SCORED, LONGEST = 1_000, 20.0
@@ -64,12 +65,11 @@ def main() -> None:
     loop.time = evaluation.time = clock
 
     path = arguments.output / "flows.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
-    entries: dict[str, dict[str, Entry]] = known["entries"]
+    known = read(path)
     for name in arguments.data:
-        data = shortened(mf.data.load(name), *ROWS.get(name, (5_000, 5_000)))
+        data = shortened(mf.data.load(name), *ROWS.get(name, OTHER))
         for flow in arguments.flows:
-            done = entries.get(name, {}).get(flow, {})
+            done = known["entries"].get(name, {}).get(flow, {})
             if done.get("budget") == arguments.seconds and not arguments.again:
                 continue
             print(f"{name} {flow}", end=": ", file=sys.stderr, flush=True)
@@ -79,11 +79,17 @@ def main() -> None:
             except (RuntimeError, ValueError) as error:  # a table without one flow is a table still
                 traceback.print_exc()
                 entry = {"failed": str(error).splitlines()[0]}
-            entries.setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
+            known = read(path)  # another run may have added to it
+            known["entries"].setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
             known["machine"] = machine(("torch", "numba"))
             write(path, json.dumps(known, indent=1) + "\n")
             write(path.with_suffix(".md"), report(known))
     print(report(known))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is known already."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
 
 
 def write(path: Path, text: str) -> None:
@@ -94,23 +100,27 @@ def write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def shortened(data: Dataset, validation: int, test: int) -> Dataset:
-    """The data set with all rows to train on, and some of the others."""
+def shortened(data: Dataset, train: int, validation: int, test: int) -> Dataset:
+    """The data set with some of its rows."""
     generator = torch.Generator().manual_seed(0)
 
     def some(split: Split, rows: int) -> Split:
         return Split(split.x[torch.randperm(len(split), generator=generator)[:rows]])
 
     values = {field.name: getattr(data, field.name) for field in fields(data)}
-    parts = {"validation": some(data.validation, validation), "test": some(data.test, test)}
-    return Dataset(**{**values, "train": Split(data.train.x), **parts})
+    parts = {
+        "train": some(data.train, train),
+        "validation": some(data.validation, validation),
+        "test": some(data.test, test),
+    }
+    return Dataset(**{**values, **parts})
 
 
 def measure(data: Dataset, name: str, seconds: float) -> Entry:
     """Trains a flow with the settings that the command line has for it, and measures it."""
     settings = asdict(settle(TrainOptions(dataset=data.name, flow=name)))
     made = recipe(name)
-    config = FlowConfig(made.constructor, made.build(data.features, 0, settings))
+    config = FlowConfig(made.constructor, made.build(data.features, 0, settings, data.image_shape))
     flow = build_flow(config, data.preprocessing())
     start_at_data(flow, data.train, seed=0)
     names = {field.name for field in fields(TrainConfig)} - {"epochs", "time_limit"}
@@ -160,13 +170,12 @@ def report(known: Mapping[str, Any]) -> str:
     """The tables of each data set, and what they were measured on."""
     parts = ["# All flows"]
     for name, entries in known["entries"].items():
-        rows = ROWS.get(name, (5_000, 5_000))
-        validated, tested = (f"{n:,}" for n in rows)
+        trained, validated, tested = (f"{n:,}" for n in ROWS.get(name, OTHER))
         budgets = " or ".join(f"{b:g}" for b in sorted({e["budget"] for e in entries.values()}))
         parts += [
             f"## {name}",
-            f"At most {budgets} s of one core for each, on all training rows; {validated} rows "
-            f"decide on the best epoch, and {tested} are tested on.",
+            f"At most {budgets} s of one core for each. Of the data set's rows at most {trained} "
+            f"are trained on, {validated} decide on the best epoch, and {tested} are tested on.",
             table(entries),
             "Of these, the same maps in couplings and autoregressive:",
             pairs_table(entries),

@@ -126,7 +126,7 @@ def test_a_flow_has_settings_of_its_own_below_those_that_are_given() -> None:
     assert settle(TrainOptions(dataset="power", flow="realnvp")).batch_norm
     assert not settle(TrainOptions(dataset="power", flow="realnvp", batch_norm=False)).batch_norm
     assert not settle(TrainOptions(dataset="mnist", flow="modern")).batch_norm
-    assert settle(TrainOptions(dataset="power", flow="modern")).hidden_dim == 128
+    assert settle(TrainOptions(dataset="power", flow="modern")).residual
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -150,7 +150,13 @@ def test_a_base_by_name(base: str, tmp_path: Path) -> None:
     assert found.flow().log_prob(found.dataset().test.x).isfinite().all()
 
 
-@pytest.mark.parametrize("key", ["activation", "between", "univariate"])
+@pytest.mark.parametrize("key", ["activation", "between", "first", "univariate"])
 def test_an_unknown_name_in_a_record_is_told(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected one of .*, got 'nothing'"):
         build_flow(FlowConfig("MAF", {"features": 2, key: "nothing"}))
+
+
+def test_the_readme_names_the_flows() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    named = readme.split("`maskedflow train --flow NAME`")[1].split("[Which flow]")[0]
+    assert all(f"`{name}`" in named for name in RECIPES)

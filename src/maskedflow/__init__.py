@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import data, distributions, flows, lazy, masks, nn, training, transforms
+    from . import data, distributions, flows, lazy, masks, models, nn, training, transforms
     from .flows import mixtures
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
-    **{name: name for name in ("data", "training")},
+    **{name: name for name in ("data", "models", "training")},
     "load_run": "runs",
     "mixtures": "flows",
 }
@@ -28,6 +28,7 @@ __all__ = [
     "load_run",
     "masks",
     "mixtures",
+    "models",
     "nn",
     "training",
     "transforms",

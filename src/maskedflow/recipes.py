@@ -147,8 +147,8 @@ RECIPES: dict[str, Recipe] = {
     "modern": Recipe(
         "what does best here: splines, residual networks, linear layers between",
         "NSF",
-        {"between": "lu"},
-        settings={"residual": True, "batch_norm": False},
+        {"first": "actnorm", "between": "lu"},
+        settings={"num_layers": 3, "hidden_dim": 256, "residual": True, "batch_norm": False},
     ),
 }
 

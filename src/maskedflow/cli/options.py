@@ -36,6 +36,8 @@ class TrainOptions:
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
         time_limit: Stop training after this many seconds.
         context: Columns of --data to condition on, separated by commas.
+        time: Column of times of --data, dates or numbers: its rows are one time series.
+        window: Steps of a time series to train on at once. [default: 168, or the validation's]
         labels: Condition an image data set on its class labels.
         seed: Seed of every random draw. [default: 0]
         resume: Go on with an interrupted run, as if it had never stopped.
@@ -63,6 +65,8 @@ class TrainOptions:
     patience: PositiveInt | None = None
     time_limit: PositiveFloat | None = None
     context: str | None = None
+    time: str | None = None
+    window: PositiveInt | None = None
     labels: bool | None = None
     seed: NonNegativeInt | None = None
     resume: bool = False

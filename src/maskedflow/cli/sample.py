@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+if TYPE_CHECKING:
+    from maskedflow.runs import Run
+
 __all__ = ["sample"]
+
+STEPS = 24
 
 FORMATS = (".csv", ".parquet", ".npy", ".png")
 
@@ -20,6 +25,8 @@ def sample(
     number: Annotated[PositiveInt, Parameter(name=["-n", "--number"])],
     output: Annotated[Path, Parameter(name=["-o", "--output"])],
     context: Path | None = None,
+    steps: PositiveInt | None = None,
+    data: Path | None = None,
     seed: NonNegativeInt = 0,
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
@@ -27,11 +34,15 @@ def sample(
     With --context each row of that table gets NUMBER samples, and its columns are
     written beside them.
 
+    The run of a time series continues it instead: NUMBER forecasts of STEPS rows.
+
     Args:
         run: The run's folder, such as maf_results/power.
         number: Rows to draw, for each context if there are contexts.
         output: File to write: .csv, .parquet, .npy, or a picture, .png.
         context: Table with the columns that the flow is conditional on, found by name.
+        steps: For a time series, the rows of a forecast. [default: 24]
+        data: For a time series, the table to continue. [default: the one it was trained on]
         seed: Seed of the draws. [default: 0]
     """
     if output.suffix not in FORMATS:
@@ -45,6 +56,13 @@ def sample(
     from maskedflow.runs import load_run, sample_batches
 
     found = load_run(run)
+    if found.config.data.time is not None:
+        if context is not None:
+            raise ValueError(f"--context {context}: the run of a time series takes --data")
+        _forecast(found, number, output, steps or STEPS, data, seed)
+        return
+    if steps is not None or data is not None:
+        raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
     names = found.context_columns
     if names and context is None:
         raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
@@ -62,4 +80,28 @@ def sample(
         written = number if conditions is None else number * len(conditions)
     else:
         written = write_table(output, (*found.columns, *names), blocks)
+    print(f"{written:,} rows in {output}")
+
+
+def _forecast(
+    run: Run, number: int, output: Path, steps: int, data: Path | None, seed: int
+) -> None:
+    """Writes forecasts that continue a time series."""
+    from maskedflow.data import read_series, write_forecasts
+    from maskedflow.runs import forecast
+
+    source = run.config.data
+    if output.suffix == ".npy":
+        raise ValueError(f"-o {output}: forecasts have times; expected .csv, .parquet or .png")
+    assert source.time is not None
+    series = read_series(data or Path(source.file or ""), source.time, run.columns)
+    samples = forecast(run, series, steps, number, seed)
+    if output.suffix == ".png":
+        from maskedflow.report import forecast_picture, save
+
+        save(forecast_picture(run, series, samples), output)
+        written = number * steps
+    else:
+        times = series.following(steps)
+        written = write_forecasts(output, source.time, times, run.columns, samples)
     print(f"{written:,} rows in {output}")

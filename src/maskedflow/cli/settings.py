@@ -37,6 +37,9 @@ _TOY = Settings(hidden_dim=64, num_layers=8, epochs=50, batch_size=250, lr=5e-3)
 OWN_TABLE = Settings(hidden_dim=128, batch_size=500, epochs=50, lr=1e-3)
 """For a table of one's own."""
 
+SERIES = Settings(hidden_dim=64, num_layers=3, batch_size=32, epochs=50, lr=3e-3)
+"""For a time series of one's own, whose batches are of windows."""
+
 # Widths and depths are the MAF paper's or near them. Its learning rate, 1e-4 at batches of 100,
 # would take days on a laptop: larger steps that cool down to zero get there in minutes.
 DEFAULTS = {
@@ -67,10 +70,14 @@ def settle(options: TrainOptions) -> Settings:
         ValueError: If the flow is unknown, or an option is given that does not shape it.
     """
     defaults = OWN_TABLE if options.dataset is None else DEFAULTS.get(options.dataset, Settings())
+    if options.time is not None:
+        defaults = SERIES
     names = {field.name for field in fields(Settings)}
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
     flow = given.get("flow", defaults.flow)
     chosen = recipe(flow)
+    if options.time is not None and flow not in ("maf", "made"):
+        raise ValueError(f"--flow {flow}: with --time, expected maf or made")
     takes = chosen.shaped_by(conditional=bool(options.context or options.labels))
     for name in SHAPES:
         if name in given and name not in takes:

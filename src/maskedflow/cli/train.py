@@ -54,6 +54,9 @@ def _train(options: TrainOptions) -> None:
     if settings.labels and options.data is not None:
         raise ValueError("--labels: a table of your own has none; name columns with --context")
 
+    if options.time is not None or options.window is not None:
+        _check_series(options, settings)
+
     from maskedflow.runs import open_data, train_run
 
     dataset = open_data(
@@ -64,6 +67,8 @@ def _train(options: TrainOptions) -> None:
         labels=settings.labels,
         seed=settings.seed,
         download=options.download,
+        time=options.time,
+        window=options.window,
     )
     config = _config(options, settings, dataset)
     if config.flow.note:
@@ -85,6 +90,18 @@ def _train(options: TrainOptions) -> None:
     report(run, dataset)
 
 
+def _check_series(options: TrainOptions, settings: Settings) -> None:
+    """Refuses what does not go with a time series."""
+    if options.time is None:
+        raise ValueError(f"--window {options.window}: expected --time COLUMN with it")
+    if options.data is None:
+        raise ValueError(f"--time {options.time}: expected --data FILE with this column")
+    if options.context is not None:
+        raise ValueError("--context: a time series is conditional on its past; leave it out")
+    if settings.batch_norm:
+        raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
+
+
 def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunConfig:
     """The record of the run that was asked for."""
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig, describe, rows_of
@@ -103,25 +120,34 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         image_shape=dataset.image_shape,
         levels=dataset.levels,
         rows=rows_of(dataset),
+        time=options.time,
+        window=dataset.window,
     )
     made = recipe(settings.flow)
     chosen = asdict(settings)
+    name, arguments = (
+        made.constructor,
+        made.build(dataset.features, dataset.context_features, chosen, dataset.image_shape),
+    )
+    if dataset.window is not None:
+        name = "TemporalMAF"
+        arguments |= {"steps": dataset.window, "hidden_size": settings.hidden_dim}
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
-        name=made.constructor,
-        arguments=made.build(
-            dataset.features, dataset.context_features, chosen, dataset.image_shape
-        ),
+        name=name,
+        arguments=arguments,
         seed=settings.seed,
         preprocessing=tuple(describe(t) for t in preprocessing.transforms) if preprocessing else (),
         embedding=describe(embedding) if embedding else None,
     )
     names = {field.name for field in fields(TrainConfig)}
     training = TrainConfig(**{name: value for name, value in chosen.items() if name in names})
-    asked = {"dataset": options.dataset, "data": file, "context": options.context}
+    asked: dict[str, Any] = {"dataset": options.dataset, "data": file, "context": options.context}
     takes = made.shaped_by(dataset.context_features > 0)
     told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
-    return RunConfig(dataset.name, data, flow, training, {**asked, "data_dir": data_dir, **told})
+    series = {"time": options.time, "window": dataset.window}
+    asked |= {**series, "data_dir": data_dir}
+    return RunConfig(dataset.name, data, flow, training, {**asked, **told})
 
 
 def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:

@@ -7,6 +7,7 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 from .baseline import gaussian_log_likelihood
 from .dataset import ContextStandardizer, Dataset, Split
 from .registry import NAMES, Description, describe, load
+from .series import Series, calendar, open_series, read_series, windows, write_forecasts
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
 from .writer import write_table
@@ -16,14 +17,20 @@ __all__ = [
     "ContextStandardizer",
     "Dataset",
     "Description",
+    "Series",
     "Split",
+    "calendar",
     "column_names",
     "describe",
     "gaussian_log_likelihood",
     "iter_batches",
     "load",
+    "open_series",
     "open_table",
+    "read_series",
     "read_table",
     "toy",
+    "windows",
+    "write_forecasts",
     "write_table",
 ]

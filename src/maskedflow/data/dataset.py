@@ -16,10 +16,11 @@ class Split:
 
     Args:
         x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise.
-        context: The condition of each row, shape `(n, context)`, or None.
+            Windows of a time series have shape `(n, steps, features)`.
+        context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
 
     Raises:
-        ValueError: If `x` or `context` is not a matrix, or their numbers of rows differ.
+        ValueError: If `x` or `context` has another shape, or their numbers of rows or steps differ.
 
     Example:
         >>> len(Split(torch.zeros(5, 2)))
@@ -30,13 +31,14 @@ class Split:
     context: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 2:
+        if self.x.ndim not in (2, 3):
             raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
         if self.context is not None and (
-            self.context.ndim != 2 or len(self.context) != len(self.x)
+            self.context.ndim != self.x.ndim or self.context.shape[:-1] != self.x.shape[:-1]
         ):
+            expected = ", ".join(map(str, self.x.shape[:-1]))
             raise ValueError(
-                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
+                f"context: expected shape ({expected}, context), got {tuple(self.context.shape)}"
             )
 
     def __len__(self) -> int:
@@ -59,6 +61,7 @@ class Dataset:
         alpha: The `alpha` of the images' logit transform, `logit(alpha + (1 - 2 alpha) x)`.
         standardize: Whether `preprocessing` standardises the features. False for the paper's
             tables: protocol standardises (or, BSDS300, scales) them, and these are their units.
+        window: For a time series, whose rows are in order, the steps of a window to train on.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -79,6 +82,7 @@ class Dataset:
     levels: int | None = None
     alpha: float | None = None
     standardize: bool = True
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):

@@ -85,7 +85,7 @@ def open_table(
         Split(x[rows, : len(features)], x[rows, len(features) :] if context else None)
         for rows in parts
     )
-    _check_varying(train.x, features, path)
+    check_varying(train.x, features, path)
     return Dataset(path.stem, train, validation_split, test_split, features, context)
 
 
@@ -97,7 +97,7 @@ def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         ValueError: If the file cannot be read, or names are missing or given twice.
     """
     path = _existing(path)
-    with _one_line_errors(path):
+    with one_line_errors(path):
         if path.suffix == ".parquet":
             names = pq.read_schema(path).names
         else:
@@ -181,7 +181,7 @@ def _known(
 
 
 @contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: Path) -> Iterator[None]:
     """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
     try:
         yield
@@ -191,7 +191,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 
 
 def _record_batches(path: Path, columns: tuple[str, ...], rows: int) -> Iterator[pa.RecordBatch]:
-    with _one_line_errors(path):
+    with one_line_errors(path):
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=rows, columns=list(columns))
@@ -261,7 +261,7 @@ def _numbers(batch: pa.RecordBatch, columns: tuple[str, ...], start: int, path: 
     return torch.from_numpy(block)
 
 
-def _check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
+def check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
     """Refuses features without spread, and those whose spread float32 cannot show."""
     for name, column in zip(columns, x.unbind(1), strict=True):
         low, high = column.min().item(), column.max().item()

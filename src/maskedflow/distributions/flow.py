@@ -64,7 +64,7 @@ class NormalizingFlow(Base):
         return self.transform.domain
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NormalizingFlow:
-        return NormalizingFlow(self.transform, self.base.expand(Size(batch_shape)))
+        return type(self)(self.transform, self.base.expand(Size(batch_shape)))
 
     def tempered(self, temperature: float) -> NormalizingFlow:
         """The flow whose Gaussian base has its standard deviations times a temperature.

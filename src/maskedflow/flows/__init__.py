@@ -20,6 +20,7 @@ from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, SOSPF
 from .spline import NCSF, NSF
+from .temporal import TemporalDistribution, TemporalMAF
 
 #: The coupling layer's short name.
 CouplingTransform = GeneralCouplingTransform
@@ -51,6 +52,8 @@ __all__ = [
     "LazyTransform",
     "MaskedAutoregressiveTransform",
     "RealNVP",
+    "TemporalDistribution",
+    "TemporalMAF",
     "UnconditionalDistribution",
     "UnconditionalTransform",
     "base",

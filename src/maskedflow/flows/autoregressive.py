@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.distributions import NormalizingFlow
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
+    ComposedTransform,
     DependentTransform,
     LazyComposedTransform,
     LazyTransform,
@@ -255,7 +257,8 @@ class MADE(MAF):
     log-precisions start as N(0, 1). As the base of a MAF this is the paper's MAF MoG, with
     mixtures at its end for what affine maps do not reach.
 
-    Scoring costs one pass of the network, a sample one sweep.
+    Scoring costs one pass of the network, a sample one sweep. Mixtures are scored without their
+    latent, which would cost five times as much.
 
     Args:
         features: The number of features D.
@@ -295,7 +298,26 @@ class MADE(MAF):
             mixtures = {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
             kwargs = dict(**mixtures, **kwargs)
         super().__init__(features, context, transforms=1, generator=generator, **kwargs)
+        changed = any(kwargs.get(name) for name in ("batch_norm", "between", "base"))
+        self._is_mixture = components > 1 and not changed
         if components > 1:
             step = cast(LazyComposedTransform, self.transform).transforms[0]
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)
+
+    def forward(self, c: Tensor | None = None) -> NormalizingFlow:
+        """Makes the distribution p(x | c)."""
+        flow = super().forward(c)
+        # A batch norm behind the network, or another base, leaves no mixture of the data.
+        return _Mixtures(flow.transform, flow.base) if self._is_mixture else flow
+
+
+class _Mixtures(NormalizingFlow):
+    """The distribution of a MADE whose conditionals are mixtures."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._check(value)
+        (step,) = cast(ComposedTransform, self.transform).transforms
+        mixtures = cast(DependentTransform, cast(AutoregressiveTransform, step).meta(value)).base
+        log_prob = cast(MonotonicMixtureTransform, mixtures).log_density(value).sum(dim=-1)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))

@@ -6,7 +6,9 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 """
 
 from .curve import training_curve
+from .fan import fan_panel
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
+from .forecasts import forecast_picture
 from .images import image_grid
 from .pairs import pair_grid
 from .picture import run_picture, samples_picture
@@ -17,6 +19,8 @@ __all__ = [
     "SAMPLE_COLOUR",
     "density_on_grid",
     "density_panel",
+    "fan_panel",
+    "forecast_picture",
     "image_grid",
     "new_figure",
     "pair_grid",

@@ -15,6 +15,7 @@ from maskedflow.runs import Run, sample_batches
 
 from .curve import training_curve
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from .forecasts import series_picture
 from .images import image_grid
 from .pairs import pair_grid
 from .plane import density_on_grid, density_panel, plane_limits, point_panel
@@ -24,6 +25,9 @@ __all__ = ["run_picture", "samples_picture"]
 IMAGES, POINTS = 64, 2000
 """Samples drawn if no number is asked for: of images, and of rows of a table."""
 
+FORECASTS = 500
+"""Forecasts drawn if no number is asked for."""
+
 CONTEXTS = 100
 """Contexts over which the density of a conditional flow is averaged for a picture."""
 
@@ -32,7 +36,8 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     """Samples beside as many test rows, and the training curve.
 
     Images are shown in two grids; two features as data, learned density and samples side by side;
-    other tables as pairwise panels of samples over data. A conditional flow is sampled once for the
+    other tables as pairwise panels of samples over data; a time series as forecasts over what came.
+    A conditional flow is sampled once for the
     context of each of those test rows, and its density is the mean over some of them.
 
     Args:
@@ -42,6 +47,8 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
         seed: Seed of the samples and of the choice of test rows.
     """
     data = run.config.data
+    if data.window is not None:
+        return series_picture(run, test, num_samples or FORECASTS, seed)
     n = min(num_samples or (POINTS if data.image_shape is None else IMAGES), len(test))
     rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:n]
     x = test.x[rows]

@@ -17,6 +17,7 @@ from .evaluation import Evaluation, Mean, evaluate_run
 from .run import Run, load_run, open_data, rows_of, train_run
 from .sampling import sample_batches
 from .scoring import score_batches
+from .series import forecast, joined, score_series
 from .summary import results_table, summary, write_summary
 
 __all__ = [
@@ -29,12 +30,15 @@ __all__ = [
     "build_flow",
     "describe",
     "evaluate_run",
+    "forecast",
+    "joined",
     "load_run",
     "open_data",
     "results_table",
     "rows_of",
     "sample_batches",
     "score_batches",
+    "score_series",
     "summary",
     "train_run",
     "write_summary",

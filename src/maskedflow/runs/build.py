@@ -10,7 +10,7 @@ from torch import nn
 from maskedflow import flows
 from maskedflow.data import ContextStandardizer
 from maskedflow.data.dataset import Split
-from maskedflow.flows import GMM, Flow, LazyDistribution
+from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
 from maskedflow.transforms import (
     ActNorm,
     AdditiveTransform,
@@ -20,6 +20,7 @@ from maskedflow.transforms import (
     LazyTransform,
     Logit,
     LULinear,
+    MeanPrecisionTransform,
     Standardize,
     UnconditionalTransform,
 )
@@ -31,11 +32,12 @@ __all__ = ["build_flow", "describe", "start_at_data"]
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
-    "univariate": {"additive": AdditiveTransform},
+    "first": {"actnorm": ActNorm, "lu": LULinear},
+    "univariate": {"additive": AdditiveTransform, "gaussian": MeanPrecisionTransform},
 }
 
 #: The shapes of a named univariate's parameters.
-_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()]}
+_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()], "gaussian": [(), ()]}
 
 #: Rows to find clusters in.
 _ROWS = 20_000
@@ -91,13 +93,14 @@ def build_flow(
     config: FlowConfig,
     preprocessing: LazyComposedTransform | None = None,
     embedding: nn.Module | None = None,
-) -> Flow:
+) -> Flow | TemporalMAF:
     """Builds the flow of a run, from the data's own units to the base.
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
-    ("relu", "tanh", "elu", "silu"), for the layer `between` transforms ("actnorm", "lu") and for
-    the `univariate` map ("additive"); a `base` is a table with what :func:`maskedflow.flows.base`
-    takes, its `name` above all.
+    ("relu", "tanh", "elu", "silu"), for a layer `between` transforms or `first`, before all of them
+    ("actnorm", "lu"), and for the `univariate` map ("additive",
+    "gaussian"); a `base` is a table with what
+    :func:`maskedflow.flows.base` takes, its `name` above all.
 
     Args:
         config: Its record.
@@ -118,9 +121,20 @@ def build_flow(
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
     constructor = getattr(flows, config.name)
-    core = constructor(**_arguments(config.arguments, generator), generator=generator)
+    arguments = _arguments(config.arguments, generator)
+    if constructor is TemporalMAF:
+        steps = LazyComposedTransform(*cast(list[LazyTransform], front)) if front else None
+        return TemporalMAF(
+            **arguments, preprocessing=steps, embedding=embedding, generator=generator
+        )
+    if "first" in arguments:
+        front.append(arguments.pop("first")(arguments["features"]))
+    core = constructor(**arguments, generator=generator)
     base = core
-    if isinstance(core, Flow):
+    # Mixtures stay whole: they know a cheaper density than that of their transform. A batch norm
+    # has to be one of the chain, to be calibrated.
+    mixtures = arguments.get("components") and not arguments.get("batch_norm")
+    if isinstance(core, Flow) and not mixtures:
         front += list(cast(LazyComposedTransform, core.transform).transforms)
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]

@@ -40,6 +40,8 @@ class DataConfig:
         image_shape: (channels, height, width), for images.
         levels: The number of values of a pixel, for images.
         rows: The number of training, validation and test rows.
+        time: The column of times, for a time series.
+        window: The steps of a window to train on, for a time series.
     """
 
     columns: tuple[str, ...]
@@ -52,6 +54,8 @@ class DataConfig:
     context_columns: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     levels: int | None = None
+    time: str | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)

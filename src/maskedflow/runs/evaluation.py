@@ -16,8 +16,9 @@ from maskedflow.training.randomness import noise_of, seed_noise
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
 
 from .run import Run
+from .series import LAGS, autoregression, joined, score_series
 
-__all__ = ["Evaluation", "Mean", "evaluate_run"]
+__all__ = ["Evaluation", "Mean", "evaluate_run", "front_of", "preprocessed"]
 
 _ROWS = 1000
 
@@ -58,12 +59,13 @@ class Evaluation:
     Args:
         flow: That of the flow.
         gaussian: That of a full-covariance Gaussian fitted to the training rows; None if their
-            covariance is singular.
+            covariance is singular. Of a time series, that of a linear-Gaussian autoregression.
         logit_flow: For images, that of the flow in logit space, as papers print it.
         logit_gaussian: Likewise.
         rows: The number of test rows.
         features: The number of features.
         seconds: Wall time of the flow's part.
+        lags: The steps that the autoregression looks back, for a time series.
     """
 
     flow: Mean
@@ -73,6 +75,7 @@ class Evaluation:
     rows: int
     features: int
     seconds: float
+    lags: int | None = None
 
 
 def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
@@ -87,13 +90,15 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     """
     if not len(dataset.test):
         raise ValueError(f"{dataset.name}: it has no test rows")
+    if dataset.window is not None:
+        return _evaluate_series(run, dataset, dataset.window)
     start = time.monotonic()
     log_prob = training.evaluate(run.flow, dataset.test, batch_size=_ROWS)
     seconds = time.monotonic() - start
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
-    test, ladj = _preprocessed(run, dataset.test, seed=0)
-    train, _ = _preprocessed(run, dataset.train, seed=1)
+    test, ladj = preprocessed(front_of(run), dataset.test, seed=0)
+    train, _ = preprocessed(front_of(run), dataset.train, seed=1)
     gaussian = _gaussian(dataset, train, test)
     images = dataset.image_shape is not None
     return Evaluation(
@@ -107,19 +112,52 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
     )
 
 
-def _preprocessed(run: Run, split: Split, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows as the flow's first masked transform sees them, and the ladj of getting there."""
+def _evaluate_series(run: Run, dataset: Dataset, window: int) -> Evaluation:
+    """Log-likelihoods of the test steps, each given the steps before it, of training too."""
+    start = time.monotonic()
+    log_prob = score_series(run.flow, joined(dataset), window)[-len(dataset.test) :]
+    seconds = time.monotonic() - start
+    lags = min(LAGS, window - 1)
+    gaussian = autoregression(dataset, lags)
+    return Evaluation(
+        flow=Mean.of(log_prob),
+        gaussian=None if gaussian is None else Mean.of(gaussian),
+        logit_flow=None,
+        logit_gaussian=None,
+        rows=len(dataset.test),
+        features=dataset.features,
+        seconds=seconds,
+        lags=lags,
+    )
+
+
+def front_of(run: Run) -> LazyComposedTransform | None:
+    """The preprocessing of a run, if it has any."""
     steps = len(run.config.flow.preprocessing)
     if not steps:
-        return split.x, torch.zeros(len(split))
+        return None
     chain = cast(LazyComposedTransform, run.flow.transform)
-    chain = LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
-    seed_noise(noise_of(chain), seed)
+    return LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
+
+
+def preprocessed(
+    front: LazyComposedTransform | None, split: Split, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The rows as the first masked transform sees them, and the ladj of getting there.
+
+    Args:
+        front: The preprocessing; none if None.
+        split: The rows.
+        seed: Seed of the dequantization noise.
+    """
+    if front is None:
+        return split.x, torch.zeros(len(split), dtype=torch.float64)
+    seed_noise(noise_of(front), seed)
     y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(split), _ROWS):
             rows = slice(start, start + _ROWS)
-            y[rows], ladj[rows] = call_and_ladj(chain(), split.x[rows].float())
+            y[rows], ladj[rows] = call_and_ladj(front(), split.x[rows].float())
     return y, ladj
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from maskedflow import data, training
 from maskedflow.data import Dataset
-from maskedflow.flows import Flow
+from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.training import History
 
 from .build import build_flow, start_at_data
 from .config import RunConfig
+from .series import cut
 
 __all__ = ["Run", "load_run", "train_run"]
 
@@ -31,7 +35,7 @@ class Run:
 
     directory: Path
     config: RunConfig = field(repr=False)
-    flow: Flow = field(repr=False)
+    flow: Flow | TemporalMAF = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -85,10 +89,12 @@ class Run:
             dataset=source.dataset,
             file=file or source.file,
             data_dir=data_dir or source.data_dir,
-            context=source.context_columns,
+            context=() if source.time else source.context_columns,
             labels=source.labels,
             seed=source.seed,
             download=download,
+            time=source.time,
+            window=source.window,
         )
         for what, now, then in (
             ("columns", found.columns, source.columns),
@@ -110,10 +116,14 @@ def open_data(
     labels: bool = False,
     seed: int = 0,
     download: bool = False,
+    time: str | None = None,
+    window: int | None = None,
 ) -> Dataset:
-    """Loads a known data set by name, or else opens a table."""
+    """Loads a known data set by name, or else opens a table, a time series if `time` is named."""
     if dataset is None:
         assert file is not None
+        if time is not None:
+            return data.open_series(file, time, window=window)
         return data.open_table(file, context=context, seed=seed)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
@@ -152,6 +162,7 @@ def train_run(
     *,
     resume: bool = False,
     progress: bool = False,
+    initialise: Callable[[Flow, torch.Generator], None] | None = None,
 ) -> tuple[Run, History]:
     """Writes the record, trains the flow, and returns the run with its best weights.
 
@@ -161,14 +172,24 @@ def train_run(
         dataset: The rows, as the record says.
         resume: Whether to go on from `checkpoints/latest.safetensors`.
         progress: Whether to draw a progress bar.
+        initialise: Draws other first weights, from a generator of the record's seed.
     """
     config.write(directory / "config.toml")
     flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
-    start_at_data(flow, dataset.train, config.flow.seed)
+    if initialise is not None and isinstance(flow, Flow):
+        initialise(flow, torch.Generator().manual_seed(config.flow.seed))
+    if isinstance(flow, Flow):
+        start_at_data(flow, dataset.train, config.flow.seed)
+    train, validation = dataset.train, dataset.validation
+    if dataset.window is not None:
+        # Each row is in four windows, at four distances from the start.
+        train, validation = (
+            cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
+        )
     history = training.fit(
         flow,
-        dataset.train,
-        dataset.validation,
+        train,
+        validation,
         config.training,
         directory=directory,
         resume=resume,

@@ -13,6 +13,7 @@ from maskedflow.data import Split, iter_batches
 from maskedflow.training import evaluate
 
 from .run import Run
+from .series import score_file
 
 __all__ = ["score_batches"]
 
@@ -27,7 +28,8 @@ def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
         run: The run.
         path: A `.csv` or `.parquet` table with the run's columns, those of the context too, in any
             order and among any others; or a `.npy` array of rows, the features in the run's order
-            and the context behind them, as `maskedflow sample` writes; or of images.
+            and the context behind them, as `maskedflow sample` writes; or of images. For a time
+            series, a table with its column of times: each row is scored given those before it.
         rows: The most rows scored at once.
 
     Yields:
@@ -38,6 +40,9 @@ def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
         ValueError: If a column is missing, a cell is no finite number, or the array has another
             width.
     """
+    if run.config.data.time is not None:
+        yield score_file(run, path)
+        return
     names = (*run.columns, *run.context_columns)
     blocks = (
         _npy(path, len(names), rows) if path.suffix == ".npy" else iter_batches(path, names, rows)

@@ -27,11 +27,13 @@ def results_table(evaluation: Evaluation) -> str:
     """
     means = (evaluation.flow, evaluation.gaussian)
     bit = -1 / math.log(2)
+    lags = evaluation.lags
+    what, other = ("example", "full Gaussian") if lags is None else ("step", f"linear AR({lags})")
     rows = [
-        ("test set", "flow", "full Gaussian", ""),
-        _row("log-likelihood", means, 1, "nats per example"),
-        _row("NLL", means, -1, "nats per example"),
-        _row("NLL", means, bit, "bits per example"),
+        ("test set", "flow", other, ""),
+        _row("log-likelihood", means, 1, f"nats per {what}"),
+        _row("NLL", means, -1, f"nats per {what}"),
+        _row("NLL", means, bit, f"bits per {what}"),
         _row("BPD", means, bit / evaluation.features, "bits per dimension"),
     ]
     if evaluation.logit_flow is not None:
@@ -69,7 +71,10 @@ def summary(run: Run, evaluation: Evaluation) -> str:
     lines += [
         "± is two standard errors of the mean over the test rows. Densities are of the data in"
     ]
-    lines += ["their own units" + (", given the context." if data.context_columns else ".")]
+    if data.time is not None:
+        lines += ["their own units, of each step given those before it and the calendar."]
+    else:
+        lines += ["their own units" + (", given the context." if data.context_columns else ".")]
     lines += ["", *(f"{key:16}{value}" for key, value in facts.items())]
     lines += ["", f"note: {config.flow.note}"] if config.flow.note else []
     return "\n".join(lines) + "\n"
@@ -112,7 +117,7 @@ def _flow(config: FlowConfig) -> str:
         f"hidden layers {hidden}" if hidden else "",
         "residual" if told.get("residual") else "",
         f"{told['degrees']} degrees" if "degrees" in told else "",
-        f"{told['between']} between" if "between" in told else "",
+        *(f"{told[name]} {name}" for name in ("first", "between") if name in told),
         "batch norm" if told.get("batch_norm") else "",
         f"base {told['base']['name']}" if "base" in told else "",
     ]

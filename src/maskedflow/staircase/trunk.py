@@ -300,8 +300,9 @@ class Trunk:
         if not any(parameters_wanted):
             return [dx, *(None for _ in parameters_wanted)]
         of_weight = [torch.empty_like(weight) for weight in weights]
-        strips = max(1, CACHE_BYTES // (batch * width * dy.element_size() or 1))
-        key = width, min(strips, -(-max(stair.columns for stair in self.stairs) // width))
+        widest: int = max(stair.columns for stair in self.stairs)
+        most = CACHE_BYTES // max(1, batch * width * dy.element_size())
+        key = width, max(1, min(int(most), -(-widest // width)))
         if key not in self._items:
             self._items[key] = layout.items(*key)
         gradients = [*of_weight, *of_bias]

@@ -1,20 +1,27 @@
-"""Training: fit a flow, calibrate its batch norms, evaluate it, save and load it."""
+"""Training: fit a flow to data or to a log-density, calibrate, evaluate, save and load it."""
 
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate
 from .history import EpochRecord, History
+from .importance import ImportanceSample, importance_sample
 from .loop import NonFiniteError, fit
+from .variational import VariationalConfig, VariationalHistory, fit_posterior
 
 __all__ = [
     "EpochRecord",
     "History",
+    "ImportanceSample",
     "NonFiniteError",
     "TrainConfig",
+    "VariationalConfig",
+    "VariationalHistory",
     "calibrate",
     "evaluate",
     "fit",
+    "fit_posterior",
+    "importance_sample",
     "load",
     "save",
 ]

@@ -20,10 +20,10 @@ def check_finite(split: Split, name: str) -> None:
         raise ValueError(f"{name}: expected at least one row, got none")
     for part, values in (("x", split.x), ("context", split.context)):
         if values is not None and not values.isfinite().all():
-            row, column = (~values.isfinite()).nonzero()[0].tolist()
+            row, *step, column = place = (~values.isfinite()).nonzero()[0].tolist()
+            where = f"row {row}, column {column}" + (f", step {step[0]}" if step else "")
             raise ValueError(
-                f"{name}.{part}: expected finite numbers, got {values[row, column].item()} "
-                f"in row {row}, column {column}"
+                f"{name}.{part}: expected finite numbers, got {values[*place].item()} in {where}"
             )
 
 
@@ -67,7 +67,7 @@ def weight_of(flow: nn.Module) -> Tensor:
 
 def largest(split: Split, rows: Tensor) -> str:
     """Says where the largest number of a batch is: the first thing to look at if it fails."""
-    x = split.x[rows].double().abs()
+    x = split.x[rows].double().abs().flatten(1)
     row, column = divmod(int(x.argmax()), x.shape[1])
     return (
         f"the batch's largest |x| is {x[row, column].item():g}, in training row "

@@ -107,6 +107,13 @@ class MonotonicMixtureTransform(Transform):
         t = normal_quantile_of_log(log_p)
         return sign * t, log_hazard - normal_tail(t)[1]
 
+    def log_density(self, x: Tensor) -> Tensor:
+        r"""The log-density of the mixture, :math:`\log \phi(f(x)) + \log f'(x)`, without f(x)."""
+        v = (x[..., None] - self.means) * self.log_scales.exp()
+        bound = 0.1 * math.sqrt(torch.finfo(v.dtype).max)
+        terms = self.log_weights + self.log_scales - 0.5 * v.clamp(-bound, bound).square()
+        return terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi)
+
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x = self._root(y).detach()
         if torch.is_grad_enabled():

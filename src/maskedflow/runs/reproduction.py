@@ -1,0 +1,233 @@
+"""Making a row of the MAF paper's tables: training it, measuring it once, writing it down."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow import training
+from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.flows import Flow
+from maskedflow.nn import MaskedLinear, MaskedMLP
+from maskedflow.recipes import recipe
+from maskedflow.training import TrainConfig
+
+from .build import describe
+from .config import DataConfig, FlowConfig, RunConfig, versions
+from .evaluation import Mean, front_of, preprocessed
+from .paper import Published, Row
+from .run import Run, rows_of, train_run
+
+__all__ = ["mark", "markdown_table", "read_results", "reproduce"]
+
+
+def reproduce(
+    row: Row, dataset: Dataset, directory: Path, results: Path, *, seed: int = 0
+) -> dict[str, Any]:
+    """Makes a row, going on with what an interrupted run has left, and writes its results.
+
+    Everything is chosen on the validation rows; the test rows are read once, at the end. A row that
+    is finished is not made again.
+
+    Args:
+        row: The row.
+        dataset: Its data, with class labels if it is conditional.
+        directory: Where runs are kept.
+        results: Where results are kept: `results/<dataset>/<model>.json`.
+        seed: Seed of every random draw.
+
+    Returns:
+        The results, as they are written.
+
+    Raises:
+        ValueError: If `directory` holds a run of other settings under this row's name.
+    """
+    path = results / row.dataset / f"{row.name}.json"
+    known = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if known is not None and known["recipe"] == row.recipe and known["seed"] == seed:
+        return cast(dict[str, Any], known)
+    start = time.monotonic()
+    if row.model == "gaussian":
+        logit, ladj = _gaussian(row, dataset)
+        facts: dict[str, Any] = {"settings": {}, "epochs": 0}
+    else:
+        run, facts = _train(row, dataset, directory, seed)
+        logit, ladj = _measure(run, row, dataset)
+    mean = Mean.of(logit)
+    result = {
+        "dataset": row.dataset,
+        "model": row.model,
+        "conditional": row.conditional,
+        "recipe": row.recipe,
+        "test_log_likelihood": mean.value,
+        "two_standard_errors": mean.error,
+    }
+    if dataset.image_shape is not None:
+        result["bits_per_pixel"] = -Mean.of(logit + ladj).value / (dataset.features * math.log(2))
+    published = row.published
+    result |= {
+        "published": None if published is None else asdict(published),
+        "mark": mark(mean, published),
+        "seed": seed,
+        "rows": rows_of(dataset),
+        "quirks": dict(row.quirks),
+        **facts,
+        "evaluation_seconds": round(time.monotonic() - start, 1),
+        "versions": versions(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    os.replace(temporary, path)
+    return result
+
+
+def mark(mean: Mean, published: Published | None) -> str:
+    """How a result compares with the published one: beyond both error bars, or within them.
+
+    Example:
+        >>> mark(Mean(0.2, 0.01), Published(0.14, 0.01)), mark(Mean(0.13, 0.01), None)
+        ('better', '')
+    """
+    if published is None:
+        return ""
+    difference, error = mean.value - published.value, mean.error + published.error
+    if abs(difference) <= error:
+        return "within the error bars"
+    return "better" if difference > 0 else "worse"
+
+
+def read_results(results: Path) -> list[dict[str, Any]]:
+    """All results in a folder."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob("*/*.json"))]
+
+
+def markdown_table(found: list[dict[str, Any]]) -> str:
+    """Results as a Markdown table, ours beside the published ones.
+
+    Example:
+        >>> print(markdown_table([]))
+        | data set | model | recipe | ours, nats | paper | | bits/pixel | epochs | minutes |
+        |---|---|---|---|---|---|---|---|---|
+    """
+    lines = [
+        "| data set | model | recipe | ours, nats | paper | | bits/pixel | epochs | minutes |",
+        "|" + "---|" * 9,
+    ]
+    for one in found:
+        published, bits = one["published"], one.get("bits_per_pixel")
+        digits = 2 if one["two_standard_errors"] < 0.995 else 1
+        cells = [
+            one["dataset"],
+            one["model"] + (", conditional" if one["conditional"] else ""),
+            "" if one["model"] == "gaussian" else one["recipe"],
+            f"{one['test_log_likelihood']:.{digits}f} ± {one['two_standard_errors']:.{digits}f}",
+            "" if published is None else f"{published['value']:g} ± {published['error']:g}",
+            one["mark"],
+            "" if bits is None else f"{bits:.2f}",
+            str(one["epochs"] or ""),
+            f"{one['training_seconds'] / 60:.0f}" if "training_seconds" in one else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
+    """Trains a row's flow, or goes on with its training."""
+    how = recipe(row.flow)
+    settings = {"residual": False, "batch_norm": False, "base": "normal", "num_layers": 5}
+    settings |= {**how.settings, **row.shape}
+    arguments = how.build(dataset.features, dataset.context_features, settings)
+    arguments |= {name: row.shape[name] for name in ("activation",) if name in row.shape}
+    arguments |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
+    preprocessing = dataset.preprocessing()
+    front = tuple(describe(one) for one in preprocessing.transforms) if preprocessing else ()
+    config = RunConfig(
+        name=f"{row.dataset}-{row.name}-{row.recipe}",
+        data=DataConfig(
+            dataset=row.dataset,
+            labels=row.conditional,
+            columns=dataset.columns,
+            context_columns=dataset.context_columns,
+            image_shape=dataset.image_shape,
+            levels=dataset.levels,
+            rows=rows_of(dataset),
+        ),
+        flow=FlowConfig(how.constructor, arguments, seed, front),
+        training=TrainConfig(**{**row.training, "seed": seed}),
+    )
+    place = directory / config.name
+    if (place / "config.toml").is_file():
+        then = RunConfig.read(place / "config.toml")
+        if replace(then, versions=config.versions) != config:
+            raise ValueError(f"{place}: a run of other settings; move it, or name another --out")
+    initialise = paper_initialisation if row.quirks.get("initialisation") == "normal" else None
+    run, history = train_run(
+        place, config, dataset, resume=True, progress=True, initialise=initialise
+    )
+    return run, {
+        "settings": {"flow": how.constructor, **arguments, **asdict(config.training)},
+        "parameters": sum(parameter.numel() for parameter in run.flow.parameters()),
+        "epochs": len(history.records),
+        "best_epoch": history.best_epoch,
+        "best_validation_log_likelihood": -history.best_validation_nll,
+        "stopped_because": history.stopped_because,
+        "training_seconds": round(sum(history.seconds), 1),
+    }
+
+
+@torch.no_grad()
+def paper_initialisation(flow: Flow, generator: torch.Generator) -> None:
+    r"""Draws weights from :math:`N(0, 1) / \sqrt{n + 1}`, n a layer's inputs, as the paper did.
+
+    Biases are zero, but those that parameterise mixtures, N(0, 1).
+    """
+    for network in (module for module in flow.modules() if isinstance(module, MaskedMLP)):
+        for layer in (module for module in network.modules() if isinstance(module, MaskedLinear)):
+            weight = torch.empty(layer.mask.shape).normal_(generator=generator)
+            weight /= math.sqrt(layer.in_features + 1)
+            layer.weight.copy_(layer.stairs.pack(weight))
+            if layer.bias is not None:
+                layer.bias.zero_()
+        last = cast(MaskedLinear, network.layers[-1])
+        if network.out_features > 2 * network.in_features:
+            cast(nn.Parameter, last.bias).normal_(generator=generator)
+
+
+def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """The test log-densities where the paper measures them, and the ladj from the data to there."""
+    test = dataset.test
+    if not row.conditional:
+        log_prob = training.evaluate(run.flow, test)
+    else:
+        classes = dataset.context_features
+        each = [
+            training.evaluate(run.flow, Split(test.x, label.expand(len(test), -1)))
+            for label in torch.eye(classes)
+        ]
+        log_prob = torch.stack(each).logsumexp(dim=0) - math.log(classes)
+    ladj = preprocessed(front_of(run), test, seed=0)[1]
+    return log_prob - ladj, ladj
+
+
+def _gaussian(row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """The same of full-covariance Gaussians, one a class if the class is given."""
+    front = dataset.preprocessing()
+    train, _ = preprocessed(front, dataset.train, seed=1)
+    test, ladj = preprocessed(front, dataset.test, seed=0)
+    if not row.conditional:
+        return gaussian_log_likelihood(train, test), ladj
+    labels = cast(Tensor, dataset.train.context).argmax(dim=1)
+    each = [
+        gaussian_log_likelihood(train[labels == label], test)
+        for label in range(dataset.context_features)
+    ]
+    return torch.stack(each).logsumexp(dim=0) - math.log(len(each)), ladj

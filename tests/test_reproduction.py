@@ -1,0 +1,161 @@
+"""Rows of the paper's tables: what they are, and that they are made, kept and gone on with."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+import maskedflow as mf
+from commands import call
+from maskedflow.runs import Mean
+from maskedflow.runs.evaluation import preprocessed
+from maskedflow.runs.paper import CONDITIONAL, DATASETS, IMAGES, MODELS, PUBLISHED, Row, row
+from maskedflow.runs.reproduction import (
+    mark,
+    markdown_table,
+    paper_initialisation,
+    read_results,
+    reproduce,
+)
+
+DIGITS = mf.data.load("digits", labels=True)
+
+
+def small(model: str, *, conditional: bool = False, recipe: str = "fast", epochs: int = 1) -> Row:
+    """A row of MNIST, shrunk to what digits can bear."""
+    made = row("mnist", model, recipe, conditional=conditional)
+    shape = {**made.shape, "hidden_dim": 64}
+    return replace(made, shape=shape, training={**made.training, "epochs": epochs})
+
+
+def test_all_published_rows_are_there() -> None:
+    paper = [model for model in MODELS if model != "modern"]
+    assert set(PUBLISHED) == {(name, model) for name in DATASETS for model in paper}
+    assert set(CONDITIONAL) == {(name, model) for name in IMAGES for model in paper}
+    assert row("bsds300", "modern").published is None
+    assert row("cifar10", "maf-5").shape["degrees"] == "random"
+
+
+def test_the_recipes_differ_in_the_optimisation_only() -> None:
+    for name in DATASETS:
+        for model in MODELS:
+            fast, paper = row(name, model), row(name, model, "paper")
+            assert (fast.flow, fast.shape) == (paper.flow, paper.shape)
+            assert paper.training["batch_size"] == 100
+            assert paper.training["patience"] == 30
+            assert fast.training["schedule"] == "cosine"
+            assert not fast.quirks
+
+
+@pytest.mark.parametrize("model", ["made-mog", "maf-5", "realnvp-5"])
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_a_row_is_made_once(tmp_path: Path, model: str, recipe: str) -> None:
+    one = small(model, recipe=recipe)
+    digits = DIGITS.without_context()
+    result = reproduce(one, digits, tmp_path / "runs", tmp_path / "results")
+    path = tmp_path / "results" / "mnist" / f"{model}.json"
+    assert json.loads(path.read_text("utf-8")) == json.loads(json.dumps(result))
+    assert result["epochs"] == 1
+    assert result["rows"] == (1437, 180, 180)
+    assert result["versions"]["torch"] == torch.__version__
+    run = mf.load_run(tmp_path / "runs" / f"mnist-{model}-{recipe}")
+    log_prob = mf.training.evaluate(run.flow, digits.test)
+    assert result["bits_per_pixel"] == pytest.approx(-log_prob.mean().item() / 64 / math.log(2))
+    # Read, not made again: there are no data to make it from.
+    again = reproduce(one, None, tmp_path / "none", tmp_path / "results")  # type: ignore[arg-type]
+    assert again == json.loads(json.dumps(result))
+    assert [found["model"] for found in read_results(tmp_path / "results")] == [model]
+    assert f"| mnist | {model} | {recipe} |" in markdown_table([result])
+
+
+def test_an_interrupted_row_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    one, digits = small("made", epochs=2), DIGITS.without_context()
+    reproduce(one, digits, tmp_path / "runs", tmp_path / "a")
+    (tmp_path / "a" / "mnist" / "made.json").unlink()  # as if killed before the results
+    log = tmp_path / "runs" / "mnist-made-fast" / "logs" / "training.log"
+    epochs = log.read_text("utf-8").count("epoch 2:")
+    reproduce(one, digits, tmp_path / "runs", tmp_path / "a")
+    assert "resumed" in log.read_text("utf-8")
+    assert log.read_text("utf-8").count("epoch 2:") == epochs == 1
+    with pytest.raises(ValueError, match="run of other settings"):
+        reproduce(small("made", epochs=3), digits, tmp_path / "runs", tmp_path / "b")
+
+
+def test_a_conditional_row_sums_over_classes(tmp_path: Path) -> None:
+    one = small("made", conditional=True)
+    result = reproduce(one, DIGITS, tmp_path / "runs", tmp_path / "results")
+    assert (tmp_path / "results" / "mnist" / "made-conditional.json").is_file()
+    flow = mf.load_run(tmp_path / "runs" / "mnist-made-conditional-fast").flow
+    total = torch.zeros(len(DIGITS.test), dtype=torch.float64)
+    for label in range(10):
+        c = torch.eye(10)[label].expand(len(DIGITS.test), 10)
+        total += mf.training.evaluate(flow, mf.data.Split(DIGITS.test.x, c)).exp() / 10
+    expected = -total.log().mean().item() / 64 / math.log(2)
+    assert result["bits_per_pixel"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_gaussians(tmp_path: Path, conditional: bool) -> None:
+    data = DIGITS if conditional else DIGITS.without_context()
+    result = reproduce(small("gaussian", conditional=conditional), data, tmp_path, tmp_path)
+    front = DIGITS.preprocessing()
+    train, _ = preprocessed(front, DIGITS.train, seed=1)
+    test, _ = preprocessed(front, DIGITS.test, seed=0)
+    labels = DIGITS.train.context.argmax(dim=1)
+    parts = [train[labels == label] for label in range(10)] if conditional else [train]
+    total = 0
+    for part in parts:
+        covariance = torch.cov(part.double().T, correction=0)
+        gaussian = MultivariateNormal(part.double().mean(dim=0), covariance)
+        total = total + gaussian.log_prob(test.double()).exp() / len(parts)
+    assert result["test_log_likelihood"] == pytest.approx(total.log().mean().item(), rel=1e-5)
+    assert not list(tmp_path.glob("mnist-*"))
+
+
+def test_the_papers_first_weights() -> None:
+    flow = mf.flows.MADE(30, components=4, hidden_features=(200,))
+    paper_initialisation(flow, torch.Generator().manual_seed(0))
+    first, last = flow.transform.transforms[0].hyper.layers
+    used = first.dense()[first.mask]
+    assert used.std().item() == pytest.approx(31**-0.5, rel=0.05)
+    assert not first.dense()[~first.mask].any()
+    assert not first.bias.any()
+    assert last.bias.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_marks() -> None:
+    published = row("power", "maf-5").published
+    assert mark(Mean(0.17, 0.01), published) == "better"
+    assert mark(Mean(0.155, 0.01), published) == "within the error bars"
+    assert mark(Mean(0.10, 0.01), published) == "worse"
+    assert mark(Mean(0.10, 0.01), None) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["moons"], "dataset: expected one of power, gas"),
+        (["power", "--model", "maf-7"], "model: expected one of gaussian, made"),
+        (["power", "--conditional"], "power has no class labels"),
+        (["power", "--recipe", "slow"], "recipe"),
+        (["power", "--data_dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_said_in_a_line(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("MASKEDFLOW_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, out, err = call(capsys, "reproduce", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
