@@ -69,6 +69,8 @@ def main() -> None:
     for name in arguments.data:
         data = shortened(mf.data.load(name), *ROWS.get(name, OTHER))
         for flow in arguments.flows:
+            if recipe(flow).images and data.image_shape is None:
+                continue
             done = known["entries"].get(name, {}).get(flow, {})
             if done.get("budget") == arguments.seconds and not arguments.again:
                 continue
