@@ -102,7 +102,7 @@ def sample_grid(flow: mf.flows.Flow, data: Dataset, path: Path) -> float:
     y = labels(data.test)
     pictures = [data.test.x[y == label][:CLASSES] for label in range(CLASSES)]
     assert data.image_shape is not None
-    figure = report.new_figure(9, 4.7)
+    figure = report.new_figure(9, 5)
     left, right = figure.subplots(1, 2)
     levels = float(data.levels or 256)
     for axes, rows, title in (
