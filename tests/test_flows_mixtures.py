@@ -33,7 +33,9 @@ def build(case: Case, components: int = 3, noise: float = 0.4) -> MADE:
 def conditional(flow: MADE, feature: int, x: Tensor, c: Tensor | None) -> MixtureSameFamily:
     """p(x_i | x_<i, c) in torch's words, from the network's outputs."""
     (step,) = flow.transform.transforms
-    order = step.generation.argsort(stable=True)
+    # The network's features are in the order of the sweep, unless generations just descend.
+    falls = bool((step.generation.diff() <= 0).all())
+    order = torch.arange(x.shape[-1]) if falls else step.generation.argsort(stable=True)
     phi = step.hyper(x[..., order], c).unflatten(-1, (x.shape[-1], 3, -1))
     logits, means, log_precisions = phi[..., int((order == feature).nonzero()), :, :].unbind(-2)
     normals = Normal(means, torch.exp(-0.5 * log_precisions))
