@@ -79,6 +79,7 @@ def test_image_preprocessing_is_the_papers_logit(tmp_path: Path, rng: np.random.
         (gzip.compress(b"\0\0\x0d\x01\0\0\0\1x"), "IDX file of bytes"),
         (gzip.compress(struct.pack(">HBBI", 0, 8, 1, 5) + b"1234"), "expected 5 bytes"),
     ],
+    ids=["text", "floats", "short"],  # a zipped file holds the time, which a name must not
 )
 def test_a_bad_idx_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "images.gz"
