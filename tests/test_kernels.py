@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import maskedflow as mf
+from maskedflow.kernels import GROUP
 from maskedflow.kernels.job import scratch
 from maskedflow.kernels.maps import _exp
-from maskedflow.kernels.tile import CHUNK, GROUP, PANEL_BYTES, add_product
+from maskedflow.kernels.tile import CHUNK, PANEL_BYTES, add_product
 from maskedflow.staircase import Code
 from strategies import ACTIVATIONS, Case, cases
 

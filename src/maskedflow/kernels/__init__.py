@@ -4,3 +4,9 @@ A *panel* holds some samples as rows of 256 bytes: row r is one number of each o
 a hidden unit, a parameter. A program (see :mod:`maskedflow.staircase.program`) works on such rows,
 and one panel after another is taken by whichever thread is free.
 """
+
+__all__ = ["GROUP"]
+
+#: Rows that a product computes at a time, whose sums stay in registers. The products of a program
+#: come in groups of so many, and the kernel's buffers hold one.
+GROUP = 6

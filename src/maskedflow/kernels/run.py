@@ -12,8 +12,10 @@ import numba
 import numpy as np
 from numba import carray, types  # type: ignore[attr-defined]
 
+from maskedflow.kernels import GROUP
+
 from .maps import activate, invert_affine, invert_spline, slope
-from .tile import GROUP, PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
+from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
 
 __all__ = ["JOB", "entry"]
 

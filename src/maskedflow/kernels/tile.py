@@ -10,12 +10,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["GROUP", "PANEL_BYTES", "add_product", "fetch_add", "jit", "pointer", "size_of"]
+from maskedflow.kernels import GROUP
+
+__all__ = ["PANEL_BYTES", "add_product", "fetch_add", "jit", "pointer", "size_of"]
 
 #: The bytes of a row of a panel: 64 samples in single precision, 32 in double.
 PANEL_BYTES = 256
-#: Rows that a tile computes at a time.
-GROUP = 6
 #: How many columns of a transposed matrix are read before the next rows.
 CHUNK = 48
 

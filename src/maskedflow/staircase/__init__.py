@@ -1,11 +1,10 @@
 """Masked matrices with sorted rows: packed, multiplied and differentiated."""
 
 from .packing import Slab, Staircase, slab_of, slab_size
-from .program import GROUP, Code, Operation, Program, Rows, Writer
+from .program import Code, Operation, Program, Rows, Writer
 from .trunk import Layout, Trunk, is_traced, masked_product
 
 __all__ = [
-    "GROUP",
     "Code",
     "Layout",
     "Operation",

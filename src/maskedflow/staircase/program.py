@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from maskedflow.kernels import GROUP
+
 from .packing import Staircase
 
-__all__ = ["GROUP", "Code", "Operation", "Program", "Rows", "Writer", "runs"]
+__all__ = ["Code", "Operation", "Program", "Rows", "Writer", "runs"]
 
-#: Rows of a product that share a range of columns: those that the kernel computes at a time.
-GROUP = 6
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 48
 

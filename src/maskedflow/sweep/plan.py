@@ -15,8 +15,9 @@ from typing import cast
 
 import torch
 
+from maskedflow.kernels import GROUP
 from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.staircase import GROUP, Code, Layout, Program, Writer
+from maskedflow.staircase import Code, Layout, Program, Writer
 
 __all__ = ["Plan"]
 
