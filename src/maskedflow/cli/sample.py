@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
+
+from .progress import tracked, written
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
@@ -28,8 +31,13 @@ def sample(
     steps: PositiveInt | None = None,
     data: Path | None = None,
     seed: NonNegativeInt = 0,
+    shard: str | None = None,
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
+
+    NUMBER may be of any size. With --shard 2/5 the second of five pieces of the
+    rows is drawn; written one after another, by cat say, the pieces are byte for
+    byte the whole as CSV: the first begins with the names, the others have none.
 
     With --context each row of that table gets NUMBER samples, and its columns are
     written beside them.
@@ -44,21 +52,28 @@ def sample(
         steps: For a time series, the rows of a forecast. [default: 24]
         data: For a time series, the table to continue. [default: the one it was trained on]
         seed: Seed of the draws. [default: 0]
+        shard: Which piece to draw of how many, such as 1/4.
     """
     if output.suffix not in FORMATS:
         raise ValueError(f"-o {output}: expected a file ending in {', '.join(FORMATS)}")
+    if output.suffix == ".png" and shard is not None:
+        raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
         raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
     import torch
 
-    from maskedflow.data import read_table, write_table
+    from maskedflow.data import Shard, read_table, write_table
     from maskedflow.runs import load_run, sample_batches
 
+    piece = Shard() if shard is None else Shard.parse(shard)
+    start = time.monotonic()
     found = load_run(run)
     if found.config.data.time is not None:
         if context is not None:
             raise ValueError(f"--context {context}: the run of a time series takes --data")
+        if shard is not None:
+            raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
         _forecast(found, number, output, steps or STEPS, data, seed)
         return
     if steps is not None or data is not None:
@@ -69,18 +84,22 @@ def sample(
     if context is not None and not names:
         raise ValueError(f"--context {context}: the flow of {run} has no context")
     conditions = None if context is None else read_table(context, names)
+    rows = number if conditions is None else number * len(conditions)
     blocks = (
         x if c is None else torch.hstack([x, c])
-        for x, c in sample_batches(found.flow, number, conditions, seed=seed)
+        for x, c in sample_batches(found.flow, number, conditions, seed=seed, shard=piece)
     )
     if output.suffix == ".png":
         from maskedflow.report import samples_picture, save
 
-        save(samples_picture(found, torch.cat(list(blocks))[:, : len(found.columns)]), output)
-        written = number if conditions is None else number * len(conditions)
+        drawn = torch.cat(list(blocks))
+        save(samples_picture(found, drawn[:, : len(found.columns)]), output)
+        print(f"{len(drawn):,} rows in {output}")
     else:
-        written = write_table(output, (*found.columns, *names), blocks)
-    print(f"{written:,} rows in {output}")
+        bar = tracked(blocks, rows // piece.of, len)
+        columns = (*found.columns, *names)
+        total = write_table(output, columns, bar, header=piece.number == 1)
+        print(written(total, output, start))
 
 
 def _forecast(

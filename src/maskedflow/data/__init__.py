@@ -8,9 +8,10 @@ from .baseline import gaussian_log_likelihood
 from .dataset import ContextStandardizer, Dataset, Split
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
+from .stream import Shard, Source, open_source
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
-from .writer import write_table
+from .writer import write_batches, write_table
 
 __all__ = [
     "NAMES",
@@ -18,6 +19,8 @@ __all__ = [
     "Dataset",
     "Description",
     "Series",
+    "Shard",
+    "Source",
     "Split",
     "calendar",
     "column_names",
@@ -26,11 +29,13 @@ __all__ = [
     "iter_batches",
     "load",
     "open_series",
+    "open_source",
     "open_table",
     "read_series",
     "read_table",
     "toy",
     "windows",
+    "write_batches",
     "write_forecasts",
     "write_table",
 ]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .table import check_varying, column_names, one_line_errors, read_table
+from .stream import one_line_errors, open_source
+from .table import check_varying, column_names, read_table
 
 __all__ = ["Series", "calendar", "open_series", "read_series", "windows", "write_forecasts"]
 
@@ -263,13 +264,14 @@ def write_forecasts(
 def _times(path: Path, name: str) -> Times:
     """The times of a table's rows, in the file's order."""
     with one_line_errors(path):
-        if path.suffix == ".parquet":
-            column = pq.read_table(path, columns=[name])[name]
-        else:
+        if path.suffix == ".csv":
             try:
                 column = _csv_column(path, name, {})
             except pa.ArrowInvalid:  # the first block looked like integers, a later one did not
                 column = _csv_column(path, name, {name: pa.float64()})
+        else:
+            source = open_source(path)
+            column = pa.Table.from_batches(source.batches([name]), source.types([name]))[name]
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy())) + 1
         raise ValueError(f"{path}: column {name!r}, row {row}: expected a time, found none")

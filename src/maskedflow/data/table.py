@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from .dataset import Dataset, Split
-
-READABLE = (".csv", ".parquet")
-ROWS = 65_536  # a block: large enough to be fast, small beside any machine's memory
+from .stream import ROWS, Source, open_source
 
 
 def open_table(
@@ -35,7 +30,7 @@ def open_table(
     constant, a feature may not: its density would be infinite.
 
     Args:
-        path: A `.csv` (with a header) or `.parquet` file.
+        path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
         context: The columns to condition on; the others are the features.
         validation: The fraction of the rows that validates, in [0, 1).
         test: The fraction of the rows that tests, in [0, 1).
@@ -65,11 +60,7 @@ def open_table(
             "validation, test: expected fractions in [0, 1), together below 1, "
             f"got {validation} and {test}"
         )
-    names = column_names(path)
-    context = _known(context, names, path, "context")
-    features = tuple(name for name in names if name not in context)
-    if not features:
-        raise ValueError(f"context: takes all columns of {path}, none is left to model")
+    features, context = roles(open_source(path), context)
     x = read_table(path, (*features, *context))
     sizes = int(validation * len(x)), int(test * len(x))
     for argument, fraction, size in zip(
@@ -89,6 +80,19 @@ def open_table(
     return Dataset(path.stem, train, validation_split, test_split, features, context)
 
 
+def roles(source: Source, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The features and the context columns of a table.
+
+    Raises:
+        ValueError: If a context column is unknown, or no feature is left.
+    """
+    context = source.known(context, "context")
+    features = tuple(name for name in source.names if name not in context)
+    if not features:
+        raise ValueError(f"context: takes all columns of {source.path}, none is left to model")
+    return features, context
+
+
 def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The names of a table's columns, in the file's order.
 
@@ -96,22 +100,7 @@ def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, or names are missing or given twice.
     """
-    path = _existing(path)
-    with one_line_errors(path):
-        if path.suffix == ".parquet":
-            names = pq.read_schema(path).names
-        else:
-            with pacsv.open_csv(path) as reader:
-                names = reader.schema.names
-    for i, name in enumerate(names):
-        if not name:
-            raise ValueError(
-                f"{path}: column {i + 1} has no name (a saved row index?); expected a header with "
-                "a name for each column"
-            )
-        if name in names[:i]:
-            raise ValueError(f"{path}: expected each column name once, found {name!r} twice")
-    return tuple(names)
+    return open_source(path).names
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Tensor:
@@ -131,7 +120,7 @@ def iter_batches(
     """Reads columns of a table (all, if None) block by block, in constant memory.
 
     Args:
-        path: A `.csv` or `.parquet` file.
+        path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
         columns: The columns wanted, in the order wanted.
         rows: The most rows in a block.
 
@@ -143,108 +132,43 @@ def iter_batches(
         ValueError: If the file cannot be read, a column is unknown, or a cell is no finite number;
             the message names the column and the row, counted from 1 below the header.
     """
-    path = _existing(path)
     if rows < 1:
         raise ValueError(f"rows: expected at least one row in a block, got {rows}")
-    names = column_names(path)
-    columns = names if columns is None else _known(columns, names, path, "columns")
+    source = open_source(path)
+    columns = source.names if columns is None else source.known(columns, "columns")
     start = 0
-    for batch in _record_batches(path, columns, rows):
-        for offset in range(0, batch.num_rows, rows):
-            block = batch.slice(offset, rows)
-            yield _numbers(block, columns, start, path)
-            start += block.num_rows
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        raise ValueError(f"{path}: expected a {' or '.join(READABLE)} file, found a folder")
-    if path.suffix not in READABLE:
-        raise ValueError(f"{path}: expected a file ending in {' or '.join(READABLE)}")
-    return path
-
-
-def _known(
-    wanted: Sequence[str], names: tuple[str, ...], path: Path, argument: str
-) -> tuple[str, ...]:
-    for i, name in enumerate(wanted):
-        if name not in names:
-            raise ValueError(
-                f"{argument}: {path} has no column {name!r}; its columns are {', '.join(names)}"
-            )
-        if name in wanted[:i]:
-            raise ValueError(f"{argument}: column {name!r} is given twice")
-    return tuple(wanted)
-
-
-@contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
-    """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
-    try:
-        yield
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
-
-
-def _record_batches(path: Path, columns: tuple[str, ...], rows: int) -> Iterator[pa.RecordBatch]:
-    with one_line_errors(path):
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=rows, columns=list(columns))
-            return
-        try:
-            # Types are declared: inferred ones come from the first block, where a column of
-            # floats may look like integers, or be empty.
-            yield from _csv_batches(path, columns, pa.float64())
-        except pa.ArrowInvalid:
-            _raise_for_first_bad_cell(path, columns)
-            raise
-
-
-def _csv_batches(
-    path: Path, columns: tuple[str, ...], kind: pa.DataType
-) -> Iterator[pa.RecordBatch]:
-    convert = pacsv.ConvertOptions(
-        include_columns=columns, column_types=dict.fromkeys(columns, kind)
-    )
-    with pacsv.open_csv(path, convert_options=convert) as reader:
-        yield from reader
-
-
-def _raise_for_first_bad_cell(path: Path, columns: tuple[str, ...]) -> None:
-    start = 1
-    for batch in _csv_batches(path, columns, pa.string()):
-        for name in columns:
-            cells = batch.column(batch.schema.get_field_index(name))
-            try:
-                pc.cast(cells, pa.float64())
-            except pa.ArrowInvalid:
-                for row, cell in enumerate(cells.to_pylist(), start):
-                    try:
-                        float(cell)
-                    except ValueError:
-                        raise ValueError(
-                            f"{path}: column {name!r}, row {row}: expected a number, found {cell!r}"
-                        ) from None
+    for batch in source.batches(columns, floats(columns), rows=rows):
+        yield numbers(batch, columns, source, start)
         start += batch.num_rows
 
 
-def _numbers(batch: pa.RecordBatch, columns: tuple[str, ...], start: int, path: Path) -> Tensor:
-    """Turns a block into float32 and makes sure that every cell is a finite number."""
+def floats(columns: Sequence[str]) -> dict[str, pa.DataType]:
+    """The Arrow types in which columns of numbers are read."""
+    return dict.fromkeys(columns, pa.float64())
+
+
+def numbers(batch: pa.RecordBatch, columns: Sequence[str], source: Source, start: int) -> Tensor:
+    """Turns columns of a block into float32.
+
+    Args:
+        batch: The block.
+        columns: The columns wanted, in the order wanted.
+        source: The table that it is of.
+        start: The number of its first row in the table.
+
+    Raises:
+        ValueError: If a cell is no finite number; the message names file, column and row.
+    """
     block = np.empty((batch.num_rows, len(columns)), np.float32)
     for i, name in enumerate(columns):
-        cells = batch.column(batch.schema.get_field_index(name))
+        cells = batch.column(name)
         kind = cells.type
         if not (
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         ):
-            raise ValueError(f"{path}: column {name!r}: expected numbers, found type {kind}")
+            raise ValueError(f"{source.path}: column {name!r}: expected numbers, found type {kind}")
         if cells.null_count:
-            row = start + 1 + int(pc.index(cells.is_null(), True).as_py())
+            path, row = source.place(start + int(pc.index(cells.is_null(), True).as_py()))
             raise ValueError(
                 f"{path}: column {name!r}, row {row}: expected a finite number, "
                 "found a missing value (empty, NA or nan)"
@@ -253,27 +177,32 @@ def _numbers(batch: pa.RecordBatch, columns: tuple[str, ...], start: int, path: 
             block[:, i] = cells.cast(pa.float64(), safe=False).to_numpy()
         finite = np.isfinite(block[:, i])
         if not finite.all():
-            row = int(np.argmin(finite))
+            bad = int(np.argmin(finite))
+            path, row = source.place(start + bad)
             raise ValueError(
-                f"{path}: column {name!r}, row {start + 1 + row}: expected a finite number within "
-                f"the range of float32, found {cells[row].as_py()}"
+                f"{path}: column {name!r}, row {row}: expected a finite number within "
+                f"the range of float32, found {cells[bad].as_py()}"
             )
     return torch.from_numpy(block)
 
 
 def check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
     """Refuses features without spread, and those whose spread float32 cannot show."""
-    for name, column in zip(columns, x.unbind(1), strict=True):
-        low, high = column.min().item(), column.max().item()
-        size = max(abs(low), abs(high))
-        if high - low > 1000 * torch.finfo(torch.float32).eps * size:
+    check_range(x.amin(0), x.amax(0), columns, path, len(x))
+
+
+def check_range(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path, n: int) -> None:
+    """Refuses features, given the smallest and largest of n values of each, that do not vary."""
+    for name, least, most in zip(columns, low.tolist(), high.tolist(), strict=True):
+        size = max(abs(least), abs(most))
+        if most - least > 1000 * torch.finfo(torch.float32).eps * size:
             continue
-        if low == high and size < 2**24:
+        if least == most and size < 2**24:
             raise ValueError(
-                f"{path}: column {name!r} is constant ({low:g} in all {len(x)} training rows); "
+                f"{path}: column {name!r} is constant ({least:g} in all {n} training rows); "
                 "expected values that vary, leave the column out or make it a context"
             )
         raise ValueError(
-            f"{path}: column {name!r} is {low:.10g} nearly everywhere, its differences too "
+            f"{path}: column {name!r} is {least:.10g} nearly everywhere, its differences too "
             "small for float32; expected values nearer to zero, subtract an offset first"
         )

@@ -11,17 +11,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Block = NDArray[Any]
+GROUP = 2**24
+"""Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
+
+Batches = Iterator[pa.RecordBatch]
 
 
 def write_table(
-    path: str | os.PathLike[str], columns: Sequence[str], batches: Iterable[Tensor]
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    batches: Iterable[Tensor],
+    *,
+    header: bool = True,
 ) -> int:
     """Writes blocks of rows to a `.csv`, `.parquet` or `.npy` file, in constant memory.
 
@@ -31,6 +39,7 @@ def write_table(
         path: The file to write; one that is there is replaced.
         columns: A name for each column.
         batches: Blocks of rows, each of shape `(n, columns)` and all of one dtype.
+        header: Whether a CSV file begins with the names; a later part of a table has none.
 
     Returns:
         The number of rows written.
@@ -47,6 +56,42 @@ def write_table(
         >>> path.read_text().split()
         ['log_prob', '0.5', '0.25']
     """
+    blocks = _checked(batches, len(columns))
+    first = next(blocks, np.empty((0, len(columns)), np.float32))  # tells the dtype
+    schema = pa.schema([(name, pa.from_numpy_dtype(first.dtype)) for name in columns])
+
+    def arrow() -> Batches:
+        for block in chain((first,), blocks):
+            arrays = [pa.array(np.ascontiguousarray(column)) for column in block.T]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return write_batches(path, schema, arrow(), header=header)
+
+
+def write_batches(
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    header: bool = True,
+) -> int:
+    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, in constant memory.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        path: The file to write; one that is there is replaced.
+        schema: The columns. `.npy` takes numbers of one type, and keeps no names.
+        batches: The rows.
+        header: Whether a CSV file begins with the names; a later part of a table has none.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        ValueError: If the suffix is none of these, or the format has no place for a column's type.
+        FileNotFoundError: If the folder does not exist.
+    """
     path = Path(path)
     if path.suffix not in _WRITERS:
         raise ValueError(f"{path}: expected a file ending in {', '.join(_WRITERS)}")
@@ -56,14 +101,17 @@ def write_table(
         raise ValueError(f"{path}: expected a file to write, found a folder")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        written = _WRITERS[path.suffix](partial, columns, _checked(batches, len(columns)))
+        written = _WRITERS[path.suffix](partial, schema, iter(batches), header)
         os.replace(partial, path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: cannot be written as {path.suffix[1:]}: {reason}") from None
     finally:
         partial.unlink(missing_ok=True)
     return written
 
 
-def _checked(batches: Iterable[Tensor], width: int) -> Iterator[Block]:
+def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:
     dtype: torch.dtype | None = None
     for batch in batches:
         if batch.ndim != 2 or batch.shape[1] != width:
@@ -76,61 +124,76 @@ def _checked(batches: Iterable[Tensor], width: int) -> Iterator[Block]:
         yield batch.detach().cpu().numpy()
 
 
-def _first(blocks: Iterator[Block], width: int) -> tuple[Block, Iterator[Block]]:
-    """The first block, which tells the dtype, and all blocks; no blocks make one without rows."""
-    first = next(blocks, np.empty((0, width), np.float32))
-    return first, chain((first,), blocks)
-
-
-def _arrow(columns: Sequence[str], block: Block) -> pa.RecordBatch:
-    arrays = [pa.array(np.ascontiguousarray(column)) for column in block.T]
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
-
-
-def _write_csv(path: Path, columns: Sequence[str], blocks: Iterator[Block]) -> int:
+def _write_csv(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
     with path.open("w", newline="", encoding="utf-8") as file:  # pyarrow would quote every name
-        csv.writer(file, lineterminator="\n").writerow(columns)
+        if header:
+            csv.writer(file, lineterminator="\n").writerow(schema.names)
+    texts = [name for name in schema.names if _is_text(schema.field(name).type)]
     written = 0
     with path.open("ab") as sink:
-        for block in blocks:
-            options = pacsv.WriteOptions(include_header=False)
-            pacsv.write_csv(_arrow(columns, block), sink, options)
-            written += len(block)
+        for batch in batches:
+            # pyarrow quotes all text or none.
+            quoted = any(pc.any(_special(batch.column(name))).as_py() for name in texts)
+            options = pacsv.WriteOptions(
+                include_header=False, quoting_style="needed" if quoted else "none"
+            )
+            pacsv.write_csv(batch, sink, options)
+            written += batch.num_rows
     return written
 
 
-def _write_parquet(path: Path, columns: Sequence[str], blocks: Iterator[Block]) -> int:
-    first, blocks = _first(blocks, len(columns))
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _special(cells: pa.Array) -> pa.Array:
+    """Whether a cell holds what has a meaning in CSV."""
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary
+    return pc.match_substring_regex(cells, '[",\\r\\n]')
+
+
+def _write_parquet(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
     written = 0
-    with pq.ParquetWriter(path, _arrow(columns, first).schema) as writer:
-        for block in blocks:
-            writer.write_batch(_arrow(columns, block))
-            written += len(block)
+    waiting: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            waiting.append(batch)
+            written += batch.num_rows
+            if sum(part.nbytes for part in waiting) >= GROUP:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
     return written
 
 
-def _write_npy(path: Path, columns: Sequence[str], blocks: Iterator[Block]) -> int:
-    first, blocks = _first(blocks, len(columns))
-    header = {
-        "descr": np.lib.format.dtype_to_descr(first.dtype),
+def _write_npy(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
+    kinds = [kind.to_pandas_dtype() for kind in set(schema.types)]
+    if len(kinds) != 1 or not np.issubdtype(kinds[0], np.number):
+        raise ValueError(f"{path}: expected columns of numbers of one type; write .csv or .parquet")
+    start = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(kinds[0])),
         "fortran_order": False,
-        "shape": (0, len(columns)),
+        "shape": (0, len(schema)),
     }
     written = 0
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        for block in blocks:
-            file.write(np.ascontiguousarray(block).tobytes())
-            written += len(block)
+        np.lib.format.write_array_header_1_0(file, start)
+        begin = file.tell()
+        for batch in batches:
+            file.write(np.column_stack([column.to_numpy() for column in batch.columns]).tobytes())
+            written += batch.num_rows
         # The number of rows is known only now; NumPy leaves room for it in the header.
         file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (written, len(columns))})
-        assert file.tell() == start
+        np.lib.format.write_array_header_1_0(file, start | {"shape": (written, len(schema))})
+        assert file.tell() == begin
     return written
 
 
-_WRITERS: dict[str, Callable[[Path, Sequence[str], Iterator[Block]], int]] = {
+_WRITERS: dict[str, Callable[[Path, pa.Schema, Batches, bool], int]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".npy": _write_npy,

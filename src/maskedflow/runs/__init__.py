@@ -16,7 +16,7 @@ from .config import DataConfig, FlowConfig, RunConfig
 from .evaluation import Evaluation, Mean, evaluate_run
 from .run import Run, load_run, open_data, rows_of, train_run
 from .sampling import sample_batches
-from .scoring import score_batches
+from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
 from .summary import results_table, summary, write_summary
 
@@ -27,6 +27,7 @@ __all__ = [
     "Mean",
     "Run",
     "RunConfig",
+    "Scores",
     "build_flow",
     "describe",
     "evaluate_run",
@@ -38,7 +39,9 @@ __all__ = [
     "rows_of",
     "sample_batches",
     "score_batches",
+    "score_run",
     "score_series",
+    "score_source",
     "summary",
     "train_run",
     "write_summary",

@@ -2,70 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.data import Split, iter_batches
+from maskedflow.data import Shard, Source, Split, open_source
+from maskedflow.data.stream import Types
+from maskedflow.data.table import floats, numbers
 from maskedflow.training import evaluate
 
 from .run import Run
 from .series import score_file
 
-__all__ = ["score_batches"]
+__all__ = ["SCORE", "Scores", "score_batches", "score_run", "score_source"]
+
+Array = NDArray[np.generic]
 
 ROWS = 10_000
-"""Rows scored at once."""
+"""Rows scored at once, and what shards are whole multiples of."""
+
+SCORE = "log_prob"
+"""The name of the column of scores."""
 
 
-def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
-    """Computes log p(row) of each row of a file, in nats, in bounded memory.
+@dataclass(frozen=True)
+class Scores:
+    """Scores on their way from one file to another.
+
+    Args:
+        schema: The columns: those carried along, and then `log_prob`.
+        batches: The rows, in the table's order.
+        rows: About how many rows there will be; None if nobody knows.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    rows: int | None
+
+
+def score_run(
+    run: Run,
+    path: Path,
+    *,
+    keep: Sequence[str] | None = (),
+    shard: Shard | None = None,
+    rows: int = ROWS,
+) -> Scores:
+    """Computes log p(row) of each row of a file, in nats, in constant memory.
+
+    A row's score may depend on the block that it is in: in its last digits, and by the noise of
+    images. Blocks are those of the whole table in a shard too, so that the shards' scores, one
+    after another, are bit for bit the whole table's.
 
     Args:
         run: The run.
-        path: A `.csv` or `.parquet` table with the run's columns, those of the context too, in any
-            order and among any others; or a `.npy` array of rows, the features in the run's order
-            and the context behind them, as `maskedflow sample` writes; or of images. For a time
-            series, a table with its column of times: each row is scored given those before it.
+        path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
+            those of the context too, in any order and among any others; or a `.npy` array of rows,
+            the features in the run's order and the context behind them, as `maskedflow sample`
+            writes; or of images. For a time series, a table with its column of times: each row is
+            scored given those before it.
+        keep: Columns to carry along; all if None.
+        shard: Which piece of the table; all of it if None.
+        rows: The rows of a block.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a column is missing or, while batches are read, a cell is no finite number;
+            if the array has another width; or if the file has no columns to keep or no pieces.
+    """
+    names = (*run.columns, *run.context_columns)
+    series = run.config.data.time is not None
+    if series or path.suffix == ".npy":
+        what = "a time series" if series else f"the array {path}"
+        if keep is None or keep:
+            raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
+        if series and shard is not None:
+            raise ValueError("shard: a time series is scored as a whole; leave it out")
+        if series:
+            return Scores(_schema(), (_batch(_schema(), score_file(run, p)) for p in (path,)), None)
+        array = _npy(path, len(names))
+        first, last = (shard or Shard()).part(len(array), rows)
+        blocks = _blocks(array, path, rows, first, last)
+        scores = (_log_prob(run, x, number) for number, x in enumerate(blocks, first // rows))
+        return Scores(_schema(), (_batch(_schema(), part) for part in scores), last - first)
+
+    source = open_source(path)
+    source.known(names, "columns")
+
+    def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
+        return _log_prob(run, numbers(batch, names, source, start), start // rows)
+
+    return score_source(source, floats(names), log_prob, keep=keep, shard=shard, rows=rows)
+
+
+def score_source(
+    source: Source,
+    types: Types,
+    log_prob: Callable[[pa.RecordBatch, int], Tensor],
+    *,
+    keep: Sequence[str] | None = (),
+    shard: Shard | None = None,
+    rows: int = ROWS,
+) -> Scores:
+    """Computes a number for each row of a table, a block at a time.
+
+    Args:
+        source: The table.
+        types: The columns that `log_prob` reads, and their types in a CSV file. Other columns of a
+            CSV file are carried along as text, as they stand.
+        log_prob: Takes a block of these columns and the number of its first row, from 0; gives the
+            scores, shape (rows,).
+        keep: Columns to carry along; all if None.
+        shard: Which piece of the table; all of it if None.
+        rows: The rows of a block.
+
+    Raises:
+        ValueError: If a column is missing, or `log_prob` is one that is to be carried along.
+    """
+    kept = source.names if keep is None else source.known(keep, "keep")
+    if SCORE in kept:
+        raise ValueError(
+            f"keep: {source.path} has a column {SCORE!r} itself; name the columns to carry along"
+        )
+    read = tuple(dict.fromkeys((*types, *kept)))
+    schema = source.types(kept, types).append(_schema().field(0))
+    first, last = (0, None) if shard is None else shard.part(source.count(), rows)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = first
+        for batch in source.batches(read, types, rows=rows, first=first, last=last):
+            yield _batch(schema, log_prob(batch, start), batch.select(kept).columns)
+            start += batch.num_rows
+
+    return Scores(schema, batches(), source.estimate() if last is None else last - first)
+
+
+def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
+    """Computes log p(row) of each row of a file as :func:`score_run`, to use them in Python.
+
+    Args:
+        run: The run.
+        path: The file.
         rows: The most rows scored at once.
 
     Yields:
         The log-densities of the next rows, float64, shape (<= rows,).
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a cell is no finite number, or the array has another
-            width.
+        FileNotFoundError: As :func:`score_run`.
+        ValueError: Likewise.
     """
-    if run.config.data.time is not None:
-        yield score_file(run, path)
-        return
-    names = (*run.columns, *run.context_columns)
-    blocks = (
-        _npy(path, len(names), rows) if path.suffix == ".npy" else iter_batches(path, names, rows)
-    )
-    for number, block in enumerate(blocks):
-        x, c = block[:, : len(run.columns)], block[:, len(run.columns) :]
-        # Each block has noise of its own, which does not depend on the blocks before it.
-        yield evaluate(run.flow, Split(x, c if run.context_columns else None), seed=number)
+    for batch in score_run(run, path, rows=rows).batches:
+        yield torch.tensor(batch.column(SCORE).to_numpy())
 
 
-def _npy(path: Path, width: int, rows: int) -> Iterator[Tensor]:
-    """Reads an array block by block; one of objects, which would be a pickle, is refused."""
+def _log_prob(run: Run, block: Tensor, number: int) -> Tensor:
+    """The scores of a block of rows, the features before the context."""
+    x, c = block[:, : len(run.columns)], block[:, len(run.columns) :]
+    # Each block has noise of its own, which does not depend on the blocks before it.
+    return evaluate(run.flow, Split(x, c if run.context_columns else None), seed=number)
+
+
+def _schema() -> pa.Schema:
+    return pa.schema([(SCORE, pa.float64())])
+
+
+def _batch(schema: pa.Schema, scores: Tensor, kept: Sequence[pa.Array] = ()) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([*kept, pa.array(scores.numpy())], schema=schema)
+
+
+def _npy(path: Path, width: int) -> Array:
+    """Opens an array of rows; one of objects, which would be a pickle, is refused."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an array of numbers: {error}") from None
     if array.ndim < 2 or np.prod(array.shape[1:]) != width:
         raise ValueError(f"{path}: expected rows of {width} numbers, found shape {array.shape}")
-    for start in range(0, len(array), rows):
-        block = torch.from_numpy(np.array(array[start : start + rows], np.float32))
-        block = block.reshape(len(block), width)
+    return array
+
+
+def _blocks(array: Array, path: Path, rows: int, first: int, last: int) -> Iterator[Tensor]:
+    """The rows of an array block by block."""
+    for start in range(first, last, rows):
+        block = torch.from_numpy(np.array(array[start : min(start + rows, last)], np.float32))
+        block = block.reshape(len(block), -1)
         if not block.isfinite().all():
             row, column = (~block.isfinite()).nonzero()[0].tolist()
             raise ValueError(

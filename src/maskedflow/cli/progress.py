@@ -1,0 +1,65 @@
+"""Rows on their way into a file: a bar on a terminal, and the rate at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["tracked", "written"]
+
+Block = TypeVar("Block")
+
+
+def tracked(
+    blocks: Iterable[Block], total: int | None, size: Callable[[Block], int]
+) -> Iterator[Block]:
+    """The same blocks, with a progress bar on standard error if that is a terminal.
+
+    Args:
+        blocks: Blocks of rows.
+        total: About how many rows there will be, if known.
+        size: Counts the rows of a block.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from blocks
+        return
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.fields[rows]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    rows, start = 0, time.monotonic()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, rows="")
+        for block in blocks:
+            yield block
+            rows += size(block)
+            rate = rows / max(time.monotonic() - start, 1e-3)
+            bar.update(
+                task,
+                completed=rows if total is None else min(rows, total),
+                rows=f"{rows:,} rows, {rate:,.0f} rows/s",
+            )
+
+
+def written(rows: int, output: Path, start: float) -> str:
+    """What to say of a file that was written since `start`, of :func:`time.monotonic`."""
+    seconds = time.monotonic() - start
+    rate = f"{float(f'{rows / max(seconds, 1e-3):.3g}'):,.0f}"
+    return f"{rows:,} rows in {output} ({rate} rows/s)"

@@ -1,0 +1,239 @@
+"""Tables on disk as streams of Arrow record batches: CSV, Parquet and folders of Parquet.
+
+Whatever the table's size, a few blocks of it are in memory. Blocks of `rows` rows are cut at
+multiples of `rows` from where reading begins, not where a file, a row group or a buffer ends: so a
+piece of a table that begins at such a multiple comes in the blocks that the whole would come in.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+READABLE = (".csv", ".parquet")
+ROWS = 65_536  # a block: large enough to be fast, small beside any machine's memory
+
+Types = Mapping[str, pa.DataType]
+
+
+class Source(ABC):
+    """A table on disk.
+
+    Attributes:
+        path: The file, or the folder.
+        names: The names of its columns.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def count(self) -> int:
+        """The number of rows: Parquet says it, of a CSV file the lines are counted once."""
+
+    @abstractmethod
+    def estimate(self) -> int:
+        """About the number of rows, at once."""
+
+    @abstractmethod
+    def pieces(self) -> list[int]:
+        """Rows at which reading may begin cheaply, in order; 0 is the first of them."""
+
+    @abstractmethod
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file that holds a row, and the row's number in it from 1; to say where an error is."""
+
+    @abstractmethod
+    def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:
+        """The types of columns in :meth:`batches`: Parquet's own; of CSV those given, or text."""
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        types: Types | None = None,
+        *,
+        rows: int = ROWS,
+        first: int = 0,
+        last: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Reads columns block by block, in constant memory.
+
+        Args:
+            columns: The columns wanted, in the order wanted.
+            types: The Arrow types of columns in a CSV file; text where there is none. Parquet has
+                its own.
+            rows: The rows of a block; the last one may have fewer.
+            first: The first row.
+            last: The row to end before; to the end of the table if None.
+
+        Yields:
+            The next rows, in the table's order.
+
+        Raises:
+            ValueError: If the file is damaged, or a cell of a CSV file has another type.
+        """
+        return _cut(self._read(tuple(columns), types or {}, rows, first, last), rows)
+
+    @abstractmethod
+    def _read(
+        self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in batches as they come."""
+
+    def known(self, wanted: Sequence[str], argument: str) -> tuple[str, ...]:
+        """The wanted columns, if the table has them.
+
+        Raises:
+            ValueError: If it has not, or one is given twice.
+        """
+        for i, name in enumerate(wanted):
+            if name not in self.names:
+                raise ValueError(
+                    f"{argument}: {self.path} has no column {name!r}; its columns are "
+                    f"{', '.join(self.names)}"
+                )
+            if name in wanted[:i]:
+                raise ValueError(f"{argument}: column {name!r} is given twice")
+        return tuple(wanted)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several contiguous pieces of a table.
+
+    The pieces are whole blocks of rows, so that results which depend on a row's block are the same
+    in a piece and in the whole.
+
+    Args:
+        number: Which piece, from 1.
+        of: The number of pieces.
+
+    Raises:
+        ValueError: If there is no such piece.
+
+    Example:
+        >>> [Shard(i, 3).part(70, rows=10) for i in (1, 2, 3)]
+        [(0, 20), (20, 40), (40, 70)]
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ValueError(
+                f"shard {self.number}/{self.of}: expected i/n with i from 1 to n, such as 1/4"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Reads `i/n`.
+
+        Raises:
+            ValueError: If the text is none.
+
+        Example:
+            >>> Shard.parse("2/5")
+            Shard(number=2, of=5)
+        """
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal()):
+            raise ValueError(f"shard {text!r}: expected i/n, such as 1/4")
+        return cls(int(number), int(of))
+
+    def part(self, total: int, rows: int) -> tuple[int, int]:
+        """The first row of this piece of `total` rows in blocks of `rows`, and the row after it."""
+        blocks = -(-total // rows)
+        first, last = (blocks * i // self.of for i in (self.number - 1, self.number))
+        return min(first * rows, total), min(last * rows, total)
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    r"""Opens a table on disk, of which nothing but names, types and sizes is read.
+
+    Args:
+        path: A `.csv` file with a header, a `.parquet` file, or a folder of `.parquet` files, which
+            are one table in the order of their names.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no table, or names are missing or given twice, or the files of a folder
+            have different columns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "heights.csv"
+        >>> path.write_text("age,height\n" + 5 * "40,172.5\n")
+        56
+        >>> source = open_source(path)
+        >>> source.names, [batch.num_rows for batch in source.batches(["age"], rows=2)]
+        (('age', 'height'), [2, 2, 1])
+    """
+    from .stream_csv import CsvSource
+    from .stream_parquet import ParquetSource
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        files = tuple(sorted(path.glob("*.parquet")))
+        if not files:
+            raise ValueError(
+                f"{path}: expected a {' or '.join(READABLE)} file or a folder of .parquet files, "
+                "found a folder without any"
+            )
+        return _named(ParquetSource(path, files))
+    if path.suffix not in READABLE:
+        raise ValueError(f"{path}: expected a file ending in {' or '.join(READABLE)}")
+    return _named(CsvSource(path) if path.suffix == ".csv" else ParquetSource(path, (path,)))
+
+
+def _named(source: Source) -> Source:
+    """The source, if each column has a name of its own."""
+    for i, name in enumerate(source.names):
+        if not name:
+            raise ValueError(
+                f"{source.path}: column {i + 1} has no name (a saved row index?); expected a "
+                "header with a name for each column"
+            )
+        if name in source.names[:i]:
+            raise ValueError(f"{source.path}: expected each column name once, found {name!r} twice")
+    return source
+
+
+@contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
+    try:
+        yield
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+
+
+def _cut(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in blocks of exactly so many, but for the last."""
+    parts: list[pa.RecordBatch] = []
+    missing = rows
+    for batch in batches:
+        while batch.num_rows:
+            parts.append(batch.slice(0, missing))
+            batch = batch.slice(parts[-1].num_rows)
+            missing -= parts[-1].num_rows
+            if not missing:
+                yield _joined(parts)
+                parts, missing = [], rows
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(parts) == 1:
+        return parts[0]
+    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
