@@ -19,7 +19,9 @@ class TrainOptions:
 
     Attributes:
         dataset: Name of a known data set (see: maskedflow datasets).
-        data: A table of your own, .csv or .parquet, all columns numeric.
+        data: A table of your own, .csv or .parquet or a folder of .parquet, all columns numeric.
+        stream: Leave the table on disk and shuffle it through a buffer; a sample of up to 100,000
+            rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
         auto: Train MNIST, then CIFAR-10, each with its own defaults.
         flow: Which flow, see below. [default: maf]
         base: The distribution behind a flow's last transform. [default: normal]
@@ -49,6 +51,7 @@ class TrainOptions:
 
     dataset: str | None = None
     data: Path | None = None
+    stream: Annotated[bool | None, Parameter(negative="--no_stream")] = None
     auto: bool = False
     flow: str | None = None
     base: Literal["normal", "student-t", "mixture", "made"] | None = None

@@ -56,8 +56,9 @@ def _train(options: TrainOptions) -> None:
 
     if options.time is not None or options.window is not None:
         _check_series(options, settings)
+    stream = _streamed(options)
 
-    from maskedflow.runs import open_data, train_run
+    from maskedflow.runs import open_data, rows_of, train_run
 
     dataset = open_data(
         dataset=options.dataset,
@@ -69,6 +70,7 @@ def _train(options: TrainOptions) -> None:
         download=options.download,
         time=options.time,
         window=options.window,
+        stream=stream,
     )
     config = _config(options, settings, dataset)
     if config.flow.note:
@@ -77,7 +79,7 @@ def _train(options: TrainOptions) -> None:
         _check_same(config, directory)
     else:
         _set_aside(directory)
-    rows = f"{len(dataset.train):,} rows of {dataset.features} features"
+    rows = f"{rows_of(dataset)[0]:,} rows of {dataset.features} features"
     print(f"training {settings.flow} on {dataset.name}: {rows}", flush=True)
     run, history = train_run(directory, config, dataset, resume=options.resume, progress=True)
     print(
@@ -102,6 +104,23 @@ def _check_series(options: TrainOptions, settings: Settings) -> None:
         raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
 
 
+def _streamed(options: TrainOptions) -> bool:
+    """Whether the table stays on disk: as was said, or if it is large for this machine's memory."""
+    if options.data is None or options.time is not None:
+        if options.stream:
+            raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
+        return False
+    if options.stream is not None:
+        return options.stream
+
+    from maskedflow.data import too_large
+
+    if too_large(options.data):
+        print(f"note: {options.data} is large for this memory and stays on disk", file=sys.stderr)
+        return True
+    return False
+
+
 def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunConfig:
     """The record of the run that was asked for."""
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig, describe, rows_of
@@ -122,6 +141,7 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         rows=rows_of(dataset),
         time=options.time,
         window=dataset.window,
+        stream=dataset.streamed is not None,
     )
     made = recipe(settings.flow)
     chosen = asdict(settings)
@@ -145,6 +165,7 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     asked: dict[str, Any] = {"dataset": options.dataset, "data": file, "context": options.context}
     takes = made.shaped_by(dataset.context_features > 0)
     told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
+    asked["stream"] = dataset.streamed is not None
     series = {"time": options.time, "window": dataset.window}
     asked |= {**series, "data_dir": data_dir}
     return RunConfig(dataset.name, data, flow, training, {**asked, **told})

@@ -9,6 +9,7 @@ from .dataset import ContextStandardizer, Dataset, Split
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
 from .stream import Shard, Source, open_source
+from .streamed import StreamedSplit, open_streamed, too_large
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
 from .writer import write_batches, write_table
@@ -22,6 +23,7 @@ __all__ = [
     "Shard",
     "Source",
     "Split",
+    "StreamedSplit",
     "calendar",
     "column_names",
     "describe",
@@ -30,9 +32,11 @@ __all__ = [
     "load",
     "open_series",
     "open_source",
+    "open_streamed",
     "open_table",
     "read_series",
     "read_table",
+    "too_large",
     "toy",
     "windows",
     "write_batches",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
+
+if TYPE_CHECKING:
+    from .streamed import StreamedSplit
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Dataset:
         standardize: Whether `preprocessing` standardises the features. False for the paper's
             tables: protocol standardises (or, BSDS300, scales) them, and these are their units.
         window: For a time series, whose rows are in order, the steps of a window to train on.
+        streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -83,6 +88,7 @@ class Dataset:
     alpha: float | None = None
     standardize: bool = True
     window: int | None = None
+    streamed: StreamedSplit | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -133,6 +139,9 @@ class Dataset:
             )
         if not self.standardize:
             return None
+        if self.streamed is not None:
+            x, _ = self.streamed.moments
+            return LazyComposedTransform(Standardize(*x))
         return LazyComposedTransform(Standardize(*location_and_scale(self.train.x)))
 
     def embedding(self) -> nn.Module | None:
@@ -149,6 +158,9 @@ class Dataset:
         """
         if self.train.context is None or self.image_shape is not None:
             return None
+        if self.streamed is not None:
+            _, c = self.streamed.moments
+            return ContextStandardizer(*c)
         return ContextStandardizer(*location_and_scale(self.train.context))
 
 

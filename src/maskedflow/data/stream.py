@@ -47,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def place(self, row: int) -> tuple[Path, int]:
-        """The file that holds a row, and the row's number in it from 1; to say where an error is."""
+        """The file that holds a row, and the row's number in it from 1: where an error is."""
 
     @abstractmethod
     def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:

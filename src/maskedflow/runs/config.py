@@ -42,6 +42,7 @@ class DataConfig:
         rows: The number of training, validation and test rows.
         time: The column of times, for a time series.
         window: The steps of a window to train on, for a time series.
+        stream: Whether the table stayed on disk.
     """
 
     columns: tuple[str, ...]
@@ -56,6 +57,7 @@ class DataConfig:
     levels: int | None = None
     time: str | None = None
     window: int | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Run:
             download=download,
             time=source.time,
             window=source.window,
+            stream=source.stream,
         )
         for what, now, then in (
             ("columns", found.columns, source.columns),
@@ -118,19 +119,26 @@ def open_data(
     download: bool = False,
     time: str | None = None,
     window: int | None = None,
+    stream: bool = False,
 ) -> Dataset:
-    """Loads a known data set by name, or else opens a table, a time series if `time` is named."""
+    """Loads a known data set by name, or else opens a table, a time series if `time` is named.
+
+    With `stream` the table's training rows stay on disk.
+    """
     if dataset is None:
         assert file is not None
         if time is not None:
             return data.open_series(file, time, window=window)
+        if stream:
+            return data.open_streamed(file, context=context, seed=seed)
         return data.open_table(file, context=context, seed=seed)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 
 def rows_of(dataset: Dataset) -> tuple[int, int, int]:
     """The number of training, validation and test rows."""
-    return len(dataset.train), len(dataset.validation), len(dataset.test)
+    train = dataset.train if dataset.streamed is None else dataset.streamed
+    return len(train), len(dataset.validation), len(dataset.test)
 
 
 def load_run(path: str | Path) -> Run:
@@ -188,7 +196,7 @@ def train_run(
         )
     history = training.fit(
         flow,
-        train,
+        train if dataset.streamed is None else dataset.streamed,
         validation,
         config.training,
         directory=directory,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
+from maskedflow.data.streamed import StreamedSplit
 
 from .randomness import derive_seed
 
@@ -31,6 +34,26 @@ def permutation(rows: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch visits the rows."""
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
     return torch.randperm(rows, generator=generator)
+
+
+def shuffled(
+    train: Split | StreamedSplit, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Split]]:
+    """An epoch's mini-batches, each with the numbers of its rows; what they are follows from seed.
+
+    Args:
+        train: The training rows.
+        bounds: The first and last position of each batch in the epoch's order: all, or those left.
+        seed: Seed of the run.
+        epoch: The epoch.
+    """
+    if isinstance(train, StreamedSplit):
+        yield from train.batches(bounds, derive_seed(seed, epoch))
+        return
+    order = permutation(len(train), seed, epoch)
+    for start, end in bounds:
+        rows = order[start:end]
+        yield rows, Split(train.x[rows], None if train.context is None else train.context[rows])
 
 
 def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
@@ -65,9 +88,9 @@ def weight_of(flow: nn.Module) -> Tensor:
     raise ValueError("flow: expected a module with a floating-point parameter or buffer")
 
 
-def largest(split: Split, rows: Tensor) -> str:
+def largest(batch: Split, rows: Tensor) -> str:
     """Says where the largest number of a batch is: the first thing to look at if it fails."""
-    x = split.x[rows].double().abs().flatten(1)
+    x = batch.x.double().abs().flatten(1)
     row, column = divmod(int(x.argmax()), x.shape[1])
     return (
         f"the batch's largest |x| is {x[row, column].item():g}, in training row "

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
+from maskedflow.data.streamed import StreamedSplit
 from maskedflow.transforms import BatchNorm
 
-from .batches import bounds, check_finite, largest, permutation, take, weight_of
+from .batches import bounds, check_finite, largest, shuffled, take, weight_of
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
@@ -47,7 +48,7 @@ class NonFiniteError(ValueError):
 
 def fit(
     flow: nn.Module,
-    train: Split,
+    train: Split | StreamedSplit,
     validation: Split,
     config: TrainConfig,
     *,
@@ -71,7 +72,8 @@ def fit(
 
     Args:
         flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
-        train: The training rows, in the data's own units.
+        train: The training rows, in the data's own units; or those of a table that stays on disk,
+            see :func:`maskedflow.data.open_streamed`, of which a sample sets batch-norm statistics.
         validation: The rows that decide when to stop and which weights to keep.
         config: The settings.
         directory: Where `checkpoints/{best,latest}.safetensors` and `logs/{training.log,
@@ -102,7 +104,7 @@ def fit(
         >>> history.stopped_because
         'epochs'
     """
-    check_finite(train, "train")
+    check_finite(train.sample if isinstance(train, StreamedSplit) else train, "train")
     check_finite(validation, "validation")
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
@@ -123,13 +125,14 @@ class _Run:
     def __init__(
         self,
         flow: nn.Module,
-        train: Split,
+        train: Split | StreamedSplit,
         validation: Split,
         config: TrainConfig,
         directory: str | Path | None,
         metadata: dict[str, Any],
     ) -> None:
         self.flow, self.train, self.validation, self.config = flow, train, validation, config
+        self.sample = train.sample if isinstance(train, StreamedSplit) else train
         self.noise = noise_of(flow)
         self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
         self.bounds = bounds(len(train), config.batch_size, merge=self.has_batch_norm)
@@ -172,7 +175,7 @@ class _Run:
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
         if self.config.time_limit is not None and not self.state.records:
-            splits = (self.validation, self.train) if self.has_batch_norm else (self.validation,)
+            splits = (self.validation, self.sample) if self.has_batch_norm else (self.validation,)
             self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
 
@@ -234,12 +237,11 @@ class _Run:
         """Takes the steps of an epoch that are left, as long as there is time."""
         self.flow.train()
         state, seed = self.state, self.config.seed
-        order = permutation(len(self.train), seed, state.epoch)
-        for start, end in self.bounds[state.batch :]:
-            rows = order[start:end]
+        left = self.bounds[state.batch :]
+        for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             self.set_learning_rate()
-            loss, norm = self.step(*take(self.train, rows, like=self.weight))
+            loss, norm = self.step(*take(batch, slice(None), like=self.weight))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
@@ -251,7 +253,7 @@ class _Run:
                     late = time.monotonic() - self.written > CHECKPOINT_SECONDS
                     self.take_snapshot(write=late)
             else:
-                self.skip(loss, rows)
+                self.skip(loss, rows, batch)
             bar.step(state.epoch, state.batch, state.train_nll)
             if self.out_of_time():
                 break
@@ -298,7 +300,7 @@ class _Run:
         state = self.state
         before = time.monotonic()
         if self.has_batch_norm:
-            calibrate(self.flow, self.train)
+            calibrate(self.flow, self.sample)
         log_prob = evaluate(self.flow, self.validation)
         nll = -log_prob.mean().item()
         state.validation_seconds = time.monotonic() - before
@@ -352,21 +354,20 @@ class _Run:
             )
             self.written = time.monotonic()
 
-    def skip(self, loss: float, rows: Tensor) -> None:
+    def skip(self, loss: float, rows: Tensor, batch: Split) -> None:
         """Counts a step that was not taken."""
         self.state.skipped += 1
         self.skips_in_a_row += 1
         what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         self.log.line(f"{self.place()}: {what}, step skipped ({self.skips_in_a_row} in a row)")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
-            self.roll_back(what, rows)
+            self.roll_back(what, f" ({largest(batch, rows)})")
 
-    def roll_back(self, what: str, rows: Tensor | None = None) -> None:
+    def roll_back(self, what: str, where: str = "") -> None:
         """Returns to the last good weights at half the learning rate, or gives up."""
         state = self.state
         if state.rollbacks == ROLLBACKS:
             self.restore_best()
-            where = "" if rows is None else f" ({largest(self.train, rows)})"
             raise self.stopped(
                 f"{what} after {ROLLBACKS} roll-backs{where}; try a lower lr than "
                 f"{self.config.lr:g}, or look for extreme values in the data"

@@ -1,0 +1,312 @@
+"""Training on a table that stays on disk: statistics in one pass, and a shuffle through a buffer.
+
+Which rows validate and test is a hash of their numbers, so nothing is kept of the others. An epoch
+reads the table's pieces (row groups of Parquet, runs of lines of CSV) in a random order, as many at
+a time as fit into the buffer, and shuffles the rows within it.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .dataset import Dataset, Split
+from .stream import Source, open_source
+from .table import check_range, floats, numbers, roles
+
+BUFFER = 2**23
+"""Numbers that are shuffled at a time (32 MB), or one piece of the table if that has more."""
+
+HELD = 100_000
+"""The most rows that validate, that test, and that stand for the training rows."""
+
+HELD_NUMBERS = 2**24
+"""The most numbers in them."""
+
+SHARE = 8
+"""A table is too large for memory if its numbers would take more than this part of it: to read,
+split and shuffle takes four times their place, and others need memory too."""
+
+
+@dataclass(frozen=True)
+class StreamedSplit:
+    """Training rows that stay on disk.
+
+    Args:
+        source: The table.
+        columns: The columns of features, and of the context behind them.
+        features: The number of features.
+        held: The fraction of rows that are none of these: they validate or test.
+        seed: Seed of which.
+        pieces: The row that each piece of the table begins at, and the number of all rows.
+        counts: The training rows in each piece.
+        sample: Some of the rows, in memory.
+        location: The mean of each column over all training rows, float32.
+        scale: The standard deviations, 1 where that is zero.
+    """
+
+    source: Source
+    columns: tuple[str, ...]
+    features: int
+    held: float
+    seed: int
+    pieces: tuple[int, ...] = field(repr=False)
+    counts: tuple[int, ...] = field(repr=False)
+    sample: Split = field(repr=False)
+    location: Tensor = field(repr=False)
+    scale: Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def moments(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Location and scale of the features, and those of the context."""
+        x, c = (
+            (self.location[part], self.scale[part])
+            for part in (slice(self.features), slice(self.features, None))
+        )
+        return x, c
+
+    def batches(
+        self, bounds: Sequence[tuple[int, int]], seed: int
+    ) -> Iterator[tuple[Tensor, Split]]:
+        """Reads mini-batches of an epoch, from any of them on.
+
+        Args:
+            bounds: The first and last position of each in the epoch's order, one after another.
+            seed: Seed of this order, which depends on nothing else.
+
+        Yields:
+            The numbers of the rows in the table, from 0, and the rows.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        pools = self._pools(torch.randperm(len(self.counts), generator=generator).tolist())
+        seeds = torch.randint(2**62, (len(pools),), generator=generator).tolist()
+        ends = [0, *accumulate(sum(self.counts[i] for i in pool) for pool in pools)]
+        current, begin, end = -1, 0, 0
+        for position, last in bounds:
+            parts = []
+            while position < last:
+                if not begin <= position < end:
+                    current = bisect_right(ends, position) - 1
+                    begin, end = ends[current : current + 2]
+                    rows, x = self._read(pools[current])
+                    order = torch.randperm(
+                        len(x), generator=torch.Generator().manual_seed(seeds[current])
+                    )
+                chosen = order[position - begin : last - begin]
+                parts.append((rows[chosen], x[chosen]))
+                position += len(chosen)
+            row, block = (torch.cat(some) for some in zip(*parts, strict=True))
+            yield row, _split(block, self.features)
+
+    def _pools(self, order: list[int]) -> list[list[int]]:
+        """The pieces in order, as many together as fit into the buffer."""
+        pools: list[list[int]] = []
+        room = 0
+        for piece in order:
+            size = self.counts[piece] * len(self.columns)
+            if not pools or size > room:
+                pools.append([])
+                room = BUFFER
+            pools[-1].append(piece)
+            room -= size
+        return pools
+
+    def _read(self, pool: list[int]) -> tuple[Tensor, Tensor]:
+        """The training rows of some pieces: their numbers in the table, and all columns."""
+        size = sum(self.counts[piece] for piece in pool)
+        rows = torch.empty(size, dtype=torch.int64)
+        x = torch.empty(size, len(self.columns))
+        filled = 0
+        for piece in pool:
+            first, last = self.pieces[piece : piece + 2]
+            for row, block in _blocks(self.source, self.columns, first, last):
+                kept = _hashed(row, self.seed) >= self.held
+                count = int(kept.sum())
+                if filled + count <= size:
+                    rows[filled : filled + count] = torch.from_numpy(row[kept])
+                    x[filled : filled + count] = block[torch.from_numpy(kept)]
+                filled += count
+        if filled != size:
+            raise ValueError(f"{self.source.path}: has changed since training began")
+        return rows, x
+
+
+def open_streamed(
+    path: str | os.PathLike[str], *, context: Sequence[str] = (), seed: int = 0
+) -> Dataset:
+    """Opens your own table as a data set whose training rows stay on disk.
+
+    One pass over the table finds mean, scale and range of the training rows and makes sure that
+    every cell is a finite number. Whether a row validates or tests is a hash of its number: a tenth
+    of the rows each, but at most 100,000, which are in memory as is a sample of the training rows.
+
+    Args:
+        path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
+        context: The columns to condition on; the others are the features.
+        seed: Which rows go where.
+
+    Returns:
+        The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As :func:`maskedflow.data.open_table`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from maskedflow.data import write_table
+        >>> path = Path(tempfile.mkdtemp()) / "heights.parquet"
+        >>> write_table(path, ["age", "height"], [torch.randn(1000, 2)])
+        1000
+        >>> table = open_streamed(path, context=["age"])
+        >>> len(table.streamed) + len(table.validation) + len(table.test)
+        1000
+    """
+    source = open_source(path)
+    features, context = roles(source, context)
+    columns = (*features, *context)
+    total = source.count()
+    held = min(HELD, HELD_NUMBERS // len(columns)) / max(total, 1)
+    fraction = min(0.1, held)
+    pieces = [*source.pieces(), total]
+    counts = np.zeros(len(pieces) - 1, np.int64)
+    moments = _Moments(len(columns))
+    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
+    for row, block in _blocks(source, columns, 0, total):
+        share = _hashed(row, seed)
+        training = share >= 2 * fraction
+        counts += np.histogram(row[training], pieces)[0] if total else 0
+        moments.add(block[torch.from_numpy(training)])
+        for name, chosen in (
+            ("validation", share < fraction),
+            ("test", (share >= fraction) & ~training),
+            ("sample", training & (share >= 1 - held)),
+        ):
+            parts[name].append(block[torch.from_numpy(chosen)])
+    blocks = {
+        name: torch.cat([torch.empty(0, len(columns)), *some]) for name, some in parts.items()
+    }
+    if not all(len(block) for block in blocks.values()):
+        raise ValueError(
+            f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
+        )
+    check_range(
+        moments.low[: len(features)],
+        moments.high[: len(features)],
+        features,
+        source.path,
+        moments.n,
+    )
+    location, scale = moments.location_and_scale()
+    splits = {name: _split(block, len(features)) for name, block in blocks.items()}
+    streamed = StreamedSplit(
+        source,
+        columns,
+        len(features),
+        2 * fraction,
+        seed,
+        tuple(pieces),
+        tuple(counts.tolist()),
+        splits["sample"],
+        location,
+        scale,
+    )
+    return Dataset(
+        source.path.stem,
+        splits["sample"],
+        splits["validation"],
+        splits["test"],
+        features,
+        context,
+        streamed=streamed,
+    )
+
+
+def too_large(path: str | os.PathLike[str]) -> bool:
+    """Whether a table's numbers, in float32, would take more than an eighth of the memory."""
+    source = open_source(path)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return False
+    return 4 * source.estimate() * len(source.names) > memory / SHARE
+
+
+def _blocks(
+    source: Source, columns: tuple[str, ...], first: int, last: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Rows from `first` to `last`: their numbers, and columns, checked."""
+    for batch in source.batches(columns, floats(columns), first=first, last=last):
+        block = numbers(batch, columns, source, first)
+        yield np.arange(first, first + len(block)), block
+        first += len(block)
+
+
+def _split(block: Tensor, features: int) -> Split:
+    """Rows of all columns as features and context."""
+    c = block[:, features:]
+    return Split(block[:, :features], c if c.shape[1] else None)
+
+
+def _hashed(rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row number, as good as random: SplitMix64's finaliser.
+
+    References:
+        | Fast splittable pseudorandom number generators (Steele, Lea, Flood, 2014), figure 17
+        | https://doi.org/10.1145/2660193.2660195
+    """
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    with np.errstate(over="ignore"):
+        mixed = start + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    uniform: NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
+    return uniform
+
+
+class _Moments:
+    """Mean, deviation and range of columns, a block at a time in float64.
+
+    References:
+        | Updating formulae and a pairwise algorithm for computing sample variances
+        | (Chan, Golub, LeVeque, 1979), equation 2.1
+    """
+
+    def __init__(self, width: int) -> None:
+        self.n = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self.squares = torch.zeros(width, dtype=torch.float64)
+        self.low = torch.full((width,), torch.inf)
+        self.high = torch.full((width,), -torch.inf)
+
+    def add(self, block: Tensor) -> None:
+        """Takes some more rows into account."""
+        if not len(block):
+            return
+        variance, mean = torch.var_mean(block.double(), dim=0, correction=0)
+        n, total = len(block), self.n + len(block)
+        difference = mean - self.mean
+        self.squares += n * variance + difference.square() * (self.n * n / total)
+        self.mean += difference * (n / total)
+        self.n = total
+        self.low = torch.minimum(self.low, block.amin(0))
+        self.high = torch.maximum(self.high, block.amax(0))
+
+    def location_and_scale(self) -> tuple[Tensor, Tensor]:
+        """The mean and deviation in float32; a constant column has scale 1."""
+        scale = (self.squares / self.n).sqrt().float()
+        scale[(self.low == self.high) | (scale == 0)] = 1
+        return self.mean.float(), scale
