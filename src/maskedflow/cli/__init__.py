@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
+from maskedflow.cli.report import report
 from maskedflow.cli.reproduce import reproduce
 from maskedflow.cli.sample import sample
 from maskedflow.cli.score import score
@@ -37,7 +38,7 @@ app.command(
     config=config_file,
     help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
 )
-for command in (evaluate, sample, score, reproduce, datasets):
+for command in (evaluate, sample, score, report, reproduce, datasets):
     app.command(command)
 
 

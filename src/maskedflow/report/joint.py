@@ -1,0 +1,174 @@
+"""Columns together: the corner plot, and how correlations differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from .embed import Picture, embed
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from .subject import Rows, Subject
+
+__all__ = ["Correlation", "corner_columns", "corner_picture", "correlation_facts", "correlations"]
+
+CORNER, LABELS = 8, 16
+"""The most columns in a corner plot, and the most with a name beside a matrix."""
+
+LEVELS = (0.393, 0.864)
+"""What is inside of one and two standard deviations of a Gaussian of the plane."""
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How the correlations of samples differ from those of data.
+
+    Args:
+        largest: The largest absolute difference.
+        pair: The two columns.
+        data: Their correlation in the data.
+        samples: And in the samples.
+        by_chance: Two standard errors of a difference where there is no correlation.
+        picture: Correlations of the data, and the differences.
+    """
+
+    largest: float
+    pair: tuple[str, str]
+    data: float
+    samples: float
+    by_chance: float
+    picture: Picture
+
+
+def correlations(rows: Rows) -> Matrix:
+    """The correlations of columns over the rows that are complete; 0 of a constant.
+
+    Example:
+        >>> correlations(np.array([[0.0, 0.0, 5.0], [1.0, 2.0, 5.0], [2.0, 4.0, 5.0]])).tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    whole = np.asarray(rows, np.float64)
+    whole = whole[~np.isnan(whole).any(1)]
+    centred = whole - whole.mean(0)
+    scale = np.sqrt((centred**2).sum(0))
+    centred /= np.where(scale > 0, scale, 1)
+    found: Matrix = np.clip(centred.T @ centred, -1, 1)
+    np.fill_diagonal(found, 1)
+    return found
+
+
+def corner_columns(subject: Subject, data: Rows) -> list[int]:
+    """The columns of a corner plot: all numbers, or those with the largest correlations."""
+    numeric = subject.numeric
+    if len(numeric) <= CORNER:
+        return numeric
+    strength = np.abs(correlations(data[:, numeric]))
+    np.fill_diagonal(strength, 0)
+    chosen = np.argsort(-strength.max(1), kind="stable")[:CORNER]
+    return sorted(numeric[i] for i in chosen)
+
+
+def corner_picture(subject: Subject, columns: list[int], data: Rows, samples: Rows) -> Picture:
+    """Contours of the data (blue) over those of the samples (orange), for each pair of columns."""
+    from corner import corner  # imports pyplot, which most of this library does without
+
+    size = len(columns)
+    side = max(4.0, 1.25 * size + 0.5)
+    figure = Figure(figsize=(side, side))  # corner lays it out by itself
+    FigureCanvasAgg(figure)
+    names = [subject.columns[i].name for i in columns]
+    ours, drawn = (_whole(rows[:, columns]) for rows in (data, samples))
+    limits = [_limits(column) for column in ours.T]
+    common: dict[str, Any] = {
+        "fig": figure,
+        "range": limits,
+        "labels": [name if len(name) <= 16 else f"{name[:15]}…" for name in names],
+        "label_kwargs": {"fontsize": 9},
+        "bins": 30,
+        "smooth": 1.0,
+        "levels": LEVELS,
+        "plot_datapoints": False,
+        "plot_density": False,
+        "no_fill_contours": True,
+        "max_n_ticks": 3,
+        "labelpad": 0.12,
+    }
+    for rows, colour, width in ((drawn, SAMPLE_COLOUR, 1.6), (ours, DATA_COLOUR, 1.1)):
+        # Rows outside of the limits count for nothing, but corner needs some inside.
+        corner(
+            rows,
+            color=colour,
+            hist_kwargs={"density": True, "color": colour, "lw": width},
+            contour_kwargs={"linewidths": width},
+            **common,
+        )
+    for axes in figure.axes:
+        axes.tick_params(labelsize=7)
+    if size > 1:
+        lines = [Line2D([], [], color=colour) for colour in (DATA_COLOUR, SAMPLE_COLOUR)]
+        figure.legend(lines, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
+    return embed(
+        figure,
+        f"Corner plot of {', '.join(names)}: contours of test rows over contours of samples",
+        "Contours hold 39% and 86% of the rows, as one and two standard deviations of a Gaussian.",
+        dpi=160,
+    )
+
+
+def correlation_facts(subject: Subject, data: Rows, samples: Rows) -> Correlation | None:
+    """Compares the correlations of data and samples; None without two columns of numbers."""
+    numeric = subject.numeric
+    if len(numeric) < 2:
+        return None
+    ours, drawn = (_whole(rows[:, numeric]) for rows in (data, samples))
+    if min(len(ours), len(drawn)) < 3:
+        return None
+    before, after = correlations(ours), correlations(drawn)
+    difference = after - before
+    i, j = np.unravel_index(np.abs(difference).argmax(), difference.shape)
+    names = [subject.columns[k].name for k in numeric]
+    figure = new_figure(8.4, 3.7)
+    for axes, values, title in zip(
+        figure.subplots(1, 2),
+        (before, difference),
+        ("correlations of the data", "samples less data"),
+        strict=True,
+    ):
+        bound = 1.0 if values is before else max(0.05, float(np.abs(difference).max()))
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+        figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)
+        axes.set_title(title, fontsize=10)
+        few = len(names) <= LABELS
+        short = [n if len(n) <= 16 else f"{n[:15]}…" for n in names] if few else []
+        axes.set_xticks(range(len(short)), short, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(short)), short, fontsize=8)
+    largest = float(np.abs(difference[i, j]))
+    pair = names[int(i)], names[int(j)]
+    picture = embed(
+        figure,
+        "Correlation matrix of the data, and how much larger correlations of samples are;"
+        f" the largest difference is {largest:.3f}, of {pair[0]} and {pair[1]}",
+    )
+    by_chance = 2 * float(np.sqrt(1 / len(ours) + 1 / len(drawn)))
+    return Correlation(largest, pair, float(before[i, j]), float(after[i, j]), by_chance, picture)
+
+
+def _whole(rows: Rows) -> Matrix:
+    values = np.asarray(rows, np.float64)
+    found: Matrix = values[~np.isnan(values).any(1)]
+    return found
+
+
+def _limits(column: Matrix) -> tuple[float, float]:
+    low, high = np.quantile(column, [0.002, 0.998]).tolist()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edge = 0.05 * (high - low)
+    return low - edge, high + edge
