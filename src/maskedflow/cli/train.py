@@ -88,6 +88,10 @@ def _train(options: TrainOptions) -> None:
     from .evaluate import report
 
     report(run, dataset)
+    if options.report:
+        from maskedflow.report import run_report
+
+        print(f"report in {run_report(run, dataset)}")
 
 
 def _check_series(options: TrainOptions, settings: Settings) -> None:

@@ -49,7 +49,8 @@ def embed(figure: Figure, alt: str, caption: str = "", dpi: int = 180) -> Pictur
         ('data:image/png;base64,iVBORw0K', 180, 90)
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, transparent=True)
+    tight = None if figure.get_layout_engine() else "tight"
+    figure.savefig(drawn, format="png", dpi=dpi, transparent=True, bbox_inches=tight)
     return _picture(Image.open(drawn).quantize(256, method=_FEW), alt, caption)
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from .embed import Picture, embed
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
@@ -28,7 +31,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Correlation:
-    """How the correlations of samples differ from those of data.
+    """How the rank correlations of samples differ from those of data.
 
     Args:
         largest: The largest absolute difference.
@@ -36,7 +39,7 @@ class Correlation:
         data: Their correlation in the data.
         samples: And in the samples.
         by_chance: Two standard errors of a difference where there is no correlation.
-        picture: Correlations of the data, and the differences.
+        picture: Correlations of the data, and the differences; None of two columns.
     """
 
     largest: float
@@ -44,19 +47,20 @@ class Correlation:
     data: float
     samples: float
     by_chance: float
-    picture: Picture
+    picture: Picture | None
 
 
 def correlations(rows: Rows) -> Matrix:
-    """The correlations of columns over the rows that are complete; 0 of a constant.
+    """The rank correlations of columns over the rows that are complete; 0 of a constant.
+
+    One wild row does not change them, which may well be among samples.
 
     Example:
-        >>> correlations(np.array([[0.0, 0.0, 5.0], [1.0, 2.0, 5.0], [2.0, 4.0, 5.0]])).tolist()
+        >>> correlations(np.array([[0.0, 0.0, 5.0], [1.0, 2.0, 5.0], [2.0, 99.0, 5.0]])).tolist()
         [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    whole = np.asarray(rows, np.float64)
-    whole = whole[~np.isnan(whole).any(1)]
-    centred = whole - whole.mean(0)
+    ranks = np.apply_along_axis(rankdata, 0, _whole(rows))
+    centred = ranks - ranks.mean(0)
     scale = np.sqrt((centred**2).sum(0))
     centred /= np.where(scale > 0, scale, 1)
     found: Matrix = np.clip(centred.T @ centred, -1, 1)
@@ -96,27 +100,44 @@ def corner_picture(subject: Subject, columns: list[int], data: Rows, samples: Ro
         "levels": LEVELS,
         "plot_datapoints": False,
         "plot_density": False,
-        "no_fill_contours": True,
         "max_n_ticks": 3,
-        "labelpad": 0.12,
+        "labelpad": 0.04,
     }
-    for rows, colour, width in ((drawn, SAMPLE_COLOUR, 1.6), (ours, DATA_COLOUR, 1.1)):
-        # Rows outside of the limits count for nothing, but corner needs some inside.
-        corner(
-            rows,
-            color=colour,
-            hist_kwargs={"density": True, "color": colour, "lw": width},
-            contour_kwargs={"linewidths": width},
-            **common,
-        )
+    corner(
+        drawn,
+        color=SAMPLE_COLOUR,
+        fill_contours=True,
+        hist_kwargs={
+            "density": True,
+            "histtype": "stepfilled",
+            "color": SAMPLE_COLOUR,
+            "alpha": 0.4,
+        },
+        contour_kwargs={"linewidths": 0},
+        contourf_kwargs={
+            "colors": [(0, 0, 0, 0), to_rgba(SAMPLE_COLOUR, 0.3), to_rgba(SAMPLE_COLOUR, 0.6)]
+        },
+        **common,
+    )
+    corner(
+        ours,
+        color=DATA_COLOUR,
+        no_fill_contours=True,
+        hist_kwargs={"density": True, "color": DATA_COLOUR, "lw": 1.3},
+        contour_kwargs={"linewidths": 1.3, "colors": DATA_COLOUR},
+        **common,
+    )
     for axes in figure.axes:
         axes.tick_params(labelsize=7)
     if size > 1:
-        lines = [Line2D([], [], color=colour) for colour in (DATA_COLOUR, SAMPLE_COLOUR)]
-        figure.legend(lines, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
+        keys = [
+            Line2D([], [], color=DATA_COLOUR),
+            Patch(color=to_rgba(SAMPLE_COLOUR, 0.6), linewidth=0),
+        ]
+        figure.legend(keys, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
     return embed(
         figure,
-        f"Corner plot of {', '.join(names)}: contours of test rows over contours of samples",
+        f"Corner plot of {', '.join(names)}: contours of the data over those of samples",
         "Contours hold 39% and 86% of the rows, as one and two standard deviations of a Gaussian.",
         dpi=160,
     )
@@ -134,6 +155,16 @@ def correlation_facts(subject: Subject, data: Rows, samples: Rows) -> Correlatio
     difference = after - before
     i, j = np.unravel_index(np.abs(difference).argmax(), difference.shape)
     names = [subject.columns[k].name for k in numeric]
+    largest = float(np.abs(difference[i, j]))
+    pair = names[int(i)], names[int(j)]
+    by_chance = 2 * float(np.sqrt(1 / len(ours) + 1 / len(drawn)))
+    picture = _matrices(before, difference, names, largest, pair) if len(names) > 2 else None
+    return Correlation(largest, pair, float(before[i, j]), float(after[i, j]), by_chance, picture)
+
+
+def _matrices(
+    before: Matrix, difference: Matrix, names: list[str], largest: float, pair: tuple[str, str]
+) -> Picture:
     figure = new_figure(8.4, 3.7)
     for axes, values, title in zip(
         figure.subplots(1, 2),
@@ -149,15 +180,11 @@ def correlation_facts(subject: Subject, data: Rows, samples: Rows) -> Correlatio
         short = [n if len(n) <= 16 else f"{n[:15]}…" for n in names] if few else []
         axes.set_xticks(range(len(short)), short, rotation=90, fontsize=8)
         axes.set_yticks(range(len(short)), short, fontsize=8)
-    largest = float(np.abs(difference[i, j]))
-    pair = names[int(i)], names[int(j)]
-    picture = embed(
+    return embed(
         figure,
-        "Correlation matrix of the data, and how much larger correlations of samples are;"
+        "Rank correlation matrix of the data, and how much larger correlations of samples are;"
         f" the largest difference is {largest:.3f}, of {pair[0]} and {pair[1]}",
     )
-    by_chance = 2 * float(np.sqrt(1 / len(ours) + 1 / len(drawn)))
-    return Correlation(largest, pair, float(before[i, j]), float(after[i, j]), by_chance, picture)
 
 
 def _whole(rows: Rows) -> Matrix:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
@@ -13,7 +14,9 @@ from .embed import Picture, embed
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 from .subject import Column, Rows, Subject
 
-__all__ = ["Marginal", "marginal_facts", "marginal_pictures"]
+__all__ = ["Marginal", "marginal_facts", "marginal_pictures", "strays"]
+
+SHARES = (0.05, 0.5, 0.95)
 
 PICTURES, LEVELS = 12, 20
 """The most columns that are drawn, and the most categories in a picture."""
@@ -28,7 +31,7 @@ class Marginal:
         name: Its name.
         distance: The largest difference of the two distribution functions; of a category half the
             sum of all differences of shares, the total variation.
-        data: Mean and standard deviation of the data; None of a category.
+        data: The 5% quantile, the median and the 95% quantile of the data; None of a category.
         samples: Likewise of the samples.
         missing: The shares of missing cells.
     """
@@ -36,8 +39,8 @@ class Marginal:
     index: int
     name: str
     distance: float
-    data: tuple[float, float] | None
-    samples: tuple[float, float] | None
+    data: list[float] | None
+    samples: list[float] | None
     missing: tuple[float, float]
 
 
@@ -60,9 +63,25 @@ def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal
         if not len(ours) or not len(drawn):
             continue
         distance = float(ks_2samp(ours, drawn).statistic)
-        moments = [(float(x.mean()), float(x.std())) for x in (ours, drawn)]
-        found.append(Marginal(i, column.name, distance, moments[0], moments[1], missing))
+        before, after = (np.quantile(x, SHARES).tolist() for x in (ours, drawn))
+        found.append(Marginal(i, column.name, distance, before, after, missing))
     return sorted(found, key=lambda one: -one.distance)
+
+
+def strays(subject: Subject, data: Rows, samples: Rows) -> int:
+    """How many samples are further outside of a column's range in the data than it is wide.
+
+    Example:
+        >>> one = Subject("one", (Column("a"),), lambda x: x[:, 0], lambda n, g: np.zeros((n, 1)))
+        >>> strays(one, np.array([[0.0], [1.0]]), np.array([[-0.5], [1.9], [2.1]]))
+        1
+    """
+    ours, drawn = (np.asarray(rows[:, subject.numeric], np.float64) for rows in (data, samples))
+    whole = ours[:, ~np.isnan(ours).all(0)]
+    low, high = np.nanmin(whole, 0), np.nanmax(whole, 0)
+    width = high - low
+    drawn = drawn[:, ~np.isnan(ours).all(0)]
+    return int(((drawn < low - width) | (drawn > high + width)).any(1).sum())
 
 
 def marginal_pictures(
@@ -72,7 +91,7 @@ def marginal_pictures(
     found = []
     for fact in sorted(facts[:PICTURES], key=lambda one: one.index):
         column = subject.columns[fact.index]
-        figure = new_figure(3.2, 2.2)
+        figure = new_figure(2.4, 1.8)
         axes = figure.subplots()
         ours, drawn = _present(data[:, fact.index]), _present(samples[:, fact.index])
         if column.levels:
@@ -82,6 +101,8 @@ def marginal_pictures(
         axes.set_title(column.name, fontsize=9)
         axes.set_yticks([])
         axes.tick_params(labelsize=8)
+        if not column.levels:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         what = "total variation" if column.levels else "KS distance"
         alt = f"{column.name}: data beside samples, {what} {fact.distance:.3f}"
         found.append(embed(figure, alt))

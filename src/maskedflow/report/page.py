@@ -26,7 +26,7 @@ from .gallery import ClassRow, class_rows, grid_picture, nearest_picture
 from .joint import Correlation, corner_columns, corner_picture, correlation_facts
 from .latent import Latent, latent_facts
 from .likelihood import Likelihoods, likelihoods
-from .marginals import Marginal, marginal_facts, marginal_pictures
+from .marginals import Marginal, marginal_facts, marginal_pictures, strays
 from .plane import density_on_grid, density_panel, plane_limits, point_panel
 from .subject import Rows, Subject
 from .twosample import TwoSample, two_sample_test
@@ -84,6 +84,7 @@ class Page:
     marginals: list[Marginal] = field(default_factory=list)
     marginal_pictures: list[Picture] = field(default_factory=list)
     missing: bool = False
+    strays: int = 0
     correlation: Correlation | None = None
     latent: Latent | None = None
     two_sample: TwoSample | None = None
@@ -227,6 +228,7 @@ def _table_facts(
         "marginals": marginals,
         "missing": any(max(one.missing) for one in marginals),
         "marginal_pictures": marginal_pictures(subject, marginals, test, samples),
+        "strays": strays(subject, test, samples) if subject.numeric else 0,
         "correlation": correlation_facts(subject, test, samples),
         "extreme_columns": names[:CELLS],
         "most": [_extreme(subject, test[i], log_prob[i]) for i in order[::-1][:EXTREMES]],
@@ -260,7 +262,8 @@ def _plane(subject: Subject, test: Rows, samples: Rows) -> list[Picture]:
             point_panel(axes, rows[:3000], limits, colour=colour, names=names)
         axes.tick_params(labelsize=8)
         shown = "Density" if title == "density" else f"{min(len(test), 3000):,} {title}"
-        found.append(embed(figure, f"{shown} in the plane of {' and '.join(names)}", title))
+        alt = f"{shown} in the plane of {' and '.join(names)}"
+        found.append(embed(figure, alt, title.capitalize() + "."))
     return found
 
 
@@ -308,7 +311,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": _number, "duration": _duration}
+    found.filters |= {"number": _number, "duration": _duration, "signed": _signed}
     return found
 
 
@@ -317,11 +320,17 @@ def _number(value: float) -> str:
 
     Example:
         >>> _number(1234567), _number(0.0001234), _number(-3.14159), _number(42)
-        ('1,234,567', '0.0001234', '-3.142', '42')
+        ('1,234,567', '0.0001234', '−3.142', '42')
     """
     if float(value).is_integer() and abs(value) < 1e9:
-        return f"{int(value):,}"
-    return f"{value:.4g}"
+        return _signed(f"{int(value):,}")
+    return _signed(f"{value:.4g}")
+
+
+def _signed(value: object) -> str:
+    """A number with a true minus in front."""
+    text = str(value)
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def _duration(seconds: float) -> str:
