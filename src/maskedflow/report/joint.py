@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ from .subject import Rows, Subject
 
 __all__ = ["Correlation", "corner_columns", "corner_picture", "correlation_facts", "correlations"]
 
-CORNER, LABELS = 8, 16
-"""The most columns in a corner plot, and the most with a name beside a matrix."""
+CORNER, LABELS, FEWEST = 8, 16, 20
+"""Columns in a corner plot and names beside a matrix at most, rows for contours at least."""
 
 LEVELS = (0.393, 0.864)
 """What is inside of one and two standard deviations of a Gaussian of the plane."""
@@ -79,8 +80,13 @@ def corner_columns(subject: Subject, data: Rows) -> list[int]:
     return sorted(numeric[i] for i in chosen)
 
 
-def corner_picture(subject: Subject, columns: list[int], data: Rows, samples: Rows) -> Picture:
-    """Contours of the data (blue) over those of the samples (orange), for each pair of columns."""
+def corner_picture(
+    subject: Subject, columns: list[int], data: Rows, samples: Rows
+) -> Picture | None:
+    """Contours of samples (orange) over those of data (blue, filled), for each pair of columns.
+
+    None if there are too few complete rows for contours.
+    """
     from corner import corner  # imports pyplot, which most of this library does without
 
     size = len(columns)
@@ -89,7 +95,12 @@ def corner_picture(subject: Subject, columns: list[int], data: Rows, samples: Ro
     FigureCanvasAgg(figure)
     names = [subject.columns[i].name for i in columns]
     ours, drawn = (_whole(rows[:, columns]) for rows in (data, samples))
+    if min(len(ours), len(drawn)) < FEWEST:
+        return None
     limits = [_limits(column) for column in ours.T]
+    # What is outside is drawn at the edge: corner fails where nothing is inside.
+    inside = np.transpose(np.array(limits) + [[1e-6, -1e-6]] * np.ptp(limits, axis=1)[:, None])
+    ours, drawn = (rows.clip(*inside) for rows in (ours, drawn))
     common: dict[str, Any] = {
         "fig": figure,
         "range": limits,
@@ -103,41 +114,35 @@ def corner_picture(subject: Subject, columns: list[int], data: Rows, samples: Ro
         "max_n_ticks": 3,
         "labelpad": 0.04,
     }
-    corner(
-        drawn,
-        color=SAMPLE_COLOUR,
-        fill_contours=True,
-        hist_kwargs={
-            "density": True,
-            "histtype": "stepfilled",
-            "color": SAMPLE_COLOUR,
-            "alpha": 0.4,
-        },
-        contour_kwargs={"linewidths": 0},
-        contourf_kwargs={
-            "colors": [(0, 0, 0, 0), to_rgba(SAMPLE_COLOUR, 0.3), to_rgba(SAMPLE_COLOUR, 0.6)]
-        },
-        **common,
-    )
+    shades = [to_rgba(DATA_COLOUR, alpha) for alpha in (0.0, 0.25, 0.5)]
+    # It complains of contours that it cannot draw, which one can see.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     corner(
         ours,
         color=DATA_COLOUR,
-        no_fill_contours=True,
-        hist_kwargs={"density": True, "color": DATA_COLOUR, "lw": 1.3},
-        contour_kwargs={"linewidths": 1.3, "colors": DATA_COLOUR},
+        fill_contours=True,
+        hist_kwargs={"density": True, "histtype": "stepfilled", "color": shades[-1]},
+        contour_kwargs={"linewidths": 0},
+        contourf_kwargs={"colors": shades},
         **common,
     )
+    corner(
+        drawn,
+        color=SAMPLE_COLOUR,
+        no_fill_contours=True,
+        hist_kwargs={"density": True, "color": SAMPLE_COLOUR, "lw": 1.3},
+        contour_kwargs={"linewidths": 1.3, "colors": SAMPLE_COLOUR},
+        **common,
+    )
+    logging.disable(before)
     for axes in figure.axes:
         axes.tick_params(labelsize=7)
-    if size > 1:
-        keys = [
-            Line2D([], [], color=DATA_COLOUR),
-            Patch(color=to_rgba(SAMPLE_COLOUR, 0.6), linewidth=0),
-        ]
-        figure.legend(keys, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
+    keys = [Patch(color=shades[-1], linewidth=0), Line2D([], [], color=SAMPLE_COLOUR)]
+    figure.legend(keys, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
     return embed(
         figure,
-        f"Corner plot of {', '.join(names)}: contours of the data over those of samples",
+        f"Corner plot of {', '.join(names)}: contours of samples over those of data",
         "Contours hold 39% and 86% of the rows, as one and two standard deviations of a Gaussian.",
         dpi=160,
     )

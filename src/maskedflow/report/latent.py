@@ -66,6 +66,7 @@ def latent_facts(z: NDArray[np.float64]) -> Latent:
         correlation = float(np.abs(plain).max())
         pairs = numbers * (numbers - 1) / 2
         by_chance = math.sqrt(2 * math.log(max(pairs, 3)) / n)
+    if numbers > 2:
         pictures += [
             _heat(plain, "correlations of z", correlation),
             _heat(absolute, "correlations of |z|", float(np.abs(absolute).max())),

@@ -39,6 +39,8 @@ ROWS, NUMBERS = 10_000, 10_000_000
 PATIENCE = 20.0
 """Seconds after which no more samples are drawn."""
 
+FAR = 1e30
+
 TIMED = 1000
 """Rows whose scoring and sampling is timed."""
 
@@ -177,7 +179,7 @@ def curve_picture(history: Sequence[dict[str, Any]]) -> Picture | None:
     )
     if not np.isfinite(validation).any():
         return None
-    figure = new_figure(6.4, 3)
+    figure = new_figure(5.2, 2.8)
     training_curve(figure.subplots(), train, validation)
     return embed(
         figure,
@@ -202,7 +204,7 @@ def _image_facts(
 
     def grid(rows: Rows, what: str) -> Picture:
         return grid_picture(
-            image, rows[:64, x], f"{len(rows[:64])} {what}", what.capitalize() + "."
+            image, rows[:64, x], f"{len(rows[:64])} {what} in a grid", what.capitalize() + "."
         )
 
     return {
@@ -236,7 +238,7 @@ def _table_facts(
     }
     if names and len(names) == len(subject.numeric) == 2 and not subject.given:
         found["plane"] = _plane(subject, test, samples)
-    elif columns:
+    elif len(columns) > 1:  # one alone is among the marginals
         found["corner"] = corner_picture(subject, columns, test, samples)
         found["corner_columns"] = len(columns)
     return found
@@ -285,7 +287,8 @@ def _draw(subject: Subject, n: int, seed: int) -> Rows:
     while n > 0 and (not blocks or time.monotonic() - start < PATIENCE):
         blocks.append(subject.sample(min(n, TIMED), generator))
         n -= len(blocks[-1])
-    return np.concatenate(blocks)
+    # What has overflowed is far away, and no more than that.
+    return np.nan_to_num(np.concatenate(blocks), nan=np.nan, posinf=FAR, neginf=-FAR)
 
 
 def _exactly(rows: Rows, n: int) -> Rows:
