@@ -27,6 +27,8 @@ def report(
 
     found = load_run(run)
     test = None
+    if data is not None and found.config.data.time is not None:
+        raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
     if data is not None:
         names, width = (*found.columns, *found.context_columns), len(found.columns)
         rows = read_table(data, names)

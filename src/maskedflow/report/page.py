@@ -288,7 +288,8 @@ def _draw(subject: Subject, n: int, seed: int) -> Rows:
         blocks.append(subject.sample(min(n, TIMED), generator))
         n -= len(blocks[-1])
     # What has overflowed is far away, and no more than that.
-    return np.nan_to_num(np.concatenate(blocks), nan=np.nan, posinf=FAR, neginf=-FAR)
+    found: Rows = np.nan_to_num(np.concatenate(blocks), nan=np.nan, posinf=FAR, neginf=-FAR)
+    return found
 
 
 def _exactly(rows: Rows, n: int) -> Rows:
