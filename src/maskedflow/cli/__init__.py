@@ -11,6 +11,7 @@ from typing import Never
 
 from cyclopts import App, CycloptsError, Parameter
 
+from maskedflow.cli.compare import compare
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
@@ -38,7 +39,7 @@ app.command(
     config=config_file,
     help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
 )
-for command in (evaluate, sample, score, report, reproduce, datasets):
+for command in (evaluate, sample, score, report, compare, reproduce, datasets):
     app.command(command)
 
 

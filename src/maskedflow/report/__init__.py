@@ -8,6 +8,7 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 :func:`run_report` that of a run.
 """
 
+from .comparison import comparison_picture
 from .curve import training_curve
 from .fan import fan_panel
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
@@ -26,6 +27,7 @@ __all__ = [
     "Column",
     "Image",
     "Subject",
+    "comparison_picture",
     "density_on_grid",
     "density_panel",
     "fan_panel",

@@ -13,6 +13,7 @@ A run is one folder::
 """
 
 from .build import build_flow, describe
+from .comparison import Compared, compare_runs
 from .config import DataConfig, FlowConfig, RunConfig
 from .evaluation import Evaluation, Mean, evaluate_run, front_of, preprocessed
 from .run import Run, load_run, open_data, rows_of, train_run
@@ -22,6 +23,7 @@ from .series import forecast, joined, score_series
 from .summary import facts, results_table, summary, write_summary
 
 __all__ = [
+    "Compared",
     "DataConfig",
     "Evaluation",
     "FlowConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "build_flow",
+    "compare_runs",
     "describe",
     "evaluate_run",
     "facts",
