@@ -52,7 +52,7 @@ def compare(
         table.add_row(*_cells(one))
     console = Console()
     if not console.is_terminal:
-        console.width = 160
+        console.width = 250  # a pipe has no width, and paths are long
     console.print(table)
     if output is not None:
         _write(output, found)

@@ -106,7 +106,7 @@ def write_report(
     train: Rows,
     validation: Rows,
     test: Rows,
-    path: Path,
+    path: Path | str,
     *,
     labels: NDArray[np.int64] | None = None,
     seed: int = 0,
@@ -159,7 +159,7 @@ def write_report(
     else:
         facts |= _table_facts(subject, test, samples, log_prob)
     page = Page(subject.name, subject.notes, **facts)
-    write_page(page, path)
+    write_page(page, Path(path))
     return page
 
 
@@ -341,7 +341,7 @@ def _duration(seconds: float) -> str:
     """A time in the unit that suits it.
 
     Example:
-        >>> _duration(0.00345), _duration(2.5)
+        >>> _duration(0.00347), _duration(2.5)
         ('3.5 ms', '2.5 s')
     """
     return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
