@@ -99,9 +99,7 @@ def corner_picture(
     if min(len(ours), len(drawn)) < FEWEST:
         return None
     limits = [_limits(column) for column in ours.T]
-    # What is outside is drawn at the edge: corner fails where nothing is inside.
-    inside = np.transpose(np.array(limits) + [[1e-6, -1e-6]] * np.ptp(limits, axis=1)[:, None])
-    ours, drawn = (rows.clip(*inside) for rows in (ours, drawn))
+    ours, drawn = (_inside(rows, np.array(limits)) for rows in (ours, drawn))
     common: dict[str, Any] = {
         "fig": figure,
         "range": limits,
@@ -196,6 +194,15 @@ def _matrices(
 def _whole(rows: Rows) -> Matrix:
     values = np.asarray(rows, np.float64)
     found: Matrix = values[~np.isnan(values).any(1)]
+    return found
+
+
+def _inside(rows: Matrix, limits: Matrix) -> Matrix:
+    """The rows within limits; if there are too few, as corner would fail, all at their edges."""
+    edge = 1e-6 * np.ptp(limits, axis=1)
+    low, high = limits[:, 0] + edge, limits[:, 1] - edge
+    kept = rows[((rows > low) & (rows < high)).all(1)]
+    found: Matrix = kept if len(kept) >= FEWEST else rows.clip(low, high)
     return found
 
 

@@ -71,17 +71,22 @@ def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal
 def strays(subject: Subject, data: Rows, samples: Rows) -> int:
     """How many samples are further outside of a column's range in the data than it is wide.
 
+    What is no number counts too, where the data miss none.
+
     Example:
         >>> one = Subject("one", (Column("a"),), lambda x: x[:, 0], lambda n, g: np.zeros((n, 1)))
-        >>> strays(one, np.array([[0.0], [1.0]]), np.array([[-0.5], [1.9], [2.1]]))
-        1
+        >>> strays(one, np.array([[0.0], [1.0]]), np.array([[-0.5], [1.9], [2.1], [np.nan]]))
+        2
     """
     ours, drawn = (np.asarray(rows[:, subject.numeric], np.float64) for rows in (data, samples))
-    whole = ours[:, ~np.isnan(ours).all(0)]
-    low, high = np.nanmin(whole, 0), np.nanmax(whole, 0)
+    gaps = np.isnan(ours)
+    some = ~gaps.all(0)
+    ours, drawn, gaps = ours[:, some], drawn[:, some], gaps[:, some]
+    low, high = np.nanmin(ours, 0), np.nanmax(ours, 0)
     width = high - low
-    drawn = drawn[:, ~np.isnan(ours).all(0)]
-    return int(((drawn < low - width) | (drawn > high + width)).any(1).sum())
+    far = (drawn < low - width) | (drawn > high + width)
+    lost = np.isnan(drawn) & ~gaps.any(0)
+    return int((far | lost).any(1).sum())
 
 
 def marginal_pictures(

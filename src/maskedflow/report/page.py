@@ -228,7 +228,7 @@ def _table_facts(
     columns = corner_columns(subject, test)
     found: dict[str, Any] = {
         "marginals": marginals,
-        "missing": any(max(one.missing) for one in marginals),
+        "missing": any(one.missing[0] for one in marginals),
         "marginal_pictures": marginal_pictures(subject, marginals, test, samples),
         "strays": strays(subject, test, samples) if subject.numeric else 0,
         "correlation": correlation_facts(subject, test, samples),
