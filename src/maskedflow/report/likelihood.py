@@ -40,6 +40,7 @@ class Likelihood:
         nll: The mean negative log-likelihood in nats.
         bpd: The same in bits a feature.
         behind: How much larger its NLL is than that of the subject, row by row; None of that.
+        fitted: The number of training rows it was fitted to.
         rows: The number of test rows.
     """
 
@@ -47,6 +48,7 @@ class Likelihood:
     nll: Mean
     bpd: Mean
     behind: Mean | None
+    fitted: int
     rows: int
 
 
@@ -56,12 +58,10 @@ class Likelihoods:
 
     Args:
         found: One a density.
-        fitted: The number of training rows that the baselines were fitted to.
         left_out: Why a baseline is missing, a sentence each.
     """
 
     found: list[Likelihood]
-    fitted: int
     left_out: list[str]
 
 
@@ -83,26 +83,29 @@ def likelihoods(
     rng = np.random.default_rng(seed)
     most = max(FITTED, 10 * subject.features)
     fitted = train[np.sort(rng.permutation(len(train))[:most])]
-    found = [_likelihood(subject, subject.name, log_prob, None)]
+    found = [_likelihood(subject, subject.name, len(train), log_prob, None)]
     left_out: list[str] = []
-    for name, other in _baselines(subject, fitted, validation, test, seed, left_out):
-        found.append(_likelihood(subject, name, other, log_prob[: len(other)]))
-    return Likelihoods(found, len(fitted), left_out)
+    for name, number, other in _baselines(subject, fitted, validation, test, seed, left_out):
+        found.append(_likelihood(subject, name, number, other, log_prob[: len(other)]))
+    return Likelihoods(found, left_out)
 
 
-def _likelihood(subject: Subject, name: str, values: Vector, own: Vector | None) -> Likelihood:
+def _likelihood(
+    subject: Subject, name: str, fitted: int, values: Vector, own: Vector | None
+) -> Likelihood:
     def mean(x: Vector) -> Mean:
         return Mean.of(torch.from_numpy(x))
 
     nll = mean(-values)
     bpd = nll.scaled(1 / (subject.features * math.log(2)))
-    return Likelihood(name, nll, bpd, None if own is None else mean(own - values), len(values))
+    behind = None if own is None else mean(own - values)
+    return Likelihood(name, nll, bpd, behind, fitted, len(values))
 
 
 def _baselines(
     subject: Subject, train: Rows, validation: Rows, test: Rows, seed: int, left_out: list[str]
-) -> Iterator[tuple[str, Vector]]:
-    """The log-likelihoods of the test rows, or of the first of them, by name."""
+) -> Iterator[tuple[str, int, Vector]]:
+    """Names, numbers of rows to fit, log-likelihoods of the test rows or of the first of them."""
     x = slice(0, subject.features)
     if any(column.levels for column in subject.columns[x]) or np.isnan(test).any():
         left_out.append("They know numbers only, and this table has categories or missing cells.")
@@ -122,22 +125,22 @@ def _baselines(
     if gaussian is None:
         left_out.append("The covariance of the training rows is singular: no Gaussian.")
     else:
-        yield "full Gaussian", gaussian + ladj
+        yield "full Gaussian", len(train), gaussian + ladj
     if subject.given:
         return
     if subject.features > WIDE:
         left_out.append(f"A mixture and kernels are left out with more than {WIDE} features.")
         return
     # A mixture's estimate takes a time of the square of the features.
-    some = FITTED if subject.features <= 20 else FITTED // 4
+    some = min(len(train), FITTED if subject.features <= 20 else FITTED // 4)
     first, second, third = (part.astype(np.float64) for part in parts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if len(train) > 2 * subject.features:
             mixture = choose_mixture(first[:some], second, seed)
-            yield mixture.name, mixture.score_samples(third) + ladj
+            yield mixture.name, some, mixture.score_samples(third) + ladj
         kde = choose_kde(first[:some], second)
-    yield kde.name, kde.score_samples(third[:JUDGED]) + ladj[:JUDGED]
+    yield kde.name, some, kde.score_samples(third[:JUDGED]) + ladj[:JUDGED]
 
 
 def _gaussian(

@@ -188,11 +188,11 @@ def _series_page(run: Run, dataset: Dataset) -> Page:
 def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
     other = f"linear autoregression of {evaluation.lags} steps"
     named = [(run.name, evaluation.flow), (other, evaluation.gaussian)]
-    bit = -1 / (evaluation.features * np.log(2))
+    steps, bit = run.config.data.rows[0], -1 / (evaluation.features * np.log(2))
     found = [
-        Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, evaluation.rows)
+        Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, steps, evaluation.rows)
         for name, mean in named
         if mean is not None
     ]
     left_out = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
-    return Likelihoods(found, run.config.data.rows[0], left_out)
+    return Likelihoods(found, left_out)
