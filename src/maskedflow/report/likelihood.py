@@ -149,7 +149,9 @@ def _gaussian(
     """The log-density of a full-covariance Gaussian, given the conditions; None if singular."""
 
     def score(one: Rows, other: Rows) -> Vector:
-        values: Vector = gaussian_log_likelihood(torch.tensor(one), torch.tensor(other)).numpy()
+        values: Vector = gaussian_log_likelihood(
+            torch.from_numpy(one), torch.from_numpy(other)
+        ).numpy()
         return values
 
     try:
@@ -166,5 +168,5 @@ def _dummies(subject: Subject, rows: Rows) -> Rows:
     found = []
     for i in range(subject.features, len(subject.columns)):
         cells, levels = rows[:, i : i + 1], len(subject.columns[i].levels)
-        found.append((cells == np.arange(levels - 1)).astype(float) if levels else cells)
-    return np.hstack(found)
+        found.append(cells == np.arange(levels - 1) if levels else cells)
+    return np.hstack(found).astype(np.float32)

@@ -148,7 +148,7 @@ def _rows(run: Run, split: Split) -> Rows:
     if split.context is None:
         return x
     c = split.context.argmax(1, keepdim=True) if run.config.data.labels else split.context
-    return np.hstack([x, c.numpy()])
+    return np.hstack([x, c.numpy().astype(x.dtype)])
 
 
 def _labels(run: Run, dataset: Dataset) -> NDArray[np.int64] | None:
