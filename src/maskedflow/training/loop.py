@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def fit(
     resume: bool = False,
     metadata: Mapping[str, Any] | None = None,
     progress: bool = False,
+    tensorboard: bool = False,
 ) -> History:
     r"""Fits a flow to data by maximum likelihood.
 
@@ -81,6 +83,7 @@ def fit(
             beginning.
         metadata: JSON-serializable values for the header of the checkpoints.
         progress: Whether to draw a progress bar, if standard error is a terminal.
+        tensorboard: Whether to write TensorBoard's event files beside `metrics.jsonl`.
 
     Returns:
         Training and validation NLL, learning rate and wall time of each epoch.
@@ -106,9 +109,11 @@ def fit(
     check_finite(validation, "validation")
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
-    run = _Run(flow, train, validation, config, directory, dict(metadata or {}))
+    root = None if directory is None else Path(directory)
+    log = RunLog(None if root is None else root / "logs", tensorboard)
+    run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
-    with own_generator(run.device):
+    with own_generator(run.device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
@@ -126,7 +131,8 @@ class _Run:
         train: Split,
         validation: Split,
         config: TrainConfig,
-        directory: str | Path | None,
+        root: Path | None,
+        log: RunLog,
         metadata: dict[str, Any],
     ) -> None:
         self.flow, self.train, self.validation, self.config = flow, train, validation, config
@@ -136,11 +142,9 @@ class _Run:
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
-        root = None if directory is None else Path(directory)
         self.best_path = None if root is None else root / "checkpoints" / "best.safetensors"
         self.latest_path = None if root is None else root / "checkpoints" / "latest.safetensors"
-        self.log = RunLog(None if root is None else root / "logs")
-        self.metadata = metadata
+        self.log, self.metadata = log, metadata
         self.data = {
             "number of training rows": len(train),
             "number of validation rows": len(validation),
