@@ -112,8 +112,9 @@ def decode(column: Column, code: NDArray[Any], number: NDArray[Any]) -> pa.Array
         x = start + np.mod(turn - start, column.period)
         x = np.where(x >= start + column.period, start, x)  # a tiny negative turn rounds up
     elif grid := column.grid:
-        cell = number / column.step
-        x = grid.numbers(np.floor(cell + 1e-6 + 2.0**-50 * np.abs(cell)))
+        cell, nearest = number / column.step, np.rint(number / column.step)
+        at = np.abs(cell - nearest) <= 1e-6 + 2.0**-51 * np.abs(cell)
+        x = grid.numbers(np.where(at, nearest, np.floor(cell)))
     else:
         x = _inside(column, number)
     for i, atom in enumerate(column.atoms):
@@ -126,10 +127,11 @@ def decode(column: Column, code: NDArray[Any], number: NDArray[Any]) -> pa.Array
 def numbers(
     name: str, cells: pa.ChunkedArray, start: int = 0, kind: pa.DataType | None = None
 ) -> Numbers:
-    """Cells as float64, rounded to what a float of this type can hold; missing ones are NaN.
+    """Cells as float64, rounded to what this type can hold; missing ones are NaN.
 
     Raises:
-        ValueError: If they are no numbers, or one of them is infinite.
+        ValueError: If they are no numbers, or one of them is infinite or an integer that float64
+            cannot hold.
     """
     cells = _decoded(cells)
     found = cells.type
@@ -138,10 +140,16 @@ def numbers(
     if kind is not None and pa.types.is_floating(kind):
         cells = cells.cast(kind, safe=False)
     x: Numbers = cells.cast(pa.float64(), safe=False).to_numpy()
-    if np.isinf(x).any():
-        row = int(np.isinf(x).argmax())
+    for decimal in (found, kind):
+        if decimal is not None and pa.types.is_decimal(decimal):  # Arrow rounds them badly
+            x = np.round(x, decimal.scale)
+    with np.errstate(invalid="ignore"):
+        wrong = np.abs(x) > 2.0**53 if pa.types.is_integer(found) else np.isinf(x)
+    if wrong.any():
+        row = int(wrong.argmax())
+        wanted = "an integer below 2^53" if pa.types.is_integer(found) else "a finite number"
         raise ValueError(
-            f"column {name!r}, row {start + row + 1}: expected a finite number, found {x[row]:g}"
+            f"column {name!r}, row {start + row + 1}: expected {wanted}, found {x[row]:g}"
         )
     return x
 
@@ -183,7 +191,7 @@ def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) 
         return ticks(name, kind, cells)
     if is_number(kind) or pa.types.is_boolean(kind):
         x = numbers(name, cells, start, kind)
-        return pa.chunked_array([pa.array(x, from_pandas=True)])
+        return pa.chunked_array([pa.array(x, mask=np.isnan(x))])
     return _strings(name, cells)
 
 
@@ -247,7 +255,8 @@ def _inside(column: Column, x: Numbers) -> Numbers:
         if column.high is not None:
             most = dtype(column.high)
             most = np.nextafter(most, -np.inf, dtype=dtype) if most >= column.high else most
-        return np.clip(x.astype(dtype), least, most).astype(np.float64)
+        inside: Numbers = np.clip(x.astype(dtype), least, most).astype(np.float64)
+        return inside
     least = -np.inf if column.low is None else math.floor(column.low) + 1
     most = np.inf if column.high is None else math.ceil(column.high) - 1
     return np.clip(np.rint(x), least, most) if pa.types.is_integer(kind) else x

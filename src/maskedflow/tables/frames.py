@@ -14,6 +14,8 @@ __all__ = ["Kind", "from_arrow", "kind_of", "to_arrow"]
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 
+_NO_TABLE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
+
 
 def kind_of(frame: Any) -> Kind:
     """What kind of frame this is: NumPy's, pandas', Polars' or Arrow's.
@@ -57,7 +59,7 @@ def to_arrow(frame: Any, name: str = "X") -> pa.Table:
             table = _from_array(np.asarray(frame), name)
         else:
             table = _from_stream(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except _NO_TABLE as error:
         reason = " ".join(map(str, error.args)).replace("\n", " ")
         raise ValueError(f"{name}: cannot be read as a table: {reason}") from None
     names = table.column_names
@@ -127,9 +129,10 @@ def _from_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
         raise ValueError(f"{name}: expected a table, an array of shape (n, D), got shape {x.shape}")
     columns = {}
     for i, column in enumerate(x.T):
+        # NaN is missing; told like this, since Arrow's own way to tell imports pandas.
         cells = column.tolist() if x.dtype == object else np.ascontiguousarray(column)
         try:
-            columns[f"x{i}"] = pa.array(cells, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            columns[f"x{i}"] = pa.array(cells, mask=column != column)  # noqa: PLR0124
+        except _NO_TABLE as error:
             raise ValueError(f"{name}: column {i}: {error}") from None
     return pa.table(columns)

@@ -70,7 +70,7 @@ class Grid:
         """The number of the cell of each x, as a float, and whether x is no number of the grid."""
         exact = (x - self.origin) / self.step
         cells = np.rint(exact)
-        off = np.abs(exact - cells) > TOLERANCE
+        off = np.abs(exact - cells) > TOLERANCE + 2.0**-51 * np.abs(exact)
         atoms = self._atoms
         off |= np.isin(cells, atoms)
         cells -= np.searchsorted(atoms, cells)
@@ -115,8 +115,8 @@ def find_grid(x: Numbers, precision: float = 2.0**-52) -> Grid | None:
     for decimals in range(DECIMALS + 1):
         scaled = x * 10.0**decimals
         whole = np.rint(scaled)
-        tolerance = 4 * precision * np.abs(scaled).max()
-        if tolerance > TOLERANCE / 2:
+        tolerance = 4 * precision * np.abs(scaled)
+        if tolerance.max() > TOLERANCE / 2:
             return None
         if (np.abs(scaled - whole) <= tolerance).all():
             units = whole.astype(np.int64)

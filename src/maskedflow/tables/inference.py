@@ -47,6 +47,10 @@ def infer_column(name: str, cells: pa.ChunkedArray, given: Mapping[str, Any]) ->
     missing = is_missing(cells)
     kind = given.get("kind") or _kind_by_arguments(given)
     found: Found = {"name": name, "type": cells.type, "missing": bool(missing.any())}
+    if missing.all() and (
+        kind is None or "type" not in given
+    ):  # nothing to complete what is given by
+        return Column(name, "constant", cells.type, note="no row has a value")
     if kind is None:
         found |= _guess(name, cells, missing)
     else:
@@ -91,8 +95,6 @@ def _check(column: Column, cells: pa.ChunkedArray) -> None:
 
 def _guess(name: str, cells: pa.ChunkedArray, missing: Mask) -> Found:
     kind = cells.type
-    if missing.all():
-        return {"kind": "constant", "value": None, "note": "no row has a value"}
     if is_number(kind):
         return guess_numbers(numbers(name, cells)[~missing], kind, bool(missing.any()))
     if not (is_category(kind) or is_temporal(kind) or pa.types.is_boolean(kind)):

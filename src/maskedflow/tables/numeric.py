@@ -97,7 +97,7 @@ def specify_numbers(
         found |= {"step": grid.step, "origin": grid.origin}
     if "atoms" not in given:
         values, counts = _counted(x)
-        atoms = _atoms(values, counts, grid)
+        atoms = _atoms(values, counts, grid or _useful_grid(values, len(x), type_))
         if not grid:
             ends = {**found, **given}
             atoms = _with_ends(atoms, values, [ends.get("low"), ends.get("high")])
@@ -219,6 +219,6 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
 
 def _gain(x: Numbers, y: Numbers, ladj: Numbers) -> float:
     """The log-likelihood a row of a normal distribution of y = f(x), less that of one of x."""
-    if not (x.std() > 0 and y.std() > 0):
-        return -np.inf
-    return float(np.log(x.std()) - np.log(y.std()) + ladj.mean())
+    with np.errstate(all="ignore"):
+        gain = float(np.log(x.std()) - np.log(y.std()) + ladj.mean())
+    return gain if np.isfinite(gain) else -np.inf
