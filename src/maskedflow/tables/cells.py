@@ -191,7 +191,7 @@ def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) 
         return ticks(name, kind, cells)
     if is_number(kind) or pa.types.is_boolean(kind):
         x = numbers(name, cells, start, kind)
-        return pa.chunked_array([pa.array(x, mask=np.isnan(x))])
+        return pa.chunked_array([pa.array(x, from_pandas=True)])
     return _strings(name, cells)
 
 

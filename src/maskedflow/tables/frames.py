@@ -129,10 +129,9 @@ def _from_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
         raise ValueError(f"{name}: expected a table, an array of shape (n, D), got shape {x.shape}")
     columns = {}
     for i, column in enumerate(x.T):
-        # NaN is missing; told like this, since Arrow's own way to tell imports pandas.
         cells = column.tolist() if x.dtype == object else np.ascontiguousarray(column)
         try:
-            columns[f"x{i}"] = pa.array(cells, mask=column != column)  # noqa: PLR0124
+            columns[f"x{i}"] = pa.array(cells, from_pandas=True)
         except _NO_TABLE as error:
             raise ValueError(f"{name}: column {i}: {error}") from None
     return pa.table(columns)

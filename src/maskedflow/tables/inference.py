@@ -47,9 +47,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, given: Mapping[str, Any]) ->
     missing = is_missing(cells)
     kind = given.get("kind") or _kind_by_arguments(given)
     found: Found = {"name": name, "type": cells.type, "missing": bool(missing.any())}
-    if missing.all() and (
-        kind is None or "type" not in given
-    ):  # nothing to complete what is given by
+    if missing.all() and (kind is None or "type" not in given):  # nothing tells the rest
         return Column(name, "constant", cells.type, note="no row has a value")
     if kind is None:
         found |= _guess(name, cells, missing)
