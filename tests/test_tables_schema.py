@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from maskedflow.tables import Column, Schema, read_document
+from maskedflow.tables import Column, Schema, read_document, to_rows
 
 N = 2000
 RNG = np.random.default_rng(0)
@@ -68,6 +68,8 @@ def zero_in(share: float, cells: np.ndarray) -> np.ndarray:
         (RNG.integers(0, 5, N), "ordinal, 5 levels"),
         (RNG.integers(0, 2, N).astype(float), "ordinal, 2 levels"),
         (RNG.choice([0.1, math.pi], N), "ordinal, 2 levels"),
+        (RNG.choice([0.1, 2, math.pi], N), "ordinal, 3 levels"),
+        (RNG.choice([0.1, 0.2, 0.3], N), "discretised, steps of 0.1"),
         ([0] * 999 + [1], "ordinal, 2 levels"),
         (["b", "a"] * 9, "categorical, 2 levels"),
         (["1", "2"] * 9, "categorical, 2 levels"),
@@ -306,4 +308,13 @@ def test_the_layout_says_what_the_density_needs() -> None:
     assert layout.lows == (0, None)
     assert layout.highs == (None, None)
     assert layout.log_units == pytest.approx(math.log(2 * math.pi / 360))
-    assert layout.angle_units == pytest.approx((0, math.log(2 * math.pi / 24)))
+    assert layout.code_units[2] == pytest.approx((math.log(2 * math.pi / 24), 0))
+
+
+def test_on_a_grid_atoms_have_a_density_too() -> None:
+    """The mass of a cell over its width, like the numbers beside them, so that shares add up."""
+    cells = np.round(np.where(NORMAL > 0, 0.5, 5 + NORMAL), 1)
+    schema = Schema.infer(pa.table({"x": cells}))
+    assert schema.columns[0].summary == "discretised, steps of 0.1, atom at 0.5"
+    units = schema.layout.units(to_rows(schema, pa.table({"x": [0.5, 4.9]})).codes)
+    assert units.tolist() == pytest.approx([math.log(10), 0])

@@ -162,6 +162,15 @@ class Column:
         return low + 1 if low is not None else 0.0 if high is None else high - 1
 
     @property
+    def code_units(self) -> tuple[float, ...]:
+        """What each level of its code adds to the log-density, as in `Layout`."""
+        if self.kind in CODES:
+            return (0.0,) * self.code_levels
+        ordinary = math.log(2 * math.pi / (self.period or 1.0)) if self.kind == "angle" else 0.0
+        atom = -math.log(self.step) if self.step else 0.0
+        return (ordinary, *[0.0] * self.missing, *[atom] * len(self.atoms))
+
+    @property
     def summary(self) -> str:
         """What it is, in a few words."""
         words = [self.kind + self._bounds()]

@@ -23,8 +23,8 @@ SEEN = 5
 """How often each of these has to occur: then hardly any level is still unseen."""
 SHARED = 3
 """The rows that share a value, on average, if a grid of decimals is no accident of few digits."""
-ATOM, ATOM_ROWS, ATOM_PEAK = 0.05, 10, 3
-"""The least share and the least number of rows at an atom; how far it towers over neighbours."""
+ATOM, ATOM_ROWS, ATOM_PEAK = 0.05, 10, 5
+"""The least share and the least number of rows at an atom, and how far it towers over others."""
 ROWS, POSITIVE_GAIN, BOUNDED_GAIN = 50, 0.2, 0.1
 """The rows, and the nats a row nearer to normal on a bounded scale, that suggest bounds."""
 UNITS = (1.0, 100.0)
@@ -45,11 +45,12 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
         if not missing:
             return {"kind": "constant", "value": value, "note": "the same in all rows"}
         return {"kind": "ordinal", "levels": (value,), "note": "one value"}
+    grid = _useful_grid(values, len(x), kind)
     two = len(values) == 2 and len(x) >= ATOM_ROWS
-    if two or (len(values) <= FEW and counts.min() >= SEEN):
+    few = len(values) <= FEW and counts.min() >= SEEN
+    if two or (few and not (grid and grid.step < 1)):
         note = f"{len(values)} numbers, each in at least {counts.min():,} rows"
         return {"kind": "ordinal", "levels": tuple(plain_numbers(values)), "note": note}
-    grid = _useful_grid(values, len(x), kind)
     atoms = _atoms(values, counts, grid)
     if grid:
         note = f"on a grid, {len(values):,} values in {len(x):,} rows"
@@ -171,19 +172,16 @@ def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
 
 
 def _atoms(values: Numbers, counts: Counts, grid: Grid | None) -> tuple[float, ...]:
-    """Values that many rows have; on a grid, far more rows than the numbers beside them."""
-    rows = counts.sum()
-    frequent = np.flatnonzero((counts >= ATOM * rows) & (counts >= ATOM_ROWS))
-    atoms = []
-    for i in frequent:
-        beside = 0
-        if grid:
-            for j in (i - 1, i + 1):
-                if 0 <= j < len(values) and abs(values[j] - values[i]) < 1.5 * grid.step:
-                    beside = max(beside, int(counts[j]))
-        if counts[i] >= ATOM_PEAK * beside:
-            atoms.append(float(values[i]))
-    return tuple(atoms)
+    """Values of many rows: on a grid, of far more than those beside; else, than all others."""
+    frequent = (counts >= ATOM * counts.sum()) & (counts >= ATOM_ROWS)
+    if grid:
+        beside = np.zeros_like(counts)
+        near = np.flatnonzero(np.diff(values) < 1.5 * grid.step)
+        beside[near] = counts[near + 1]
+        beside[near + 1] = np.maximum(beside[near + 1], counts[near])
+    else:
+        beside = counts[~frequent].max(initial=0)
+    return tuple(values[frequent & (counts >= ATOM_PEAK * beside)].tolist())
 
 
 def _with_ends(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 __all__ = ["Layout", "Rows"]
@@ -56,8 +57,9 @@ class Layout:
         log_units: What to add to each log-density, in nats, so that it is one per unit of the
             columns: the logarithm of radians per unit, summed over the angles that are always
             observed.
-        angle_units: The same for each angle that may be absent, to be added where it is observed;
-            0 for the others.
+        code_units: What to add for each level of each code: radians per unit for the state of an
+            angle that is there, and minus the logarithm of the step for an atom on a grid, whose
+            other numbers have a density too, their probability over the step.
     """
 
     levels: tuple[int, ...]
@@ -67,4 +69,17 @@ class Layout:
     lows: tuple[float | None, ...]
     highs: tuple[float | None, ...]
     log_units: float = 0.0
-    angle_units: tuple[float, ...] = ()
+    code_units: tuple[tuple[float, ...], ...] = ()
+
+    def units(self, codes: Tensor) -> Tensor:
+        """What to add to the log-density of each row in all, float64, shape `(n,)`.
+
+        Example:
+            >>> layout = Layout((2,), (), (0,), (), (), (), 1.0, ((0.5, 0.0),))
+            >>> layout.units(torch.tensor([[0], [1]]))
+            tensor([1.5000, 1.0000], dtype=torch.float64)
+        """
+        total = torch.full((len(codes),), self.log_units, dtype=torch.float64)
+        for code, units in zip(codes.unbind(-1), self.code_units, strict=False):
+            total += torch.tensor(units, dtype=torch.float64)[code.cpu()]
+        return total.to(codes.device)

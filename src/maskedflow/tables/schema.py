@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,8 +186,6 @@ class Schema:
         """How the columns lie in `Rows`."""
         code = {column.name: i for i, column in enumerate(self.coded)}
         bounds = [column.bounds for column in self.valued]
-        units = [math.log(2 * math.pi / (column.period or math.inf)) for column in self.angular]
-        always = [not column.has_code for column in self.angular]
         return Layout(
             levels=self.code_levels,
             value_state=tuple(code.get(column.name) for column in self.valued),
@@ -196,10 +193,8 @@ class Schema:
             steps=self.steps,
             lows=tuple(low for low, _ in bounds),
             highs=tuple(high for _, high in bounds),
-            log_units=sum(unit for unit, here in zip(units, always, strict=True) if here),
-            angle_units=tuple(
-                0.0 if here else unit for unit, here in zip(units, always, strict=True)
-            ),
+            log_units=sum(column.code_units[0] for column in self.angular if not column.has_code),
+            code_units=tuple(column.code_units for column in self.coded),
         )
 
     @property
