@@ -132,15 +132,14 @@ class Bounds(LazyTransform):
 def column_maps(layout: Layout) -> Bounds:
     """The maps of a table's value columns to the real line, in float64.
 
-    A discretised column is thought of as spread over its cells, from the lower bound to a step
-    above the upper one. A thousandth of a step is left free on either side, so that no draw meets
-    the bound.
+    A discretised column is spread over its cells, which its bounds include. A thousandth of a step
+    is left free on either side, so that no draw meets the bound.
 
     Args:
         layout: What the columns are.
 
     Example:
-        >>> layout = Layout((), (None,), (), (1.0,), (0.0,), (9.0,))
+        >>> layout = Layout((), (None,), (), (1.0,), (0.0,), (10.0,))
         >>> bounds = column_maps(layout)
         >>> bounds.low, bounds.high
         (tensor([-0.0010], dtype=torch.float64), tensor([10.0010], dtype=torch.float64))
@@ -150,5 +149,5 @@ def column_maps(layout: Layout) -> Bounds:
     high = [math.inf if bound is None else bound for bound in layout.highs]
     return Bounds(
         torch.tensor(low, dtype=torch.float64) - MARGIN * step,
-        torch.tensor(high, dtype=torch.float64) + (1 + MARGIN) * step,
+        torch.tensor(high, dtype=torch.float64) + MARGIN * step,
     )

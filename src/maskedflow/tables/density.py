@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.flows import LazyDistribution
+from maskedflow.training.batches import weight_of
 from maskedflow.transforms import Dequantize
 
 from .categories import AutoregressiveCategorical, one_hot
@@ -157,7 +158,7 @@ class TableDensity(nn.Module):
         rows = Rows(*(_where(possible, getattr(rows, field.name)) for field in fields(Rows)))
         dtype = self._weight().dtype
         c = None if c is None else c.to(dtype)
-        total = torch.full(possible.shape, self.layout.log_units, dtype=torch.float64)
+        total = self.layout.units(rows.codes)
         if self.categories is not None:
             total = total + self.categories(c).log_prob(rows.codes)
         if self.angles is not None:
@@ -248,14 +249,9 @@ class TableDensity(nn.Module):
         """The low ends of the cells that numbers lie in, of those within the bounds."""
         grid = cast(Tensor, self.dequantize().inv(values))
         layout = self.layout
-        low = [
-            -math.inf if low is None or not s else low
-            for low, s in zip(layout.lows, layout.steps, strict=True)
-        ]
-        high = [
-            math.inf if high is None or not s else high
-            for high, s in zip(layout.highs, layout.steps, strict=True)
-        ]
+        cells = list(zip(layout.lows, layout.highs, layout.steps, strict=True))
+        low = [-math.inf if low is None or not step else low for low, _, step in cells]
+        high = [math.inf if high is None or not step else high - step for _, high, step in cells]
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
 
     def _one_hot(self, rows: Rows) -> Tensor | None:
@@ -264,8 +260,8 @@ class TableDensity(nn.Module):
         return one_hot(rows.codes, self.layout.levels, self._weight().dtype)
 
     def _weight(self) -> Tensor:
-        """A parameter, which tells dtype and device."""
-        return next(parameter for parameter in self.parameters() if parameter.is_floating_point())
+        """A tensor that tells dtype and device."""
+        return weight_of(self)
 
 
 def _places(steps: tuple[float, ...]) -> Tensor:

@@ -175,10 +175,11 @@ def _knots(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     place = torch.special.ndtr(scores) * (n - 1)
     low = place.floor().long().clamp(max=n - 2)
     found = torch.lerp(values[low], values[low + 1], place - low)
-    # Repeated values would make a slope infinite: no bin is thinner than a share of their mean.
-    spread = found[-1] - found[0]
-    thinnest = 1e-3 / count * (spread if spread > 0 else values[-1] - values[0])
-    return torch.cat([found[:1], found[0] + found.diff().clamp(min=thinnest).cumsum(0)]), scores
+    # Repeated values would make a slope infinite: their bin is thinner than any other, not empty.
+    steps = found.diff()
+    gaps = steps[steps > 0]
+    thinnest = gaps.min() / 10 if len(gaps) else (values[-1] - values[0]) / count
+    return torch.cat([found[:1], found[0] + steps.clamp(min=thinnest).cumsum(0)]), scores
 
 
 def _slopes(x: Tensor, y: Tensor) -> Tensor:
