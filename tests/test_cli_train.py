@@ -38,9 +38,12 @@ def test_a_known_data_set_trains(
     code, out, err = call(
         capsys,
         *("train", "--dataset", name, "--out", tmp_path, "--hidden_dim", 16, "--num_layers", 1),
-        *("--epochs", 1, "--batch_size", 500),
+        *("--epochs", 1, "--batch_size", 500, *(["--report"] if name == "digits" else [])),
     )
-    assert (code, files(tmp_path / name)) == (0, {*TREE, f"samples/{name}_samples.png"})
+    assert code == 0
+    tree = {*TREE, f"samples/{name}_samples.png"}
+    assert files(tmp_path / name) == (tree | {"report.html"} if name == "digits" else tree)
+    assert (f"report in {tmp_path / name / 'report.html'}" in out) == (name == "digits")
     assert "full Gaussian" in out
     assert "BPD" in out
     assert str(tmp_path / name) in out
@@ -125,6 +128,36 @@ def test_made_is_one_transform(tmp_path: Path) -> None:
     assert run("train", "--data", data, "--out", tmp_path, *words) == 0
     config = mf.load_run(tmp_path / "t").config
     assert (config.flow.name, "transforms" in config.flow.arguments) == ("MADE", False)
+
+
+def test_tensorboard_shows_what_metrics_say(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = pair(tmp_path)
+    words = ("train", "--data", data, "--out", tmp_path, "--tensorboard", "--hidden_dim", 8)
+    words += ("--num_layers", 1, "--schedule", "constant")
+    assert run(*words, "--epochs", 2) == 0
+    assert run(*words, "--epochs", 3, "--resume") == 0
+    logs = tmp_path / "t" / "logs"
+    records = [json.loads(line) for line in (logs / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    events = EventAccumulator(str(logs)).Reload()
+    assert set(events.Tags()["scalars"]) == records[0].keys() - {"epoch"}
+    for name in events.Tags()["scalars"]:
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        assert told == [(r["epoch"], pytest.approx(r[name])) for r in records]
+
+
+def test_without_tensorboard_one_line_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("maskedflow.cli.train")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    words = ("train", "--data", pair(tmp_path), "--out", tmp_path, "--tensorboard")
+    code, _, err = call(capsys, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "maskedflow[tensorboard]" in err
+    assert not (tmp_path / "t").exists()
 
 
 # ------------------------------------------------------------------------------------------- resume

@@ -169,12 +169,12 @@ TRAIN = "--time when --window 24 --hidden_dim 16 --num_layers 2 --epochs 3 --bat
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("series")
-    assert run("train", "--data", write(where / "s.csv"), *TRAIN, "--out", where) == 0
+    assert run("train", "--data", write(where / "s.csv"), *TRAIN, "--out", where, "--report") == 0
     return where
 
 
 def test_train_leaves_a_run_that_loads(folder: Path) -> None:
-    assert files(folder / "s") == {*TREE, "samples/s_samples.png"}
+    assert files(folder / "s") == {*TREE, "samples/s_samples.png", "report.html"}
     text = (folder / "s" / "results_summary.txt").read_text()
     assert "nats per step" in text
     assert "linear AR(23)" in text
@@ -194,6 +194,16 @@ def test_evaluate_repeats_what_train_found(
     assert code == 0
     line = next(line for line in before.splitlines() if line.startswith("log-likelihood"))
     assert line in out
+
+
+def test_a_report_is_of_forecasts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (folder / "s" / "report.html").read_text("utf-8")
+    assert "linear autoregression of 23 steps" in page
+    assert 'id="forecasts"' in page
+    assert 'id="columns"' not in page
+    code, _, err = call(capsys, "report", folder / "s", "--data", folder / "s.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "time series" in err
 
 
 def test_scores_are_in_the_files_order(folder: Path) -> None:

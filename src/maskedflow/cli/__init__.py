@@ -11,9 +11,11 @@ from typing import Never
 
 from cyclopts import App, CycloptsError, Parameter
 
+from maskedflow.cli.compare import compare
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
+from maskedflow.cli.report import report
 from maskedflow.cli.reproduce import reproduce
 from maskedflow.cli.sample import sample
 from maskedflow.cli.score import score
@@ -37,7 +39,7 @@ app.command(
     config=config_file,
     help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
 )
-for command in (evaluate, sample, score, reproduce, datasets):
+for command in (evaluate, sample, score, report, compare, reproduce, datasets):
     app.command(command)
 
 

@@ -46,6 +46,8 @@ class TrainOptions:
         data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
         download: Fetch the data set when it is not here.
         out: Directory of all runs. [default: maf_results]
+        tensorboard: Write TensorBoard's event files beside logs/metrics.jsonl.
+        report: Write report.html at the end, as is done if nothing is said.
         config: TOML file with any of these options; the command line goes before it.
     """
 
@@ -76,6 +78,8 @@ class TrainOptions:
     data_dir: Path | None = None
     download: bool = False
     out: Path | None = None
+    tensorboard: bool = False
+    report: Annotated[bool, Parameter(negative="--no_report")] = True
     config: Path | None = None
 
 

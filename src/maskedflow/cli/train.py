@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,8 @@ def _train(options: TrainOptions) -> None:
     if options.time is not None or options.window is not None:
         _check_series(options, settings)
     stream = _streamed(options)
+    if options.tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
     from maskedflow.runs import open_data, rows_of, train_run
 
@@ -81,7 +84,14 @@ def _train(options: TrainOptions) -> None:
         _set_aside(directory)
     rows = f"{rows_of(dataset)[0]:,} rows of {dataset.features} features"
     print(f"training {settings.flow} on {dataset.name}: {rows}", flush=True)
-    run, history = train_run(directory, config, dataset, resume=options.resume, progress=True)
+    run, history = train_run(
+        directory,
+        config,
+        dataset,
+        resume=options.resume,
+        progress=True,
+        tensorboard=options.tensorboard,
+    )
     print(
         f"stopped by {history.stopped_because} after {len(history.records)} epochs and "
         f"{sum(history.seconds):.0f} s; epoch {history.best_epoch} is the best"
@@ -90,6 +100,10 @@ def _train(options: TrainOptions) -> None:
     from .evaluate import report
 
     report(run, dataset)
+    if options.report:
+        from maskedflow.report import run_report
+
+        print(f"report in {run_report(run, dataset)}")
 
 
 def _check_series(options: TrainOptions, settings: Settings) -> None:

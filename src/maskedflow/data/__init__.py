@@ -5,6 +5,7 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 """
 
 from .baseline import gaussian_log_likelihood
+from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
 from .dataset import ContextStandardizer, Dataset, Split
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
@@ -16,6 +17,7 @@ from .writer import write_batches, write_table
 
 __all__ = [
     "NAMES",
+    "Baseline",
     "ContextStandardizer",
     "Dataset",
     "Description",
@@ -25,8 +27,11 @@ __all__ = [
     "Split",
     "StreamedSplit",
     "calendar",
+    "choose_kde",
+    "choose_mixture",
     "column_names",
     "describe",
+    "fit_gaussian",
     "gaussian_log_likelihood",
     "iter_batches",
     "load",

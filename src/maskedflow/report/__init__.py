@@ -1,22 +1,33 @@
-"""Pictures of a density beside its data, drawn without any global state.
+"""Pictures of a density beside its data, drawn without any global state; and reports.
 
 Every plot draws into the figure or axes that it is given, in the same two colours: data blue,
 samples orange. :func:`new_figure` makes a figure with its own canvas and :func:`save` writes it;
 :func:`run_picture` puts together the picture of a run.
+
+:func:`write_report` writes a page about any density that a :class:`Subject` describes, and
+:func:`run_report` that of a run.
 """
 
+from .comparison import comparison_picture
 from .curve import training_curve
 from .fan import fan_panel
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
 from .forecasts import forecast_picture
 from .images import image_grid
+from .of_run import run_report
+from .page import write_report
 from .pairs import pair_grid
 from .picture import run_picture, samples_picture
 from .plane import density_on_grid, density_panel, plane_limits, point_panel
+from .subject import Column, Image, Subject
 
 __all__ = [
     "DATA_COLOUR",
     "SAMPLE_COLOUR",
+    "Column",
+    "Image",
+    "Subject",
+    "comparison_picture",
     "density_on_grid",
     "density_panel",
     "fan_panel",
@@ -27,7 +38,9 @@ __all__ = [
     "plane_limits",
     "point_panel",
     "run_picture",
+    "run_report",
     "samples_picture",
     "save",
     "training_curve",
+    "write_report",
 ]

@@ -36,7 +36,8 @@ def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[floa
     axes.plot(epochs, train, color="0.6", lw=1, marker=marker, label="training")
     axes.plot(epochs, validation, color="0.1", lw=1.2, marker=marker, label=label)
     axes.plot(epochs[best], validation[best], "o", color="0.1", ms=5)
-    settled = np.concatenate([train[len(epochs) // 10 :], validation[len(epochs) // 10 :]])
+    fall = max(len(epochs) // 10, 1) if len(epochs) > 2 else 0
+    settled = np.concatenate([train[fall:], validation[fall:]])
     low, high = np.nanmin(settled), np.nanmax(settled)
     margin = 0.1 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)

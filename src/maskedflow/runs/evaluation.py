@@ -47,6 +47,12 @@ class Mean:
         spread = values.std().item() if len(values) > 1 else math.nan
         return cls(values.mean().item(), 2 * spread / math.sqrt(len(values)))
 
+    def __str__(self) -> str:
+        """The mean to the second digit of its error."""
+        finite = math.isfinite(self.error) and self.error > 0
+        digits = max(0, 1 - math.floor(math.log10(self.error))) if finite else 4
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+
     def scaled(self, factor: float) -> Mean:
         """The mean of the values times a number."""
         return Mean(self.value * factor, self.error * abs(factor))

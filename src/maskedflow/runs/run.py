@@ -170,6 +170,7 @@ def train_run(
     *,
     resume: bool = False,
     progress: bool = False,
+    tensorboard: bool = False,
     initialise: Callable[[Flow, torch.Generator], None] | None = None,
 ) -> tuple[Run, History]:
     """Writes the record, trains the flow, and returns the run with its best weights.
@@ -180,6 +181,7 @@ def train_run(
         dataset: The rows, as the record says.
         resume: Whether to go on from `checkpoints/latest.safetensors`.
         progress: Whether to draw a progress bar.
+        tensorboard: Whether to write TensorBoard's event files into `logs` too.
         initialise: Draws other first weights, from a generator of the record's seed.
     """
     config.write(directory / "config.toml")
@@ -203,5 +205,6 @@ def train_run(
         resume=resume,
         metadata={"name": config.name, "versions": config.versions},
         progress=progress,
+        tensorboard=tensorboard,
     )
     return Run(directory, config, flow.eval()), history

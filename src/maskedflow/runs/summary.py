@@ -10,7 +10,7 @@ from .config import FlowConfig, versions
 from .evaluation import Evaluation, Mean
 from .run import Run
 
-__all__ = ["results_table", "summary", "write_summary"]
+__all__ = ["facts", "results_table", "summary", "write_summary"]
 
 
 def results_table(evaluation: Evaluation) -> str:
@@ -50,18 +50,10 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         run: The run.
         evaluation: What came of it.
     """
-    config, metrics = run.config, run.metrics
+    config = run.config
     data = config.data
-    parameters = sum(p.numel() for p in run.flow.parameters())
-    facts = {
-        "data": data.dataset or data.file,
-        "rows": "{:,} training, {:,} validation, {:,} test".format(*data.rows),
-        "features": _list(data.columns),
-        "context": _list(data.context_columns) if data.context_columns else "none",
-        "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
-        "flow": _flow(config.flow),
-        "parameters": f"{parameters:,}",
-        **_training(metrics),
+    known = {
+        **facts(run),
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
         "seed": config.training.seed,
         "versions": _versions(config.versions),
@@ -75,9 +67,25 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         lines += ["their own units, of each step given those before it and the calendar."]
     else:
         lines += ["their own units" + (", given the context." if data.context_columns else ".")]
-    lines += ["", *(f"{key:16}{value}" for key, value in facts.items())]
+    lines += ["", *(f"{key:16}{value}" for key, value in known.items())]
     lines += ["", f"note: {config.flow.note}"] if config.flow.note else []
     return "\n".join(lines) + "\n"
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What a run is, in words: its data, its flow and its training."""
+    config, data = run.config, run.config.data
+    parameters = sum(p.numel() for p in run.flow.parameters())
+    return {
+        "data": data.dataset or data.file or "",
+        "rows": "{:,} training, {:,} validation, {:,} test".format(*data.rows),
+        "features": _list(data.columns),
+        "context": _list(data.context_columns) if data.context_columns else "none",
+        "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
+        "flow": _flow(config.flow),
+        "parameters": f"{parameters:,}",
+        **_training(run.metrics),
+    }
 
 
 def write_summary(run: Run, text: str) -> None:
@@ -95,12 +103,7 @@ def _row(
 
 
 def _text(mean: Mean | None) -> str:
-    """A mean to the second digit of its error."""
-    if mean is None:
-        return "singular"
-    finite = math.isfinite(mean.error) and mean.error > 0
-    digits = max(0, 1 - math.floor(math.log10(mean.error))) if finite else 4
-    return f"{mean.value:.{digits}f} ± {mean.error:.{digits}f}"
+    return "singular" if mean is None else str(mean)
 
 
 def _flow(config: FlowConfig) -> str:

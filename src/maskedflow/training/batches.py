@@ -12,6 +12,9 @@ from maskedflow.data.streamed import StreamedSplit
 
 from .randomness import derive_seed
 
+Training = Split | StreamedSplit
+"""Training rows: in memory, or on disk."""
+
 
 def check_finite(split: Split, name: str) -> None:
     """Says which number of a split cannot be trained on.
@@ -36,8 +39,13 @@ def permutation(rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(rows, generator=generator)
 
 
+def in_memory(train: Training) -> Split:
+    """The training rows, or the sample of them that is in memory."""
+    return train.sample if isinstance(train, StreamedSplit) else train
+
+
 def shuffled(
-    train: Split | StreamedSplit, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
+    train: Training, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Split]]:
     """An epoch's mini-batches, each with the numbers of its rows; what they are follows from seed.
 

@@ -8,7 +8,10 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 StopReason = Literal["epochs", "patience", "time_limit"]
 
@@ -88,12 +91,18 @@ class RunLog:
     """`training.log` for people and `metrics.jsonl` for programs, in one folder.
 
     Without a folder nothing is written.
+
+    Args:
+        folder: The folder.
+        tensorboard: Whether TensorBoard's event files go there too.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:
         self._folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+        self._tensorboard = tensorboard and folder is not None
+        self._writer: SummaryWriter | None = None
 
     def start(self, records: list[EpochRecord], size: int) -> None:
         """Goes back to a checkpoint: its records, and the first `size` bytes of the log.
@@ -108,6 +117,12 @@ class RunLog:
         temporary = metrics.with_name(".metrics.jsonl.tmp")
         temporary.write_text("".join(_json_line(record) for record in records), "utf-8")
         os.replace(temporary, metrics)
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What an earlier session wrote is taken back, and the checkpoint's epochs told again.
+            self._writer = SummaryWriter(str(self._folder), purge_step=1)
+            self._events(records)
 
     def line(self, text: str) -> None:
         """Adds a line to `training.log`, after the time of day."""
@@ -125,6 +140,21 @@ class RunLog:
         if self._folder is not None:
             with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(_json_line(record))
+        self._events([record])
+
+    def _events(self, records: list[EpochRecord]) -> None:
+        if self._writer is None:
+            return
+        for record in records:
+            for name, value in asdict(record).items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, record.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
 
     @property
     def size(self) -> int:

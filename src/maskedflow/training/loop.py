@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
-from maskedflow.data.streamed import StreamedSplit
 from maskedflow.transforms import BatchNorm
 
-from .batches import bounds, check_finite, largest, shuffled, take, weight_of
+from .batches import Training, bounds, check_finite, in_memory, largest, shuffled, take, weight_of
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
@@ -48,7 +48,7 @@ class NonFiniteError(ValueError):
 
 def fit(
     flow: nn.Module,
-    train: Split | StreamedSplit,
+    train: Training,
     validation: Split,
     config: TrainConfig,
     *,
@@ -56,6 +56,7 @@ def fit(
     resume: bool = False,
     metadata: Mapping[str, Any] | None = None,
     progress: bool = False,
+    tensorboard: bool = False,
 ) -> History:
     r"""Fits a flow to data by maximum likelihood.
 
@@ -83,6 +84,7 @@ def fit(
             beginning.
         metadata: JSON-serializable values for the header of the checkpoints.
         progress: Whether to draw a progress bar, if standard error is a terminal.
+        tensorboard: Whether to write TensorBoard's event files beside `metrics.jsonl`.
 
     Returns:
         Training and validation NLL, learning rate and wall time of each epoch.
@@ -104,13 +106,15 @@ def fit(
         >>> history.stopped_because
         'epochs'
     """
-    check_finite(train.sample if isinstance(train, StreamedSplit) else train, "train")
+    check_finite(in_memory(train), "train")
     check_finite(validation, "validation")
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
-    run = _Run(flow, train, validation, config, directory, dict(metadata or {}))
+    root = None if directory is None else Path(directory)
+    log = RunLog(None if root is None else root / "logs", tensorboard)
+    run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
-    with own_generator(run.device):
+    with own_generator(run.device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
@@ -125,25 +129,24 @@ class _Run:
     def __init__(
         self,
         flow: nn.Module,
-        train: Split | StreamedSplit,
+        train: Training,
         validation: Split,
         config: TrainConfig,
-        directory: str | Path | None,
+        root: Path | None,
+        log: RunLog,
         metadata: dict[str, Any],
     ) -> None:
         self.flow, self.train, self.validation, self.config = flow, train, validation, config
-        self.sample = train.sample if isinstance(train, StreamedSplit) else train
+        self.sample = in_memory(train)
         self.noise = noise_of(flow)
         self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
         self.bounds = bounds(len(train), config.batch_size, merge=self.has_batch_norm)
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
-        root = None if directory is None else Path(directory)
         self.best_path = None if root is None else root / "checkpoints" / "best.safetensors"
         self.latest_path = None if root is None else root / "checkpoints" / "latest.safetensors"
-        self.log = RunLog(None if root is None else root / "logs")
-        self.metadata = metadata
+        self.log, self.metadata = log, metadata
         self.data = {
             "number of training rows": len(train),
             "number of validation rows": len(validation),

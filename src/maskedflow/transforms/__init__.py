@@ -31,6 +31,7 @@ from .linear import LULinear, LULinearTransform, RotationTransform
 from .mixture import MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
 from .normalization import ActNorm, BatchNorm
+from .normalscores import NormalScores, TailedSplineTransform
 from .permutation import Permutation, PermutationTransform
 from .pixelwise import Pixelwise, PixelwiseTransform
 from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
@@ -71,6 +72,7 @@ __all__ = [
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "NormalScores",
     "PLULinear",
     "Permutation",
     "PermutationTransform",
@@ -87,6 +89,7 @@ __all__ = [
     "SoftclipTransform",
     "SqueezeTransform",
     "Standardize",
+    "TailedSplineTransform",
     "TanhTransform",
     "Transform",
     "UnconditionalTransform",

@@ -108,20 +108,14 @@ class MonotonicRQSTransform(Transform):
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside, x0, y0, width, height, d0, d1 = self._bin(self.horizontal, x)
         xi = (torch.where(inside, x - x0, 0) / width).clamp(0, 1)
-        y, ladj = _evaluate(xi, 1 - xi, height / width, d0, d1)
+        y, ladj = evaluate_bin(xi, 1 - xi, height / width, d0, d1)
         return torch.where(inside, y0 + height * y, x), torch.where(inside, ladj, 0)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         inside, x0, y0, width, height, d0, d1 = self._bin(self.vertical, y)
         s, part = height / width, (torch.where(inside, y - y0, 0) / height).clamp(0, 1)
-        # The quadratic for xi at the share t of the height, with u = d1 t - d0 (1 - t), has
-        # the discriminant u^2 + 4 s^2 t (1 - t). Nothing is subtracted from here on.
-        below, above = 2 * s * part, 2 * s * (1 - part)
-        u = d1 * part - d0 * (1 - part)
-        root = u.abs() + (u.square() + below * above).sqrt()
-        left, right = torch.where(u > 0, root, below), torch.where(u > 0, above, root)
-        xi, rest = left / (left + right), right / (left + right)
-        ladj = -_evaluate(xi, rest, s, d0, d1)[1]
+        xi, rest = solve_bin(part, s, d0, d1)
+        ladj = -evaluate_bin(xi, rest, s, d0, d1)[1]
         return torch.where(inside, x0 + xi * width, y), torch.where(inside, ladj, 0)
 
 
@@ -130,12 +124,25 @@ def _soften(value: Tensor, bound: float) -> Tensor:
     return value / (1 + (value / bound).abs())
 
 
-def _evaluate(xi: Tensor, rest: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate_bin(
+    xi: Tensor, rest: Tensor, s: Tensor, d0: Tensor, d1: Tensor
+) -> tuple[Tensor, Tensor]:
     """The share of the bin's height at the share xi of its width, and log f'; rest is 1 - xi."""
     both = xi * rest
     below = s * (xi.square() + rest.square()) + (d0 + d1) * both
     slope = d1 * xi.square() + 2 * s * both + d0 * rest.square()
     return xi * (s * xi + d0 * rest) / below, 2 * (s / below).log() + slope.log()
+
+
+def solve_bin(part: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of the bin's width at the share of its height, and one minus it."""
+    # The quadratic for xi at the share t of the height, with u = d1 t - d0 (1 - t), has
+    # the discriminant u^2 + 4 s^2 t (1 - t). Nothing is subtracted from here on.
+    below, above = 2 * s * part, 2 * s * (1 - part)
+    u = d1 * part - d0 * (1 - part)
+    root = u.abs() + (u.square() + below * above).sqrt()
+    left, right = torch.where(u > 0, root, below), torch.where(u > 0, above, root)
+    return left / (left + right), right / (left + right)
 
 
 def CircularRQSTransform(

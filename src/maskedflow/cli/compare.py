@@ -1,0 +1,84 @@
+"""``maskedflow compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from maskedflow.runs import Compared
+
+__all__ = ["compare"]
+
+HEADINGS = (
+    *("run", "NLL (nats)", "bits per dimension", "behind the best (nats)"),
+    *("parameters", "training", "scoring 1,000 rows"),
+)
+
+
+def compare(
+    *runs: Path,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    data_dir: Path | None = None,
+) -> None:
+    """Score the same test rows with several runs, and print them side by side, the best first.
+
+    ± is two standard errors. Differences are paired, row by row.
+
+    Args:
+        runs: The runs' folders.
+        output: Markdown file to write the table to, .md, and a picture beside it, .png.
+        data_dir: Where data sets lie, if not where the first run found them.
+    """
+    if output is not None and output.suffix != ".md":
+        raise ValueError(f"-o {output}: expected a file ending in .md")
+
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from maskedflow.runs import compare_runs, load_run
+
+    if len(runs) < 2:
+        raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
+    opened = [load_run(path) for path in runs]
+    found = compare_runs(opened, opened[0].dataset(data_dir=data_dir))
+    table = Table(box=SIMPLE, pad_edge=False)
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+    for one in found:
+        table.add_row(*_cells(one))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 250  # a pipe has no width, and paths are long
+    console.print(table)
+    if output is not None:
+        _write(output, found)
+        print(f"table in {output}, picture in {output.with_suffix('.png')}")
+
+
+def _cells(one: Compared) -> tuple[str, ...]:
+    return (
+        one.name,
+        str(one.nll),
+        str(one.bpd),
+        "" if one.behind is None else str(one.behind),
+        f"{one.parameters:,}",
+        "" if one.training is None else f"{one.training:.0f} s",
+        f"{one.scoring:.2g} s" if one.scoring >= 0.1 else f"{1000 * one.scoring:.2g} ms",
+    )
+
+
+def _write(path: Path, found: list[Compared]) -> None:
+    """The table as Markdown, and the picture."""
+    from maskedflow.report import comparison_picture, save
+
+    picture = path.with_suffix(".png")
+    save(comparison_picture(found), picture)
+    lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *map(_cells, found)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    path.write_text(
+        f"{text}\n\n![NLL of each run, and its distance from the best]({picture.name})\n"
+    )

@@ -1,0 +1,214 @@
+"""Columns together: the corner plot, and how correlations differ."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from .embed import Picture, embed
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from .subject import Rows, Subject
+
+__all__ = ["Correlation", "corner_columns", "corner_picture", "correlation_facts", "correlations"]
+
+CORNER, LABELS, FEWEST = 8, 16, 20
+"""Columns in a corner plot and names beside a matrix at most, rows for contours at least."""
+
+LEVELS = (0.393, 0.864)
+"""What is inside of one and two standard deviations of a Gaussian of the plane."""
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How the rank correlations of samples differ from those of data.
+
+    Args:
+        largest: The largest absolute difference.
+        pair: The two columns.
+        data: Their correlation in the data.
+        samples: And in the samples.
+        by_chance: Two standard errors of a difference where there is no correlation.
+        picture: Correlations of the data, and the differences; None of two columns.
+    """
+
+    largest: float
+    pair: tuple[str, str]
+    data: float
+    samples: float
+    by_chance: float
+    picture: Picture | None
+
+
+def correlations(rows: Rows) -> Matrix:
+    """The rank correlations of columns over the rows that are complete; 0 of a constant.
+
+    One wild row does not change them, which may well be among samples.
+
+    Example:
+        >>> correlations(np.array([[0.0, 0.0, 5.0], [1.0, 2.0, 5.0], [2.0, 9.0, 5.0]]))[:2].round(3)
+        array([[1., 1., 0.],
+               [1., 1., 0.]])
+    """
+    ranks = np.apply_along_axis(rankdata, 0, _whole(rows))
+    centred = ranks - ranks.mean(0)
+    scale = np.sqrt((centred**2).sum(0))
+    centred /= np.where(scale > 0, scale, 1)
+    found: Matrix = np.clip(centred.T @ centred, -1, 1)
+    np.fill_diagonal(found, 1)
+    return found
+
+
+def corner_columns(subject: Subject, data: Rows) -> list[int]:
+    """The columns of a corner plot: all numbers, or those with the largest correlations."""
+    numeric = subject.numeric
+    if len(numeric) <= CORNER:
+        return numeric
+    strength = np.abs(correlations(data[:, numeric]))
+    np.fill_diagonal(strength, 0)
+    chosen = np.argsort(-strength.max(1), kind="stable")[:CORNER]
+    return sorted(numeric[i] for i in chosen)
+
+
+def corner_picture(
+    subject: Subject, columns: list[int], data: Rows, samples: Rows
+) -> Picture | None:
+    """Contours of samples (orange) over those of data (blue, filled), for each pair of columns.
+
+    None if there are too few complete rows for contours.
+    """
+    from corner import corner  # imports pyplot, which most of this library does without
+
+    size = len(columns)
+    side = max(4.0, 1.25 * size + 0.5)
+    figure = Figure(figsize=(side, side))  # corner lays it out by itself
+    FigureCanvasAgg(figure)
+    names = [subject.columns[i].name for i in columns]
+    ours, drawn = (_whole(rows[:, columns]) for rows in (data, samples))
+    if min(len(ours), len(drawn)) < FEWEST:
+        return None
+    limits = [_limits(column) for column in ours.T]
+    ours, drawn = (_inside(rows, np.array(limits)) for rows in (ours, drawn))
+    common: dict[str, Any] = {
+        "fig": figure,
+        "range": limits,
+        "labels": [name if len(name) <= 16 else f"{name[:15]}…" for name in names],
+        "label_kwargs": {"fontsize": 9},
+        "bins": 30,
+        "smooth": 1.0,
+        "levels": LEVELS,
+        "plot_datapoints": False,
+        "plot_density": False,
+        "max_n_ticks": 3,
+        "labelpad": 0.04,
+    }
+    shades = [to_rgba(DATA_COLOUR, alpha) for alpha in (0.0, 0.25, 0.5)]
+    # It complains of contours that it cannot draw, which one can see.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    corner(
+        ours,
+        color=DATA_COLOUR,
+        fill_contours=True,
+        hist_kwargs={"density": True, "histtype": "stepfilled", "color": shades[-1]},
+        contour_kwargs={"linewidths": 0},
+        contourf_kwargs={"colors": shades},
+        **common,
+    )
+    corner(
+        drawn,
+        color=SAMPLE_COLOUR,
+        no_fill_contours=True,
+        hist_kwargs={"density": True, "color": SAMPLE_COLOUR, "lw": 1.3},
+        contour_kwargs={"linewidths": 1.3, "colors": SAMPLE_COLOUR},
+        **common,
+    )
+    logging.disable(before)
+    for axes in figure.axes:
+        axes.tick_params(labelsize=7)
+    keys = [Patch(color=shades[-1], linewidth=0), Line2D([], [], color=SAMPLE_COLOUR)]
+    figure.legend(keys, ["data", "samples"], loc="upper right", frameon=False, fontsize=10)
+    return embed(
+        figure,
+        f"Corner plot of {', '.join(names)}: contours of samples over those of data",
+        "Contours hold 39% and 86% of the rows, as one and two standard deviations of a Gaussian.",
+        dpi=160,
+    )
+
+
+def correlation_facts(subject: Subject, data: Rows, samples: Rows) -> Correlation | None:
+    """Compares the correlations of data and samples; None without two columns of numbers."""
+    numeric = subject.numeric
+    if len(numeric) < 2:
+        return None
+    ours, drawn = (_whole(rows[:, numeric]) for rows in (data, samples))
+    if min(len(ours), len(drawn)) < 3:
+        return None
+    before, after = correlations(ours), correlations(drawn)
+    difference = after - before
+    i, j = np.unravel_index(np.abs(difference).argmax(), difference.shape)
+    names = [subject.columns[k].name for k in numeric]
+    largest = float(np.abs(difference[i, j]))
+    pair = names[int(i)], names[int(j)]
+    by_chance = 2 * float(np.sqrt(1 / len(ours) + 1 / len(drawn)))
+    picture = _matrices(before, difference, names, largest, pair) if len(names) > 2 else None
+    return Correlation(largest, pair, float(before[i, j]), float(after[i, j]), by_chance, picture)
+
+
+def _matrices(
+    before: Matrix, difference: Matrix, names: list[str], largest: float, pair: tuple[str, str]
+) -> Picture:
+    figure = new_figure(8.4, 3.7)
+    for axes, values, title in zip(
+        figure.subplots(1, 2),
+        (before, difference),
+        ("correlations of the data", "samples less data"),
+        strict=True,
+    ):
+        bound = 1.0 if values is before else max(0.05, float(np.abs(difference).max()))
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+        figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)
+        axes.set_title(title, fontsize=10)
+        few = len(names) <= LABELS
+        short = [n if len(n) <= 16 else f"{n[:15]}…" for n in names] if few else []
+        axes.set_xticks(range(len(short)), short, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(short)), short, fontsize=8)
+    return embed(
+        figure,
+        "Rank correlation matrix of the data, and how much larger correlations of samples are;"
+        f" the largest difference is {largest:.3f}, of {pair[0]} and {pair[1]}",
+    )
+
+
+def _whole(rows: Rows) -> Matrix:
+    values = np.asarray(rows, np.float64)
+    found: Matrix = values[~np.isnan(values).any(1)]
+    return found
+
+
+def _inside(rows: Matrix, limits: Matrix) -> Matrix:
+    """The rows within limits; if there are too few, as corner would fail, all at their edges."""
+    edge = 1e-6 * np.ptp(limits, axis=1)
+    low, high = limits[:, 0] + edge, limits[:, 1] - edge
+    kept = rows[((rows > low) & (rows < high)).all(1)]
+    found: Matrix = kept if len(kept) >= FEWEST else rows.clip(low, high)
+    return found
+
+
+def _limits(column: Matrix) -> tuple[float, float]:
+    low, high = np.quantile(column, [0.002, 0.998]).tolist()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edge = 0.05 * (high - low)
+    return low - edge, high + edge

@@ -1,0 +1,198 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributions import Distribution
+
+from maskedflow import data
+from maskedflow.data import Dataset, Split
+from maskedflow.distributions import DiagNormal, NormalizingFlow
+from maskedflow.runs import Evaluation, Run, evaluate_run, facts, front_of, preprocessed
+from maskedflow.training import evaluate
+from maskedflow.training.randomness import noise_of, seed_noise
+
+from .embed import embed
+from .forecasts import series_picture
+from .likelihood import Likelihood, Likelihoods
+from .page import Page, curve_picture, write_page, write_report
+from .subject import Column, Image, Rows, Subject
+
+__all__ = ["run_report"]
+
+BATCH = 1000
+FORECASTS = 500
+
+
+def run_report(run: Run, dataset: Dataset, test: Split | None = None) -> Path:
+    """Writes `report.html` in a run's folder.
+
+    Args:
+        run: The run.
+        dataset: The rows it was trained on.
+        test: Other rows to judge it by than the data set's own; a time series takes none.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If there are no rows to judge it by.
+    """
+    path = run.directory / "report.html"
+    if dataset.window is not None:
+        write_page(_series_page(run, dataset), path)
+        return path
+    labels = None if test is not None else _labels(run, dataset)
+    judged = test or dataset.test
+    subject = _subject(run, judged)
+    train, validation, rows = (
+        _rows(run, part) for part in (dataset.train, dataset.validation, judged)
+    )
+    write_report(subject, train, validation, rows, path, labels=labels)
+    return path
+
+
+def _subject(run: Run, test: Split) -> Subject:
+    """A run's density, whose samples are given the contexts of test rows."""
+    features = len(run.columns)
+    columns = tuple(Column(name) for name in run.columns)
+    levels = _levels(run)
+    if levels:
+        columns += (Column("class", levels),)
+    else:
+        columns += tuple(Column(name) for name in run.context_columns)
+    image = run.config.data.image_shape
+
+    def split(rows: Rows) -> Split:
+        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).float()
+        c = rows[:, features:]
+        if not run.context_columns:
+            return Split(x)
+        if levels:
+            c = np.eye(len(levels))[c[:, 0].astype(int)]
+        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).float())
+
+    def log_prob(rows: Rows) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = evaluate(run.flow, split(rows), BATCH).numpy()
+        return found
+
+    def sample(n: int, generator: torch.Generator) -> Rows:
+        with torch.no_grad():
+            if test.context is None:
+                drawn: Rows = run.flow().sample((n,), generator=generator).numpy()
+                return drawn
+            c = test.context[torch.randint(len(test), (n,), generator=generator)]
+            return _rows(run, Split(run.flow(c).sample((), generator=generator), c))
+
+    def latent(rows: Rows) -> NDArray[np.float64]:
+        whole = split(rows)
+        seed_noise(noise_of(run.flow), 0)
+        with torch.no_grad():
+            found = [_normal(run.flow(None if c is None else c), x) for x, c in _batches(whole)]
+        return torch.cat([z for z in found if z is not None]).double().numpy()
+
+    def unbounded(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.float64]]:
+        y, ladj = preprocessed(front_of(run), split(rows), seed)
+        return y.numpy(), ladj.numpy()
+
+    return Subject(
+        run.name,
+        columns,
+        log_prob,
+        sample,
+        given=len(columns) - features,
+        latent=latent if _is_normal(run, test) else None,
+        unbounded=None if image is None else unbounded,
+        notes=tuple(facts(run).items()),
+        history=run.metrics,
+        image=None if image is None else Image(image, run.config.data.levels or 256),
+    )
+
+
+def _batches(split: Split) -> list[tuple[Tensor, Tensor | None]]:
+    xs = split.x.split(BATCH)
+    cs = [None] * len(xs) if split.context is None else split.context.split(BATCH)
+    return list(zip(xs, cs, strict=True))
+
+
+def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
+    """The standard normal numbers behind x; None if there are none."""
+    while isinstance(distribution, NormalizingFlow):
+        x, distribution = distribution.transform(x), distribution.base
+    if not isinstance(distribution, DiagNormal) or x.ndim != 2:
+        return None
+    return (x - distribution.loc) / distribution.scale
+
+
+def _is_normal(run: Run, test: Split) -> bool:
+    c = None if test.context is None else test.context[:1]
+    with torch.no_grad():
+        return _normal(run.flow(c), test.x[:1].float()) is not None
+
+
+def _levels(run: Run) -> tuple[str, ...]:
+    """The classes, where a class is the context."""
+    if run.config.data.labels:
+        return tuple(str(i) for i in range(len(run.context_columns)))
+    return ()
+
+
+def _rows(run: Run, split: Split) -> Rows:
+    """Features and context side by side; of one-hot labels the class."""
+    x: Rows = split.x.numpy()
+    if split.context is None:
+        return x
+    c = split.context.argmax(1, keepdim=True) if run.config.data.labels else split.context
+    return np.hstack([x, c.numpy().astype(x.dtype)])
+
+
+def _labels(run: Run, dataset: Dataset) -> NDArray[np.int64] | None:
+    """The class of each test image, which an unconditional run's data set leaves out."""
+    source = run.config.data
+    if dataset.image_shape is None or source.dataset is None:
+        return None
+    context = dataset.test.context
+    if context is None:
+        again = data.load(source.dataset, source.data_dir, labels=True, seed=source.seed)
+        context = again.test.context
+    assert context is not None
+    found: NDArray[np.int64] = context.argmax(1).numpy()
+    return found
+
+
+def _series_page(run: Run, dataset: Dataset) -> Page:
+    """The shorter page of a time series: its steps are no independent rows."""
+    evaluation = evaluate_run(run, dataset)
+    figure = series_picture(run, dataset.test, FORECASTS, 0)
+    return Page(
+        run.name,
+        tuple(facts(run).items()),
+        rows=(len(dataset.test), len(dataset.test)),
+        curve=curve_picture(run.metrics),
+        likelihoods=_series_likelihoods(run, evaluation),
+        features=dataset.features,
+        forecasts=embed(
+            figure,
+            f"{FORECASTS} forecasts of test steps as intervals around their median, beside what"
+            " came",
+            dpi=140,
+        ),
+    )
+
+
+def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
+    other = f"linear autoregression of {evaluation.lags} steps"
+    named = [(run.name, evaluation.flow), (other, evaluation.gaussian)]
+    steps, bit = run.config.data.rows[0], -1 / (evaluation.features * np.log(2))
+    found = [
+        Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, steps, evaluation.rows)
+        for name, mean in named
+        if mean is not None
+    ]
+    left_out = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
+    return Likelihoods(found, left_out)

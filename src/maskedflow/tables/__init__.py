@@ -1,0 +1,38 @@
+"""Tables as they are: columns of every kind, what is known of them, and exact densities of rows."""
+
+from .bounds import Bounds, BoundsTransform, column_maps
+from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
+from .column import Column
+from .convert import to_rows, to_table
+from .density import TableDensity, present_columns
+from .document import read_document
+from .frames import from_arrow, kind_of, to_arrow
+from .partial import PartialDistribution, PartialFlow
+from .rows import Layout, Rows
+from .schema import Schema, complete
+from .whiten import Whiten, WhitenTransform
+
+__all__ = [
+    "AutoregressiveCategorical",
+    "AutoregressiveCategoricalDistribution",
+    "Bounds",
+    "BoundsTransform",
+    "Column",
+    "Layout",
+    "PartialDistribution",
+    "PartialFlow",
+    "Rows",
+    "Schema",
+    "TableDensity",
+    "Whiten",
+    "WhitenTransform",
+    "column_maps",
+    "complete",
+    "from_arrow",
+    "kind_of",
+    "present_columns",
+    "read_document",
+    "to_arrow",
+    "to_rows",
+    "to_table",
+]

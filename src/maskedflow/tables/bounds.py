@@ -1,0 +1,153 @@
+"""Bounded numbers, mapped to the real line."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import constraints
+
+from maskedflow.transforms import DependentTransform, LazyTransform, Transform
+
+from .rows import Layout
+
+__all__ = ["Bounds", "BoundsTransform", "column_maps"]
+
+#: Of a discretised column's cells, what is left free between the outermost ones and the bounds.
+MARGIN = 1e-3
+
+
+class BoundsTransform(Transform):
+    r"""An increasing map of an open interval to the real line, element by element.
+
+    ================== ======================================
+    interval           f(x)
+    ================== ======================================
+    :math:`(l, u)`     :math:`\log (x - l) - \log (u - x)`
+    :math:`(l, \infty)`  :math:`\log (x - l)`
+    :math:`(-\infty, u)` :math:`-\log (u - x)`
+    the real line      :math:`x`
+    ================== ======================================
+
+    Elsewhere f is 0 and its ladj :math:`-\infty`: a density there is 0. The inverse never leaves
+    the interval, not by rounding either.
+
+    Args:
+        low: The lower bounds l, :math:`-\infty` where there is none, with shape (*,).
+        high: The upper bounds u, :math:`\infty` where there is none, with shape (*,).
+
+    Example:
+        >>> low, high = torch.tensor([0.0, 0.0]), torch.tensor([math.inf, 1.0])
+        >>> BoundsTransform(low, high)(torch.tensor([1.0, 0.5]))
+        tensor([0., 0.])
+    """
+
+    domain = constraints.real
+    codomain = constraints.real
+    sign = +1
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.below, self.above = low.isfinite(), high.isfinite()
+        self.log_width = torch.where(self.below & self.above, high - low, 1).log()
+
+    def __repr__(self) -> str:
+        return f"BoundsTransform(shape={tuple(self.low.shape)})"
+
+    def _distances(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether x is inside, and the logarithms of its distances from the bounds."""
+        inside = (self.low < x) & (x < self.high)
+        left = torch.where(inside & self.below, x - self.low, 1).log()
+        right = torch.where(inside & self.above, self.high - x, 1).log()
+        return inside, left, right
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inside, left, right = self._distances(x)
+        y = torch.where(self.below | self.above, left - right, x)
+        ladj = self.log_width - left - right
+        return torch.where(inside, y, 0), torch.where(inside, ladj, -math.inf)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        # From the nearer bound, for the sake of precision.
+        both = self.below & self.above
+        width = torch.where(both, self.high - self.low, 1)
+        low, high = torch.where(self.below, self.low, 0), torch.where(self.above, self.high, 0)
+        share = width * torch.sigmoid(-y.abs())
+        between = torch.where(y < 0, low + share, high - share)
+        # Beyond this an exponential would not be finite.
+        most = 0.5 * math.log(torch.finfo(y.dtype).max)
+        half = torch.where(
+            self.below, low + y.clamp(max=most).exp(), high - y.clamp(min=-most).neg().exp()
+        )
+        x = torch.where(both, between, torch.where(self.below | self.above, half, y))
+        ladj = torch.where(both, self.log_width + F.logsigmoid(y) + F.logsigmoid(-y), 0)
+        ladj = torch.where(self.below & ~self.above, y, ladj)
+        ladj = torch.where(self.above & ~self.below, -y, ladj)
+        inner_low, inner_high = torch.nextafter(self.low, self.high), self.high.nextafter(self.low)
+        return x.clamp(
+            torch.where(self.below, inner_low, -math.inf),
+            torch.where(self.above, inner_high, math.inf),
+        ), ladj
+
+
+class Bounds(LazyTransform):
+    r"""The lazy :class:`BoundsTransform` of all features.
+
+    Args:
+        low: The lower bounds, :math:`-\infty` where there is none, with shape (D,).
+        high: The upper bounds, :math:`\infty` where there is none, with shape (D,).
+
+    Raises:
+        ValueError: If a lower bound is not below the upper one.
+
+    Example:
+        >>> Bounds(torch.tensor([0.0]), torch.tensor([math.inf]))().call_and_ladj(torch.ones(1))
+        (tensor([0.]), tensor(0.))
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        for column, (least, most) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+            if not least < most:
+                raise ValueError(
+                    f"low: expected less than the upper bound {most:g} of column {column}, "
+                    f"got {least:g}"
+                )
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.low)}"
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return DependentTransform(BoundsTransform(self.low, self.high), 1)
+
+
+def column_maps(layout: Layout) -> Bounds:
+    """The maps of a table's value columns to the real line, in float64.
+
+    A discretised column is spread over its cells, which its bounds include. A thousandth of a step
+    is left free on either side, so that no draw meets the bound.
+
+    Args:
+        layout: What the columns are.
+
+    Example:
+        >>> layout = Layout((), (None,), (), (1.0,), (0.0,), (10.0,))
+        >>> bounds = column_maps(layout)
+        >>> bounds.low, bounds.high
+        (tensor([-0.0010], dtype=torch.float64), tensor([10.0010], dtype=torch.float64))
+    """
+    step = torch.tensor(layout.steps, dtype=torch.float64)
+    low = [-math.inf if bound is None else bound for bound in layout.lows]
+    high = [math.inf if bound is None else bound for bound in layout.highs]
+    return Bounds(
+        torch.tensor(low, dtype=torch.float64) - MARGIN * step,
+        torch.tensor(high, dtype=torch.float64) + MARGIN * step,
+    )

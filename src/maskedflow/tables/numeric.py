@@ -1,0 +1,222 @@
+"""What a column of numbers is: codes, a grid, atoms, bounds. A wrong bound costs more than none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .grid import Grid, find_grid
+
+__all__ = ["FEW", "guess_numbers", "plain_numbers", "specify_numbers"]
+
+Numbers = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Found = dict[str, Any]
+
+FEW = 30
+"""The most levels of numbers that are taken for codes."""
+SEEN = 5
+"""How often each of these has to occur: then hardly any level is still unseen."""
+SHARED = 3
+"""The rows that share a value, on average, if a grid of decimals is no accident of few digits."""
+ATOM, ATOM_ROWS, ATOM_PEAK = 0.05, 10, 5
+"""The least share and the least number of rows at an atom, and how far it towers over others."""
+ROWS, POSITIVE_GAIN, BOUNDED_GAIN = 50, 0.2, 0.1
+"""The rows, and the nats a row nearer to normal on a bounded scale, that suggest bounds."""
+UNITS = (1.0, 100.0)
+"""Shares and percentages: where intervals that numbers may fill are likely to end."""
+
+
+def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
+    """Arguments of a `Column` for numbers of which nothing is known.
+
+    Args:
+        x: The numbers, without the missing ones.
+        kind: Their Arrow type.
+        missing: Whether some are missing.
+    """
+    values, counts = _counted(x)
+    if len(values) == 1:
+        value = plain_numbers(values)[0]
+        if not missing:
+            return {"kind": "constant", "value": value, "note": "the same in all rows"}
+        return {"kind": "ordinal", "levels": (value,), "note": "one value"}
+    grid = _useful_grid(values, len(x), kind)
+    two = len(values) == 2 and len(x) >= ATOM_ROWS
+    few = len(values) <= FEW and counts.min() >= SEEN
+    if two or (few and not (grid and grid.step < 1)):
+        note = f"{len(values)} numbers, each in at least {counts.min():,} rows"
+        return {"kind": "ordinal", "levels": tuple(plain_numbers(values)), "note": note}
+    atoms = _atoms(values, counts, grid)
+    if grid:
+        note = f"on a grid, {len(values):,} values in {len(x):,} rows"
+        found: Found = {"kind": "discretised", "step": grid.step, "origin": grid.origin}
+    else:
+        note = f"{len(values):,} values in {len(x):,} rows"
+        found = {"kind": "continuous"}
+    ordinary = x[~np.isin(x, atoms)]
+    bounds, why = _bounds(ordinary, grid.step if grid else 0.0)
+    found |= bounds
+    if bounds and not grid:
+        atoms = _with_ends(atoms, values, bounds.values())
+    if atoms:
+        note += "; " + ", ".join(f"{_share(np.mean(x == atom))} at {atom:g}" for atom in atoms)
+    return found | {"atoms": atoms, "note": why + note}
+
+
+def specify_numbers(
+    name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
+) -> Found:
+    """What else is to be known of numbers whose kind is given.
+
+    Args:
+        name: The column's name, for errors.
+        kind: One of the kinds of numbers.
+        x: The numbers, without the missing ones.
+        type_: Their Arrow type.
+        given: The arguments of `Column` that are known.
+
+    Raises:
+        ValueError: If bounds or a grid cannot be told from the numbers.
+    """
+    found: Found = {}
+    if kind == "positive" and "low" not in given:
+        found["low"] = 0.0
+    if kind == "bounded" and "low" not in given and "high" not in given:
+        high = next((high for high in UNITS if x.min() >= 0 and x.max() <= high), None)
+        if high is None:
+            raise ValueError(
+                f"column {name!r}: a bounded column needs a bound, low or high or both"
+            )
+        found |= {"low": 0.0, "high": high}
+    grid = _grid(name, kind, x, type_, given)
+    if grid:
+        found |= {"step": grid.step, "origin": grid.origin}
+    if "atoms" not in given:
+        values, counts = _counted(x)
+        atoms = _atoms(values, counts, grid or _useful_grid(values, len(x), type_))
+        if not grid:
+            ends = {**found, **given}
+            atoms = _with_ends(atoms, values, [ends.get("low"), ends.get("high")])
+        found["atoms"] = atoms
+    return found
+
+
+def plain_numbers(x: Numbers) -> list[int | float]:
+    """Numbers of Python's, integers where they are integral."""
+    return [int(value) if value.is_integer() else value for value in x.tolist()]
+
+
+def _counted(x: Numbers) -> tuple[Numbers, Counts]:
+    values, counts = np.unique(x + 0.0, return_counts=True)  # -0.0 + 0.0 is 0.0
+    return values, counts
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g}%"
+
+
+# ---------------------------------------------------------------- grids
+
+
+def _grid(
+    name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
+) -> Grid | None:
+    """The grid of a column of a given kind: discretised ones must have one, continuous ones not."""
+    if given.get("kind") == "integer":
+        given = {"step": 1.0} | dict(given)
+    if "step" in given or kind == "continuous":
+        step = given.get("step") or 0.0
+        return Grid(step, given.get("origin", _origin(x, step))) if step else None
+    values = np.unique(x)
+    if kind != "discretised":
+        return _useful_grid(values, len(x), type_)
+    grid = find_grid(values, _precision(type_)) if len(values) > 1 else Grid(1.0, float(x[0]))
+    if grid is None:
+        raise ValueError(f"column {name!r}: found no grid that its numbers are on; give its step")
+    return grid
+
+
+def _origin(x: Numbers, step: float) -> float:
+    """Zero if it is on the grid of the numbers, or the least of them."""
+    return 0.0 if not step or not Grid(step).cells(x)[1].any() else float(x.min())
+
+
+def _precision(kind: pa.DataType) -> float:
+    """The relative precision of numbers of this type."""
+    if pa.types.is_floating(kind) and kind.bit_width < 64:
+        return float(np.finfo(kind.to_pandas_dtype()).eps)
+    return 2.0**-52
+
+
+def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
+    """The grid of integers or exact decimals, or the one of floats that rows share."""
+    if len(values) < 2 or (grid := find_grid(values, _precision(kind))) is None:
+        return None
+    unit = 0.0
+    if grid.step.is_integer() and grid.origin.is_integer():
+        unit = 1.0
+    elif pa.types.is_decimal(kind):
+        unit = float(f"1e{-kind.scale}")
+    if rows >= SHARED * len(values) or (unit and rows >= ROWS):
+        return grid
+    # So few numbers may have a common divisor by accident.
+    return Grid(unit, grid.origin) if unit else None
+
+
+# ---------------------------------------------------------------- atoms and bounds
+
+
+def _atoms(values: Numbers, counts: Counts, grid: Grid | None) -> tuple[float, ...]:
+    """Values of many rows: on a grid, of far more than those beside; else, than all others."""
+    frequent = (counts >= ATOM * counts.sum()) & (counts >= ATOM_ROWS)
+    if grid:
+        beside = np.zeros_like(counts)
+        near = np.flatnonzero(np.diff(values) < 1.5 * grid.step)
+        beside[near] = counts[near + 1]
+        beside[near + 1] = np.maximum(beside[near + 1], counts[near])
+    else:
+        beside = counts[~frequent].max(initial=0)
+    return tuple(values[frequent & (counts >= ATOM_PEAK * beside)].tolist())
+
+
+def _with_ends(
+    atoms: tuple[float, ...], values: Numbers, ends: Collection[float | None]
+) -> tuple[float, ...]:
+    """Adds the bounds that rows are at: these have a probability there, and no density."""
+    at = {end for end in ends if end is not None and end in values}
+    return tuple(sorted({*atoms, *at}))
+
+
+def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
+    """Bounds that make ordinary numbers much more like normal ones, and what suggests them."""
+    if len(x) < ROWS or x.min() == x.max():
+        return {}, ""
+    for high in UNITS:
+        margin = 0.02 * high
+        if x.min() < 0 or x.max() > high:
+            continue
+        inside = x[(x > 0) & (x < high)] if not step else x
+        at_both_ends = min(np.mean(x <= margin), np.mean(x >= high - margin)) >= 0.01
+        if at_both_ends and len(inside) >= ROWS:
+            unit = (inside + step / 2) / (high + step)
+            gain = _gain(unit, np.log(unit / (1 - unit)), -np.log(unit * (1 - unit)))
+            if gain >= BOUNDED_GAIN:
+                return {"kind": "bounded", "low": 0.0, "high": high}, "fill the range; "
+    if x.min() > 0:
+        gain = _gain(x, np.log(x), -np.log(x))
+        if gain >= POSITIVE_GAIN:
+            why = f"all above 0 and skewed ({gain:.2g} nats a row nearer to normal as logs); "
+            return {"kind": "positive", "low": 0.0}, why
+    return {}, ""
+
+
+def _gain(x: Numbers, y: Numbers, ladj: Numbers) -> float:
+    """The log-likelihood a row of a normal distribution of y = f(x), less that of one of x."""
+    with np.errstate(all="ignore"):
+        gain = float(np.log(x.std()) - np.log(y.std()) + ladj.mean())
+    return gain if np.isfinite(gain) else -np.inf

@@ -1,0 +1,288 @@
+"""Flows of rows some of whose features may be absent."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, constraints
+from torch.distributions.transforms import Transform as TorchTransform
+
+from maskedflow.distributions import NormalizingFlow, refuse_nan
+from maskedflow.distributions.base import Base, Shape
+from maskedflow.distributions.elementwise import Elementwise
+from maskedflow.flows import (
+    ElementWiseTransform,
+    LazyDistribution,
+    MaskedAutoregressiveTransform,
+    UnconditionalDistribution,
+)
+from maskedflow.transforms import (
+    AutoregressiveTransform,
+    ComposedTransform,
+    DependentTransform,
+    Dequantize,
+    LazyComposedTransform,
+    LazyTransform,
+    PermutationTransform,
+    ScaleTransform,
+    call_and_ladj,
+    check_features,
+)
+
+from .whiten import Whiten, WhitenTransform
+
+__all__ = ["PartialDistribution", "PartialFlow"]
+
+
+class PartialFlow(LazyDistribution):
+    r"""A lazy flow of x some of whose features may be absent, as the context tells.
+
+    With O the features that are there, it is a density of these,
+
+    .. math:: \log p(x_O \mid c) = \log p_Z(f_O(x_O)) + \log \left| \det
+        \frac{\partial f_O(x_O)}{\partial x_O} \right| .
+
+    Before each layer absent features are 0, and their terms are left out. An element-wise layer, or
+    an autoregressive one, is then a bijection of the features that are there: the conditioners see
+    the constant 0 for the others, and the context, which says that they are absent. A
+    :class:`Whiten` is that of the marginal.
+
+    A density costs what it costs for a :class:`~maskedflow.flows.Flow`. So does a sample if no
+    feature is absent from any row, else D passes a transform.
+
+    Args:
+        transforms: The lazy transforms, the first applied to the data: element-wise ones,
+            autoregressive ones of any univariate map, permutations, and :class:`Whiten`.
+        base: The lazy distribution of the latent, of independent elements, the same for each
+            context.
+        present: For each feature the dimension of the context that is 1 if it is there and 0 if
+            not; None if it always is.
+        embedding: A network that the context goes through first.
+
+    Raises:
+        ValueError: If a layer mixes features in another way, or `base` is something else.
+
+    Example:
+        >>> from maskedflow.flows import MAF
+        >>> maf = MAF(2, context=2)
+        >>> flow = PartialFlow([maf.transform], maf.base, present=[None, 1])
+        >>> x = torch.tensor([[0.3, 7.0], [0.3, -7.0]])
+        >>> c = torch.tensor([[1.0, 0.0]])  # the second feature is absent
+        >>> log_prob = flow(c).log_prob(x)
+        >>> bool(log_prob[0] == log_prob[1])
+        True
+    """
+
+    def __init__(
+        self,
+        transforms: LazyTransform | Sequence[LazyTransform],
+        base: LazyDistribution,
+        present: Sequence[int | None],
+        embedding: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(transforms, LazyTransform):
+            transforms = [transforms]
+        if not transforms:
+            raise ValueError("transforms: expected at least one")
+        for transform in _flat(transforms):
+            if not _is_known(transform):
+                raise ValueError(
+                    f"transforms: expected element-wise or autoregressive ones, permutations or "
+                    f"Whiten, got {type(transform).__name__}, which mixes features"
+                )
+        if not isinstance(base, UnconditionalDistribution) or _elements(base()) is None:
+            raise ValueError(
+                f"base: expected independent elements whatever the context, got {base}"
+            )
+        features = base().event_shape.numel()
+        if len(present) != features:
+            raise ValueError(f"present: expected {features} entries, got {len(present)}")
+        self.transform = LazyComposedTransform(*transforms)
+        self.base = base
+        self.embedding = embedding
+        self.present = tuple(present)
+
+    def extra_repr(self) -> str:
+        return f"present={self.present}"
+
+    def forward(self, c: Tensor | None = None) -> NormalizingFlow | PartialDistribution:
+        """Makes the distribution p(x | c).
+
+        Args:
+            c: The context, with shape (*, context), or none.
+
+        Raises:
+            ValueError: If a context is missing, needless, of another size, or holds NaN.
+        """
+        here = None
+        if c is not None:
+            refuse_nan("c", c)
+            here = self._here(c)
+            c = c if self.embedding is None else cast(Tensor, self.embedding(c))
+        elif any(column is not None for column in self.present):
+            raise ValueError("c: expected a context that tells which features are there, got none")
+        transform, base = cast(ComposedTransform, self.transform(c)), self.base()
+        if here is not None:
+            return PartialDistribution(transform, base, here)
+        return NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+
+    def _here(self, c: Tensor) -> Tensor | None:
+        """Whether each feature is there, with shape (*, D); None if all of them always are."""
+        if all(column is None for column in self.present):
+            return None
+        last = max(column for column in self.present if column is not None)
+        if c.shape[-1] <= last:
+            raise ValueError(f"c: expected at least {last + 1} features, got {c.shape[-1]}")
+        always = torch.ones(c.shape[:-1], dtype=torch.bool, device=c.device)
+        return torch.stack(
+            [always if column is None else c[..., column] != 0 for column in self.present], dim=-1
+        )
+
+
+class PartialDistribution(Base):
+    """The distribution of a flow whose features may be absent.
+
+    Args:
+        transform: The map from data to latent.
+        base: The distribution of the latent, of independent elements.
+        here: Whether each feature is there, with shape (*, D).
+    """
+
+    has_rsample = True
+
+    def __init__(self, transform: ComposedTransform, base: Distribution, here: Tensor) -> None:
+        self.transform, self.base, self.here = transform, base, here
+        super().__init__(here.shape[:-1], here.shape[-1:])
+
+    def __repr__(self) -> str:
+        return f"PartialDistribution({self.transform}, {self.base})"
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density may be positive."""
+        return self.transform.domain
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of the features that are there, in nats.
+
+        Args:
+            value: The points, with shape (*, D); what absent features are is no matter.
+
+        Raises:
+            ValueError: If the shape does not fit, or a feature that is there is NaN.
+        """
+        check_features("x", value, self.here.shape[-1])
+        value, here = torch.broadcast_tensors(value, self.here)
+        value = torch.where(here, value, 0)
+        refuse_nan("x", value)
+        z, ladj, here = _call(self.transform, value, here)
+        return torch.where(here, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
+
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws points that have gradients, with absent features at 0."""
+        shape = (*sample_shape, *self.batch_shape)
+        z = self._elements().rsample(shape, generator=generator)
+        here = self.here.expand(*shape, -1)
+        for step in _steps(self.transform):
+            if isinstance(step, PermutationTransform):
+                here = here[..., step.order]
+        return _invert(self.transform, torch.where(here, z, 0), here)[0]
+
+    def _elements(self) -> Elementwise:
+        return cast(Elementwise, _elements(self.base))
+
+
+def _call(f: TorchTransform, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps the features that are here: the result, its ladj, and which of it are here."""
+    total = x.new_zeros(x.shape[:-1])
+    for step in _steps(f):
+        if isinstance(step, PermutationTransform):
+            x, here = step(x), here[..., step.order]
+            continue
+        if isinstance(step, WhitenTransform):
+            x, ladj = step.call_partial(x, here)
+        else:
+            y, ladjs = _call_elements(step, x)
+            x, ladj = torch.where(here, y, 0), torch.where(here, ladjs, 0).sum(dim=-1)
+        total = total + ladj
+    return x, total, here
+
+
+def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps each feature, with a ladj each."""
+    if isinstance(f, AutoregressiveTransform):
+        f = f.meta(x)
+    if isinstance(f, ScaleTransform):
+        return f(x), -f.log_scale.expand(x.shape)
+    f = f.base if isinstance(f, DependentTransform) else f
+    if f.domain.event_dim:  # Dequantize
+        return f(x), torch.zeros_like(x)
+    return call_and_ladj(f, x)
+
+
+def _invert(f: TorchTransform, z: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse for the features that are here, and which of its result are."""
+    whole = bool(here.all())
+    for step in reversed(list(_steps(f))):
+        if isinstance(step, PermutationTransform):
+            z, here = step.inv(z), here[..., step.order.argsort()]
+        elif isinstance(step, WhitenTransform):
+            z = step.inverse_partial(z, here)
+        elif isinstance(step, AutoregressiveTransform) and not whole:
+            x = torch.zeros_like(z)
+            for _ in range(step.passes):
+                x = torch.where(here, step.meta(x).inv(z), 0)
+            z = x
+        else:
+            z = torch.where(here, step.inv(z), 0)
+    return z, here
+
+
+def _steps(f: TorchTransform) -> Iterator[TorchTransform]:
+    """The transforms that a composition applies, compositions within it too."""
+    if not isinstance(f, ComposedTransform):
+        yield f
+        return
+    for step in f.transforms:
+        yield from _steps(step)
+
+
+def _flat(transforms: Sequence[Any]) -> Iterator[LazyTransform]:
+    """The lazy transforms, those of compositions too."""
+    for transform in transforms:
+        if isinstance(transform, LazyComposedTransform):
+            yield from _flat(list(transform.transforms))
+        else:
+            yield transform
+
+
+def _is_known(transform: LazyTransform) -> bool:
+    """Whether a transform, restricted to some features, is a bijection of these."""
+    if isinstance(transform, MaskedAutoregressiveTransform | ElementWiseTransform | Whiten):
+        return True
+    if isinstance(transform, Dequantize):
+        return True
+    try:
+        made = transform()
+    except ValueError:  # it wants a context
+        return False
+    if isinstance(made, DependentTransform):
+        return made.base.domain.event_dim == 0 and made.reinterpreted == 1
+    return isinstance(made, PermutationTransform | ScaleTransform) or made.domain.event_dim == 0
+
+
+def _elements(base: Distribution) -> Elementwise | None:
+    """A distribution of independent elements as one of single ones; None if it is no such."""
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if not isinstance(base, Elementwise):
+        return None
+    elements = copy.copy(base)
+    elements.ndims = 0
+    elements._take(base.parameters)
+    return elements

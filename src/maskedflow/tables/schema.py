@@ -1,0 +1,233 @@
+"""What is known of a table: a column of every name, and what a missing value means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from .cells import is_missing, plain
+from .column import FIXED, VALUES, Column
+from .document import read_arguments, read_document, write_document
+from .inference import infer_column
+from .rows import Layout
+from .types import is_number, parsing_type
+
+__all__ = ["Missing", "Schema", "complete"]
+
+Missing = Literal["error", "drop", "model"]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table, and what is done about missing values.
+
+    A schema prints as one line a column, with the reason. It is inferred from a table, and what it
+    should know better is given by name:
+
+    Args:
+        columns: The columns, in order.
+        missing: `"error"` refuses rows with missing values, `"drop"` fits without them, and
+            `"model"` gives missingness of each column a probability.
+
+    Raises:
+        ValueError: If there is no column, a name is there twice, or `missing` is none of these.
+
+    Example:
+        >>> table = pa.table({"wind": [0.0, 90.0, 359.0], "kind": ["a", "b", "b"]})
+        >>> schema = Schema.infer(table, overrides={"wind": {"kind": "angle", "period": 360}})
+        >>> print(schema)
+        wind  angle of period 360    declared
+        kind  categorical, 2 levels  strings
+        >>> Schema.from_toml(schema.to_toml()) == schema
+        True
+    """
+
+    columns: tuple[Column, ...]
+    missing: Missing = "error"
+
+    def __post_init__(self) -> None:
+        if self.missing not in get_args(Missing):
+            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {self.missing!r}")
+        if not self.columns:
+            raise ValueError("columns: expected at least one")
+        known: dict[str, Column] = {}
+        for column in self.columns:
+            if column.name in known:
+                raise ValueError(f"columns: expected each name once, found {column.name!r} twice")
+            known[column.name] = column
+        for column in self.columns:
+            if column.kind == "duplicate" and (
+                column.of not in known or known[column.of].kind == "duplicate"
+            ):
+                raise column.error(f"of: expected a column that is no duplicate, got {column.of!r}")
+
+    def __str__(self) -> str:
+        rows = [(column.name, column.summary, column.note) for column in self.columns]
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {summary:<{widths[1]}}  {note}".rstrip()
+            for name, summary, note in rows
+        )
+
+    @classmethod
+    def infer(
+        cls,
+        table: pa.Table,
+        missing: Missing = "error",
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Schema:
+        """Tells a schema from a table.
+
+        Bounds are inferred only where they are obvious, angles never.
+
+        Args:
+            table: The table; everything is told from all its rows.
+            missing: What is done about missing values.
+            overrides: For each column by name arguments of `Column` that are known, as in a file
+                that `read_document` has read. The others are inferred.
+
+        Raises:
+            ValueError: If a column is of no known kind or contradicts what is given of it, a value
+                is missing against `missing`, or there are no rows.
+        """
+        if missing not in get_args(Missing):
+            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {missing!r}")
+        given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}
+        for name in given:
+            if name not in table.column_names:
+                known = ", ".join(table.column_names)
+                raise ValueError(f"schema: the table has no column {name!r}; it has {known}")
+        if missing == "error":
+            refuse_missing(table)
+        elif missing == "drop":
+            table = table.filter(pa.array(complete(table)))
+        if not table.num_rows:
+            raise ValueError("expected rows to infer a schema from, found none without gaps")
+        columns: dict[str, Column] = {}
+        seen: dict[tuple[str, bytes], str] = {}
+        for name in table.column_names:
+            cells = table.column(name)
+            column = infer_column(name, cells, given.get(name, {}))
+            if column.kind not in FIXED and "kind" not in given.get(name, {}):
+                first = seen.setdefault(_fingerprint(column, cells), name)
+                if first != name:
+                    note = "equal in all rows"
+                    column = Column(name, "duplicate", cells.type, of=first, note=note)
+            columns[name] = column
+        return cls(tuple(columns.values()), missing)
+
+    # ------------------------------------------------------------ files
+
+    def to_toml(self) -> str:
+        """The schema as text that `from_toml` reads, and a person."""
+        return write_document(self.columns, self.missing)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Schema:
+        """Reads what `to_toml` wrote. What is written by hand may leave much to `infer`.
+
+        Raises:
+            ValueError: If it is no such text, or a column is not complete.
+        """
+        missing, given = read_document(text)
+        columns = []
+        for name, arguments in given.items():
+            for key in ("kind", "type"):
+                if key not in arguments:
+                    raise ValueError(f"column {name!r}: expected its {key}; or infer it from data")
+            columns.append(Column(name=name, **arguments))
+        return cls(tuple(columns), missing or "error")
+
+    # ------------------------------------------------------------ what follows from the columns
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def coded(self) -> tuple[Column, ...]:
+        """The columns that have a code, in the order of the codes."""
+        return tuple(column for column in self.columns if column.has_code)
+
+    @cached_property
+    def valued(self) -> tuple[Column, ...]:
+        """The columns that have a value, in the order of the values."""
+        return tuple(column for column in self.columns if column.kind in VALUES)
+
+    @cached_property
+    def angular(self) -> tuple[Column, ...]:
+        """The columns that have an angle, in the order of the angles."""
+        return tuple(column for column in self.columns if column.kind == "angle")
+
+    @property
+    def fixed(self) -> tuple[Column, ...]:
+        """The constant and duplicate columns, which are no part of the density."""
+        return tuple(column for column in self.columns if column.kind in FIXED)
+
+    @property
+    def code_levels(self) -> tuple[int, ...]:
+        """The number of levels of each code."""
+        return tuple(column.code_levels for column in self.coded)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The step of the grid of each value, 0 if there is none."""
+        return tuple(column.step for column in self.valued)
+
+    @property
+    def layout(self) -> Layout:
+        """How the columns lie in `Rows`."""
+        code = {column.name: i for i, column in enumerate(self.coded)}
+        bounds = [column.bounds for column in self.valued]
+        return Layout(
+            levels=self.code_levels,
+            value_state=tuple(code.get(column.name) for column in self.valued),
+            angle_state=tuple(code.get(column.name) for column in self.angular),
+            steps=self.steps,
+            lows=tuple(low for low, _ in bounds),
+            highs=tuple(high for _, high in bounds),
+            log_units=sum(column.code_units[0] for column in self.angular if not column.has_code),
+            code_units=tuple(column.code_units for column in self.coded),
+        )
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The types to read these columns with from text, so that each block is parsed the same."""
+        return pa.schema([(column.name, parsing_type(column.type)) for column in self.columns])
+
+
+def complete(table: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows have no missing value."""
+    rows = np.ones(table.num_rows, np.bool_)
+    for cells in table.columns:
+        rows &= ~is_missing(cells)
+    return rows
+
+
+def refuse_missing(table: pa.Table, start: int = 0) -> None:
+    """Raises a ValueError that names the first missing value of the first column with one."""
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        missing = is_missing(cells)
+        if missing.any():
+            raise ValueError(
+                f"column {name!r}, row {start + int(missing.argmax()) + 1}: missing "
+                f"({int(missing.sum()):,} of {len(missing):,} values are); fill it in, or choose "
+                "missing = 'drop' or 'model'"
+            )
+
+
+def _fingerprint(column: Column, cells: pa.ChunkedArray) -> tuple[str, bytes]:
+    """What two columns share exactly if they are the same in all rows."""
+    values = plain(column.name, column.type, cells)
+    kind = values.type if is_number(column.type) else column.type
+    numbers = values.to_numpy()
+    if numbers.dtype == object:
+        numbers = "\0".join("\1" if text is None else text for text in numbers).encode()
+    return str(kind), hashlib.blake2b(numbers).digest()

@@ -1,0 +1,73 @@
+"""Margins made normal from quantiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskedflow.transforms import NormalScores
+
+
+def rows(kind: str, n: int = 2000) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 3, dtype=torch.float64, generator=generator)
+    match kind:
+        case "normal":
+            return x
+        case "skewed":
+            return (3 * x).exp()
+        case "lumps":
+            return (2 * x).round()
+        case "heavy":
+            return x / torch.rand(n, 3, dtype=torch.float64, generator=generator) ** 2
+    return torch.full_like(x, 7.0)
+
+
+KINDS = ["normal", "skewed", "lumps", "heavy", "constant"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 2, 30, 2000])
+def test_it_goes_there_and_back_far_outside_of_the_data_too(kind: str, n: int) -> None:
+    x = rows(kind, n)
+    f = NormalScores.fit(x)()
+    middle, spread = x.mean(0), x.std(0) if n > 1 else torch.ones(3)
+    far = middle + torch.linspace(-1e3, 1e3, 101, dtype=torch.float64)[:, None] * (spread + 1)
+    for points in (x, far):
+        y, ladj = f.call_and_ladj(points)
+        back, back_ladj = f.inv.call_and_ladj(y)
+        assert y.isfinite().all()
+        size = points.abs().max() + 1
+        assert torch.allclose(back / size, points / size, atol=1e-8)
+        assert torch.allclose(back_ladj, -ladj, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_ladj_is_that_of_autograd(kind: str) -> None:
+    x = rows(kind)
+    f = NormalScores.fit(x)()
+    for point in (x[0] + 0.01, x[1] + 100.0, x[2] - 100.0):
+        jacobian = torch.autograd.functional.jacobian(f, point)
+        assert torch.allclose(f.call_and_ladj(point)[1], torch.linalg.slogdet(jacobian)[1])
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "heavy"])
+def test_margins_become_normal(kind: str) -> None:
+    x = rows(kind, 20_000)
+    y = NormalScores.fit(x[:10_000])()(x[10_000:]).sort(0).values
+    expected = torch.special.ndtri((torch.arange(10_000) + 0.5).double() / 10_000)
+    assert (y - expected[:, None])[100:-100].abs().max() < 0.15
+
+
+def test_absent_numbers_do_not_count() -> None:
+    x = rows("skewed")
+    there = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    hidden = torch.where(there, x, 1e9)
+    assert torch.equal(NormalScores.fit(hidden, there).x, NormalScores.fit(x, there).x)
+
+
+def test_knots_out_of_order_are_refused() -> None:
+    knots = torch.tensor([[0.0, 2.0, 1.0]])
+    with pytest.raises(ValueError, match="ascending knots"):
+        NormalScores(knots, knots, torch.ones(1, 3))
