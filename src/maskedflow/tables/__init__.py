@@ -5,7 +5,7 @@ from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .column import Column
 from .convert import to_rows, to_table
-from .density import TableDensity, present_columns
+from .density import TableDensity, number_context, present_columns
 from .document import read_document
 from .frames import from_arrow, kind_of, to_arrow
 from .partial import PartialDistribution, PartialFlow
@@ -37,6 +37,7 @@ __all__ = [
     "fit_density",
     "from_arrow",
     "kind_of",
+    "number_context",
     "present_columns",
     "read_document",
     "stacking_weights",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from maskedflow.flows.flow import standard_normal
 from maskedflow.transforms import (
     LazyComposedTransform,
     LazyTransform,
+    MonotonicAffineTransform,
     MonotonicRQSTransform,
     NormalScores,
 )
@@ -36,7 +38,8 @@ __all__ = ["build_angles", "build_density", "build_layers", "build_mixture"]
 
 _BINS = 8
 _LAYERS: dict[str, dict[str, Any]] = {
-    "a": {},
+    # Scales between a tenth and ten: samples beyond the data do not run away.
+    "a": {"univariate": partial(MonotonicAffineTransform, slope=0.1)},
     "s": {"univariate": MonotonicRQSTransform, "shapes": [(_BINS,), (_BINS,), (_BINS - 1,)]},
 }
 """The letters of a plan's layers: affine maps and splines."""
