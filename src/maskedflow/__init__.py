@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import data, distributions, flows, lazy, masks, models, nn, training, transforms
+    from .estimator import DensityEstimator
     from .flows import mixtures
     from .runs import load_run
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "models", "training")},
+    "DensityEstimator": "estimator",
     "load_run": "runs",
     "mixtures": "flows",
 }
 
 __all__ = [
+    "DensityEstimator",
     "data",
     "distributions",
     "flows",

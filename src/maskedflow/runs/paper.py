@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "maf-5": ("maf", {"num_layers": 5, "batch_norm": True}),
     "maf-10": ("maf", {"num_layers": 10, "batch_norm": True}),
     "maf-mog-5": ("maf-mog", {"num_layers": 5, "batch_norm": True}),
-    "modern": ("modern", {}),
+    "modern": ("modern", {"hidden_dim": 256, "hidden_layers": 2}),
 }
 
 
@@ -113,6 +113,12 @@ _FAST: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 20, "batch_size": 200, "lr": 5e-4},
 }
 
+#: Splines take smaller steps, and longer over each.
+_MODERN: dict[str, dict[str, Any]] = {
+    "power": {"epochs": 14, "lr": 1e-3},
+    "bsds300": {"epochs": 5},
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -194,4 +200,6 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
             quirks["univariate"] = "gaussian"
     else:
         training = {**_FAST[dataset], "weight_decay": 1e-6, "schedule": "cosine"}
+        if model == "modern":
+            training |= _MODERN.get(dataset, {})
     return Row(dataset, model, recipe, conditional, flow, shape, training, quirks)

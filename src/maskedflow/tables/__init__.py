@@ -1,18 +1,22 @@
 """Tables as they are: columns of every kind, what is known of them, and exact densities of rows."""
 
 from .bounds import Bounds, BoundsTransform, column_maps
+from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .column import Column
 from .convert import to_rows, to_table
-from .density import TableDensity, present_columns
+from .density import TableDensity, number_context, present_columns
 from .document import read_document
 from .frames import from_arrow, kind_of, to_arrow
 from .partial import PartialDistribution, PartialFlow
 from .rows import Layout, Rows
 from .schema import Schema, complete
+from .search import FLOWS, fit_density
+from .stack import Stack, stacking_weights
 from .whiten import Whiten, WhitenTransform
 
 __all__ = [
+    "FLOWS",
     "AutoregressiveCategorical",
     "AutoregressiveCategoricalDistribution",
     "Bounds",
@@ -23,15 +27,20 @@ __all__ = [
     "PartialFlow",
     "Rows",
     "Schema",
+    "Stack",
     "TableDensity",
     "Whiten",
     "WhitenTransform",
+    "build_density",
     "column_maps",
     "complete",
+    "fit_density",
     "from_arrow",
     "kind_of",
+    "number_context",
     "present_columns",
     "read_document",
+    "stacking_weights",
     "to_arrow",
     "to_rows",
     "to_table",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import accumulate
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,26 @@ def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int |
     return columns(layout.angle_state), columns(layout.value_state)
 
 
+def angle_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
+    """What angles are given: the codes as one-hot vectors, and c; None if that is nothing."""
+    parts = [one_hot(rows.codes, layout.levels, torch.float64)] if layout.levels else []
+    parts += [] if c is None else [c.double()]
+    return torch.cat(parts, dim=-1) if parts else None
+
+
+def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
+    """What numbers are given: one-hot vectors, sines and cosines (0 if absent), and c."""
+    if layout.angle_state:
+        there = rows.angles_observed
+        turn = [torch.where(there, f(rows.angles), 0) for f in (torch.sin, torch.cos)]
+        c = torch.cat(turn if c is None else [*turn, c.double()], dim=-1)
+    return angle_context(layout, rows, c)
+
+
+def _cast(given: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if given is None else given.to(like)
+
+
 class TableDensity(nn.Module):
     r"""The density of a table's rows, with categories, angles and numbers, some of them absent.
 
@@ -92,6 +112,7 @@ class TableDensity(nn.Module):
     """
 
     places: Tensor
+    plan: dict[str, Any]
 
     def __init__(
         self,
@@ -110,26 +131,18 @@ class TableDensity(nn.Module):
                 found = "none" if factor is None else "one"
                 raise ValueError(f"{name}: got {found}, but the layout has {len(columns)} columns")
         self.layout = layout
+        self.plan = {}
         self.categories, self.angles, self.numbers = categories, angles, numbers
         self.dequantize = Dequantize(torch.tensor(layout.steps, dtype=torch.float64))
         self.register_buffer("places", _places(layout.steps))
 
     def angle_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the angles are given, with shape (n, context); None if that is nothing."""
-        parts = [self._one_hot(rows), c]
-        given = [part.to(self._weight()) for part in parts if part is not None]
-        return torch.cat(given, dim=-1) if given else None
+        return _cast(angle_context(self.layout, rows, c), self._weight())
 
     def number_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the numbers are given, with shape (n, context); None if that is nothing."""
-        parts = [self._one_hot(rows), c]
-        if self.angles is not None:
-            turn = [
-                torch.where(rows.angles_observed, f(rows.angles), 0) for f in (torch.sin, torch.cos)
-            ]
-            parts[1:1] = turn
-        given = [part.to(self._weight()) for part in parts if part is not None]
-        return torch.cat(given, dim=-1) if given else None
+        return _cast(number_context(self.layout, rows, c), self._weight())
 
     def log_prob(self, rows: Rows, c: Tensor | None = None) -> Tensor:
         r"""The log-density of each row, in nats and in the units of the columns.
@@ -253,11 +266,6 @@ class TableDensity(nn.Module):
         low = [-math.inf if low is None or not step else low for low, _, step in cells]
         high = [math.inf if high is None or not step else high - step for _, high, step in cells]
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
-
-    def _one_hot(self, rows: Rows) -> Tensor | None:
-        if self.categories is None:
-            return None
-        return one_hot(rows.codes, self.layout.levels, self._weight().dtype)
 
     def _weight(self) -> Tensor:
         """A tensor that tells dtype and device."""

@@ -197,6 +197,24 @@ class PartialDistribution(Base):
         return cast(Elementwise, _elements(self.base))
 
 
+def call_layers(
+    steps: Sequence[LazyTransform], x: Tensor, c: Tensor | None, here: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Maps rows through some layers of a partial flow.
+
+    Args:
+        steps: The layers.
+        x: The rows, with shape (n, D).
+        c: Their contexts, with shape (n, context), or none.
+        here: Whether each number is there, with shape (n, D).
+
+    Returns:
+        The result, 0 where it is absent, and its ladj.
+    """
+    z, ladj, _ = _call(LazyComposedTransform(*steps)(c), torch.where(here, x, 0), here)
+    return z, ladj
+
+
 def _call(f: TorchTransform, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Maps the features that are here: the result, its ladj, and which of it are here."""
     total = x.new_zeros(x.shape[:-1])

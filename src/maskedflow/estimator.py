@@ -1,0 +1,248 @@
+"""The scikit-learn face: a density estimator for tables as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+
+from maskedflow.tables import (
+    Schema,
+    TableDensity,
+    build_density,
+    complete,
+    fit_density,
+    from_arrow,
+    kind_of,
+    number_context,
+    read_document,
+    to_arrow,
+    to_rows,
+    to_table,
+)
+from maskedflow.tables.schema import Missing
+from maskedflow.transforms import Standardize
+
+__all__ = ["DensityEstimator"]
+
+
+class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Estimates the density of a table's rows, exactly, with columns of every kind.
+
+    .. math:: p(\text{row} \mid c) = P(\text{codes} \mid c) \; p(\text{angles} \mid \cdot) \;
+        p(\text{numbers} \mid \cdot)
+
+    The columns' kinds are inferred (see :class:`~maskedflow.tables.Schema`): a category, or that a
+    value is missing or sits at an atom, counts with its probability; numbers count with their
+    density, in nats per row and per unit of the columns. With `flow="auto"` flows, Gaussians and
+    mixtures are fitted and stacked (see :func:`~maskedflow.tables.fit_density`).
+
+    Args:
+        flow: What is tried: "auto", "gaussian", "maf" or "nsf".
+        schema: What is known of the columns: a :class:`~maskedflow.tables.Schema`, a mapping from
+            names to what to override, or the path of a TOML file with that.
+        missing: What becomes of missing values: "error", "drop" (the rows, in `fit`) or "model".
+        time_limit: About how many seconds `fit` may take.
+        random_state: Seed of every random draw in `fit`.
+
+    Attributes:
+        schema_: The schema.
+        density_: The fitted density, in double precision.
+        n_features_in_: The number of columns.
+        feature_names_in_: Their names, if the table has names.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(100, 2))
+        >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+        >>> estimator.score_samples(x).shape, estimator.sample(3, random_state=0).shape
+        ((100,), (3, 2))
+    """
+
+    def __init__(
+        self,
+        flow: str = "auto",
+        *,
+        schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
+        missing: str = "error",
+        time_limit: float = 300.0,
+        random_state: Any = 0,
+    ) -> None:
+        self.flow = flow
+        self.schema = schema
+        self.missing = missing
+        self.time_limit = time_limit
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None
+    ) -> DensityEstimator:
+        """Fits the density.
+
+        Args:
+            X: The table: an array, or a frame of pandas, Polars, Arrow or their like.
+            y: Ignored.
+            sample_weight: How much each row counts, with shape (n,).
+            context: A table of as many rows; the density of X is then conditional on it.
+
+        Raises:
+            ValueError: If a cell cannot be what its column is; the message names both.
+        """
+        table = self._table(X, reset=True)
+        weight = None
+        if sample_weight is not None:
+            weight = torch.from_numpy(_check_sample_weight(sample_weight, X, dtype=np.float64))
+        given = None if context is None else to_arrow(context, "context")
+        if given is not None and given.num_rows != table.num_rows:
+            raise ValueError(f"context: {given.num_rows} rows, expected {table.num_rows} as in X")
+        if self.missing == "drop":
+            kept = complete(table)
+            table = table.filter(pa.array(kept))
+            given = None if given is None else given.filter(pa.array(kept))
+            weight = None if weight is None else weight[torch.from_numpy(kept)]
+        self.kind_ = kind_of(X)
+        self.schema_ = self._schema(table)
+        rows = to_rows(self.schema_, table)
+        self.context_schema_ = self.context_scale_ = None
+        if given is not None:
+            self.context_schema_ = Schema.infer(given)
+            values = to_rows(self.context_schema_, given).values
+            self.context_scale_ = Standardize(values.mean(0), _spread(values))
+        self.density_ = fit_density(
+            self.schema_.layout,
+            rows,
+            self._context(given, len(rows)),
+            weight=weight,
+            flow=self.flow,
+            time_limit=self.time_limit,
+            seed=int(check_random_state(self.random_state).randint(2**31)),
+        )
+        return self
+
+    def score_samples(self, X: Any, context: Any = None) -> NDArray[np.float64]:
+        """Computes the log-density of each row, in nats; what cannot be has minus infinity."""
+        check_is_fitted(self)
+        rows = to_rows(self.schema_, self._table(X, reset=False))
+        with torch.no_grad():
+            c = self._context(None if context is None else to_arrow(context, "context"), len(rows))
+            return self.density_.log_prob(rows, c).numpy()
+
+    def score(self, X: Any, y: Any = None, context: Any = None) -> float:
+        """Computes the mean log-density of the rows, in nats."""
+        return float(self.score_samples(X, context).mean())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
+        """Draws rows, in the kind of frame that was given to `fit`.
+
+        Args:
+            n_samples: How many; of a conditional density, how many for each row of `context`.
+            random_state: A seed, or NumPy's `RandomState`.
+            context: The table of conditions.
+        """
+        check_is_fitted(self)
+        seed = int(check_random_state(random_state).randint(2**31))
+        c = None
+        if context is not None:
+            c = self._context(given := to_arrow(context, "context"), given.num_rows)
+        else:
+            self._context(None, n_samples)
+        if c is not None:
+            c = c.repeat_interleave(n_samples, dim=0)
+            n_samples = len(c)
+        rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
+        return from_arrow(to_table(self.schema_, rows), self.kind_)
+
+    def _table(self, X: Any, *, reset: bool) -> pa.Table:
+        """X as an Arrow table, checked as scikit-learn does."""
+        if kind_of(X) == "numpy":
+            mixed = getattr(X, "dtype", None) == np.dtype(object)
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=None if mixed else "numeric",
+                ensure_all_finite=True if self.missing == "error" else "allow-nan",
+            )
+            for cell in X.flat if mixed else ():
+                if isinstance(cell, Mapping | list | tuple | set):
+                    kind = type(cell).__name__
+                    raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
+            return to_arrow(X)
+        table = to_arrow(X)
+        names = np.asarray(table.column_names, dtype=object)
+        if reset:
+            self.n_features_in_, self.feature_names_in_ = len(names), names
+        elif list(names) != list(getattr(self, "feature_names_in_", names)):
+            missing = [name for name in self.feature_names_in_ if name not in names]
+            if missing:
+                raise ValueError(f"X: has no column {missing[0]!r}, which was there in fit")
+            table = table.select(list(self.feature_names_in_))
+        if not table.num_rows:
+            raise ValueError("X: expected at least one row, got 0 sample(s)")
+        return table
+
+    def _schema(self, table: pa.Table) -> Schema:
+        known, missing = self.schema, self.missing
+        if isinstance(known, Schema):
+            return known
+        if isinstance(known, str | Path):
+            path = Path(known)
+            if not path.is_file():
+                raise FileNotFoundError(f"schema: {path}: no such file")
+            told, known = read_document(path.read_text("utf-8"))
+            missing = told or missing
+        return Schema.infer(table, cast(Missing, missing), known)
+
+    def _context(self, table: pa.Table | None, rows: int) -> Tensor | None:
+        """A context as a matrix: one-hot vectors, sines and cosines, standardised numbers."""
+        if (table is None) != (self.context_schema_ is None):
+            got = "none" if table is None else "one"
+            raise ValueError(f"context: got {got}, unlike in fit")
+        if table is None or self.context_schema_ is None or self.context_scale_ is None:
+            return None
+        if table.num_rows != rows:
+            raise ValueError(f"context: {table.num_rows} rows, expected {rows}")
+        found = to_rows(self.context_schema_, table)
+        if found.impossible.any():
+            row = int(found.impossible.nonzero()[0]) + 1
+            raise ValueError(f"context: row {row} has a value that was not there in fit")
+        return number_context(
+            self.context_schema_.layout, found, self.context_scale_()(found.values)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if isinstance(density := state.get("density_"), TableDensity):
+            numbers = {name: value.numpy() for name, value in density.state_dict().items()}
+            state = {**state, "density_": (density.plan, numbers)}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "density_" in state:
+            plan, numbers = state["density_"]
+            self.density_ = build_density(self.schema_.layout, plan)
+            self.density_.load_state_dict(
+                {name: torch.from_numpy(np.array(value)) for name, value in numbers.items()}
+            )
+            self.density_.eval()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "error"
+        tags.input_tags.categorical = tags.input_tags.string = False
+        return tags
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviations, 1 for a constant."""
+    spread = values.std(0, correction=0)
+    return torch.where(spread > 0, spread, 1)

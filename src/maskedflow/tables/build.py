@@ -1,0 +1,162 @@
+"""From a plan, plain values that a file can hold, to the density of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedflow.distributions import MixtureOfGaussians
+from maskedflow.flows import (
+    NCSF,
+    Flow,
+    LazyDistribution,
+    MaskedAutoregressiveTransform,
+    UnconditionalDistribution,
+)
+from maskedflow.flows.flow import standard_normal
+from maskedflow.transforms import (
+    LazyComposedTransform,
+    LazyTransform,
+    MonotonicAffineTransform,
+    MonotonicRQSTransform,
+    NormalScores,
+)
+
+from .bounds import column_maps
+from .categories import AutoregressiveCategorical
+from .density import TableDensity, present_columns
+from .partial import PartialFlow
+from .rows import Layout
+from .stack import Stack
+from .whiten import Whiten
+
+__all__ = ["build_angles", "build_density", "build_layers", "build_mixture"]
+
+_BINS = 8
+_LAYERS: dict[str, dict[str, Any]] = {
+    # Scales between a tenth and ten: samples beyond the data do not run away.
+    "a": {"univariate": partial(MonotonicAffineTransform, slope=0.1)},
+    "s": {"univariate": MonotonicRQSTransform, "shapes": [(_BINS,), (_BINS,), (_BINS - 1,)]},
+}
+"""The letters of a plan's layers: affine maps and splines."""
+
+
+def build_layers(
+    features: int, context: int, layers: str, hidden: int, seed: int
+) -> list[LazyTransform]:
+    """Makes autoregressive layers, each of a random order, that start near the identity.
+
+    Args:
+        features: The number of features.
+        context: The number of context features.
+        layers: A letter a layer: "a" for affine maps, "s" for splines.
+        hidden: The width of the residual networks.
+        seed: Seed of orders and first weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    made: list[LazyTransform] = []
+    for letter in layers:
+        layer = MaskedAutoregressiveTransform(
+            features,
+            context,
+            order=torch.randperm(features, generator=generator),
+            hidden_features=[hidden] * 2,
+            residual=True,
+            generator=generator,
+            **_LAYERS[letter],
+        )
+        with torch.no_grad():
+            for parameter in layer.hyper.layers[-1].parameters():
+                parameter.mul_(0.1)
+        made.append(layer)
+    return made
+
+
+def build_angles(layout: Layout, context: int, seed: int) -> PartialFlow:
+    """Makes the flow of the angles, splines on circles."""
+    flow = NCSF(
+        len(layout.angle_state),
+        context,
+        transforms=2,
+        hidden_features=(64, 64),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return PartialFlow([flow.transform], flow.base, present_columns(layout)[0])
+
+
+def build_mixture(logits: Tensor, loc: Tensor, scale_tril: Tensor) -> LazyDistribution:
+    """Makes a mixture of Gaussians that is fitted already."""
+    return UnconditionalDistribution(
+        MixtureOfGaussians, logits=logits, loc=loc, scale_tril=scale_tril, buffer=True
+    )
+
+
+def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
+    """Makes the density that a plan tells of, its numbers to be loaded.
+
+    Args:
+        layout: What the columns are.
+        plan: The `plan` of the density that was fitted.
+    """
+    context, features = plan["context"], len(layout.value_state)
+    categories = angles = None
+    if layout.levels:
+        categories = AutoregressiveCategorical(layout.levels, context)
+    if layout.angle_state:
+        angles = build_angles(layout, sum(layout.levels) + context, 0)
+    members = [
+        build_member(layout, plan["given"], features, **one) for one in plan.get("members", ())
+    ]
+    numbers = Stack(members, torch.ones(len(members))) if members else None
+    density = TableDensity(layout, categories, angles, numbers)
+    density.plan = dict(plan)
+    return density.double()
+
+
+def build_member(
+    layout: Layout, given: int, features: int, front: Mapping[str, Any], **inner: Any
+) -> LazyDistribution:
+    """Makes one member of the stack."""
+    zeros, eye = torch.zeros(features), torch.eye(features)
+    steps: list[LazyTransform] = []
+    if front["knots"]:
+        knots = torch.arange(front["knots"]).expand(features, -1).float()
+        steps.append(NormalScores(knots, knots.clone(), torch.ones_like(knots)))
+    if front["whiten"]:
+        weight = torch.zeros(features, given) if given else None
+        steps.append(Whiten(zeros, eye, weight))
+    return assemble(layout, steps, **_inner(features, given, **inner))
+
+
+def _inner(
+    features: int,
+    given: int,
+    layers: str = "",
+    hidden: int = 0,
+    seed: int = 0,
+    components: int = 0,
+) -> dict[str, Any]:
+    base = None
+    if components:
+        loc = torch.zeros(components, features)
+        eyes = torch.eye(features).expand(components, -1, -1).clone()
+        base = build_mixture(torch.zeros(components), loc, eyes)
+    return {"layers": build_layers(features, given, layers, hidden, seed), "base": base}
+
+
+def assemble(
+    layout: Layout,
+    front: Sequence[LazyTransform],
+    layers: Sequence[LazyTransform] = (),
+    base: LazyDistribution | None = None,
+) -> LazyDistribution:
+    """Puts a member together, from the columns' own units to its base."""
+    steps = [column_maps(layout), *front, *layers]
+    present = present_columns(layout)[1]
+    if base is None:
+        return PartialFlow(steps, standard_normal(len(present)), present)
+    return Flow(LazyComposedTransform(*steps), base)

@@ -1,0 +1,133 @@
+"""Stacks, plans and the search for a density."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from maskedflow.flows import MAF
+from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
+
+
+def numbers(x: Tensor, observed: Tensor | None = None, codes: Tensor | None = None) -> Rows:
+    n = len(x)
+    return Rows(
+        codes=torch.zeros(n, 0, dtype=torch.long) if codes is None else codes,
+        values=x,
+        observed=torch.ones_like(x, dtype=torch.bool) if observed is None else observed,
+        angles=torch.zeros(n, 0, dtype=torch.float64),
+        angles_observed=torch.zeros(n, 0, dtype=torch.bool),
+        impossible=torch.zeros(n, dtype=torch.bool),
+    )
+
+
+def plain(features: int) -> Layout:
+    nones = (None,) * features
+    return Layout((), nones, (), (0.0,) * features, nones, nones)
+
+
+def crescents(n: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 2, dtype=torch.float64, generator=generator)
+    x[:, 1] = x[:, 0] ** 2 + 0.2 * x[:, 1]
+    return x * torch.tensor([100.0, 0.01]) + 5
+
+
+def test_stacking_weights_are_the_best_mixture() -> None:
+    log_probs = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = stacking_weights(log_probs)
+    grid = torch.linspace(1e-6, 1 - 1e-6, 2001, dtype=torch.float64)
+    mixtures = torch.stack([grid, 1 - grid], dim=1).log()
+    values = (log_probs[:, None] + mixtures).logsumexp(-1).mean(0)
+    found = (log_probs + weights.log()).logsumexp(-1).mean()
+    assert found >= values.max() - 1e-6
+    assert weights.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+def test_a_stack_is_the_weighted_sum_of_its_members(context: int) -> None:
+    members = [MAF(2, context, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    weights = torch.tensor([0.2, 0.3, 0.5])
+    stack = Stack(members, weights)
+    x = torch.randn(7, 2)
+    c = torch.randn(7, 3) if context else None
+    expected = sum(w * m(c).log_prob(x).exp() for w, m in zip(weights, members, strict=True))
+    assert torch.allclose(stack(c).log_prob(x).exp(), expected, atol=1e-6)
+    drawn = stack(c).sample((5,), generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == ((5, 7, 2) if context else (5, 2))
+    again = stack(c).sample((5,), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, again)
+
+
+def test_a_stack_draws_members_as_often_as_they_weigh() -> None:
+    members = [MAF(1, generator=torch.Generator().manual_seed(k)).double() for k in range(2)]
+    for member, loc in zip(members, (-100.0, 100.0), strict=True):
+        member.base.loc = torch.full((1,), loc, dtype=torch.float64)
+    stack = Stack(members, torch.tensor([1.0, 3.0], dtype=torch.float64))
+    z = stack().sample((4000,), generator=torch.Generator().manual_seed(0))
+    assert (z > 0).double().mean().item() == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_search_beats_a_gaussian_and_its_plan_builds_it_again() -> None:
+    train, test = crescents(1000, 0), crescents(500, 1)
+    density = fit_density(plain(2), numbers(train), time_limit=6, seed=0)
+    scores = density.log_prob(numbers(test))
+    gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())
+    assert scores.mean() > gaussian.log_prob(test).mean() + 0.5
+    again = build_density(density.layout, density.plan)
+    again.load_state_dict(density.state_dict())
+    assert torch.allclose(again.eval().log_prob(numbers(test)), scores, rtol=0, atol=1e-10)
+    order = torch.randperm(500)
+    assert torch.equal(density.log_prob(numbers(test)[order]), scores[order])
+    drawn = density.sample(4000, generator=torch.Generator().manual_seed(0)).values
+    assert np.allclose(drawn.mean(0), train.mean(0), atol=0.2 * train.std(0).max())
+
+
+@pytest.mark.parametrize("flow", ["auto", "gaussian"])
+@pytest.mark.parametrize("rows", [1, 2, 15, 60])
+def test_a_few_rows_are_enough(rows: int, flow: str) -> None:
+    x = crescents(rows, 0)
+    density = fit_density(plain(2), numbers(x), flow=flow, time_limit=1)
+    assert density.log_prob(numbers(x)).isfinite().all()
+
+
+def test_with_absent_numbers_it_is_a_density_of_codes_and_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 1, dtype=torch.float64, generator=generator)
+    codes = (torch.rand(400, 1, generator=generator) < 0.3).long()
+    rows = numbers(torch.where(codes == 0, x, 0), codes == 0, codes)
+    layout = Layout((2,), (0,), (), (0.0,), (None,), (None,))
+    density = fit_density(layout, rows, time_limit=3)
+    grid = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
+    there = numbers(grid, codes=torch.zeros(4001, 1, dtype=torch.long))
+    mass = torch.trapezoid(density.log_prob(there).exp(), grid[:, 0])
+    away = numbers(
+        torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1).bool(), torch.ones(1, 1).long()
+    )
+    missing = density.log_prob(away).exp()
+    assert mass.item() + missing.item() == pytest.approx(1, abs=1e-3)
+    assert missing.item() == pytest.approx(0.3, abs=0.06)
+
+
+def test_a_weight_of_two_is_a_row_twice() -> None:
+    x = crescents(30, 0)
+    weight = torch.ones(30, dtype=torch.float64)
+    weight[:10] = 2
+    weight[20:] = 0
+    repeated = torch.cat([x[:10].repeat_interleave(2, 0), x[10:20]])
+    one = fit_density(plain(2), numbers(x), weight=weight, flow="gaussian")
+    other = fit_density(plain(2), numbers(repeated), flow="gaussian")
+    assert math.isclose(
+        one.log_prob(numbers(x)).mean(), other.log_prob(numbers(x)).mean(), abs_tol=1e-6
+    )
+
+
+def test_what_is_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match="flow: expected one of auto"):
+        fit_density(plain(1), numbers(torch.zeros(3, 1).double()), flow="mof")
+    with pytest.raises(ValueError, match="weights: expected a positive one"):
+        Stack([MAF(1)], torch.zeros(1))
