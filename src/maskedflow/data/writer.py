@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-GROUP = 2**24
+GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
 Batches = Iterator[pa.RecordBatch]
