@@ -114,7 +114,7 @@ class StreamedSplit:
         pools: list[list[int]] = []
         room = 0
         for piece in order:
-            size = self.counts[piece] * len(self.columns)
+            size = self.counts[piece] * (len(self.columns) + 4)  # two of its numbers have 64 bits
             if not pools or size > room:
                 pools.append([])
                 room = BUFFER
