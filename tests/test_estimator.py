@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -23,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from maskedflow import DensityEstimator
-from maskedflow.tables import Schema, from_arrow
+from maskedflow.tables import Schema, from_arrow, to_rows, to_table
 from maskedflow.training import save
 from table_strategies import tables
 
@@ -307,3 +310,30 @@ def test_parameters_are_kept_as_they_are_given() -> None:
         DensityEstimator("glow").fit(np.zeros((5, 1)) + np.arange(5)[:, None])
     with pytest.raises(ValueError, match="n_samples"):
         DensityEstimator("gaussian").fit(np.random.default_rng(0).normal(size=(9, 1))).sample(0)
+
+
+def test_draws_from_far_away_are_told_as_far_as_their_types_go() -> None:
+    kinds: dict[str, pa.DataType] = {
+        "cents": pa.decimal128(4, 2),
+        "many": pa.decimal128(38, 0),
+        "day": pa.date32(),
+        "milliseconds": pa.date64(),
+        "nanoseconds": pa.timestamp("ns"),
+        "second": pa.timestamp("s", "UTC"),
+    }
+    steps = np.arange(-40, 40)
+    cells = {"cents": [Decimal(int(k)) / 100 for k in steps], "many": steps}
+    days = pa.array(steps.astype(np.int32)).cast(pa.date32())
+    table = pa.table(
+        {
+            name: (pa.array(cells[name]) if name in cells else days).cast(kind)
+            for name, kind in kinds.items()
+        }
+    )
+    schema = Schema.infer(table, overrides={name: {"kind": "discretised"} for name in cells})
+    rows = to_rows(schema, table)
+    for far in (-1e100, 1e100):
+        told = to_table(schema, replace(rows, values=torch.full_like(rows.values, far)))
+        assert told.schema.equals(table.schema)
+        assert told.num_rows == len(told.slice(0, 80).to_pylist())  # Python's calendar has them
+        assert abs(told["cents"][0].as_py()) == Decimal("99.99")

@@ -330,9 +330,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if found.impossible.any():
             row = int(found.impossible.nonzero()[0]) + 1
             raise ValueError(f"context: row {row} has a value that was not there in fit")
-        return number_context(
-            self.context_schema_.layout, found, self.context_scale_()(found.values)
-        )
+        c = number_context(self.context_schema_.layout, found, self.context_scale_()(found.values))
+        return None if c is None or not c.shape[1] else c  # constants say nothing
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
