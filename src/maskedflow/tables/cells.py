@@ -258,7 +258,8 @@ def _inside(column: Column, x: Numbers) -> Numbers:
         if column.high is not None:
             most = dtype(column.high)
             most = np.nextafter(most, -np.inf, dtype=dtype) if most >= column.high else most
-        inside: Numbers = np.clip(x.astype(dtype), least, most).astype(np.float64)
+        finite = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype)
+        inside: Numbers = np.clip(finite, least, most).astype(np.float64)
         return inside
     least = -np.inf if column.low is None else math.floor(column.low) + 1
     most = np.inf if column.high is None else math.ceil(column.high) - 1
@@ -279,6 +280,8 @@ def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) ->
         if most > limits.max:  # as a float the largest of 64 bits is one too large
             most = np.nextafter(most, 0.0)
         x = np.clip(np.rint(x), limits.min, most)
+    elif pa.types.is_floating(kind):
+        x = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max)
     return pa.array(x.astype(dtype), mask=absent)
 
 
