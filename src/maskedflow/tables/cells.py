@@ -16,6 +16,9 @@ from .types import is_category, is_number, is_temporal, ticks_per_unit
 
 __all__ = ["Cells", "dates", "decode", "encode", "equal", "is_missing", "numbers", "plain", "ticks"]
 
+_YEAR_1, _YEAR_10000 = -719_162, 2_932_897
+"""The first days of these years, counted from 1970."""
+
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -255,7 +258,8 @@ def _inside(column: Column, x: Numbers) -> Numbers:
         if column.high is not None:
             most = dtype(column.high)
             most = np.nextafter(most, -np.inf, dtype=dtype) if most >= column.high else most
-        inside: Numbers = np.clip(x.astype(dtype), least, most).astype(np.float64)
+        finite = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max).astype(dtype)
+        inside: Numbers = np.clip(finite, least, most).astype(np.float64)
         return inside
     least = -np.inf if column.low is None else math.floor(column.low) + 1
     most = np.inf if column.high is None else math.ceil(column.high) - 1
@@ -265,7 +269,10 @@ def _inside(column: Column, x: Numbers) -> Numbers:
 def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) -> pa.Array:
     absent = None if present is None else ~present
     if pa.types.is_decimal(kind):
-        return pa.array(x, mask=absent).cast(kind)
+        # The largest number of so many digits, and as a float no larger.
+        whole = 10.0 ** (kind.precision - kind.scale)
+        most = min(whole - 10.0**-kind.scale, np.nextafter(whole, 0.0))
+        return pa.array(np.clip(x, -most, most), mask=absent).cast(kind)
     dtype = kind.to_pandas_dtype()
     if pa.types.is_integer(kind):
         limits = np.iinfo(dtype)
@@ -273,6 +280,8 @@ def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) ->
         if most > limits.max:  # as a float the largest of 64 bits is one too large
             most = np.nextafter(most, 0.0)
         x = np.clip(np.rint(x), limits.min, most)
+    elif pa.types.is_floating(kind):
+        x = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max)
     return pa.array(x.astype(dtype), mask=absent)
 
 
@@ -282,5 +291,12 @@ def _date_cells(column: Column, x: Numbers, present: Mask) -> pa.Array:
     count = np.rint(x * per_unit) + round(column.origin * per_unit)
     if pa.types.is_time(kind):  # a day has no second before its first one
         count = np.clip(count, 0, 86_400 * per_unit - 1)
+    # Of a draw from far away, the last moment that the type, and a calendar, can tell.
+    limit = 2.0 ** (kind.bit_width - 1)
+    least, most = -limit, np.nextafter(limit, 0.0) if kind.bit_width == 64 else limit - 1
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        day = per_unit if pa.types.is_date(kind) else 86_400 * per_unit
+        least, most = max(least, _YEAR_1 * day), min(most, _YEAR_10000 * day - 1)
+    count = np.clip(count, least, most)
     width = pa.int32() if kind.bit_width == 32 else pa.int64()
     return pa.array(count.astype(np.int64), mask=~present).cast(width, safe=False).cast(kind)
