@@ -17,6 +17,7 @@ from maskedflow.transforms import Dequantize
 
 from .categories import AutoregressiveCategorical, one_hot
 from .rows import Layout, Rows
+from .whiten import aligned
 
 __all__ = ["TableDensity", "present_columns"]
 
@@ -68,7 +69,7 @@ def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | Non
 
 
 def _cast(given: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if given is None else given.to(like)
+    return None if given is None else aligned(given.to(like))
 
 
 class TableDensity(nn.Module):
@@ -170,7 +171,7 @@ class TableDensity(nn.Module):
         # Nothing has to be known of a row that is impossible.
         rows = Rows(*(_where(possible, getattr(rows, field.name)) for field in fields(Rows)))
         dtype = self._weight().dtype
-        c = None if c is None else c.to(dtype)
+        c = _cast(c, self._weight())
         total = self.layout.units(rows.codes)
         if self.categories is not None:
             total = total + self.categories(c).log_prob(rows.codes)

@@ -291,7 +291,9 @@ def _is_known(transform: LazyTransform) -> bool:
         return False
     if isinstance(made, DependentTransform):
         return made.base.domain.event_dim == 0 and made.reinterpreted == 1
-    return isinstance(made, PermutationTransform | ScaleTransform) or made.domain.event_dim == 0
+    # An ActNorm, of the first batch, makes a scaling of its own type.
+    is_scaling = type(made) is ScaleTransform
+    return is_scaling or isinstance(made, PermutationTransform) or made.domain.event_dim == 0
 
 
 def _elements(base: Distribution) -> Elementwise | None:
