@@ -140,13 +140,17 @@ def markdown_table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+_DIRECT = ("activation", "between", "bins", "first")
+"""What a row's shape hands to the constructor as it is."""
+
+
 def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
     """Trains a row's flow, or goes on with its training."""
     how = recipe(row.flow)
     settings = {"residual": False, "batch_norm": False, "base": "normal", "num_layers": 5}
     settings |= {**how.settings, **row.shape}
     arguments = how.build(dataset.features, dataset.context_features, settings)
-    arguments |= {name: row.shape[name] for name in ("activation",) if name in row.shape}
+    arguments |= {name: row.shape[name] for name in _DIRECT if name in row.shape}
     arguments |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
     preprocessing = dataset.preprocessing()
     front = tuple(describe(one) for one in preprocessing.transforms) if preprocessing else ()

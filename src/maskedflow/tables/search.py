@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,9 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 """Whether a front makes margins normal, and whether it whitens then."""
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
-_COMPONENTS = (2, 4, 8, 16, 32, 64)
+_COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
+_MIXING = 0.1
+"""The share of the time after which no larger mixture is tried."""
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
@@ -93,7 +96,7 @@ class _Numbers:
         if self.flow == "auto" and large:
             members.append(self.gaussian("scores", rows, judges))
         if self.flow == "auto" and self.here.all():
-            members += self.mixture(rows, judges)
+            members += self.mixture(rows, judges, members)
         first, kinds = len(members), FLOWS[self.flow] if large else ()
         for number, (front, layers) in enumerate(kinds):
             limit = 0.6 * self.left() / (len(kinds) - number + 1)
@@ -161,32 +164,36 @@ class _Numbers:
         assert found is not None
         return found
 
-    def mixture(self, rows: Tensor, judges: Tensor) -> list[_Member]:
-        """Fits mixtures of Gaussians to whitened rows, and keeps the one that judges like best."""
+    def mixture(self, rows: Tensor, judges: Tensor, beside: Sequence[_Member]) -> list[_Member]:
+        """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
+
+        By itself a mixture can lose all for a row far out, which others in the stack can bear.
+        """
         front = self.front("whiten", rows, self.ridge)
-        fitted, judging = (self.through(front, part).x.numpy() for part in (rows, judges))
-        value, best = -math.inf, None
+        fitted = self.through(front, rows).x.numpy()[:_MIXED]
+        known = [evaluate(one.density, self.part(judges)) for one in beside]
+        value, found, worse = -math.inf, list[_Member](), 0
+        until = self.left() - _MIXING * self.time_limit
         for components in _COMPONENTS:
             if components * 4 * (self.features + 1) > len(fitted):
                 break
-            made = GaussianMixture(components, reg_covar=1e-4, random_state=self.seed, max_iter=50)
+            made = GaussianMixture(components, reg_covar=1e-6, random_state=self.seed, max_iter=100)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                made.fit(fitted[:_MIXED])
-            now = made.score(judging)
-            if now <= value:
+                made.fit(fitted)
+            logits, loc, covariance = (
+                torch.from_numpy(part) for part in (made.weights_, made.means_, made.covariances_)
+            )
+            base = build_mixture(logits.log(), loc, torch.linalg.cholesky(covariance))
+            density = assemble(self.layout, front, (), base).double()
+            log_probs = torch.stack([*known, evaluate(density, self.part(judges))], dim=1)
+            now = float((log_probs + stacking_weights(log_probs).log()).logsumexp(dim=1).mean())
+            worse = 0 if now > value else worse + 1
+            if now > value:
+                value, found = now, [_Member(_plan(front) | {"components": components}, density)]
+            if worse == 2 or self.left() < until:
                 break
-            value, best = now, made
-            if self.left() < 0.8 * self.time_limit:
-                break
-        if best is None:
-            return []
-        logits, loc, covariance = (
-            torch.from_numpy(part) for part in (best.weights_, best.means_, best.covariances_)
-        )
-        base = build_mixture(logits.log(), loc, torch.linalg.cholesky(covariance))
-        density = assemble(self.layout, front, (), base).double()
-        return [_Member(_plan(front) | {"components": len(loc)}, density)]
+        return found
 
     def train(self, name: str, layers: str, fold: int, limit: float) -> _Member:
         """Trains a flow, in single precision, on what its front leaves."""
