@@ -18,7 +18,7 @@ from maskedflow.data import Split
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import standard_normal
 from maskedflow.training import TrainConfig, evaluate, fit
-from maskedflow.transforms import LazyTransform, NormalScores
+from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
 from .build import assemble, build_angles, build_layers, build_mixture
@@ -50,15 +50,19 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
 _COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
-_MIXING = 0.1
-"""The share of the time after which no larger mixture is tried."""
+_MIXING = 0.05
+"""The share of the time after which no larger mixture is tried: the next takes twice as long."""
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
 _JUDGES = 5_000
 """Most rows that judge."""
-_MIXED = 50_000
-"""Most rows that a mixture is fitted to."""
+_CELLS = 10_000_000
+"""Most cells that a member is fitted to: more could not be seen within minutes."""
+_BLOCK = 10_000
+"""Rows that are mapped at once."""
+_MIXED = 2_000_000
+"""Most cells that a mixture is fitted to."""
 _MEMBERS = 8
 _LEAST_WEIGHT = 0.02
 
@@ -126,8 +130,8 @@ class _Numbers:
         judges = self.folds[number % len(self.folds)]
         if len(self.folds) == 1:
             return judges, judges
-        rest = [part for k, part in enumerate(self.folds) if k != number % len(self.folds)]
-        return torch.cat(rest), judges[:_JUDGES]
+        rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
+        return torch.cat(rest)[: _CELLS // self.features], judges[:_JUDGES]
 
     def part(self, rows: Tensor) -> Split:
         """Some of the rows."""
@@ -135,9 +139,16 @@ class _Numbers:
 
     def through(self, front: list[LazyTransform], rows: Tensor) -> Split:
         """Some of the rows, mapped to the real line and through what comes before a flow."""
-        part = self.part(rows)
         steps = [column_maps(self.layout), *front]
-        return Split(call_layers(steps, part.x, part.context, self.here[rows])[0], part.context)
+        whole = LazyComposedTransform(*steps)
+        found = []
+        for block in rows.split(_BLOCK):
+            part, here = self.part(block), self.here[block]
+            if here.all():
+                found.append(whole(part.context)(part.x))
+            else:
+                found.append(call_layers(steps, part.x, part.context, here)[0])
+        return Split(torch.cat(found), self.part(rows).context)
 
     def front(self, name: str, rows: Tensor, ridge: float) -> list[LazyTransform]:
         """Fits what comes before a flow."""
@@ -146,15 +157,20 @@ class _Numbers:
         if scores:
             steps.append(NormalScores.fit(self.through([], rows).x, self.here[rows]))
         if whiten:
-            part = self.through(steps, rows)
-            steps.append(Whiten.fit(part.x, part.context, self.here[rows], ridge=ridge))
+            steps.append(self.whiten(self.through(steps, rows), rows, ridge))
         return steps
+
+    def whiten(self, part: Split, rows: Tensor, ridge: float) -> Whiten:
+        """Fits a linear map that makes rows, mapped already, uncorrelated."""
+        return Whiten.fit(part.x, part.context, self.here[rows], ridge=ridge)
 
     def gaussian(self, name: str, rows: Tensor, judges: Tensor) -> _Member:
         """Fits a Gaussian, with the ridge that the judges like best."""
         value, found = -math.inf, None
+        before = self.front(name, rows, self.ridge)[:-1]
+        part = self.through(before, rows)
         for ridge in _RIDGES:
-            front = self.front(name, rows, ridge)
+            front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
             now = float(evaluate(density, self.part(judges)).mean())
             if found is not None and not now > value:
@@ -170,7 +186,7 @@ class _Numbers:
         By itself a mixture can lose all for a row far out, which others in the stack can bear.
         """
         front = self.front("whiten", rows, self.ridge)
-        fitted = self.through(front, rows).x.numpy()[:_MIXED]
+        fitted = self.through(front, rows[: _MIXED // self.features]).x.numpy()
         known = [evaluate(one.density, self.part(judges)) for one in beside]
         value, found, worse = -math.inf, list[_Member](), 0
         until = self.left() - _MIXING * self.time_limit
