@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
 from .inputs import context_of, known_of, rows_of, scale_of, table_of
+from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
 
 __all__ = ["DensityEstimator"]
@@ -178,6 +179,114 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
         rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
         return from_arrow(to_table(self.schema_, rows), self.kind_)
+
+    def score_samples_given(
+        self,
+        X: Any,
+        given: Sequence[str | int],
+        context: Any = None,
+        n_samples: int = 1000,
+        random_state: Any = 0,
+    ) -> ConditionalScore:
+        r"""Computes the log-density of each row's other columns given some of them.
+
+        .. math:: \log p(\text{others} \mid \text{given}) = \log p(\text{row}) -
+            \log p(\text{given})
+
+        The last term is exact if all that is unknown comes last in the order of codes, angles and
+        numbers, or if it is codes only, of `n_samples` combinations at most: the probability of a
+        category given all else is exact. Otherwise it is estimated by importance sampling, and
+        its standard error is returned, too (see :func:`~maskedflow.tables.log_marginal`). The cost
+        is `n_samples` densities for each distinct row of what is given.
+
+        Args:
+            X: The table, with all columns.
+            given: The columns that are given, by name or place. Duplicates of these are given as
+                well, and constants say nothing.
+            context: The table of conditions.
+            n_samples: The draws for each distinct row of what is given.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's result is the same
+                whatever other rows there are, except for their contexts.
+
+        Returns:
+            The log-densities, in nats per unit of the other columns, and their standard errors, 0
+            where they are exact. Where the given part of a row cannot be, both are NaN.
+
+        Warns:
+            UserWarning: If estimates cannot be trusted since few draws hold most of the weight;
+                it tells of how many rows.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2)) @ [[1.0, 2.0], [0.0, 1.0]]
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> found = estimator.score_samples_given(x[:3], given=[0])
+            >>> found.log_density.shape, bool((found.standard_error < 0.05).all())
+            ((3,), True)
+        """
+        return score_given(self, X, given, context, n_samples, random_state)
+
+    def pit(self, X: Any, context: Any = None, random_state: Any = 0) -> NDArray[np.float64]:
+        r"""Computes PIT residuals, one a column: independent and uniform if the model is right.
+
+        .. math:: u_k = F(k - 1) + v P(k), \qquad u_i = \Phi(z_i(x))
+
+        of codes and of numbers, whose latent z is that of a member of the stack which is drawn in
+        proportion to what it contributes to the density (see :func:`~maskedflow.tables.pit`). A
+        column that may miss values or has atoms has one residual for this and its number. The
+        residual of a column is given others, which are not the same in each row: it tells whether
+        the joint density fits, not whether the column's margin does.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed the first rows get the same
+                whatever rows follow; in another order rows get other draws.
+
+        Returns:
+            The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
+            constants and duplicates, which have none, and of rows of density 0.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2))
+            >>> u = DensityEstimator(flow="gaussian").fit(x).pit(x)
+            >>> u.shape, bool((0 < u).all() and (u < 1).all())
+            ((100, 2), True)
+        """
+        return residuals(self, X, context, random_state)
+
+    def tail_probability(
+        self, X: Any, context: Any = None, n_samples: int | None = None, random_state: Any = 0
+    ) -> NDArray[np.float64]:
+        r"""Computes how much of the model is no likelier than each row: small for an anomaly.
+
+        .. math:: T(x) = P\left( p(X') \le p(x) \right), \qquad X' \sim p
+
+        estimated by the share of draws. Of a row of the model T is uniform, as far as a density has
+        no ties: where rows can be equal, as with categories alone, T is at most t with probability
+        t at most, so that no more than a hundredth of good rows is below 0.01. Rows of density 0
+        have 0. Densities are compared in the units of the columns; where numbers may be missing,
+        other units can give another order of rows with and without them.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            n_samples: The draws, 10,000 if None. Given contexts it is the draws for each distinct
+                one, which is what they cost, and 500 if None. The standard error of a share T is
+                :math:`\sqrt{T (1 - T) / n}`.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's share is the same
+                whatever other rows there are.
+
+        References:
+            | Computing and Graphing Highest Density Regions (Hyndman, 1996)
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2))
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> share = estimator.tail_probability([[0.0, 0.0], [4.0, 4.0]])
+            >>> bool(share[0] > 0.9), bool(share[1] < 0.01)
+            (True, True)
+        """
+        return tail_shares(self, X, context, n_samples, random_state)
 
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
