@@ -71,17 +71,17 @@ def score_given(
         log_density: Numbers = estimator.density_.log_prob(rows, c).numpy()
     error = np.zeros(len(rows))
     unsure = 0
-    index = (~rows.impossible).nonzero()[:, 0]
+    index = (~rows.impossible).numpy()
     free = sum(column.kind not in ("constant", "duplicate") for column in schema.columns)
     if len(columns) == free:
         log_density[index] = 0.0
-    elif columns and len(index):
-        possible = rows[index]
+    elif columns and index.any():
+        possible = rows[~rows.impossible]
         found = log_marginal(
             estimator.density_,
             possible,
             pieces_of(schema, columns),
-            None if c is None else c[index],
+            None if c is None else c[~rows.impossible],
             n_samples,
             seed,
         )

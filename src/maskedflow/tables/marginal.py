@@ -22,7 +22,7 @@ from .rows import Rows
 
 __all__ = ["Marginal", "log_marginal"]
 
-REFERENCE = 2**13
+REFERENCE = 2**14
 """The draws of the density that tell what to propose."""
 FARTHEST = 25.0
 """Normal scores beyond which no draw is looked at: of data that is a million sigmas."""

@@ -17,7 +17,7 @@ from .categories import one_hot
 
 __all__ = ["Pieces", "Points", "Proposal"]
 
-COMPONENTS, ROWS_A_COMPONENT = 16, 20
+COMPONENTS, ROWS_A_COMPONENT = 32, 20
 """The most components, and the rows that each needs for each number."""
 STEPS = 10
 """Steps of expectation-maximisation."""
