@@ -278,6 +278,16 @@ def test_residuals_of_a_gaussian_are_its_whitened_margins() -> None:
     np.testing.assert_allclose(u.numpy(), expected)
 
 
+def test_residuals_of_a_permuted_latent_are_in_the_order_of_the_columns() -> None:
+    layout = Layout((), (None,) * 3, (), (0.0,) * 3, (None,) * 3, (None,) * 3)
+    schema = Schema(tuple(Column(name, "continuous", pa.float64()) for name in "abc"))
+    flow = PartialFlow(Permutation(3, [2, 0, 1]), mf.flows.MAF(3).base, [None] * 3)
+    density = TableDensity(layout, None, None, flow).double().eval()
+    x = torch.tensor([[-1.0, 0.0, 2.0]]).double()
+    u = pit(schema, density, rows_of(layout, values=x), None, torch.Generator())
+    np.testing.assert_allclose(u.numpy(), stats.norm.cdf(x.numpy()))
+
+
 @pytest.mark.parametrize("step", [0.0, 1.5])
 def test_residuals_of_a_stack_of_other_orders_and_a_mixture(step: float) -> None:
     layout = Layout((), (None,) * 3, (), (step, 0.0, 0.0), (None,) * 3, (None,) * 3)
