@@ -108,6 +108,11 @@ class DiagNormal(Elementwise):
         one = 0.5 * math.log(2 * math.pi * math.e)
         return sum_rightmost(one + self.scale.log(), self.ndims)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of less, of each element by itself."""
+        probability: Tensor = torch.special.ndtr((value - self.loc) / self.scale)
+        return probability
+
     def log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale
         constant = 0.5 * self.event_shape.numel() * math.log(2 * math.pi)

@@ -1,5 +1,6 @@
 """Tables as they are, in the manner of scikit-learn."""
 
 from .estimator import DensityEstimator
+from .queries import ConditionalScore
 
-__all__ = ["DensityEstimator"]
+__all__ = ["ConditionalScore", "DensityEstimator"]

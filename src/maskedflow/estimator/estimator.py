@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from torch import Tensor
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from maskedflow.tables import (
     Schema,
@@ -25,21 +21,18 @@ from maskedflow.tables import (
     fit_density,
     from_arrow,
     kind_of,
-    number_context,
-    read_document,
     to_arrow,
     to_rows,
     to_table,
 )
 from maskedflow.tables.frames import Kind
-from maskedflow.tables.schema import Missing
-from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
-__all__ = ["DensityEstimator"]
+from .inputs import context_of, known_of, rows_of, scale_of, table_of
+from .queries import ConditionalScore, residuals, score_given, tail_shares
+from .saved import read_estimator, write_estimator
 
-_SCALE = checkpoint.EXTRA + "context."
-"""What the names of the context's tensors begin with in a file."""
+__all__ = ["DensityEstimator"]
 
 _REPEATED = 10
 """Whole weights are taken for repetitions up to this many, on average."""
@@ -115,8 +108,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
         """
-        known, missing = self._known()
-        table = self._table(X, missing, reset=True)
+        known, missing = known_of(self)
+        table = table_of(self, X, missing, reset=True)
         weight = np.ones(table.num_rows)
         if sample_weight is not None:
             weight = _check_sample_weight(
@@ -140,12 +133,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.context_schema_ = self.context_scale_ = None
         if given is not None:
             self.context_schema_ = Schema.infer(given)
-            values = to_rows(self.context_schema_, given).values
-            self.context_scale_ = Standardize(values.mean(0), _spread(values))
+            self.context_scale_ = scale_of(to_rows(self.context_schema_, given).values)
         density = fit_density(
             self.schema_.layout,
             rows,
-            self._context(given, len(rows)),
+            context_of(self, given, len(rows)),
             weight=None if repeated else torch.from_numpy(weight),
             flow=self.flow,
             time_limit=self.time_limit,
@@ -160,9 +152,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def score_samples(self, X: Any, context: Any = None) -> NDArray[np.float64]:
         """Computes the log-density of each row, in nats; what cannot be has minus infinity."""
         check_is_fitted(self)
-        rows = to_rows(self.schema_, self._table(X, self.schema_.missing, reset=False))
+        rows, c = rows_of(self, X, context)
         with torch.no_grad():
-            c = self._context(None if context is None else to_arrow(context, "context"), len(rows))
             return self.density_.log_prob(rows, c).numpy()
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
@@ -182,12 +173,120 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
         given = None if context is None else to_arrow(context, "context")
-        c = self._context(given, 0 if given is None else given.num_rows)
+        c = context_of(self, given, 0 if given is None else given.num_rows)
         if given is not None:
             n_samples = n_samples * given.num_rows
             c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
         rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
         return from_arrow(to_table(self.schema_, rows), self.kind_)
+
+    def score_samples_given(
+        self,
+        X: Any,
+        given: Sequence[str | int],
+        context: Any = None,
+        n_samples: int = 1000,
+        random_state: Any = 0,
+    ) -> ConditionalScore:
+        r"""Computes the log-density of each row's other columns given some of them.
+
+        .. math:: \log p(\text{others} \mid \text{given}) = \log p(\text{row}) -
+            \log p(\text{given})
+
+        The last term is exact if all that is unknown comes last in the order of codes, angles and
+        numbers, or if it is codes only, of `n_samples` combinations at most: the probability of a
+        category given all else is exact. Otherwise it is estimated by importance sampling, and
+        its standard error is returned, too (see :func:`~maskedflow.tables.log_marginal`). The cost
+        is `n_samples` densities for each distinct row of what is given.
+
+        Args:
+            X: The table, with all columns.
+            given: The columns that are given, by name or place. Duplicates of these are given as
+                well, and constants say nothing.
+            context: The table of conditions.
+            n_samples: The draws for each distinct row of what is given.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's result is the same
+                whatever other rows there are, except for their contexts.
+
+        Returns:
+            The log-densities, in nats per unit of the other columns, and their standard errors, 0
+            where they are exact. Where the given part of a row cannot be, both are NaN.
+
+        Warns:
+            UserWarning: If estimates cannot be trusted since few draws hold most of the weight;
+                it tells of how many rows.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2)) @ [[1.0, 2.0], [0.0, 1.0]]
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> found = estimator.score_samples_given(x[:3], given=[0])
+            >>> found.log_density.shape, bool((found.standard_error < 0.05).all())
+            ((3,), True)
+        """
+        return score_given(self, X, given, context, n_samples, random_state)
+
+    def pit(self, X: Any, context: Any = None, random_state: Any = 0) -> NDArray[np.float64]:
+        r"""Computes PIT residuals, one a column: independent and uniform if the model is right.
+
+        .. math:: u_k = F(k - 1) + v P(k), \qquad u_i = \Phi(z_i(x))
+
+        of codes and of numbers, whose latent z is that of a member of the stack which is drawn in
+        proportion to what it contributes to the density (see :func:`~maskedflow.tables.pit`). A
+        column that may miss values or has atoms has one residual for this and its number. The
+        residual of a column is given others, which are not the same in each row: it tells whether
+        the joint density fits, not whether the column's margin does.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed the first rows get the same
+                whatever rows follow; in another order rows get other draws.
+
+        Returns:
+            The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
+            constants and duplicates, which have none, and of rows of density 0.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2))
+            >>> u = DensityEstimator(flow="gaussian").fit(x).pit(x)
+            >>> u.shape, bool((0 < u).all() and (u < 1).all())
+            ((100, 2), True)
+        """
+        return residuals(self, X, context, random_state)
+
+    def tail_probability(
+        self, X: Any, context: Any = None, n_samples: int | None = None, random_state: Any = 0
+    ) -> NDArray[np.float64]:
+        r"""Computes how much of the model is no likelier than each row: small for an anomaly.
+
+        .. math:: T(x) = P\left( p(X') \le p(x) \right), \qquad X' \sim p
+
+        estimated by the share of draws. Of a row of the model T is uniform, as far as a density has
+        no ties: where rows can be equal, as with categories alone, T is at most t with probability
+        t at most, so that no more than a hundredth of good rows is below 0.01. Rows of density 0
+        have 0. Densities are compared in the units of the columns; where numbers may be missing,
+        other units can give another order of rows with and without them.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            n_samples: The draws, 10,000 if None. Given contexts it is the draws for each distinct
+                one, which is what they cost, and 500 if None. The standard error of a share T is
+                :math:`\sqrt{T (1 - T) / n}`.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's share is the same
+                whatever other rows there are.
+
+        References:
+            | Computing and Graphing Highest Density Regions (Hyndman, 1996)
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2))
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> share = estimator.tail_probability([[0.0, 0.0], [4.0, 4.0]])
+            >>> bool(share[0] > 0.9), bool(share[1] < 0.01)
+            (True, True)
+        """
+        return tail_shares(self, X, context, n_samples, random_state)
 
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
@@ -209,30 +308,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             True
         """
         check_is_fitted(self)
-        seeded = isinstance(self.random_state, numbers.Integral)
-        names = getattr(self, "feature_names_in_", None)
-        given = self.context_schema_
-        header = {
-            "params": {
-                "flow": str(self.flow),
-                "missing": str(self.missing),
-                "time_limit": float(self.time_limit),
-                "random_state": int(self.random_state) if seeded else None,
-            },
-            "schema_given": self.schema is not None,
-            "schema": self.schema_.to_toml(),
-            "context_schema": None if given is None else given.to_toml(),
-            "kind": self.kind_,
-            "n_features_in": int(self.n_features_in_),
-            "feature_names_in": None if names is None else list(names),
-            "plan": self.density_.plan,
-        }
-        tensors = dict(self.density_.state_dict())
-        if self.context_scale_ is not None:
-            scale = self.context_scale_.state_dict()
-            tensors |= {_SCALE + name: value for name, value in scale.items()}
-        text = checkpoint.to_json({"estimator": header})
-        checkpoint.write(path, tensors, {checkpoint.METADATA: text})
+        write_estimator(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> DensityEstimator:
@@ -245,93 +321,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             FileNotFoundError: If there is no such file.
             ValueError: If it is truncated, or no estimator that :meth:`save` wrote.
         """
-        tensors, entries = checkpoint.read(path)
-        try:
-            header = json.loads(entries[checkpoint.METADATA])["estimator"]
-            schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
-            loaded = cls(**header["params"], schema=schema if header["schema_given"] else None)
-            loaded.schema_, loaded.kind_ = schema, header["kind"]
-            loaded.n_features_in_ = header["n_features_in"]
-            if header["feature_names_in"] is not None:
-                loaded.feature_names_in_ = np.asarray(header["feature_names_in"], dtype=object)
-            loaded.context_schema_ = loaded.context_scale_ = None
-            if given is not None:
-                loaded.context_schema_ = Schema.from_toml(given)
-                scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
-                loaded.context_scale_ = Standardize(*scale)
-            density = build_density(schema.layout, header["plan"])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path}: expected a saved DensityEstimator, found another file of maskedflow "
-                f"({type(error).__name__}: {reason})"
-            ) from None
-        checkpoint.load_weights(path, density, tensors)
-        loaded.density_ = density.eval()
-        return loaded
-
-    def _table(self, X: Any, missing: Missing, *, reset: bool) -> pa.Table:
-        """X as an Arrow table, checked as scikit-learn does."""
-        if kind_of(X) == "numpy":
-            mixed = getattr(X, "dtype", None) == np.dtype(object)
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype=None if mixed else "numeric",
-                ensure_all_finite=True if missing == "error" else "allow-nan",
-            )
-            for cell in X.flat if mixed else ():
-                if isinstance(cell, Mapping | list | tuple | set):
-                    kind = type(cell).__name__
-                    raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
-            table = to_arrow(X)
-            # Of an array after a frame, scikit-learn warns; its columns go by their places.
-            return table if reset else table.rename_columns(self.schema_.names)
-        table = to_arrow(X)
-        names = np.asarray(table.column_names, dtype=object)
-        if reset:
-            self.n_features_in_, self.feature_names_in_ = len(names), names
-        elif list(names) != list(getattr(self, "feature_names_in_", names)):
-            absent = [name for name in self.feature_names_in_ if name not in names]
-            if absent:
-                raise ValueError(f"X: has no column {absent[0]!r}, which was there in fit")
-            table = table.select(list(self.feature_names_in_))
-        if not table.num_rows:
-            raise ValueError("X: expected at least one row, got 0 sample(s)")
-        return table
-
-    def _known(self) -> tuple[Schema | Mapping[str, Mapping[str, Any]] | None, Missing]:
-        """What is given of the schema, and what becomes of missing values."""
-        if self.missing not in get_args(Missing):
-            choices = "expected 'error', 'drop' or 'model'"
-            raise ValueError(f"missing: {choices}, got {self.missing!r}")
-        missing: Any = self.missing
-        if isinstance(self.schema, Schema):
-            return self.schema, self.schema.missing
-        if isinstance(self.schema, str | Path):
-            path = Path(self.schema)
-            if not path.is_file():
-                raise FileNotFoundError(f"schema: {path}: no such file")
-            told, known = read_document(path.read_text("utf-8"))
-            return known, told or missing
-        return self.schema, missing
-
-    def _context(self, table: pa.Table | None, rows: int) -> Tensor | None:
-        """A context as a matrix: one-hot vectors, sines and cosines, standardised numbers."""
-        if (table is None) != (self.context_schema_ is None):
-            got = "none" if table is None else "one"
-            raise ValueError(f"context: got {got}, unlike in fit")
-        if table is None or self.context_schema_ is None or self.context_scale_ is None:
-            return None
-        if table.num_rows != rows:
-            raise ValueError(f"context: {table.num_rows} rows, expected {rows}")
-        found = to_rows(self.context_schema_, table)
-        if found.impossible.any():
-            row = int(found.impossible.nonzero()[0]) + 1
-            raise ValueError(f"context: row {row} has a value that was not there in fit")
-        c = number_context(self.context_schema_.layout, found, self.context_scale_()(found.values))
-        return None if c is None or not c.shape[1] else c  # constants say nothing
+        return read_estimator(path, cls)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -355,12 +345,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = self.missing != "error"
         tags.input_tags.categorical = tags.input_tags.string = False
         return tags
-
-
-def _spread(values: Tensor) -> Tensor:
-    """Standard deviations, 1 for a constant."""
-    spread = values.var(0, correction=0).sqrt() if values.numel() else values.new_zeros(0)
-    return torch.where(spread > 0, spread, 1)
 
 
 def _repeats(weight: NDArray[np.float64]) -> bool:

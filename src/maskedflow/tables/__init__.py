@@ -8,7 +8,11 @@ from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
 from .frames import from_arrow, kind_of, to_arrow
+from .given import given_columns, pieces_of, units_of
+from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
+from .proposal import Pieces, Points, Proposal
+from .residuals import pit
 from .rows import Layout, Rows
 from .schema import Schema, complete
 from .search import FLOWS, fit_density
@@ -23,8 +27,12 @@ __all__ = [
     "BoundsTransform",
     "Column",
     "Layout",
+    "Marginal",
     "PartialDistribution",
     "PartialFlow",
+    "Pieces",
+    "Points",
+    "Proposal",
     "Rows",
     "Schema",
     "Stack",
@@ -36,12 +44,17 @@ __all__ = [
     "complete",
     "fit_density",
     "from_arrow",
+    "given_columns",
     "kind_of",
+    "log_marginal",
     "number_context",
+    "pieces_of",
+    "pit",
     "present_columns",
     "read_document",
     "stacking_weights",
     "to_arrow",
     "to_rows",
     "to_table",
+    "units_of",
 ]

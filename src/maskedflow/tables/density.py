@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from .categories import AutoregressiveCategorical, one_hot
 from .rows import Layout, Rows
 from .whiten import aligned
 
-__all__ = ["TableDensity", "present_columns"]
+__all__ = ["TableDensity", "blocks", "present_columns"]
 
 #: The rows of a block. The last is filled up, so that a row's density has no other rows in it.
 BLOCK = 256
@@ -160,35 +160,63 @@ class TableDensity(nn.Module):
         """
         if self.training:
             return self._log_prob(rows, c)
-        blocks = [
-            self._log_prob(_take(rows, index), None if c is None else c[index])[:size]
-            for index, size in _blocks(len(rows.impossible))
+        parts = [
+            self._log_prob(rows[index], None if c is None else c[index])[:size]
+            for index, size in blocks(len(rows.impossible))
         ]
-        return torch.cat(blocks) if blocks else rows.values.new_zeros(0)
+        return torch.cat(parts) if parts else rows.values.new_zeros(0)
 
     def _log_prob(self, rows: Rows, c: Tensor | None) -> Tensor:
         possible = ~rows.impossible
         # Nothing has to be known of a row that is impossible.
         rows = Rows(*(_where(possible, getattr(rows, field.name)) for field in fields(Rows)))
+        if self.training:
+            values = cast(Tensor, self.dequantize()(rows.values))
+            rows, places = replace(rows, values=values), self.places.new_zeros(1, 1)
+        else:
+            places = self.places.double() * self.dequantize.step.double()
+        total = self.layout.units(rows.codes) + self.log_head(rows, c, places)
+        return torch.where(possible, total, -math.inf)
+
+    def log_head(
+        self,
+        rows: Rows,
+        c: Tensor | None,
+        places: Tensor,
+        *,
+        codes: int | None = None,
+        angles: bool = True,
+        numbers: bool = True,
+    ) -> Tensor:
+        r"""The log-density of the leading factors, of angles in radians, all rows at once.
+
+        What comes first in the order is a marginal of the density: the codes, the first of them
+        alone, or codes and angles.
+
+        Args:
+            rows: The rows, all of them possible.
+            c: Their contexts, with shape (n, context), or none.
+            places: What is added to the numbers: their density is its mean over these places, with
+                shape (M, D).
+            codes: How many codes count; all of them if None.
+            angles: Whether the angles count.
+            numbers: Whether the numbers count.
+        """
         dtype = self._weight().dtype
         c = _cast(c, self._weight())
-        total = self.layout.units(rows.codes)
-        if self.categories is not None:
-            total = total + self.categories(c).log_prob(rows.codes)
-        if self.angles is not None:
-            angles = self.angles(self.angle_context(rows, c))
-            total = total + angles.log_prob(rows.angles.to(dtype))
-        if self.numbers is not None:
-            numbers = self.numbers(self.number_context(rows, c))
-            if self.training:
-                values = self.dequantize()(rows.values).to(dtype)
-                total = total + numbers.log_prob(values)
-            else:
-                places = self.places.double() * self.dequantize.step.double()
-                spread = [numbers.log_prob((rows.values + place).to(dtype)) for place in places]
-                mean = torch.stack(spread).double().logsumexp(dim=0) - math.log(len(spread))
-                total = total + mean
-        return torch.where(possible, total, -math.inf)
+        total = rows.values.new_zeros(len(rows), dtype=torch.float64)
+        if self.categories is not None and codes != 0:
+            terms = self.categories(c).log_probs(rows.codes)
+            total = total + terms[:, :codes].sum(dim=-1)
+        if angles and self.angles is not None:
+            made = self.angles(self.angle_context(rows, c))
+            total = total + made.log_prob(rows.angles.to(dtype))
+        if numbers and self.numbers is not None:
+            made = self.numbers(self.number_context(rows, c))
+            spread = [made.log_prob((rows.values + place).to(dtype)) for place in places]
+            mean = torch.stack(spread).double().logsumexp(dim=0) - math.log(len(spread))
+            total = total + mean
+        return total
 
     @torch.no_grad()
     def sample(
@@ -218,26 +246,31 @@ class TableDensity(nn.Module):
     def _sample(self, n: int, c: Tensor | None, generator: torch.Generator | None) -> Rows:
         like = self._weight()
         c = None if c is None else c.to(like)
-        rows = self._empty(n)
+        rows = self.build_rows(n)
         shape = (n,) if c is None else ()
         if self.categories is not None:
             codes = self.categories(c).sample(shape, generator=generator)
-            rows = self._empty(n, codes=codes)
+            rows = self.build_rows(n, codes=codes)
         if self.angles is not None:
             given = self.angle_context(rows, c)
             drawn = self.angles(given).sample((n,) if given is None else (), generator=generator)
             angles = torch.remainder(drawn.double() + math.pi, 2 * math.pi) - math.pi
             angles = torch.where(rows.angles_observed, angles, 0)
-            rows = self._empty(n, codes=rows.codes, angles=angles)
+            rows = self.build_rows(n, codes=rows.codes, angles=angles)
         if self.numbers is not None:
             given = self.number_context(rows, c)
             drawn = self.numbers(given).sample((n,) if given is None else (), generator=generator)
             values = torch.where(rows.observed, self._on_grid(drawn.double()), 0)
-            rows = self._empty(n, codes=rows.codes, angles=rows.angles, values=values)
+            rows = self.build_rows(n, codes=rows.codes, angles=rows.angles, values=values)
         return rows
 
-    def _empty(self, n: int, **known: Tensor) -> Rows:
-        """Rows of which only some parts are known yet; their codes tell what is observed."""
+    def build_rows(self, n: int, **known: Tensor) -> Rows:
+        """Rows of which only some parts are known yet; their codes tell what is observed.
+
+        Args:
+            n: How many.
+            known: Their `codes`, `values` or `angles`; what is not given is 0.
+        """
         like, layout = self.places, self.layout
         codes = known.get("codes", like.new_zeros(n, len(layout.levels), dtype=torch.long))
 
@@ -282,14 +315,16 @@ def _places(steps: tuple[float, ...]) -> Tensor:
     return (torch.stack(orders, dim=1).double() + 0.5) / PLACES
 
 
-def _blocks(n: int) -> Iterator[tuple[Tensor, int]]:
-    """The rows of each block, and how many count: the last one begins with the first rows anew."""
+def blocks(n: int) -> Iterator[tuple[Tensor, int]]:
+    """The rows of each block, and how many count: the last one begins with the first rows anew.
+
+    A row's density is the same number in each block then, whatever other rows there are.
+
+    Args:
+        n: How many rows there are.
+    """
     for start in range(0, n, BLOCK):
         yield torch.arange(start, start + BLOCK) % n, min(BLOCK, n - start)
-
-
-def _take(rows: Rows, index: Tensor) -> Rows:
-    return Rows(*(getattr(rows, field.name)[index] for field in fields(Rows)))
 
 
 def _where(keep: Tensor, part: Tensor) -> Tensor:

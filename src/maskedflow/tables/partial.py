@@ -95,7 +95,7 @@ class PartialFlow(LazyDistribution):
                     f"transforms: expected element-wise or autoregressive ones, permutations or "
                     f"Whiten, got {type(transform).__name__}, which mixes features"
                 )
-        if not isinstance(base, UnconditionalDistribution) or _elements(base()) is None:
+        if not isinstance(base, UnconditionalDistribution) or elements_of(base()) is None:
             raise ValueError(
                 f"base: expected independent elements whatever the context, got {base}"
             )
@@ -180,7 +180,7 @@ class PartialDistribution(Base):
         value, here = torch.broadcast_tensors(value, self.here)
         value = torch.where(here, value, 0)
         refuse_nan("x", value)
-        z, ladj, here = _call(self.transform, value, here)
+        z, ladj, here = call_present(self.transform, value, here)
         return torch.where(here, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
@@ -188,13 +188,13 @@ class PartialDistribution(Base):
         shape = (*sample_shape, *self.batch_shape)
         z = self._elements().rsample(shape, generator=generator)
         here = self.here.expand(*shape, -1)
-        for step in _steps(self.transform):
+        for step in steps_of(self.transform):
             if isinstance(step, PermutationTransform):
                 here = here[..., step.order]
         return _invert(self.transform, torch.where(here, z, 0), here)[0]
 
     def _elements(self) -> Elementwise:
-        return cast(Elementwise, _elements(self.base))
+        return cast(Elementwise, elements_of(self.base))
 
 
 def call_layers(
@@ -211,14 +211,23 @@ def call_layers(
     Returns:
         The result, 0 where it is absent, and its ladj.
     """
-    z, ladj, _ = _call(LazyComposedTransform(*steps)(c), torch.where(here, x, 0), here)
+    z, ladj, _ = call_present(LazyComposedTransform(*steps)(c), torch.where(here, x, 0), here)
     return z, ladj
 
 
-def _call(f: TorchTransform, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps the features that are here: the result, its ladj, and which of it are here."""
+def call_present(f: TorchTransform, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps the features that are here.
+
+    Args:
+        f: The transform, of such layers as a :class:`PartialFlow` takes.
+        x: The features, with shape (*, D), 0 where they are absent.
+        here: Whether each is there, with shape (*, D).
+
+    Returns:
+        The result, its ladj, and which of it are here.
+    """
     total = x.new_zeros(x.shape[:-1])
-    for step in _steps(f):
+    for step in steps_of(f):
         if isinstance(step, PermutationTransform):
             x, here = step(x), here[..., step.order]
             continue
@@ -246,7 +255,7 @@ def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
 def _invert(f: TorchTransform, z: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse for the features that are here, and which of its result are."""
     whole = bool(here.all())
-    for step in reversed(list(_steps(f))):
+    for step in reversed(list(steps_of(f))):
         if isinstance(step, PermutationTransform):
             z, here = step.inv(z), here[..., step.order.argsort()]
         elif isinstance(step, WhitenTransform):
@@ -261,13 +270,13 @@ def _invert(f: TorchTransform, z: Tensor, here: Tensor) -> tuple[Tensor, Tensor]
     return z, here
 
 
-def _steps(f: TorchTransform) -> Iterator[TorchTransform]:
+def steps_of(f: TorchTransform) -> Iterator[TorchTransform]:
     """The transforms that a composition applies, compositions within it too."""
     if not isinstance(f, ComposedTransform):
         yield f
         return
     for step in f.transforms:
-        yield from _steps(step)
+        yield from steps_of(step)
 
 
 def _flat(transforms: Sequence[Any]) -> Iterator[LazyTransform]:
@@ -296,7 +305,7 @@ def _is_known(transform: LazyTransform) -> bool:
     return is_scaling or isinstance(made, PermutationTransform) or made.domain.event_dim == 0
 
 
-def _elements(base: Distribution) -> Elementwise | None:
+def elements_of(base: Distribution) -> Elementwise | None:
     """A distribution of independent elements as one of single ones; None if it is no such."""
     while isinstance(base, Independent):
         base = base.base_dist

@@ -1,0 +1,348 @@
+"""The density of some columns of a table: exact where the order allows it, else estimated."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
+
+from .bounds import column_maps
+from .density import TableDensity, blocks
+from .partial import call_layers
+from .proposal import Pieces, Points, Proposal
+from .rows import Rows
+
+__all__ = ["Marginal", "log_marginal"]
+
+REFERENCE = 2**14
+"""The draws of the density that tell what to propose."""
+FARTHEST = 25.0
+"""Normal scores beyond which no draw is looked at: of data that is a million sigmas."""
+DRAWS = 2**12
+"""The draws of a block."""
+
+
+class Marginal(NamedTuple):
+    """Log-densities of some columns, one a row, in nats and radians.
+
+    Args:
+        log_prob: The log-densities.
+        standard_error: Their standard errors, 0 where they are exact.
+        effective: How many independent draws of the unknown columns the estimate is worth,
+            infinity where it is exact.
+    """
+
+    log_prob: Tensor
+    standard_error: Tensor
+    effective: Tensor
+
+
+@torch.no_grad()
+def log_marginal(
+    density: TableDensity,
+    rows: Rows,
+    given: Pieces,
+    c: Tensor | None = None,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> Marginal:
+    r"""Computes the log-density of some codes, numbers and angles of each row.
+
+    What the order puts behind all that is given drops out: the unknown codes behind the last one
+    that is given, angles if none is given and no number, numbers if none is given. If only codes
+    remain unknown, of `n_samples` combinations at most, their probabilities are summed up, and the
+    result is exact. Otherwise the unknown u are drawn from a proposal q,
+
+    .. math:: p(g) = \int p(g, u) \, du \approx \frac{1}{S} \sum_{s=1}^S w_s, \qquad
+        w_s = \frac{p(g, u_s)}{q(u_s \mid g)}, \qquad u_s \sim q(\cdot \mid g)
+
+    The proposal is the conditional of a mixture fitted to draws of the density itself, whose
+    numbers have margins made normal (:class:`Proposal`). With
+    :math:`S_e = (\sum w)^2 / \sum w^2` effective draws the standard error of the log-density is
+
+    .. math:: \sqrt{\frac{S / S_e - 1}{S - 1}}
+
+    by the delta method. Rows that share what is given share an estimate, of draws that depend on
+    it and the seed alone: neither other rows nor their order matter. Only a context makes a
+    difference, as the proposal is fitted to draws given the contexts of all rows.
+
+    The cost is `n_samples` densities for each distinct row of what is given.
+
+    Args:
+        density: The density, in double precision and evaluation mode.
+        rows: The rows, all of them possible.
+        given: The pieces whose density is wanted.
+        c: The contexts of the rows, with shape (n, context), or none.
+        n_samples: The draws for each distinct row.
+        seed: Seed of the draws.
+
+    References:
+        | Monte Carlo theory, methods and examples (Owen, 2013), chapter 9
+        | https://artowen.su.domains/mc/
+
+    Example:
+        >>> from maskedflow.tables import AutoregressiveCategorical, Layout
+        >>> layout = Layout((2, 3), (), (), (), (), ())
+        >>> density = TableDensity(layout, AutoregressiveCategorical([2, 3]), None, None).eval()
+        >>> rows = density.build_rows(2, codes=torch.tensor([[0, 1], [1, 1]]))
+        >>> first = log_marginal(density, rows, Pieces(codes=(0,)))
+        >>> round(first.log_prob.exp().sum().item(), 6), first.standard_error.tolist()
+        (1.0, [0.0, 0.0])
+    """
+    if not len(rows):
+        return Marginal(*(torch.zeros(0, dtype=torch.float64) for _ in range(3)))
+    first, which = _distinct(rows, given, c)
+    search = _Marginal(density, given, n_samples, seed)
+    found = search.run(rows[first], None if c is None else c[first])
+    return Marginal(*(part[which] for part in found))
+
+
+class _Marginal:
+    """The marginals of distinct rows."""
+
+    def __init__(self, density: TableDensity, given: Pieces, n_samples: int, seed: int) -> None:
+        self.density, self.layout, self.given = density, density.layout, given
+        self.n_samples, self.seed = n_samples, seed
+        layout = density.layout
+        self.unknown = Pieces(
+            *(
+                tuple(k for k in range(count) if k not in pieces)
+                for count, pieces in (
+                    (len(layout.levels), given.codes),
+                    (len(layout.value_state), given.numbers),
+                    (len(layout.angle_state), given.angles),
+                )
+            )
+        )
+
+    def run(self, rows: Rows, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums up or estimates, as what is there of each row demands."""
+        numbers = rows.observed[:, list(self.given.numbers)].any(dim=1)
+        angles = numbers | rows.angles_observed[:, list(self.given.angles)].any(dim=1)
+        log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
+        effective = torch.full_like(error, math.inf)
+        drawn = []
+        for with_angles, with_numbers in ((False, False), (True, False), (True, True)):
+            index = ((angles == with_angles) & (numbers == with_numbers)).nonzero()[:, 0]
+            wanted = self._wanted(with_angles, with_numbers)
+            combinations = math.prod(self.layout.levels[k] for k in wanted.codes)
+            if wanted.numbers or wanted.angles or combinations > self.n_samples:
+                drawn += [(i, wanted, with_angles, with_numbers) for i in index.tolist()]
+            elif len(index):
+                part, given = rows[index], None if c is None else c[index]
+                found = self._sum(part, given, wanted.codes, with_angles, with_numbers)
+                log_prob[index] = found
+        if drawn:
+            propose = _Proposer(self.density, c, self.seed)
+            for i, wanted, *head in drawn:
+                given = None if c is None else c[i]
+                weights = self._weights(propose, rows[i : i + 1], given, wanted, *head)
+                log_prob[i], error[i], effective[i] = _mean(weights)
+        return log_prob, error, effective
+
+    def _codes(self, angles: bool, numbers: bool) -> int:
+        """How many codes count, from the first one on."""
+        if angles or numbers:
+            return len(self.layout.levels)
+        return max(self.given.codes, default=-1) + 1
+
+    def _wanted(self, angles: bool, numbers: bool) -> Pieces:
+        """What is unknown and does not drop out."""
+        codes = tuple(k for k in self.unknown.codes if k < self._codes(angles, numbers))
+        return Pieces(
+            codes,
+            self.unknown.numbers if numbers else (),
+            self.unknown.angles if angles else (),
+        )
+
+    def _sum(
+        self, rows: Rows, c: Tensor | None, unknown: Sequence[int], angles: bool, numbers: bool
+    ) -> Tensor:
+        """Sums up the probabilities of all values of unknown codes."""
+        places = self.density.places.double() * self.density.dequantize.step.double()
+        parts = []
+        for index, size in blocks(len(rows)):
+            part, given = rows[index], None if c is None else c[index]
+            total = torch.full((len(index),), -math.inf, dtype=torch.float64)
+            for levels in product(*(range(self.layout.levels[k]) for k in unknown)):
+                codes = part.codes.clone()
+                codes[:, list(unknown)] = torch.tensor(levels, dtype=torch.long)
+                head = self.density.log_head(
+                    replace(part, codes=codes),
+                    given,
+                    places,
+                    codes=self._codes(angles, numbers),
+                    angles=angles,
+                    numbers=numbers,
+                )
+                total = torch.logaddexp(total, head)
+            parts.append(total[:size])
+        return torch.cat(parts)
+
+    def _weights(
+        self,
+        propose: _Proposer,
+        row: Rows,
+        c: Tensor | None,
+        wanted: Pieces,
+        angles: bool,
+        numbers: bool,
+    ) -> Tensor:
+        """The log-weights of draws of what is unknown of one row."""
+        generator = torch.Generator().manual_seed(_seed(row, self.given, c, self.seed))
+        parts = []
+        for part in torch.arange(self.n_samples).split(DRAWS):
+            drawn, log_q = propose.draw(row, c, self.given, wanted, len(part), generator)
+            made, log_fill, observed = propose.rows(row, drawn, wanted)
+            # One place of the cells for each draw, in turn.
+            places = self.density.places.double() * self.density.dequantize.step.double()
+            known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
+            known[list(self.given.numbers)] = True
+            place = torch.where(known & made.observed, places[part % len(places)], 0)
+            log_p = self.density.log_head(
+                replace(made, values=made.values + place),
+                None if c is None else c.expand(len(part), -1),
+                torch.zeros_like(places[:1]),
+                codes=self._codes(angles, numbers),
+                angles=angles,
+                numbers=numbers,
+            )
+            ladj = propose.ladj(made.values, observed)
+            far = (drawn.numbers[:, list(wanted.numbers)].abs() > FARTHEST).any(dim=1)
+            parts.append(torch.where(far, -math.inf, log_p - ladj + log_fill - log_q))
+        return torch.cat(parts)
+
+
+class _Proposer:
+    """Draws for unknown columns, from a mixture that was fitted to draws of the density."""
+
+    def __init__(self, density: TableDensity, c: Tensor | None, seed: int) -> None:
+        self.density, layout = density, density.layout
+        generator = torch.Generator().manual_seed(seed)
+        given = None
+        if c is not None:
+            given = c[torch.randint(len(c), (REFERENCE,), generator=generator)]
+        rows = density.sample(REFERENCE, given, generator)
+        noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
+        values = rows.values + noise * density.dequantize.step.double()
+        self.front: list[LazyTransform] = []
+        z = values
+        if layout.value_state:
+            maps = column_maps(layout)
+            line, _ = call_layers([maps], values, None, rows.observed)
+            self.front = [maps, NormalScores.fit(line, rows.observed)]
+            z = call_layers(self.front, values, None, rows.observed)[0]
+        # What is absent is filled in with noise, here and in the draws: their density is known.
+        fill = torch.randn(z.shape, dtype=torch.float64, generator=generator)
+        turn = torch.rand(rows.angles.shape, dtype=torch.float64, generator=generator)
+        numbers = torch.where(rows.observed, z, fill)
+        if given is not None:
+            self.loc, self.scale = given.mean(dim=0), given.std(dim=0).clamp(min=1e-3)
+            numbers = torch.cat([numbers, (given - self.loc) / self.scale], dim=1)
+        angles = torch.where(rows.angles_observed, rows.angles, (2 * turn - 1) * math.pi)
+        self.mixture = Proposal(Points(rows.codes, numbers, angles), layout.levels, seed)
+
+    def draw(
+        self,
+        row: Rows,
+        c: Tensor | None,
+        given: Pieces,
+        wanted: Pieces,
+        n: int,
+        generator: torch.Generator,
+    ) -> tuple[Points, Tensor]:
+        """Draws what is wanted of a row, in normal scores."""
+        z = row.values
+        if self.front:
+            z = call_layers(self.front, self._inside(row.values), None, row.observed)[0]
+        known = Pieces(
+            given.codes,
+            tuple(k for k in given.numbers if row.observed[0, k]),
+            tuple(k for k in given.angles if row.angles_observed[0, k]),
+        )
+        if c is not None:
+            z = torch.cat([z, ((c - self.loc) / self.scale)[None]], dim=1)
+            context = tuple(range(row.values.shape[1], z.shape[1]))
+            known = replace(known, numbers=known.numbers + context)
+        points = Points(row.codes[0], z[0], row.angles[0])
+        return self.mixture.draw(points, known, wanted, n, generator)
+
+    def _inside(self, values: Tensor) -> Tensor:
+        """The middles of cells."""
+        return values + 0.5 * self.density.dequantize.step.double()
+
+    def rows(self, row: Rows, drawn: Points, wanted: Pieces) -> tuple[Rows, Tensor, Tensor]:
+        """The rows that draws make, the log-density of what fills gaps, and which are numbers."""
+        n = len(drawn.codes)
+        made = self.density.build_rows(n, codes=drawn.codes)
+        values, angles = (part.repeat(n, 1) for part in (row.values, row.angles))
+        observed = torch.zeros_like(made.observed)
+        log_fill = torch.zeros(n, dtype=torch.float64)
+        if wanted.numbers:
+            index = list(wanted.numbers)
+            observed[:, index] = made.observed[:, index]
+            z = drawn.numbers[:, : values.shape[1]]
+            x = LazyComposedTransform(*self.front)().inv(z.clamp(-FARTHEST, FARTHEST))
+            values = torch.where(observed, x, values)
+            values[:, index] = torch.where(observed[:, index], values[:, index], 0)
+            normal = -0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+            log_fill += torch.where(made.observed, 0, normal)[:, index].sum(dim=1)
+        if wanted.angles:
+            index = list(wanted.angles)
+            there = made.angles_observed[:, index]
+            angles[:, index] = torch.where(there, drawn.angles[:, index], 0)
+            log_fill -= (~there).sum(dim=1) * math.log(2 * math.pi)
+        return replace(made, values=values, angles=angles), log_fill, observed
+
+    def ladj(self, values: Tensor, observed: Tensor) -> Tensor:
+        """The ladj of the map from numbers to normal scores."""
+        if not self.front:
+            return values.new_zeros(len(values))
+        return call_layers(self.front, values, None, observed)[1]
+
+
+def _key(rows: Rows, given: Pieces, c: Tensor | None) -> Tensor:
+    """What is given of each row, side by side."""
+    parts = [
+        rows.codes[:, list(given.codes)].double(),
+        rows.values[:, list(given.numbers)],
+        rows.angles[:, list(given.angles)],
+    ]
+    parts += [] if c is None else [c.double()]
+    return torch.cat(parts, dim=1) + 0.0  # -0.0 + 0.0 is 0.0
+
+
+def _distinct(rows: Rows, given: Pieces, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The first of all rows that share what is given, and for each row which of them it is."""
+    key = _key(rows, given, c)
+    if not key.shape[1]:
+        return torch.zeros(1).long(), torch.zeros(len(rows)).long()
+    unique, which = key.unique(dim=0, return_inverse=True)
+    first = torch.full((len(unique),), len(rows))
+    return first.scatter_reduce(0, which, torch.arange(len(rows)), "amin"), which
+
+
+def _seed(row: Rows, given: Pieces, c: Tensor | None, seed: int) -> int:
+    """A seed that depends on what is given, and on nothing else of the row."""
+    text = _key(row, given, None if c is None else c[None]).numpy().tobytes()
+    digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _mean(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logarithm of the mean weight, its standard error, and the effective draws."""
+    n = len(log_weights)
+    mean = log_weights.logsumexp(dim=0) - math.log(n)
+    share = log_weights.softmax(dim=0)
+    effective = 1 / share.square().sum()
+    if not mean.isfinite():
+        return mean, torch.tensor(math.inf), torch.tensor(0.0)
+    return mean, ((n / effective - 1).clamp(min=0) / max(n - 1, 1)).sqrt(), effective
