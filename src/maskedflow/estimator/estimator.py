@@ -6,7 +6,7 @@ import json
 import numbers
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from maskedflow.tables.frames import Kind
 from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
+
+if TYPE_CHECKING:
+    from maskedflow.report.page import Page
 
 __all__ = ["DensityEstimator"]
 
@@ -188,6 +191,34 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
         rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
         return from_arrow(to_table(self.schema_, rows), self.kind_)
+
+    def report(
+        self,
+        X: Any,
+        path: str | Path,
+        context: Any = None,
+        *,
+        train: Any = None,
+        train_context: Any = None,
+        name: str = "table",
+    ) -> Page:
+        """Writes a page about the density, one HTML file that needs no other.
+
+        Args:
+            X: Rows that it was not fitted to, to judge it by.
+            path: The file; missing folders are made.
+            context: Their context, if the density is conditional.
+            train: The rows it was fitted to. Other densities are fitted to them, to be compared.
+            train_context: The context of these.
+            name: What the page calls it.
+
+        Returns:
+            What the page says.
+        """
+        from .report import estimator_report
+
+        check_is_fitted(self)
+        return estimator_report(self, X, path, context, train, train_context, name)
 
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
