@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["estimator_report"]
 
+_DAY = 86_400.0
+
 _SECONDS = 15.0
 """How long the Gaussian that is fitted beside an estimator may take."""
 
@@ -142,7 +144,8 @@ def _date(column: TableColumn, x: float) -> str:
         cell = cell.cast(finest, safe=False)
     elif pa.types.is_duration(cell.type):
         cell = cell.cast(pa.duration("us"), safe=False)
-    return str(cell[0].as_py())
+    text = str(cell[0].as_py())
+    return text.removesuffix(" 00:00:00") if column.step >= _DAY else text
 
 
 # ------------------------------------------------------------------------------------------ notes
@@ -163,11 +166,15 @@ def _notes(estimator: DensityEstimator) -> dict[str, str]:
     if given is not None:
         words["conditional on"] = ", ".join(given.names)
     parts = [
-        f"the probability of {len(schema.coded)} codes" if schema.coded else "",
-        f"the density of {len(schema.angular)} angles" if schema.angular else "",
-        f"the density of {len(schema.valued)} numbers" if schema.valued else "",
+        f"{factor} of {count} {word}{'s' if count > 1 else ''}"
+        for factor, count, word in (
+            ("probability", len(schema.coded), "code"),
+            ("density", len(schema.angular), "angle"),
+            ("density", len(schema.valued), "number"),
+        )
+        if count
     ]
-    words["density"] = " times ".join(part for part in parts if part)
+    words["density"] = " times ".join(parts)
     words["density"] += ", in nats a row, per unit of those columns that have a number in it"
     members = _members(estimator)
     if members:

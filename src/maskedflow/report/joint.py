@@ -48,6 +48,8 @@ class Correlation:
         data: Their correlation in the data.
         samples: And in the samples.
         by_chance: Two standard errors of a difference where there is no correlation.
+        pairs: The number of pairs.
+        beyond: How many of them differ by more than two standard errors.
         picture: Correlations of the data, and the differences; None of two columns.
     """
 
@@ -56,6 +58,8 @@ class Correlation:
     data: float
     samples: float
     by_chance: float
+    pairs: int
+    beyond: int
     picture: Picture | None
 
 
@@ -133,7 +137,7 @@ def corner_picture(
         "range": limits,
         "labels": [name if len(name) <= 16 else f"{name[:15]}…" for name in names],
         "label_kwargs": {"fontsize": 9},
-        "bins": 30,
+        "bins": int(np.clip(np.sqrt(min(len(ours), len(drawn))), 12, 30)),
         "smooth": 1.0,
         "levels": LEVELS,
         "plot_datapoints": False,
@@ -198,12 +202,20 @@ def correlation_facts(subject: Subject, data: Rows, samples: Rows) -> Correlatio
     # Of few rows a correlation is chance.
     pairs = [(~np.isnan(x)).T.astype(np.float64) @ ~np.isnan(x) for x in parts]
     error = 2 * np.sqrt(sum(1 / np.maximum(n, 1) for n in pairs))
-    i, j = np.unravel_index((np.abs(difference) / error).argmax(), difference.shape)
+    apart = np.abs(difference) / error
+    i, j = np.unravel_index(apart.argmax(), apart.shape)
     largest = float(np.abs(difference[i, j]))
     pair = names[int(i)], names[int(j)]
     picture = _matrices(before, difference, names, largest, pair) if len(names) > 2 else None
     return Correlation(
-        largest, pair, float(before[i, j]), float(after[i, j]), float(error[i, j]), picture
+        largest,
+        pair,
+        data=float(before[i, j]),
+        samples=float(after[i, j]),
+        by_chance=float(error[i, j]),
+        pairs=len(names) * (len(names) - 1) // 2,
+        beyond=int((np.triu(apart, 1) > 1).sum()),
+        picture=picture,
     )
 
 

@@ -129,9 +129,9 @@ def _baselines(
         for name, score in subject.baselines.items():
             yield name, len(train), score(train, test)
         remarks.append(
-            "Of independent columns each has its own density, fitted well, and none knows of"
-            " another. Mixtures and kernels are left out, for they know complete rows of numbers"
-            " only."
+            "Independent columns have a density each, fitted to their quantiles or shares, and"
+            " leave out how columns depend on each other. A mixture of Gaussians and kernels are"
+            " left out, because they know complete rows of numbers only."
         )
         return
     parts, ladj = [train[:, x], validation[:, x], test[:, x]], np.zeros(len(test))

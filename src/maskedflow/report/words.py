@@ -41,7 +41,7 @@ def percent(share: float) -> str:
     """A share in percent, to a digit behind the point.
 
     Example:
-        >>> percent(0.1234), percent(1.0)
-        ('12.3%', '100%')
+        >>> percent(0.1234), percent(1.0), percent(0.0)
+        ('12.3%', '100%', '0%')
     """
-    return "100%" if share == 1 else f"{100 * share:.1f}%"
+    return f"{share:.0%}" if share in {0, 1} else f"{100 * share:.1f}%"
