@@ -163,7 +163,7 @@ def write_report(
         "likelihoods": likelihood,
         "given": [column.name for column in subject.columns[subject.features :]],
         "two_sample": two_sample_test(subject, test, samples, seed),
-        "latent": _latent(subject, test),
+        "latent": subject.latent and latent_facts(subject.latent(test), subject.residuals),
         "scoring": _seconds(lambda: subject.log_prob(_exactly(test, TIMED))),
         "sampling": _seconds(
             lambda: subject.sample(TIMED, torch.Generator().manual_seed(seed + 1))
@@ -307,13 +307,6 @@ def _plane(subject: Subject, test: Rows, samples: Rows) -> list[Picture]:
 def _cells(subject: Subject, row: Rows) -> list[str]:
     pairs = list(zip(subject.columns, row.tolist(), strict=True))[:CELLS]
     return [column.text(cell) for column, cell in pairs]
-
-
-def _latent(subject: Subject, test: Rows) -> Latent | None:
-    if subject.latent is None:
-        return None
-    names = [column.name for column in subject.columns] if subject.residuals else []
-    return latent_facts(subject.latent(test), names)
 
 
 def _draw(subject: Subject, n: int, seed: int) -> Rows:

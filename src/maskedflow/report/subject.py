@@ -86,7 +86,7 @@ class Subject:
         latent: Computes the random numbers that the density believes are behind each row,
             independent and N(0, 1); shape (n, columns) -> (n, numbers), NaN where there is none
             behind a missing cell. None if it has none.
-        residuals: That there is one such number for each column, its own given others.
+        residuals: The names of these numbers, where each is that of a column, given others.
         unbounded: Makes rows continuous and unbounded, for a Gaussian to be fitted, with the
             log-determinant of doing so: (rows, seed) -> (rows, (n,)). None if they are already.
         baselines: Names, and functions of training and test rows that compute the log-density of
@@ -114,7 +114,7 @@ class Subject:
     given: int = 0
     latent: Callable[[Rows], NDArray[np.float64]] | None = None
     unbounded: Callable[[Rows, int], tuple[Rows, NDArray[np.float64]]] | None = None
-    residuals: bool = False
+    residuals: Sequence[str] = ()
     baselines: Mapping[str, Callable[[Rows, Rows], NDArray[np.float64]]] = field(
         default_factory=dict
     )
