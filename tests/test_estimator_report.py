@@ -22,6 +22,7 @@ from maskedflow.report.independent import independent
 from maskedflow.report.joint import corner_columns, correlation_facts, correlations
 from maskedflow.report.latent import latent_facts
 from maskedflow.report.marginals import marginal_facts
+from maskedflow.report.twosample import two_sample_test
 from maskedflow.tables import Schema, to_rows
 from table_strategies import tables
 from test_estimator import ANGLE, mixed
@@ -147,6 +148,18 @@ def test_a_column_in_its_own_words() -> None:
     assert found["rain"].missing == pytest.approx((0.01, 0.01))
     assert found["colour"].data == ["red 75.0%, green 25.0%"]
     assert all(one.distance == 0 for one in found.values())
+
+
+def test_a_classifier_says_which_columns_it_tells_by() -> None:
+    three = subject(Column("a"), Column("colour", ("x", "y", "z")), Column("c"))
+    data = np.stack([RNG.normal(size=800), RNG.integers(3, size=800), RNG.normal(size=800)], 1)
+    samples = data[::-1].copy()
+    samples[:, 0] = RNG.normal(size=800)
+    data[:, 0] = data[:, 0].round(1)  # which no distance shows
+    found = two_sample_test(three, data, samples)
+    assert found is not None
+    assert [name for name, _ in found.telling] == ["a"]
+    assert found.telling[0][1].value > 0.7
 
 
 def test_residuals_may_be_missing() -> None:

@@ -212,4 +212,5 @@ def _member(plan: dict[str, Any]) -> str:
     if not layers:
         return f"Gaussian{behind}"
     kinds = {"a": "affine", "s": "spline"}
-    return f"flows of {_counted(kinds[letter] for letter in layers)} layers{behind}"
+    counts = Counter(kinds[letter] for letter in layers).items()
+    return f"flows of {' and '.join(f'{n} {kind}' for kind, n in counts)} layers{behind}"

@@ -26,8 +26,8 @@ __all__ = ["Correlation", "corner_columns", "corner_picture", "correlation_facts
 CORNER, LABELS, FEWEST = 8, 16, 20
 """Columns in a corner plot and names beside a matrix at most, rows for contours at least."""
 
-COMPLETE = 0.2
-"""The least share of rows that are complete in the columns of a corner plot."""
+COMPLETE = 0.5
+"""The least share of rows with numbers, none at an atom, in all columns of a corner plot."""
 
 COMMON, RARE = 4, 0.01
 """The most categories of a column that correlations tell, and gaps that are too few for one."""
@@ -92,8 +92,9 @@ def correlations(rows: Rows) -> Matrix:
 def corner_columns(subject: Subject, data: Rows) -> list[int]:
     """The columns of a corner plot: all numbers, or those with the largest correlations.
 
-    Of columns with gaps only so many that a fifth of the rows is complete.
+    Of columns with gaps or atoms only so many that half of the rows is complete.
     """
+    data = _plain(subject, data)
     numeric = [i for i in subject.numeric if not np.isnan(data[:, i]).all()]
     strength = np.abs(correlations(data[:, numeric]))
     np.fill_diagonal(strength, 0)
@@ -124,7 +125,7 @@ def corner_picture(
     names = [subject.columns[i].name for i in columns]
     steps = np.array([subject.columns[i].step for i in columns])
     rng = np.random.default_rng(0)
-    ours, drawn = (_whole(rows[:, columns]) for rows in (data, samples))
+    ours, drawn = (_whole(_plain(subject, rows)[:, columns]) for rows in (data, samples))
     if min(len(ours), len(drawn)) < FEWEST:
         return None
     # Spread over their cells, numbers on a grid make no comb.
@@ -143,7 +144,8 @@ def corner_picture(
         "plot_datapoints": False,
         "plot_density": False,
         "max_n_ticks": 3,
-        "labelpad": 0.04,
+        # Dates, at an angle, are longer than numbers.
+        "labelpad": 0.12 if any(subject.columns[i].date for i in columns) else 0.04,
     }
     shades = [to_rgba(DATA_COLOUR, alpha) for alpha in (0.0, 0.25, 0.5)]
     # It complains of contours that it cannot draw, which one can see.
@@ -183,7 +185,11 @@ def corner_picture(
         figure,
         f"Corner plot of {', '.join(names)}: contours of samples over those of data",
         "Contours hold 39% and 86% of the rows, as one and two standard deviations of a Gaussian."
-        + (f" Of the data {percent(share)} have all of these columns." if share < 1 else ""),
+        + (
+            f" Of the rows {percent(share)} have numbers, none at an atom, in all of these columns."
+            if share < 1
+            else ""
+        ),
         dpi=160,
     )
 
@@ -274,6 +280,15 @@ def _matrices(
         "Rank correlation matrix of the data, and how much larger correlations of samples are;"
         f" the largest difference is {largest:.3f}, of {pair[0]} and {pair[1]}",
     )
+
+
+def _plain(subject: Subject, rows: Rows) -> Matrix:
+    """Rows whose cells at an atom are gaps."""
+    found = np.array(rows, np.float64)
+    for i, column in enumerate(subject.columns):
+        if column.atoms:
+            found[column.at_atoms(found[:, i]), i] = np.nan
+    return found
 
 
 def _whole(rows: Rows) -> Matrix:

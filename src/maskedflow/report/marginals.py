@@ -147,7 +147,7 @@ def _apart(column: Column, fact: Marginal) -> list[str]:
         where = " or ".join(column.text(atom) for atom in column.atoms[:2])
         where += " …" if len(column.atoms) > 2 else ""
         found.append(f"{percent(fact.atoms[0])} at {where} (samples {percent(fact.atoms[1])})")
-    if any(fact.missing):
+    if max(fact.missing) >= 0.0005:
         found.append(f"{percent(fact.missing[0])} missing (samples {percent(fact.missing[1])})")
     return found
 
