@@ -48,6 +48,9 @@ TIMED = 1000
 EXTREMES, CELLS = 5, 16
 """Rows in a table of extremes, and columns."""
 
+JUDGES = 2_000
+"""The most samples that say how rare a row is: scoring may take long."""
+
 UNLIKELY = 0.01
 """The share of samples that are less likely than those rows of which the page tells how many."""
 
@@ -245,7 +248,7 @@ def _table_facts(
     marginals = marginal_facts(subject, test, samples)
     names = [column.name for column in subject.columns]
     order = np.argsort(log_prob)
-    drawn = np.sort(np.nan_to_num(subject.log_prob(samples), nan=-np.inf, neginf=-np.inf))
+    drawn = np.sort(np.nan_to_num(subject.log_prob(samples[:JUDGES]), nan=-np.inf, neginf=-np.inf))
     tail = np.searchsorted(drawn, log_prob) / len(drawn)
 
     def extremes(places: NDArray[np.int64]) -> list[Extreme]:
