@@ -303,6 +303,14 @@ def test_rows_with_gaps_are_left_out_where_fit_did(tmp_path: Path) -> None:
     assert page.likelihoods.found[1].name == "full Gaussian"
 
 
+def test_categories_alone_and_a_single_row_have_a_page(tmp_path: Path) -> None:
+    x = pd.DataFrame({"a": RNG.choice(list("xyz"), 200), "b": RNG.choice(["p", "q"], 200)})
+    estimator = mf.DensityEstimator("gaussian", time_limit=1).fit(x[:150])
+    for test in (x[150:], x[150:151]):
+        page = estimator.report(test, tmp_path / "r.html", train=x[:150])
+        assert (page.corner, len(page.marginals)) == (None, 2)
+
+
 def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
     x = pd.DataFrame({"a": [1.0] * 30})
     estimator = mf.DensityEstimator("gaussian").fit(x)

@@ -76,7 +76,9 @@ def correlations(rows: Rows) -> Matrix:
     """
     values = np.asarray(rows, np.float64)
     here = ~np.isnan(values)
-    ranks = np.apply_along_axis(rankdata, 0, values, nan_policy="omit")
+    ranks = np.empty_like(values)
+    for i, column in enumerate(values.T):
+        ranks[:, i] = rankdata(column, nan_policy="omit")
     ranks = np.where(here, ranks - np.where(here, ranks, 0).sum(0) / here.sum(0).clip(1), 0)
     there = here.astype(np.float64)
     n = (there.T @ there).clip(1)
