@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from maskedflow.transforms import Standardize
 from .inputs import context_of, known_of, rows_of, scale_of, table_of
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
+
+if TYPE_CHECKING:
+    from maskedflow.report.page import Page
 
 __all__ = ["DensityEstimator"]
 
@@ -287,6 +290,34 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             (True, True)
         """
         return tail_shares(self, X, context, n_samples, random_state)
+
+    def report(
+        self,
+        X: Any,
+        path: str | Path,
+        context: Any = None,
+        *,
+        train: Any = None,
+        train_context: Any = None,
+        name: str = "table",
+    ) -> Page:
+        """Writes a page about the density, one HTML file that needs no other.
+
+        Args:
+            X: Rows that it was not fitted to, to judge it by.
+            path: The file; missing folders are made.
+            context: Their context, if the density is conditional.
+            train: The rows it was fitted to. Other densities are fitted to them, to be compared.
+            train_context: The context of these.
+            name: What the page calls it.
+
+        Returns:
+            What the page says.
+        """
+        from .report import estimator_report
+
+        check_is_fitted(self)
+        return estimator_report(self, X, path, context, train, train_context, name)
 
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.

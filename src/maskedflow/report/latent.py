@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,12 @@ BINS, LINES = 20, 100
 WORST = 8
 """The numbers that the table names."""
 
+FAR = 8.0
+"""What is further away than this, its PIT being 0 or 1, is taken to be there."""
+
+FEWEST = 20
+"""Rows with both numbers, below which their correlation is not told."""
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -27,39 +34,52 @@ class Latent:
     Args:
         rows: The number of test rows.
         numbers: The random numbers behind each.
+        residuals: That each of them is that of a column.
         far: How many of them are further from normal than one in twenty would be by chance.
-        critical: The KS distance that makes them so.
+        critical: The KS distance that makes them so, of a number that is behind all rows.
         correlation: The largest absolute correlation of two of them; nan of one.
         by_chance: About the largest of as many independent ones.
-        worst: The number, mean, standard deviation and KS distance of those furthest from normal.
+        worst: The name, mean, standard deviation and KS distance of those furthest from normal.
         pictures: PIT and quantiles; correlations.
     """
 
     rows: int
     numbers: int
+    residuals: bool
     far: int
     critical: float
     correlation: float
     by_chance: float
-    worst: list[tuple[int, float, float, float]]
+    worst: list[tuple[str, float, float, float]]
     pictures: list[Picture]
 
 
-def latent_facts(z: NDArray[np.float64]) -> Latent:
+def latent_facts(z: NDArray[np.float64], columns: Sequence[str] = ()) -> Latent | None:
     r"""Looks at :math:`z = f(x)` of test rows, which the model takes for independent and N(0, 1).
 
     Args:
-        z: The numbers, shape (n, numbers).
+        z: The numbers, shape (n, numbers), NaN where there is none.
+        columns: The names of the columns whose numbers they are, if they are columns' own.
+
+    Returns:
+        What they look like; None if there are fewer than two of each.
 
     References:
         | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1 and figure 1
         | https://arxiv.org/abs/1705.07057
     """
+    here = ~np.isnan(z)
+    kept = here.sum(0) >= 2
+    z, here = np.clip(z[:, kept], -FAR, FAR), here[:, kept]
+    if not z.size:
+        return None
+    names = [columns[i] if columns else f"z{i + 1}" for i in kept.nonzero()[0]]
     n, numbers = z.shape
-    distance = np.array([kstest(column, "norm").statistic for column in z.T])
-    order = np.argsort(-distance)
-    critical = 1.358 / math.sqrt(n)
-    pictures = [_pit(z), _quantiles(z[:, order[:LINES]])]
+    found = [z[there, i] for i, there in enumerate(here.T)]
+    distance = np.array([kstest(one, "norm").statistic for one in found])
+    critical = 1.358 / np.sqrt(here.sum(0))
+    order = np.argsort(-distance / critical)
+    pictures = [_pit(z[here]), _quantiles([found[i] for i in order[:LINES]])]
     correlation = by_chance = math.nan
     if numbers > 1:
         plain, absolute = _correlations(z), _correlations(np.abs(z))
@@ -72,19 +92,33 @@ def latent_facts(z: NDArray[np.float64]) -> Latent:
             _heat(absolute, "correlations of |z|", float(np.abs(absolute).max())),
         ]
     worst = [
-        (int(i) + 1, float(z[:, i].mean()), float(z[:, i].std()), float(distance[i]))
-        for i in order[:WORST]
+        (names[i], float(found[i].mean()), float(found[i].std()), float(distance[i]))
+        for i in order[:WORST].tolist()
     ]
     far = int((distance > critical).sum())
-    return Latent(n, numbers, far, critical, correlation, by_chance, worst, pictures)
+    return Latent(
+        n,
+        numbers,
+        bool(columns),
+        far,
+        float(critical.min()),
+        correlation,
+        by_chance,
+        worst,
+        pictures,
+    )
 
 
 def _correlations(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlations off the diagonal, zero on it; of a constant, none."""
-    centred = z - z.mean(0)
-    scale = np.sqrt((centred**2).sum(0))
-    centred /= np.where(scale > 0, scale, 1)
-    found: NDArray[np.float64] = centred.T @ centred
+    """Correlations off the diagonal, zero on it; of a constant, none, and a gap adds nothing."""
+    here = ~np.isnan(z)
+    centred = np.where(here, z - np.nanmean(z, 0), 0)
+    # A pair counts the rows that have both; in a row with one of them its mean is the other.
+    both = here.T.astype(np.float64) @ here
+    scale = np.sqrt((centred**2).T @ here)
+    product = scale * scale.T
+    found: NDArray[np.float64] = centred.T @ centred / np.where(product > 0, product, np.inf)
+    found[both < FEWEST] = 0
     np.fill_diagonal(found, 0)
     return found
 
@@ -110,19 +144,21 @@ def _pit(z: NDArray[np.float64]) -> Picture:
     )
 
 
-def _quantiles(z: NDArray[np.float64]) -> Picture:
+def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
     """Quantiles of each number beside normal ones."""
     figure = new_figure(4.2, 3.2)
     axes = figure.subplots()
-    n = len(z)
-    shares = (np.arange(min(n, 200)) + 0.5) / min(n, 200)
-    normal = norm.ppf(shares)
-    lines = np.quantile(z, shares, axis=0)
-    axes.plot(normal, normal, color="0.2", lw=0.8)
-    alpha = max(0.15, 1 / math.sqrt(z.shape[1]))
-    axes.plot(normal, lines, color=DATA_COLOUR, lw=1, alpha=alpha)
+    alpha = max(0.15, 1 / math.sqrt(len(found)))
+    furthest = 0.0
+    for one in found:
+        n = min(len(one), 200)
+        shares = (np.arange(n) + 0.5) / n
+        normal = norm.ppf(shares)
+        line = np.quantile(one, shares)
+        axes.plot(normal, line, color=DATA_COLOUR, lw=1, alpha=alpha)
+        furthest = max(furthest, np.abs(line - normal)[np.abs(normal) < 2].max())
+    axes.axline((0, 0), slope=1, color="0.2", lw=0.8)
     _label(axes, "normal quantile", "quantile of z")
-    furthest = float(np.abs(lines - normal[:, None])[np.abs(normal) < 2].max())
     return embed(
         figure,
         f"Quantiles of z against normal ones; within two standard deviations the furthest line is"

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood
 from maskedflow.runs import Mean
 
+from .independent import independent
 from .subject import Rows, Subject
 
 __all__ = ["Likelihood", "Likelihoods", "likelihoods"]
@@ -58,11 +59,20 @@ class Likelihoods:
 
     Args:
         found: One a density.
-        left_out: Why a baseline is missing, a sentence each.
+        remarks: How they were chosen, or why one is missing, a sentence each.
     """
 
     found: list[Likelihood]
-    left_out: list[str]
+    remarks: list[str]
+
+    @property
+    def best(self) -> Likelihood | None:
+        """The baseline that is least behind, on the rows that it was evaluated at."""
+
+        def behind(one: Likelihood) -> float:
+            return one.nll.value if one.behind is None else one.behind.value
+
+        return min(self.found[1:], key=behind, default=None)
 
 
 def likelihoods(
@@ -71,6 +81,8 @@ def likelihoods(
     """Compares the log-likelihoods of test rows with those of baselines.
 
     Of a conditional density the only baseline is the conditional Gaussian, log N(x, c) - log N(c).
+    Where categories, gaps or atoms are among the numbers, there are independent columns
+    (:func:`independent`) and what the subject brings along. Without training rows there is none.
 
     Args:
         subject: The density.
@@ -84,10 +96,10 @@ def likelihoods(
     most = max(FITTED, 10 * subject.features)
     fitted = train[np.sort(rng.permutation(len(train))[:most])]
     found = [_likelihood(subject, subject.name, len(train), log_prob, None)]
-    left_out: list[str] = []
-    for name, number, other in _baselines(subject, fitted, validation, test, seed, left_out):
+    remarks: list[str] = []
+    for name, number, other in _baselines(subject, fitted, validation, test, seed, remarks):
         found.append(_likelihood(subject, name, number, other, log_prob[: len(other)]))
-    return Likelihoods(found, left_out)
+    return Likelihoods(found, remarks)
 
 
 def _likelihood(
@@ -103,12 +115,24 @@ def _likelihood(
 
 
 def _baselines(
-    subject: Subject, train: Rows, validation: Rows, test: Rows, seed: int, left_out: list[str]
+    subject: Subject, train: Rows, validation: Rows, test: Rows, seed: int, remarks: list[str]
 ) -> Iterator[tuple[str, int, Vector]]:
     """Names, numbers of rows to fit, log-likelihoods of the test rows or of the first of them."""
+    if not len(train):
+        remarks.append(
+            "Other densities need training rows to be fitted to, of which none were given."
+        )
+        return
     x = slice(0, subject.features)
-    if any(column.levels for column in subject.columns[x]) or np.isnan(test).any():
-        left_out.append("They know numbers only, and this table has categories or missing cells.")
+    if _mixed(subject, train, test):
+        yield "independent columns", len(train), independent(subject, train, test)
+        for name, score in subject.baselines.items():
+            yield name, len(train), score(train, test)
+        remarks.append(
+            "Independent columns have a density each, fitted to their quantiles or shares, and"
+            " leave out how columns depend on each other. A mixture of Gaussians and kernels are"
+            " left out, because they know complete rows of numbers only."
+        )
         return
     parts, ladj = [train[:, x], validation[:, x], test[:, x]], np.zeros(len(test))
     if subject.unbounded is not None:
@@ -119,18 +143,22 @@ def _baselines(
     if subject.given:
         conditions = [_dummies(subject, rows) for rows in (train, test)]
         gaussian = _gaussian(parts[0], parts[2], *conditions)
-        left_out.append("A mixture and kernels know no conditions.")
+        remarks.append("A mixture and kernels know no conditions.")
     else:
         gaussian = _gaussian(parts[0], parts[2])
     if gaussian is None:
-        left_out.append("The covariance of the training rows is singular: no Gaussian.")
+        remarks.append("The covariance of the training rows is singular: no Gaussian.")
     else:
         yield "full Gaussian", len(train), gaussian + ladj
     if subject.given:
         return
     if subject.features > WIDE:
-        left_out.append(f"A mixture and kernels are left out with more than {WIDE} features.")
+        remarks.append(f"A mixture and kernels are left out with more than {WIDE} features.")
         return
+    remarks.append(
+        "The size of the mixture and the width of the kernels are those that validation rows like"
+        " best."
+    )
     # A mixture's estimate takes a time of the square of the features.
     some = min(len(train), FITTED if subject.features <= 20 else FITTED // 4)
     first, second, third = (part.astype(np.float64) for part in parts)
@@ -141,6 +169,13 @@ def _baselines(
             yield mixture.name, some, mixture.score_samples(third) + ladj
         kde = choose_kde(first[:some], second)
     yield kde.name, some, kde.score_samples(third[:JUDGED]) + ladj[:JUDGED]
+
+
+def _mixed(subject: Subject, *parts: Rows) -> bool:
+    """Whether rows are more than numbers without gaps."""
+    columns = subject.columns[: subject.features]
+    gaps = any(np.isnan(rows).any() for rows in parts)
+    return gaps or bool(subject.baselines) or any(c.levels or c.atoms for c in columns)
 
 
 def _gaussian(

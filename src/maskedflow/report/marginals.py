@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from .embed import Picture, embed
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 from .subject import Column, Rows, Subject
+from .ticks import name_ticks
+from .words import percent
 
 __all__ = ["Marginal", "marginal_facts", "marginal_pictures", "strays"]
 
 SHARES = (0.05, 0.5, 0.95)
 
-PICTURES, LEVELS = 12, 20
-"""The most columns that are drawn, and the most categories in a picture."""
+PICTURES, LEVELS, BARS = 12, 20, 30
+"""The most columns that are drawn, and the most categories and bars in a picture."""
+
+COMMON = 3
+"""The most categories that the table names."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,20 @@ class Marginal:
         name: Its name.
         distance: The largest difference of the two distribution functions; of a category half the
             sum of all differences of shares, the total variation.
-        data: The 5% quantile, the median and the 95% quantile of the data; None of a category.
+        data: The 5% quantile, the median and the 95% quantile of the data; of a category the
+            shares of those that are most common in the data, in one text.
         samples: Likewise of the samples.
-        missing: The shares of missing cells.
+        missing: The shares of missing cells, in the data and in the samples.
+        atoms: The shares of cells at atoms, likewise; None if there are no atoms.
     """
 
     index: int
     name: str
     distance: float
-    data: list[float] | None
-    samples: list[float] | None
+    data: list[str]
+    samples: list[str]
     missing: tuple[float, float]
+    atoms: tuple[float, float] | None = None
 
 
 def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal]:
@@ -57,14 +65,29 @@ def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal
         ours, drawn = _present(data[:, i]), _present(samples[:, i])
         missing = (1 - len(ours) / len(data), 1 - len(drawn) / len(samples))
         if column.levels:
-            apart = np.abs(_shares(ours, column) - _shares(drawn, column)).sum() / 2
-            found.append(Marginal(i, column.name, float(apart), None, None, missing))
+            shares = _shares(ours, column), _shares(drawn, column)
+            common = np.argsort(-shares[0], kind="stable")[:COMMON]
+            before, after = (
+                [", ".join(f"{column.levels[k]} {percent(share[k])}" for k in common)]
+                for share in shares
+            )
+            apart = np.abs(shares[0] - shares[1]).sum() / 2
+            found.append(Marginal(i, column.name, float(apart), before, after, missing))
             continue
         if not len(ours) or not len(drawn):
             continue
+        atoms = None
+        if column.atoms:
+            here, there = (float(column.at_atoms(x[:, i]).mean()) for x in (data, samples))
+            atoms = here, there
         distance = float(ks_2samp(ours, drawn).statistic)
-        before, after = (np.quantile(x, SHARES).tolist() for x in (ours, drawn))
-        found.append(Marginal(i, column.name, distance, before, after, missing))
+        quantiles = (
+            # Of numbers on a grid a number that is on it.
+            np.quantile(x, SHARES, method="inverted_cdf" if column.step else "linear")
+            for x in (ours, drawn)
+        )
+        before, after = ([column.text(x) for x in values.tolist()] for values in quantiles)
+        found.append(Marginal(i, column.name, distance, before, after, missing, atoms))
     return sorted(found, key=lambda one: -one.distance)
 
 
@@ -99,35 +122,66 @@ def marginal_pictures(
         figure = new_figure(2.4, 1.8)
         axes = figure.subplots()
         ours, drawn = _present(data[:, fact.index]), _present(samples[:, fact.index])
+        axes.tick_params(labelsize=8)
         if column.levels:
             _bars(axes, column, ours, drawn)
         else:
-            _histograms(axes, ours, drawn)
-        axes.set_title(column.name, fontsize=9)
+            _histograms(axes, column, ours, drawn)
+            name_ticks(axes.xaxis, column)
+        axes.set_title(
+            column.name if len(column.name) <= 30 else column.name[:29] + "…", fontsize=9
+        )
         axes.set_yticks([])
-        axes.tick_params(labelsize=8)
-        if not column.levels:
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+        apart = _apart(column, fact)
+        axes.set_xlabel("\n".join(apart), fontsize=7)
         what = "total variation" if column.levels else "KS distance"
         alt = f"{column.name}: data beside samples, {what} {fact.distance:.3f}"
-        found.append(embed(figure, alt))
+        found.append(embed(figure, "; ".join([alt, *apart])))
     return found
 
 
-def _histograms(axes: Axes, data: NDArray[np.float64], samples: NDArray[np.float64]) -> None:
-    low, high = np.quantile(data, [0.002, 0.998])
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, 31)
-    for values, colour in ((data, DATA_COLOUR), (samples, SAMPLE_COLOUR)):
-        # The share of all values, those outside of the limits too.
-        density = np.histogram(values, edges)[0] / len(values)
+def _apart(column: Column, fact: Marginal) -> list[str]:
+    """What is in no histogram: cells that are missing, or at an atom."""
+    found = []
+    if fact.atoms is not None:
+        where = " or ".join(column.text(atom) for atom in column.atoms[:2])
+        where += " …" if len(column.atoms) > 2 else ""
+        found.append(f"{percent(fact.atoms[0])} at {where} (samples {percent(fact.atoms[1])})")
+    if max(fact.missing) >= 0.0005:
+        found.append(f"{percent(fact.missing[0])} missing (samples {percent(fact.missing[1])})")
+    return found
+
+
+def _histograms(
+    axes: Axes, column: Column, data: NDArray[np.float64], samples: NDArray[np.float64]
+) -> None:
+    plain = [x[~column.at_atoms(x)] for x in (data, samples)]
+    low, high = np.quantile(plain[0], [0.002, 0.998]) if len(plain[0]) else (0.0, 0.0)
+    if column.step:
+        # Bars as wide as a whole number of steps, in whose middle the numbers are.
+        width = column.step * max(1, math.ceil((high - low) / column.step / BARS))
+        low -= 0.5 * column.step
+        edges = low + width * np.arange(math.floor((high - low) / width) + 2)
+    else:
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        edges = np.linspace(low, high, BARS + 1)
+    for own, values, colour in (
+        (plain[0], data, DATA_COLOUR),
+        (plain[1], samples, SAMPLE_COLOUR),
+    ):
+        # The share of all values, those outside of the limits and at atoms too.
+        density = np.histogram(own, edges)[0] / max(len(values), 1)
         filled = colour == DATA_COLOUR
-        width = None if filled else 1.4
         axes.stairs(
-            density, edges, color=colour, fill=filled, alpha=0.45 if filled else 1, lw=width
+            density,
+            edges,
+            color=colour,
+            fill=filled,
+            alpha=0.45 if filled else 1,
+            lw=None if filled else 1.4,
         )
-    axes.set_xlim(low, high)
+    axes.set_xlim(edges[0], edges[-1])
 
 
 def _bars(
@@ -135,6 +189,8 @@ def _bars(
 ) -> None:
     shares = _shares(data, column), _shares(samples, column)
     shown = np.argsort(-shares[0], kind="stable")[:LEVELS]
+    if column.ordered:
+        shown = np.sort(shown)
     places = np.arange(len(shown))
     for offset, share, colour in ((-0.2, shares[0], DATA_COLOUR), (0.2, shares[1], SAMPLE_COLOUR)):
         axes.bar(places + offset, share[shown], 0.4, color=colour)

@@ -175,7 +175,6 @@ def _series_page(run: Run, dataset: Dataset) -> Page:
         rows=(len(dataset.test), len(dataset.test)),
         curve=curve_picture(run.metrics),
         likelihoods=_series_likelihoods(run, evaluation),
-        features=dataset.features,
         forecasts=embed(
             figure,
             f"{FORECASTS} forecasts of test steps as intervals around their median, beside what"
@@ -194,5 +193,5 @@ def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
         for name, mean in named
         if mean is not None
     ]
-    left_out = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
-    return Likelihoods(found, left_out)
+    remarks = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
+    return Likelihoods(found, remarks)

@@ -28,8 +28,9 @@ from .latent import Latent, latent_facts
 from .likelihood import Likelihoods, likelihoods
 from .marginals import Marginal, marginal_facts, marginal_pictures, strays
 from .plane import density_on_grid, density_panel, plane_limits, point_panel
-from .subject import Rows, Subject
+from .subject import Column, Rows, Subject
 from .twosample import TwoSample, two_sample_test
+from .words import duration, number, percent, signed
 
 __all__ = ["Page", "curve_picture", "write_page", "write_report"]
 
@@ -47,12 +48,25 @@ TIMED = 1000
 EXTREMES, CELLS = 5, 16
 """Rows in a table of extremes, and columns."""
 
+JUDGES = 2_000
+"""The most samples that say how rare a row is: scoring may take long."""
+
+UNLIKELY = 0.01
+"""The share of samples that are less likely than those rows of which the page tells how many."""
+
 
 @dataclass(frozen=True)
 class Extreme:
-    """A test row that is likely, or unlikely."""
+    """A test row that is likely, or unlikely.
+
+    Args:
+        log_prob: Its log-density in nats.
+        tail: The share of samples that are less likely.
+        cells: The first cells, as texts.
+    """
 
     log_prob: float
+    tail: float
     cells: list[str]
 
 
@@ -63,34 +77,38 @@ class Page:
     Args:
         name: The density's name.
         notes: What is known of data and model.
+        schema: What each column is.
         rows: The test rows that were looked at, and those there are.
         samples: The samples that they are compared with.
     """
 
     name: str
     notes: Sequence[tuple[str, str]]
+    schema: Sequence[tuple[str, str, str]] = ()
     rows: tuple[int, int] = (0, 0)
     samples: int = 0
     curve: Picture | None = None
     likelihoods: Likelihoods | None = None
-    baseline: str = ""
     given: list[str] = field(default_factory=list)
-    features: int = 0
     images: bool = False
     plane: list[Picture] = field(default_factory=list)
     corner: Picture | None = None
     corner_columns: int = 0
+    columns: int = 0
+    numeric: int = 0
     gallery: list[Picture] = field(default_factory=list)
     nearest: Picture | None = None
     classes: list[ClassRow] = field(default_factory=list)
     marginals: list[Marginal] = field(default_factory=list)
     marginal_pictures: list[Picture] = field(default_factory=list)
     missing: bool = False
+    atoms: bool = False
     strays: int = 0
     correlation: Correlation | None = None
     latent: Latent | None = None
     two_sample: TwoSample | None = None
     extreme_columns: list[str] = field(default_factory=list)
+    unlikely: float = 0.0
     least: list[Extreme] = field(default_factory=list)
     most: list[Extreme] = field(default_factory=list)
     extreme_pictures: list[Picture] = field(default_factory=list)
@@ -141,13 +159,14 @@ def write_report(
     likelihood = likelihoods(subject, log_prob, train, validation, test, seed)
     facts: dict[str, Any] = {
         "rows": (len(test), total),
+        "columns": len(subject.columns),
+        "numeric": len(subject.numeric),
         "samples": len(samples),
         "curve": curve_picture(subject.history),
         "likelihoods": likelihood,
         "given": [column.name for column in subject.columns[subject.features :]],
-        "features": subject.features,
         "two_sample": two_sample_test(subject, test, samples, seed),
-        "latent": latent_facts(subject.latent(test)) if subject.latent else None,
+        "latent": subject.latent and latent_facts(subject.latent(test), subject.residuals),
         "scoring": _seconds(lambda: subject.log_prob(_exactly(test, TIMED))),
         "sampling": _seconds(
             lambda: subject.sample(TIMED, torch.Generator().manual_seed(seed + 1))
@@ -158,7 +177,7 @@ def write_report(
         facts |= _image_facts(subject, train, test, samples, log_prob, kept)
     else:
         facts |= _table_facts(subject, test, samples, log_prob)
-    page = Page(subject.name, subject.notes, **facts)
+    page = Page(subject.name, subject.notes, subject.schema, **facts)
     write_page(page, Path(path))
     return page
 
@@ -166,9 +185,13 @@ def write_report(
 def write_page(page: Page, path: Path) -> None:
     """Puts facts into the template, and the page into its place."""
     text = _templates().get_template("page.html").render(page=page)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def curve_picture(history: Sequence[dict[str, Any]]) -> Picture | None:
@@ -225,23 +248,38 @@ def _table_facts(
     marginals = marginal_facts(subject, test, samples)
     names = [column.name for column in subject.columns]
     order = np.argsort(log_prob)
+    drawn = np.sort(np.nan_to_num(subject.log_prob(samples[:JUDGES]), nan=-np.inf, neginf=-np.inf))
+    tail = np.searchsorted(drawn, log_prob) / len(drawn)
+
+    def extremes(places: NDArray[np.int64]) -> list[Extreme]:
+        return [
+            Extreme(float(log_prob[i]), float(tail[i]), _cells(subject, test[i])) for i in places
+        ]
+
     columns = corner_columns(subject, test)
     found: dict[str, Any] = {
         "marginals": marginals,
-        "missing": any(one.missing[0] for one in marginals),
+        "missing": any(any(one.missing) for one in marginals),
+        "atoms": any(one.atoms for one in marginals),
         "marginal_pictures": marginal_pictures(subject, marginals, test, samples),
         "strays": strays(subject, test, samples) if subject.numeric else 0,
         "correlation": correlation_facts(subject, test, samples),
         "extreme_columns": names[:CELLS],
-        "most": [_extreme(subject, test[i], log_prob[i]) for i in order[::-1][:EXTREMES]],
-        "least": [_extreme(subject, test[i], log_prob[i]) for i in order[:EXTREMES]],
+        "most": extremes(order[::-1][:EXTREMES]),
+        "least": extremes(order[:EXTREMES]),
+        "unlikely": float((tail < UNLIKELY).mean()),
     }
-    if names and len(names) == len(subject.numeric) == 2 and not subject.given:
+    if len(names) == 2 and all(map(_is_plain, subject.columns)) and not subject.given:
         found["plane"] = _plane(subject, test, samples)
     elif len(columns) > 1:  # one alone is among the marginals
         found["corner"] = corner_picture(subject, columns, test, samples)
         found["corner_columns"] = len(columns)
     return found
+
+
+def _is_plain(column: Column) -> bool:
+    """Whether cells can be any number."""
+    return not (column.levels or column.step or column.atoms or column.date)
 
 
 def _plane(subject: Subject, test: Rows, samples: Rows) -> list[Picture]:
@@ -269,14 +307,9 @@ def _plane(subject: Subject, test: Rows, samples: Rows) -> list[Picture]:
     return found
 
 
-def _extreme(subject: Subject, row: Rows, log_prob: float) -> Extreme:
-    cells = []
-    for column, cell in list(zip(subject.columns, row, strict=True))[:CELLS]:
-        if math.isnan(cell):
-            cells.append("—")
-        else:
-            cells.append(column.levels[int(cell)] if column.levels else _number(cell))
-    return Extreme(float(log_prob), cells)
+def _cells(subject: Subject, row: Rows) -> list[str]:
+    pairs = list(zip(subject.columns, row.tolist(), strict=True))[:CELLS]
+    return [column.text(cell) for column, cell in pairs]
 
 
 def _draw(subject: Subject, n: int, seed: int) -> Rows:
@@ -315,33 +348,5 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": _number, "duration": _duration, "signed": _signed}
+    found.filters |= {"number": number, "duration": duration, "percent": percent, "signed": signed}
     return found
-
-
-def _number(value: float) -> str:
-    """A number to four digits, thousands set apart.
-
-    Example:
-        >>> _number(1234567), _number(0.0001234), _number(-3.14159), _number(42)
-        ('1,234,567', '0.0001234', '−3.142', '42')
-    """
-    if float(value).is_integer() and abs(value) < 1e9:
-        return _signed(f"{int(value):,}")
-    return _signed(f"{value:.4g}")
-
-
-def _signed(value: object) -> str:
-    """A number with a true minus in front."""
-    text = str(value)
-    return f"−{text[1:]}" if text.startswith("-") else text
-
-
-def _duration(seconds: float) -> str:
-    """A time in the unit that suits it.
-
-    Example:
-        >>> _duration(0.00347), _duration(2.5)
-        ('3.5 ms', '2.5 s')
-    """
-    return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds:.2g} s"

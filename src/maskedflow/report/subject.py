@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .words import number, signed
 
 __all__ = ["Column", "Image", "Rows", "Subject"]
 
@@ -23,10 +26,38 @@ class Column:
     Args:
         name: Its name.
         levels: The names of its categories, of which the cells are the numbers; none of a number.
+        ordered: That the categories are in an order, so that their numbers can correlate.
+        step: The step of the grid that its numbers are on, 0 if there is none. The log-density of
+            such a number is that of its probability over the step.
+        atoms: Numbers that have a probability of their own.
+        date: Writes a cell that is a date or a time, as ISO 8601 does; None of other numbers.
+
+    Example:
+        >>> Column("colour", ("red", "green")).text(1.0), Column("year", step=1.0).text(1987.0)
+        ('green', '1987')
     """
 
     name: str
     levels: tuple[str, ...] = ()
+    ordered: bool = False
+    step: float = 0.0
+    atoms: tuple[float, ...] = ()
+    date: Callable[[float], str] | None = None
+
+    def text(self, cell: float) -> str:
+        """A cell in the column's own words."""
+        if math.isnan(cell):
+            return "—"
+        if self.levels:
+            return self.levels[int(cell)]
+        if self.date is not None:
+            return self.date(cell)
+        return signed(f"{cell:.10g}") if self.step else number(cell)
+
+    def at_atoms(self, cells: Rows) -> NDArray[np.bool_]:
+        """Which cells are at an atom."""
+        found: NDArray[np.bool_] = np.isin(cells, self.atoms)
+        return found
 
 
 @dataclass(frozen=True)
@@ -53,10 +84,15 @@ class Subject:
         sample: Draws n rows; of a conditional density, the given columns come from the data.
         given: The number of columns that it is conditional on.
         latent: Computes the random numbers that the density believes are behind each row,
-            independent and N(0, 1); shape (n, columns) -> (n, numbers). None if it has none.
+            independent and N(0, 1); shape (n, columns) -> (n, numbers), NaN where there is none
+            behind a missing cell. None if it has none.
+        residuals: The names of these numbers, where each is that of a column, given others.
         unbounded: Makes rows continuous and unbounded, for a Gaussian to be fitted, with the
             log-determinant of doing so: (rows, seed) -> (rows, (n,)). None if they are already.
+        baselines: Names, and functions of training and test rows that compute the log-density of
+            the latter in the same units: what else it is compared with, where columns are mixed.
         notes: What is known of data and model, as pairs of a word and a text.
+        schema: What each column is, as its name, what it is taken for, and why.
         history: One record an epoch, with ``train_nll`` and ``validation_nll``.
         image: That the rows are images.
 
@@ -78,7 +114,12 @@ class Subject:
     given: int = 0
     latent: Callable[[Rows], NDArray[np.float64]] | None = None
     unbounded: Callable[[Rows, int], tuple[Rows, NDArray[np.float64]]] | None = None
+    residuals: Sequence[str] = ()
+    baselines: Mapping[str, Callable[[Rows, Rows], NDArray[np.float64]]] = field(
+        default_factory=dict
+    )
     notes: Sequence[tuple[str, str]] = ()
+    schema: Sequence[tuple[str, str, str]] = ()
     history: Sequence[dict[str, Any]] = ()
     image: Image | None = None
 

@@ -1,0 +1,141 @@
+"""Tables as matrices of numbers, and back: what a report compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from maskedflow.tables import Schema, complete, kind_of, to_arrow, to_rows, to_table
+from maskedflow.tables.cells import dates, decode, encode, numbers
+from maskedflow.tables.column import CODES, FIXED, Column
+
+__all__ = ["Matrix", "Side", "Tables", "cells_of"]
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A table whose columns that say something are those of a matrix of numbers.
+
+    A category is its place among the levels, a date the time since its origin, a gap NaN.
+
+    Args:
+        schema: What is known of the table.
+    """
+
+    schema: Schema
+
+    @cached_property
+    def known(self) -> Schema:
+        """The schema without constants and duplicates."""
+        columns = tuple(c for c in self.schema.columns if c.kind not in FIXED)
+        return Schema(columns, self.schema.missing)
+
+    def matrix(self, table: pa.Table) -> Matrix:
+        """A table as a matrix, shape (n, columns)."""
+        columns = self.known.columns
+        return np.stack([_numbers(column, table.column(column.name)) for column in columns], 1)
+
+    def table(self, matrix: Matrix) -> pa.Table:
+        """A matrix as a table, with its constants and duplicates."""
+        pairs = zip(self.known.columns, matrix.T, strict=True)
+        known = pa.table({column.name: cells_of(column, cells) for column, cells in pairs})
+        return to_table(self.schema, to_rows(self.known, known))
+
+
+class Tables:
+    """The table that a density is of, and the one that it is given, as one matrix."""
+
+    def __init__(self, schema: Schema, given: Schema | None) -> None:
+        for role, one in (("X", schema), ("context", given)):
+            if one is not None and len(one.fixed) == len(one.columns):
+                raise ValueError(f"{role}: expected a column that is not constant, found none")
+        self.main = Side(schema)
+        self.given = None if given is None else Side(given)
+
+    def rows(self, X: Any, context: Any, name: str) -> tuple[Matrix, dict[str, str]]:
+        """Rows that have a density, and what is to be said of others."""
+        table, other = to_arrow(X, name), None
+        if table.column_names != list(self.main.schema.names) and kind_of(X) == "numpy":
+            table = table.rename_columns(self.main.schema.names)
+        if (context is None) != (self.given is None):
+            raise ValueError(f"context: got {'none' if context is None else 'one'}, unlike in fit")
+        if context is not None:
+            other = to_arrow(context, "context")
+            if other.num_rows != table.num_rows:
+                wanted = f"expected {table.num_rows} as in {name}"
+                raise ValueError(f"context: {other.num_rows} rows, {wanted}")
+        notes = {}
+        kept = np.ones(table.num_rows, np.bool_)
+        if self.main.schema.missing == "drop":
+            kept = complete(table)
+            if not kept.all():
+                notes["rows with gaps"] = f"{(~kept).sum():,} of {len(kept):,}, left out"
+        table = table.filter(pa.array(kept))
+        possible = ~to_rows(self.main.schema, table).impossible.numpy()
+        if not possible.all():
+            notes["rows of density 0"] = self._why(table, ~possible)
+        table = table.filter(pa.array(possible))
+        if not table.num_rows:
+            raise ValueError(f"{name}: expected rows whose density is not 0, found none")
+        found = self.main.matrix(table)
+        if other is not None and self.given is not None:
+            other = other.filter(pa.array(kept)).filter(pa.array(possible))
+            strange = to_rows(self.given.schema, other).impossible
+            if strange.any():
+                row = int(strange.nonzero()[0]) + 1
+                raise ValueError(f"context: row {row} has a value that was not there in fit")
+            found = np.hstack([found, self.given.matrix(other)])
+        return found, notes
+
+    def split(self, matrix: Matrix) -> tuple[pa.Table, pa.Table | None]:
+        """The table, and what it is given."""
+        width = len(self.main.known.columns)
+        table = self.main.table(matrix[:, :width])
+        return table, None if self.given is None else self.given.table(matrix[:, width:])
+
+    def _why(self, table: pa.Table, impossible: NDArray[np.bool_]) -> str:
+        """How many rows cannot be, and in which columns that shows."""
+        table = table.filter(pa.array(impossible))
+        counts = {
+            column.name: int(encode(column, table.column(column.name)).impossible.sum())
+            for column in self.main.known.columns
+        }
+        where = ", ".join(f"{name} ({count:,})" for name, count in counts.items() if count)
+        return (
+            f"{impossible.sum():,} of {len(impossible):,}, because of "
+            f"{where or 'another value than that of a constant or a duplicate'}; they are left out "
+            "of all that follows, or the mean log-density would be minus infinity"
+        )
+
+
+def _numbers(column: Column, cells: pa.ChunkedArray) -> Matrix:
+    if column.kind in CODES:
+        code = encode(column, cells).code.astype(np.float64)
+        return np.where(code == len(column.levels), np.nan, code)
+    if column.kind == "date":
+        return dates(column, cells)
+    x = numbers(column.name, cells, kind=column.type)
+    if column.kind == "angle" and column.period:
+        low = column.low or 0.0
+        turned = low + np.mod(x - low, column.period)
+        kept = ((low <= x) & (x < low + column.period)) | np.isin(x, column.atoms)
+        x = np.where(kept, x, turned)
+    return x
+
+
+def cells_of(column: Column, x: Matrix) -> pa.Array:
+    """The cells of a column, whose numbers these are."""
+    missing = np.isnan(x)
+    if column.kind in CODES:
+        return decode(column, np.where(missing, len(column.levels), x).astype(np.int64), x)
+    if column.kind == "date":
+        free = replace(column, step=0.0, atoms=(), missing=True)
+        return decode(free, missing.astype(np.int64), np.where(missing, 0.0, x))
+    return pa.array(x, from_pandas=True)

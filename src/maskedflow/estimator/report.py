@@ -1,0 +1,216 @@
+"""The page about an estimator's density."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from maskedflow.report import Column, Subject, write_report
+from maskedflow.report.page import Page
+from maskedflow.report.words import percent
+from maskedflow.tables import column_maps, to_rows
+from maskedflow.tables.column import CODES
+from maskedflow.tables.column import Column as TableColumn
+
+from .matrix import Matrix, Tables, cells_of
+
+if TYPE_CHECKING:
+    from .estimator import DensityEstimator
+
+__all__ = ["estimator_report"]
+
+_DAY = 86_400.0
+
+_SECONDS = 15.0
+"""How long the Gaussian that is fitted beside an estimator may take."""
+
+
+def estimator_report(
+    estimator: DensityEstimator,
+    X: Any,
+    path: str | Path,
+    context: Any = None,
+    train: Any = None,
+    train_context: Any = None,
+    name: str = "table",
+) -> Page:
+    """Writes a page about a fitted estimator; see :meth:`DensityEstimator.report`."""
+    if (train is None) != (train_context is None) and context is not None:
+        raise ValueError(
+            "train_context: expected the context of the rows of train, with train only"
+        )
+    tables = Tables(estimator.schema_, estimator.context_schema_)
+    test, notes = tables.rows(X, context, "X")
+    fitted = np.zeros((0, test.shape[1]))
+    if train is not None:
+        fitted, _ = tables.rows(train, train_context, "train")
+    # Every tenth row, of an order at random, chooses among baselines.
+    order = np.random.default_rng(0).permutation(len(fitted))
+    parts = fitted[order[len(order) // 10 :]], fitted[order[: len(order) // 10]]
+    subject = _subject(estimator, tables, test, name, notes)
+    return write_report(subject, *parts, test, path)
+
+
+def _subject(
+    estimator: DensityEstimator, tables: Tables, test: Matrix, name: str, notes: dict[str, str]
+) -> Subject:
+    given = () if tables.given is None else tables.given.known.columns
+    columns = tuple(map(_column, (*tables.main.known.columns, *given)))
+    arrow = copy.copy(estimator)
+    arrow.kind_ = "arrow"  # what it draws comes as a table, whatever it was fitted to
+
+    def log_prob(rows: Matrix) -> Matrix:
+        return estimator.score_samples(*tables.split(rows))
+
+    def sample(n: int, generator: torch.Generator) -> Matrix:
+        seed = int(torch.randint(2**31, (), generator=generator))
+        if tables.given is None:
+            return tables.main.matrix(arrow.sample(n, seed))
+        # Each is given what a test row is given.
+        chosen = test[torch.randint(len(test), (n,), generator=generator).numpy()]
+        drawn = tables.main.matrix(arrow.sample(1, seed, context=tables.split(chosen)[1]))
+        return np.hstack([drawn, chosen[:, drawn.shape[1] :]])
+
+    mixed = bool(tables.main.schema.coded or tables.main.schema.angular)
+    return Subject(
+        name,
+        columns,
+        log_prob,
+        sample,
+        given=len(given),
+        unbounded=None if mixed else partial(_unbounded, tables),
+        baselines={"Gaussian given the codes": partial(_gaussian, estimator, tables)}
+        if mixed
+        else {},
+        notes=tuple({**notes, **_notes(estimator)}.items()),
+        schema=[
+            (column.name, column.summary, column.note)
+            for schema in (estimator.schema_, estimator.context_schema_)
+            if schema is not None
+            for column in schema.columns
+        ],
+    )
+
+
+def _unbounded(tables: Tables, rows: Matrix, seed: int) -> tuple[Matrix, Matrix]:
+    """Numbers spread over the cells of their grids and mapped to the real line."""
+    layout = tables.main.known.layout
+    table, _ = tables.split(rows)
+    noise = np.random.default_rng(seed).random((len(rows), len(layout.steps)))
+    x = to_rows(tables.main.schema, table).values + torch.from_numpy(noise * layout.steps)
+    y, ladj = column_maps(layout)().call_and_ladj(x)
+    return y.numpy(), ladj.numpy()
+
+
+def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: Matrix) -> Matrix:
+    """The log-density of a Gaussian of the numbers whose mean depends on all codes."""
+    (x, c), (other, other_c) = tables.split(train), tables.split(test)
+    simple = type(estimator)("gaussian", schema=tables.main.schema, time_limit=_SECONDS)
+    return simple.fit(x, context=c).score_samples(other, context=other_c)
+
+
+# ---------------------------------------------------------------------------------------- columns
+
+
+def _column(column: TableColumn) -> Column:
+    """A column as a page writes it."""
+    if column.kind in CODES:
+        levels = tuple(_level(level) for level in column.levels)
+        return Column(column.name, levels, ordered=column.kind != "categorical")
+    date: Callable[[float], str] | None = None
+    if column.kind == "date":
+        date = partial(_date, column)
+    return Column(column.name, step=column.step, atoms=column.atoms, date=date)
+
+
+def _level(level: Any) -> str:
+    if isinstance(level, bool):
+        return "true" if level else "false"
+    return f"{level:.10g}" if isinstance(level, float) else str(level)
+
+
+def _date(column: TableColumn, x: float) -> str:
+    cell = cells_of(column, np.array([x]))
+    if pa.types.is_timestamp(cell.type) or pa.types.is_time64(cell.type):
+        finest = pa.timestamp("us", cell.type.tz) if hasattr(cell.type, "tz") else pa.time64("us")
+        cell = cell.cast(finest, safe=False)
+    elif pa.types.is_duration(cell.type):
+        cell = cell.cast(pa.duration("us"), safe=False)
+    text = str(cell[0].as_py())
+    return text.removesuffix(" 00:00:00") if column.step >= _DAY else text
+
+
+# ------------------------------------------------------------------------------------------ notes
+
+
+def _notes(estimator: DensityEstimator) -> dict[str, str]:
+    schema, given = estimator.schema_, estimator.context_schema_
+    words = {"columns": f"{len(schema.columns)}: {_counted(c.kind for c in schema.columns)}"}
+    if schema.fixed:
+        fixed = ", ".join(f"{column.name} ({column.summary})" for column in schema.fixed)
+        words["no part of the density"] = fixed
+    if any(column.missing for column in schema.columns) or schema.missing != "error":
+        words["missing values"] = {
+            "model": "have a probability",
+            "drop": "rows with some are left out",
+            "error": "there are none",
+        }[schema.missing]
+    if given is not None:
+        words["conditional on"] = ", ".join(given.names)
+    parts = [
+        f"{factor} of {count} {word}{'s' if count > 1 else ''}"
+        for factor, count, word in (
+            ("probability", len(schema.coded), "code"),
+            ("density", len(schema.angular), "angle"),
+            ("density", len(schema.valued), "number"),
+        )
+        if count
+    ]
+    words["density"] = " times ".join(parts)
+    words["density"] += ", in nats a row, per unit of those columns that have a number in it"
+    members = _members(estimator)
+    if members:
+        words["numbers"] = members
+    count = sum(p.numel() for p in estimator.density_.parameters())
+    words["parameters"] = f"{count:,}, and what was computed from the rows"
+    return words
+
+
+def _counted(words: Iterable[str]) -> str:
+    """How many there are of each: "2 continuous, 1 date"."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
+
+
+def _members(estimator: DensityEstimator) -> str:
+    """What is in the stack, with its weight."""
+    stack = getattr(estimator.density_.numbers, "weights", None)
+    plans = estimator.density_.plan.get("members", [])
+    if stack is None or not plans:
+        return ""
+    weights: Counter[str] = Counter()
+    for plan, weight in zip(plans, stack.tolist(), strict=True):
+        weights[_member(plan)] += weight
+    found = [f"{percent(weight)} {word}" for word, weight in weights.most_common()]
+    return found[0].removeprefix("100% ") if len(found) == 1 else "a stack of " + ", ".join(found)
+
+
+def _member(plan: dict[str, Any]) -> str:
+    front, layers = plan["front"], plan.get("layers", "")
+    ways = ["margins made normal"] if front["knots"] else []
+    ways += ["columns whitened"] if front["whiten"] else []
+    behind = f" ({', '.join(ways)})" if ways else ""
+    if plan.get("components"):
+        return f"mixture of {plan['components']} Gaussians{behind}"
+    if not layers:
+        return f"Gaussian{behind}"
+    kinds = {"a": "affine", "s": "spline"}
+    counts = Counter(kinds[letter] for letter in layers).items()
+    return f"flows of {' and '.join(f'{n} {kind}' for kind, n in counts)} layers{behind}"

@@ -1,0 +1,88 @@
+"""The density that takes columns for independent: what a table of mixed columns has to beat."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from maskedflow.transforms import NormalScores
+
+from .subject import Column, Rows, Subject
+
+__all__ = ["independent"]
+
+Vector = NDArray[np.float64]
+
+PLACES = (np.arange(8) + 0.5) / 8
+"""The places in a cell of a grid at which its density is taken."""
+
+
+def independent(subject: Subject, train: Rows, test: Rows) -> Vector:
+    r"""Computes the log-density of test rows under a product of their columns' own densities.
+
+    .. math:: \log p(x) = \sum_j \log P(s_j) + \sum_{j \text{ is a number}} \log p_j(x_j)
+
+    The state :math:`s_j` of a cell is its category, or whether it is missing, at an atom or a
+    number; its probability is its share of the training rows, after half a row has been added to
+    each. Numbers have the density whose normal scores they are, those on a grid the mean density of
+    their cell. Conditions are left out.
+
+    Args:
+        subject: The density that is compared with it, for its columns.
+        train: The rows it is fitted to.
+        test: The rows it is evaluated at.
+
+    Example:
+        >>> one = Subject("", (Column("", ("a", "b")),), lambda x: x[:, 0], lambda n, g: x[:n])
+        >>> x = np.array([[0.0], [0.0], [1.0]])
+        >>> np.exp(independent(one, x, x[1:]))
+        array([0.625, 0.375])
+    """
+    total = np.zeros(len(test))
+    for i, column in enumerate(subject.columns[: subject.features]):
+        total += _column(column, *(np.asarray(rows[:, i], np.float64) for rows in (train, test)))
+    return total
+
+
+def _column(column: Column, train: Vector, test: Vector) -> Vector:
+    before, now = _states(column, train), _states(column, test)
+    # A state that no row has, before or now, is none that could have been.
+    counts = np.bincount(before, minlength=now.max(initial=0) + 1)
+    known = np.union1d(before, now)
+    shares = (counts + 0.5) / (len(before) + 0.5 * max(len(known), len(column.levels)))
+    score: Vector = np.log(shares)[now]
+    if column.levels:
+        return score
+    here = now == 0
+    score[here] += _numbers(column.step, train[before == 0], test[here])
+    if column.step:
+        score[now > 1] -= math.log(column.step)
+    return score
+
+
+def _states(column: Column, cells: Vector) -> NDArray[np.int64]:
+    """A category, or one more than all if it is missing; a number 0, a missing one 1, atoms 2."""
+    missing = np.isnan(cells)
+    if column.levels:
+        return np.where(missing, len(column.levels), cells).astype(np.int64)
+    found = missing.astype(np.int64)
+    for i, atom in enumerate(column.atoms):
+        found[cells == atom] = 2 + i
+    return found
+
+
+def _numbers(step: float, train: Vector, test: Vector) -> Vector:
+    """The log-density of numbers, whose normal scores are fitted to others."""
+    if step:
+        train = train + step * np.random.default_rng(0).random(len(train))
+    scores = NormalScores.fit(torch.from_numpy(train[:, None].copy()))()
+    places = step * PLACES if step else np.zeros(1)
+    x = torch.from_numpy((test[:, None] + places).reshape(-1, 1))
+    z, ladj = scores.call_and_ladj(x)
+    log_prob = -0.5 * z[:, 0] ** 2 - 0.5 * math.log(2 * math.pi) + ladj
+    mean = log_prob.view(-1, len(places)).logsumexp(1) - math.log(len(places))
+    found: Vector = mean.numpy()
+    return found
