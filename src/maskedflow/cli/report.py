@@ -22,10 +22,13 @@ def report(
         data_dir: Where data sets lie, if not where the run found them.
     """
     from maskedflow.data import Split, read_table
+    from maskedflow.estimator import TableRun, load_run
     from maskedflow.report import run_report
-    from maskedflow.runs import load_run
 
     found = load_run(run)
+    if isinstance(found, TableRun):
+        # Here comes `found.estimator.report(test rows or --data, found.directory / "report.html")`.
+        raise ValueError(f"{run}: reports on mixed tables are still to come")
     test = None
     if data is not None and found.config.data.time is not None:
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
