@@ -6,6 +6,7 @@ from .estimator import DensityEstimator
 from .evaluation import (
     TableEvaluation,
     evaluate_table,
+    independent_columns,
     table_results,
     table_summary,
     write_table_summary,
@@ -30,6 +31,7 @@ __all__ = [
     "compare_any",
     "evaluate_table",
     "fit_table",
+    "independent_columns",
     "load_run",
     "open_mixed",
     "read_context",
