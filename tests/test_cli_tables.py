@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +10,16 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import maskedflow as mf
-from commands import SMALL, call, files, run, table, write_csv
-from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.tables import why_estimator
+from commands import call, files, run
 from maskedflow.data import open_source
-from maskedflow.estimator import TableRun, independent_columns, open_mixed, tell_schema
-from maskedflow.tables import Schema, read_source, to_rows
+from maskedflow.estimator import (
+    TableRun,
+    open_mixed,
+    tell_schema,
+)
+from maskedflow.tables import Schema, read_source
 
 FAST = "--flow gaussian --time_limit 1".split()  # noqa: SIM905
 
@@ -163,17 +163,6 @@ def test_python_fits_the_same(fitted: Path) -> None:
     assert f"{theirs.mean():.1f} ± " in found
 
 
-def test_the_rows_held_out_are_those_of_a_table_of_numbers(tmp_path: Path) -> None:
-    rows = table(100)
-    data = write_csv(tmp_path / "n.csv", ["a", "b", "c"], rows)
-    for seed in (0, 5):
-        numbers = mf.data.open_table(data, seed=seed)
-        part = open_mixed(data, seed=seed)
-        ours = np.stack([column.to_numpy() for column in part.test.columns], axis=1)
-        np.testing.assert_array_equal(ours.astype(np.float32), numbers.test.x.numpy())
-        assert part.train.num_rows == len(numbers.train) + len(numbers.validation)
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_pieces_are_the_whole_and_columns_come_along(
     fitted: Path, tmp_path: Path, suffix: str
@@ -219,41 +208,43 @@ def test_evaluate_repeats_what_train_found(
 
 
 @pytest.fixture(scope="module")
-def given(fitted: Path) -> Path:
+def conditional(fitted: Path) -> Path:
     """A run given two columns, rows with missing values left out."""
     words = ("--context", "city,real", "--missing", "drop", "--out", fitted / "given", *FAST)
     assert run("train", "--data", fitted / "t.parquet", *words) == 0
     return fitted / "given" / "t"
 
 
-def test_a_context_goes_by_names(fitted: Path, given: Path, tmp_path: Path) -> None:
-    found = opened(given)
+def test_a_context_goes_by_names(fitted: Path, conditional: Path, tmp_path: Path) -> None:
+    found = opened(conditional)
     assert found.context_columns == ("city", "real")
     where = tmp_path / "where.csv"
     where.write_text('other,real,city\n1,0.5,NA\n2,-0.25,"Rome, IT"\n')
-    assert run("sample", given, "-n", 3, "--context", where, "-o", tmp_path / "d.parquet") == 0
+    assert (
+        run("sample", conditional, "-n", 3, "--context", where, "-o", tmp_path / "d.parquet") == 0
+    )
     drawn = pq.read_table(tmp_path / "d.parquet")
     assert drawn.column_names == [*found.columns, "city", "real"]
     assert drawn["city"].to_pylist() == ["NA"] * 3 + ["Rome, IT"] * 3
     assert drawn["real"].to_pylist() == [0.5] * 3 + [-0.25] * 3
-    assert run("score", given, tmp_path / "d.parquet", "-o", tmp_path / "p.csv") == 0
+    assert run("score", conditional, tmp_path / "d.parquet", "-o", tmp_path / "p.csv") == 0
     expected = found.estimator.score_samples(
         drawn.select(list(found.columns)), context=drawn.select(["city", "real"])
     )
     np.testing.assert_array_equal(scores(tmp_path / "p.csv"), expected)
-    samples = pq.read_table(given / "samples" / "t_samples.parquet")
+    samples = pq.read_table(conditional / "samples" / "t_samples.parquet")
     assert samples.num_rows == found.config.rows[1]
 
 
 def test_rows_with_gaps_have_no_score_where_they_were_dropped(
-    fitted: Path, given: Path, tmp_path: Path
+    fitted: Path, conditional: Path, tmp_path: Path
 ) -> None:
-    assert run("score", given, fitted / "t.csv", "-o", tmp_path / "p.parquet") == 0
+    assert run("score", conditional, fitted / "t.csv", "-o", tmp_path / "p.parquet") == 0
     found = pq.read_table(tmp_path / "p.parquet")["log_prob"].to_numpy()
     gaps = np.any([mixed()[name].is_null().to_numpy() for name in ("gaps", "city", "flag")], 0)
     np.testing.assert_array_equal(np.isnan(found), gaps)
     assert np.isfinite(found[~gaps]).all()
-    assert opened(given).config.rows[0] + opened(given).config.rows[1] == (~gaps).sum()
+    assert opened(conditional).config.rows[0] + opened(conditional).config.rows[1] == (~gaps).sum()
 
 
 # ------------------------------------------------------------------------------------- the schema
@@ -281,91 +272,6 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
     path.write_text('missing = "model"\n')
     assert open_mixed(fitted / "t.csv", schema=path).schema.missing == "model"
     assert open_mixed(fitted / "t.csv", schema=path, missing="drop").schema.missing == "drop"
-
-
-# ---------------------------------------------------------------------- when it is an estimator
-
-
-def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = write_csv(tmp_path / "n.csv", ["a", "b"], table(40)[:, :2])
-    assert why_estimator(TrainOptions(data=numbers)) is None
-    assert why_estimator(TrainOptions(data=numbers, flow="auto")) == "--flow auto"
-    assert why_estimator(TrainOptions(data=numbers, missing="error")) == "--missing"
-    cells = {"text": "x", "boolean": "true", "date": "2020-01-01", "empty": "", "endless": "inf"}
-    for name, cell in cells.items():
-        path = tmp_path / f"{name}.csv"
-        path.write_text(f"a,b\n{cell},1\n2,3\n")
-        assert why_estimator(TrainOptions(data=path)) == f"--data {path}"
-        assert why_estimator(TrainOptions(data=path, flow="maf")) is None
-    # Whoever shapes a flow wants one, and hears which cell is no number.
-    code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "row 1: expected a number, found 'x'" in err
-
-
-def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "words.csv"
-    data.write_text("word,other\n" + "a,x\nb,y\nb,x\n" * 20)
-    code, out, err = call(capsys, "train", "--data", data, "--time_limit", 2, "--out", tmp_path)
-    assert code == 0
-    assert f"note: {data} takes a density estimator" in err
-    assert "54 rows of 2 columns" in out
-    config = tmp_path / "words" / "config.toml"
-    assert tomllib.loads(config.read_text())["options"]["flow"] == "auto"
-    code, _, err = call(capsys, "train", "--config", config, "--out", tmp_path)
-    assert code == 0
-    assert "earlier run" in err
-    pair = [scores_of(tmp_path / name, data) for name in ("words.1", "words")]
-    np.testing.assert_allclose(pair[0], pair[1], atol=0.2)
-
-
-def scores_of(directory: Path, data: Path) -> np.ndarray:
-    return opened(directory).log_prob(open_table(data))
-
-
-def test_an_estimator_is_compared_with_a_flow(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = write_csv(tmp_path / "n.csv", ["a", "b", "c"], table())
-    code, _, err = call(capsys, "train", "--data", data, "--out", tmp_path / "flow", *SMALL)
-    assert (code, "--flow auto" in err) == (0, True)
-    words = ("--missing", "error", *FAST, "--out", tmp_path)
-    assert run("train", "--data", data, *words) == 0
-    summary = (tmp_path / "n" / "results_summary.txt").read_text()
-    assert "full Gaussian" in summary
-    code, out, _ = call(capsys, "compare", tmp_path / "flow" / "n", tmp_path / "n")
-    assert code == 0
-    assert out.index(str(tmp_path / "n")) < out.index(str(tmp_path / "flow" / "n"))
-    found = opened(tmp_path / "n")
-    nll = -found.log_prob(found.table().test).mean()
-    assert f"{nll:.1f}"[:3] in out
-    # The Gaussian beside it is that of the paper's tables, on the same rows.
-    split = mf.data.open_table(data)
-    train = torch.cat([split.train.x, split.validation.x])
-    gaussian = mf.data.gaussian_log_likelihood(train.double(), split.test.x.double()).mean()
-    assert f"{gaussian:.1f}"[:4] in summary
-    other = ("--seed", 1, *words[:-1], tmp_path / "other")
-    assert run("train", "--data", data, *other) == 0
-    code, _, err = call(capsys, "compare", tmp_path / "n", tmp_path / "other" / "n")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "seed" in err
-
-
-def test_independent_columns_integrate_to_one() -> None:
-    rng = np.random.default_rng(0)
-    part = pa.table({"x": np.exp(rng.normal(size=50)), "w": rng.uniform(0, 24, 50)})
-    part = part.append_column("k", pa.array(rng.choice(["a", "b", "c"], 50)))
-    schema = Schema.infer(part, overrides={"w": {"period": 24}, "x": {"kind": "positive"}})
-    edges = np.linspace(0, 40, 4001)
-    x = (edges[1:] + edges[:-1]) / 2
-    total = 0.0
-    for k in "abc":
-        every = pa.table({"x": x, "w": np.full(len(x), 5.0), "k": [k] * len(x)})
-        density = independent_columns(schema, to_rows(schema, part), to_rows(schema, every)).exp()
-        total += float(density.sum()) * 0.01 * 24
-    assert abs(total - 1) < 1e-3
 
 
 # ----------------------------------------------------------------------------------------- errors
@@ -423,7 +329,7 @@ def test_a_users_error_is_one_line_and_exit_code_2(
 
 
 @pytest.fixture(scope="module")
-def broken(fitted: Path, given: Path) -> Path:
+def broken(fitted: Path, conditional: Path) -> Path:
     """Files with something wrong, beside the runs."""
     rows = mixed()
     (fitted / "unknown.toml").write_text('[columns.height]\nkind = "positive"\n')
@@ -434,7 +340,7 @@ def broken(fitted: Path, given: Path) -> Path:
     spoilt = rows.set_column(0, "real", pa.array(text))
     pacsv.write_csv(spoilt, fitted / "text.csv")
     pq.write_table(spoilt, fitted / "text.parquet")
-    paris = [opened(given).schema.columns[0].name, "Paris"]
+    paris = [opened(conditional).schema.columns[0].name, "Paris"]
     cities = ["NA", paris[1], *["NA"] * (len(rows) - 2)]
     full = rows.drop_columns(["city", "gaps", "flag"])
     full = full.append_column("city", pa.array(cities)).append_column("gaps", rows["heavy"])

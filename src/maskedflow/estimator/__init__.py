@@ -12,15 +12,8 @@ from .evaluation import (
     write_table_summary,
 )
 from .mixed import MixedTable, open_mixed, tell_schema
-from .run import (
-    TableRun,
-    fit_table,
-    load_run,
-    read_context,
-    sample_table,
-    score_table,
-    write_run,
-)
+from .run import TableRun, fit_table, load_run, write_run
+from .stream import read_context, sample_table, score_table
 
 __all__ = [
     "DensityEstimator",

@@ -68,12 +68,9 @@ def evaluate_table(run: TableRun, table: MixedTable) -> TableEvaluation:
     start = time.monotonic()
     log_prob = torch.from_numpy(run.log_prob(test))
     seconds = time.monotonic() - start
-    schemas = [run.schema]
-    if run.estimator.context_schema_ is not None:
-        schemas.append(run.estimator.context_schema_)
-    if all(map(_numeric, schemas)):
+    if all(map(_numeric, run.schemas)):
         against = "full Gaussian"
-        baseline = _gaussian(schemas, table.train, test)
+        baseline = _gaussian(run.schemas, table.train, test)
     else:
         against = "independent columns"
         rows = (to_rows(run.schema, table.parts(part)[0]) for part in (table.train, test))
@@ -94,7 +91,7 @@ def _numeric(schema: Schema) -> bool:
     return bool(free) and all(c.kind in VALUES and not c.has_code for c in free)
 
 
-def _gaussian(schemas: list[Schema], train: pa.Table, test: pa.Table) -> Tensor | None:
+def _gaussian(schemas: tuple[Schema, ...], train: pa.Table, test: pa.Table) -> Tensor | None:
     """The log-density of a Gaussian given the context, None if it is singular."""
     parts = [[_middles(one, to_rows(one, rows)) for one in schemas] for rows in (train, test)]
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ def open_mixed(
     told, known = _read_schema(schema)
     undeclared = tuple(name for name in given if name in known)
     known = {name: column for name, column in known.items() if name not in given}
-    found = Schema.infer(table.select(list(features)), missing or told or "error", known)
-    return replace(deal(table, found, given, seed), undeclared=undeclared)
+    with _naming(path):
+        found = Schema.infer(table.select(list(features)), missing or told or "error", known)
+        return replace(deal(table, found, given, seed), undeclared=undeclared)
 
 
 def deal(
@@ -119,7 +121,8 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
     told, known = _read_schema(schema)
     table = read_source(open_source(path))
     said = missing or told
-    found = Schema.infer(table, said or "model", known)
+    with _naming(path):
+        found = Schema.infer(table, said or "model", known)
     return found if said else replace(found, missing="error")
 
 
@@ -128,7 +131,14 @@ def _read_schema(path: Path | None) -> tuple[Missing | None, Mapping[str, Mappin
         return None, {}
     if not path.is_file():
         raise FileNotFoundError(f"schema: {path}: no such file")
-    try:
+    with _naming(path):
         return read_document(path.read_text("utf-8"))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says in an error which file it is about."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -12,23 +12,18 @@ The folder holds::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from maskedflow import runs
-from maskedflow.data import Shard, open_source
-from maskedflow.runs import Run, Scores, score_source
-from maskedflow.runs.sampling import ROWS
-from maskedflow.tables import Schema, blanks_to_null, complete, read_source, to_rows
-from maskedflow.training.randomness import derive_seed
+from maskedflow.data import open_source
+from maskedflow.runs import Run
+from maskedflow.tables import Schema, complete, read_source, to_rows
 
 from .config import TableConfig
 from .estimator import DensityEstimator
@@ -38,9 +33,6 @@ __all__ = [
     "TableRun",
     "fit_table",
     "load_run",
-    "read_context",
-    "sample_table",
-    "score_table",
     "write_run",
 ]
 
@@ -91,11 +83,15 @@ class TableRun:
         return self.directory / "samples" / f"{self.name}_samples{suffix}"
 
     @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """What is known of the columns, and of those of the context, if there are any."""
+        given = self.estimator.context_schema_
+        return (self.schema,) if given is None else (self.schema, given)
+
+    @property
     def types(self) -> dict[str, pa.DataType]:
         """The types to read each column in, those of the context too."""
-        given = self.estimator.context_schema_
-        schemas = [self.schema, *([] if given is None else [given])]
-        return {column.name: column.type for one in schemas for column in one.arrow_schema}
+        return {column.name: column.type for one in self.schemas for column in one.arrow_schema}
 
     def table(self, file: Path | None = None) -> MixedTable:
         """Reads the table that was fitted, its rows dealt as they were then.
@@ -232,100 +228,3 @@ def write_run(run: TableRun) -> None:
     (run.directory / "schema.toml").write_text(run.schema.to_toml(), "utf-8")
     run.estimator.save(run.directory / "estimator.safetensors")
     run.config.write(run.directory / "config.toml")
-
-
-def score_table(
-    run: TableRun, path: Path, *, keep: Sequence[str] | None = (), shard: Shard | None = None
-) -> Scores:
-    """Computes the log-density of each row of a file, in nats, in constant memory.
-
-    A row's score does not depend on other rows. It is minus infinity where a cell is something that
-    its column cannot hold, such as a category that was not there. Of a run that drops rows with
-    missing values, theirs is NaN.
-
-    Args:
-        run: The run.
-        path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
-            those of the context too, in any order and among any others.
-        keep: Columns to carry along; all if None.
-        shard: Which piece of the table; all of it if None.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing or, while batches are read, a cell is of another type, or
-            missing in a run that does not model that; the message names column and row.
-    """
-    source = open_source(path)
-    types = run.types
-    names = source.known(tuple(types), "columns")
-
-    def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
-        table = blanks_to_null(source, pa.Table.from_batches([batch]).select(list(names)))
-        try:
-            return torch.from_numpy(run.log_prob(table, start))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    return score_source(source, types, log_prob, keep=keep, shard=shard)
-
-
-def read_context(run: TableRun, path: Path) -> pa.Table:
-    """Reads the columns that a run is conditional on, found by name, from a file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, or a value was not there when the run was fitted.
-    """
-    source = open_source(path)
-    names = source.known(run.context_columns, "context")
-    batches = source.batches(names, run.types)
-    table = pa.Table.from_batches(batches, schema=source.types(names, run.types))
-    table = blanks_to_null(source, table)
-    try:
-        run.check(table)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return table
-
-
-def sample_table(
-    run: TableRun,
-    n: int,
-    context: pa.Table | None = None,
-    *,
-    seed: int = 0,
-    shard: Shard | None = None,
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Draws `n` rows, or `n` rows for each context, in bounded memory.
-
-    The draws of a block follow from the seed and the block's number, so that a piece of the rows
-    can be drawn without those before it.
-
-    Args:
-        run: The run.
-        n: The number of rows, or of rows for each context.
-        context: The contexts.
-        seed: Seed of the draws; the same seed gives the same rows.
-        shard: Which piece of the rows to draw; all of them if None.
-
-    Returns:
-        The columns, in the table's own types and with the context behind them, and the rows.
-    """
-    fields = [pa.field(column.name, column.type) for column in run.schema.columns]
-    schema = pa.schema([*fields, *([] if context is None else context.schema)])
-    total = n if context is None else n * context.num_rows
-    first, last = (shard or Shard()).part(total, ROWS)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(first, last, ROWS):
-            block = np.arange(start, min(start + ROWS, last))
-            given = None if context is None else context.take(block // n)
-            drawn = run.estimator.sample(
-                len(block) if given is None else 1,
-                random_state=derive_seed(seed, start // ROWS) % 2**32,
-                context=given,
-            )
-            columns = [*drawn.columns, *([] if given is None else given.columns)]
-            yield from pa.Table.from_arrays(columns, schema=schema).combine_chunks().to_batches()
-
-    return schema, batches()

@@ -13,6 +13,7 @@ from maskedflow.data import Source
 from maskedflow.data.stream import one_line_errors
 from maskedflow.data.table import floats
 
+from .schema import Schema
 from .types import is_number
 
 __all__ = ["all_numbers", "blanks_to_null", "read_source"]
@@ -48,16 +49,29 @@ def _read_csv(path: Path, names: list[str]) -> pa.Table:
         return pacsv.read_csv(path, convert_options=convert)
 
 
-def blanks_to_null(source: Source, table: pa.Table) -> pa.Table:
-    """Takes an empty text of a CSV file for a missing one, as an empty number is."""
+def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
+    """Takes an empty text of a CSV file for a missing one, as an empty number is.
+
+    Args:
+        source: Where the table is from.
+        table: Some of its columns.
+        schemas: What is known of the columns. Where a schema has the empty text as a value, one it
+            is: a Parquet file may have had both.
+    """
     if source.path.suffix != ".csv":
         return table
-    for i, cells in enumerate(table.columns):
-        if pa.types.is_string(cells.type):
-            blank = pc.equal(cells, "")
-            table = table.set_column(
-                i, table.field(i), pc.if_else(blank, pa.scalar(None, cells.type), cells)
-            )
+    texts: set[str | None] = {
+        column.name
+        for schema in schemas
+        for column in schema.columns
+        if "" in column.levels or column.value == ""
+    }
+    texts |= {c.name for schema in schemas for c in schema.columns if c.of in texts - {None}}
+    for i, name in enumerate(table.column_names):
+        cells = table.column(i)
+        if pa.types.is_string(cells.type) and name not in texts:
+            none = pa.scalar(None, cells.type)
+            table = table.set_column(i, name, pc.if_else(pc.equal(cells, ""), none, cells))
     return table
 
 
