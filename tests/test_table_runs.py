@@ -120,7 +120,7 @@ def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
     data.write_text("word,other\n" + "a,x\nb,y\nb,x\n" * 20)
     code, out, err = call(capsys, "train", "--data", data, "--time_limit", 2, "--out", tmp_path)
     assert code == 0
-    assert f"note: {data} takes a density estimator" in err
+    assert f"note: {data} is not all finite numbers, so --flow auto is taken" in err
     assert "54 rows of 2 columns" in out
     config = tmp_path / "words" / "config.toml"
     assert tomllib.loads(config.read_text())["options"]["flow"] == "auto"

@@ -76,9 +76,10 @@ def train_table(
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
-    if options.flow is None:
+    if options.flow is options.schema is options.missing is None:
         print(
-            f"note: {options.data} takes a density estimator, as --flow auto does", file=sys.stderr
+            f"note: {options.data} is not all finite numbers, so --flow auto is taken",
+            file=sys.stderr,
         )
     for name in table.undeclared:
         print(

@@ -150,7 +150,7 @@ class TableRun:
         if unseen.any():
             row = start + int(unseen.argmax()) + 1
             names = ", ".join(self.context_columns)
-            raise ValueError(f"row {row}: a context ({names}) with a value that was not there then")
+            raise ValueError(f"row {row}: the context ({names}) has a value that fit has not seen")
 
     def scorable(self, table: pa.Table) -> pa.Table:
         """The rows whose context was there when the estimator was fitted: all without one."""
