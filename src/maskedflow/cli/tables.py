@@ -76,7 +76,7 @@ def train_table(
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
-    if options.flow is options.schema is options.missing is None:
+    if (options.flow, options.schema, options.missing) == (None, None, None):
         print(
             f"note: {options.data} is not all finite numbers, so --flow auto is taken",
             file=sys.stderr,

@@ -82,7 +82,7 @@ def _train(options: TrainOptions) -> None:
     config = _config(options, settings, dataset)
     if config.flow.note:
         print(f"note: {config.flow.note}", file=sys.stderr)
-    if options.data is not None and options.flow is None and options.time is None:
+    if options.data is not None and options.flow is None and not (options.time or stream):
         print("note: --flow auto would choose among densities by itself", file=sys.stderr)
     if options.resume:
         _check_same(config, directory)
