@@ -71,21 +71,21 @@ def test_independent_columns_are_a_density() -> None:
     train = np.where(RNG.random(3000) < 0.2, 0.0, RNG.gamma(2.0, size=3000))
     train[RNG.random(3000) < 0.1] = np.nan
     grid = np.linspace(-50, 200, 400_001)[1:]  # without the atom
-    total = np.exp(independent(subject(continuous), train[:, None], grid[:, None])).sum()
+    total = np.exp(independent([continuous], train[:, None], grid[:, None])).sum()
     total *= grid[1] - grid[0]
     states = np.array([[0.0], [np.nan]])
-    shares = np.exp(independent(subject(continuous), train[:, None], states))
+    shares = np.exp(independent([continuous], train[:, None], states))
     assert shares == pytest.approx([(train == 0).mean(), np.isnan(train).mean()], abs=2e-3)
     assert total + shares.sum() == pytest.approx(1, abs=5e-3)
 
     counts = Column("n", step=0.5, atoms=(0.0,))
     train = RNG.poisson(6, 3000) * 0.5
     cells = np.arange(-100, 200)[:, None] * 0.5
-    log_prob = independent(subject(counts), train[:, None], cells)
+    log_prob = independent([counts], train[:, None], cells)
     assert 0.5 * np.exp(log_prob).sum() == pytest.approx(1, abs=1e-3)
     assert 0.5 * np.exp(log_prob[112]) == pytest.approx((train == 6).mean(), rel=0.3)
 
-    both = subject(Column("x"), Column("y", ("u", "v", "w")))
+    both = (Column("x"), Column("y", ("u", "v", "w")))
     rows = np.stack([RNG.normal(size=4000), RNG.integers(2, size=4000)], axis=1)
     test = rows[:500]
     log_prob = independent(both, rows, test)

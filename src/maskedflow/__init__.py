@@ -9,16 +9,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import data, distributions, flows, lazy, masks, models, nn, training, transforms
-    from .estimator import DensityEstimator
+    from .estimator import DensityEstimator, load_run
     from .flows import mixtures
-    from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "models", "training")},
     "DensityEstimator": "estimator",
-    "load_run": "runs",
+    "load_run": "estimator",
     "mixtures": "flows",
 }
 

@@ -18,6 +18,7 @@ from maskedflow.cli.options import config_file
 from maskedflow.cli.report import report
 from maskedflow.cli.reproduce import reproduce
 from maskedflow.cli.sample import sample
+from maskedflow.cli.schema import schema
 from maskedflow.cli.score import score
 from maskedflow.cli.train import train
 from maskedflow.recipes import RECIPES
@@ -39,7 +40,7 @@ app.command(
     config=config_file,
     help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
 )
-for command in (evaluate, sample, score, report, compare, reproduce, datasets):
+for command in (schema, evaluate, sample, score, report, compare, reproduce, datasets):
     app.command(command)
 
 

@@ -39,12 +39,11 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from maskedflow.runs import compare_runs, load_run
+    from maskedflow.estimator import compare_any, load_run
 
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
-    opened = [load_run(path) for path in runs]
-    found = compare_runs(opened, opened[0].dataset(data_dir=data_dir))
+    found = compare_any([load_run(path) for path in runs], data_dir)
     table = Table(box=SIMPLE, pad_edge=False)
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if i else "left", overflow="fold")

@@ -39,9 +39,14 @@ def evaluate(
     if (run is None) == (dataset is None):
         raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")
 
-    from maskedflow.runs import load_run
+    from maskedflow.estimator import TableRun, load_run
+
+    from . import tables
 
     found = load_run(out / str(dataset) if run is None else run)
+    if isinstance(found, TableRun):
+        tables.report(found, found.table(data), num_samples)
+        return
     report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
 
 

@@ -19,11 +19,14 @@ class TrainOptions:
 
     Attributes:
         dataset: Name of a known data set (see: maskedflow datasets).
-        data: A table of your own, .csv or .parquet or a folder of .parquet, all columns numeric.
+        data: A table of your own, .csv or .parquet or a folder of .parquet.
         stream: Leave the table on disk and shuffle it through a buffer; a sample of up to 100,000
             rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
         auto: Train MNIST, then CIFAR-10, each with its own defaults.
-        flow: Which flow, see below. [default: maf]
+        flow: Which flow, see below; or auto, a density estimator that chooses for itself and takes
+            columns of every kind. [default: maf; auto if --data is not all finite numbers]
+        schema: TOML file with what is known of the columns of --data (see: maskedflow schema).
+        missing: What becomes of missing values: error, drop (the rows) or model. [default: error]
         base: The distribution behind a flow's last transform. [default: normal]
         hidden_dim: Units of a hidden layer. [default: 512, or the data set's own]
         num_layers: Transforms in the flow. [default: 5, or the data set's own]
@@ -36,7 +39,7 @@ class TrainOptions:
         lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
         schedule: Learning rate over the run. [default: cosine]
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
-        time_limit: Stop training after this many seconds.
+        time_limit: Stop training after this many seconds. [default of --flow auto: 300]
         context: Columns of --data to condition on, separated by commas.
         time: Column of times of --data, dates or numbers: its rows are one time series.
         window: Steps of a time series to train on at once. [default: 168, or the validation's]
@@ -56,6 +59,8 @@ class TrainOptions:
     stream: Annotated[bool | None, Parameter(negative="--no_stream")] = None
     auto: bool = False
     flow: str | None = None
+    schema: Path | None = None
+    missing: Literal["error", "drop", "model"] | None = None
     base: Literal["normal", "student-t", "mixture", "made"] | None = None
     hidden_dim: PositiveInt | None = None
     num_layers: PositiveInt | None = None

@@ -22,10 +22,14 @@ def report(
         data_dir: Where data sets lie, if not where the run found them.
     """
     from maskedflow.data import Split, read_table
+    from maskedflow.estimator import TableRun, load_run, table_report
     from maskedflow.report import run_report
-    from maskedflow.runs import load_run
 
     found = load_run(run)
+    if isinstance(found, TableRun):
+        other = None if data is None else found.read(data)
+        print(f"report in {table_report(found, found.table(), other)}")
+        return
     test = None
     if data is not None and found.config.data.time is not None:
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")

@@ -12,6 +12,8 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from .progress import tracked, written
 
 if TYPE_CHECKING:
+    from maskedflow.data import Shard
+    from maskedflow.estimator import TableRun
     from maskedflow.runs import Run
 
 __all__ = ["sample"]
@@ -64,11 +66,17 @@ def sample(
     import torch
 
     from maskedflow.data import Shard, read_table, write_table
-    from maskedflow.runs import load_run, sample_batches
+    from maskedflow.estimator import TableRun, load_run
+    from maskedflow.runs import sample_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
     found = load_run(run)
+    if isinstance(found, TableRun):
+        if steps is not None or data is not None:
+            raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
+        _mixed(found, number, output, context, seed, piece)
+        return
     if found.config.data.time is not None:
         if context is not None:
             raise ValueError(f"--context {context}: the run of a time series takes --data")
@@ -79,10 +87,7 @@ def sample(
     if steps is not None or data is not None:
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
     names = found.context_columns
-    if names and context is None:
-        raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
-    if context is not None and not names:
-        raise ValueError(f"--context {context}: the flow of {run} has no context")
+    _check_context(found, context)
     conditions = None if context is None else read_table(context, names)
     rows = number if conditions is None else number * len(conditions)
     blocks = (
@@ -100,6 +105,36 @@ def sample(
         columns = (*found.columns, *names)
         total = write_table(output, columns, bar, header=piece.number == 1)
         print(written(total, output, start))
+
+
+def _check_context(run: Run | TableRun, context: Path | None) -> None:
+    """Refuses a context where there is none, and none where there is one."""
+    names = run.context_columns
+    if names and context is None:
+        raise ValueError(
+            f"--context: {run.directory} is conditional on {', '.join(names)}; name a table"
+        )
+    if context is not None and not names:
+        raise ValueError(f"--context {context}: the density of {run.directory} has no context")
+
+
+def _mixed(
+    run: TableRun, number: int, output: Path, context: Path | None, seed: int, piece: Shard
+) -> None:
+    """Writes rows with columns of every kind, in the table's own types."""
+    from maskedflow.data import write_batches
+    from maskedflow.estimator import read_context, sample_table
+
+    if output.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
+    _check_context(run, context)
+    start = time.monotonic()
+    given = None if context is None else read_context(run, context)
+    rows = number if given is None else number * given.num_rows
+    schema, batches = sample_table(run, number, given, seed=seed, shard=piece)
+    bar = tracked(batches, rows // piece.of, lambda batch: batch.num_rows)
+    total = write_batches(output, schema, bar, header=piece.number == 1)
+    print(written(total, output, start))
 
 
 def _forecast(

@@ -31,6 +31,9 @@ def score(
     by cat say, the pieces are byte for byte the whole as CSV: the first begins with
     the names, the others have none.
 
+    Of a mixed table, what a column cannot hold, such as a new category, has minus
+    infinity; and a row with missing cells has nan in a run of --missing drop.
+
     Args:
         run: The run's folder, such as maf_results/power.
         file: The table, .csv or .parquet, or a folder of .parquet files, in the order
@@ -40,12 +43,17 @@ def score(
         shard: Which piece to score of how many, such as 1/4.
     """
     from maskedflow.data import Shard, write_batches
-    from maskedflow.runs import load_run, score_run
+    from maskedflow.estimator import TableRun, load_run, score_table
+    from maskedflow.runs import score_run
 
     piece = None if shard is None else Shard.parse(shard)
     kept = () if keep is None else tuple(name.strip() for name in keep.split(","))
     start = time.monotonic()
-    scores = score_run(load_run(run), file, keep=None if keep == "all" else kept, shard=piece)
+    found, names = load_run(run), None if keep == "all" else kept
+    if isinstance(found, TableRun):
+        scores = score_table(found, file, keep=names, shard=piece)
+    else:
+        scores = score_run(found, file, keep=names, shard=piece)
     batches = tracked(scores.batches, scores.rows, lambda batch: batch.num_rows)
     header = piece is None or piece.number == 1
     print(written(write_batches(output, scores.schema, batches, header=header), output, start))

@@ -12,6 +12,7 @@ from maskedflow.recipes import recipe
 
 from .options import TrainOptions
 from .settings import SHAPES, Settings, settle
+from .tables import why_estimator
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
@@ -46,10 +47,13 @@ def _train(options: TrainOptions) -> None:
     source = options.dataset or options.data
     assert source is not None
     directory = (options.out or Path("maf_results")) / Path(source).stem
+    if why_estimator(options):
+        _train_table(options, directory)
+        return
     if options.resume:
         options = _recorded(options, directory)
     settings = settle(options)
-    context = tuple(name.strip() for name in options.context.split(",")) if options.context else ()
+    context = _context(options)
     if context and options.data is None:
         raise ValueError(f"--context {options.context}: expected --data FILE with these columns")
     if settings.labels and options.data is not None:
@@ -78,6 +82,8 @@ def _train(options: TrainOptions) -> None:
     config = _config(options, settings, dataset)
     if config.flow.note:
         print(f"note: {config.flow.note}", file=sys.stderr)
+    if options.data is not None and options.flow is None and not (options.time or stream):
+        print("note: --flow auto would choose among densities by itself", file=sys.stderr)
     if options.resume:
         _check_same(config, directory)
     else:
@@ -104,6 +110,26 @@ def _train(options: TrainOptions) -> None:
         from maskedflow.report import run_report
 
         print(f"report in {run_report(run, dataset)}")
+
+
+def _train_table(options: TrainOptions, directory: Path) -> None:
+    """Fits an estimator to a mixed table."""
+    from maskedflow.estimator import write_run
+
+    from .tables import report, train_table
+
+    run, table = train_table(options, directory, _context(options))
+    _set_aside(directory)
+    write_run(run)
+    report(run, table)
+    if options.report:
+        from maskedflow.estimator import table_report
+
+        print(f"report in {table_report(run, table)}")
+
+
+def _context(options: TrainOptions) -> tuple[str, ...]:
+    return tuple(name.strip() for name in options.context.split(",")) if options.context else ()
 
 
 def _check_series(options: TrainOptions, settings: Settings) -> None:
@@ -187,9 +213,12 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
 
 def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     """The options of the run to go on with, wherever the command line is silent."""
+    from maskedflow.estimator import TableConfig
     from maskedflow.runs import RunConfig
 
     path = directory / "config.toml"
+    if TableConfig.is_at(path):
+        raise ValueError(f"--resume: the estimator in {directory} is fitted as a whole")
     if not path.is_file():
         print(f"note: no run in {directory} to resume, beginning one", file=sys.stderr)
         return options
@@ -222,7 +251,7 @@ def _flat(section: DataConfig | FlowConfig | TrainConfig) -> dict[str, Any]:
 
 def _set_aside(directory: Path) -> None:
     """Moves an earlier run out of the way; whoever forgot --resume can move it back."""
-    if not (directory / "checkpoints").is_dir():
+    if not any((directory / name).exists() for name in ("checkpoints", "estimator.safetensors")):
         return
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():

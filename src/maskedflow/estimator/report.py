@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy.stats import norm
 
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.report.page import Page
@@ -24,13 +25,17 @@ from .matrix import Matrix, Tables, cells_of
 
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
+    from .mixed import MixedTable
+    from .run import TableRun
 
-__all__ = ["estimator_report"]
+__all__ = ["column_of", "estimator_report", "table_report"]
 
 _DAY = 86_400.0
 
 _SECONDS = 15.0
 """How long the Gaussian that is fitted beside an estimator may take."""
+_RESIDUALS = 2000
+"""Most rows of which residuals are taken, evenly from all."""
 
 
 def estimator_report(
@@ -59,11 +64,29 @@ def estimator_report(
     return write_report(subject, *parts, test, path)
 
 
+def table_report(run: TableRun, table: MixedTable, test: pa.Table | None = None) -> Path:
+    """Writes `report.html` in a run's folder.
+
+    Args:
+        run: The run.
+        table: The table it was fitted to.
+        test: Other rows to judge it by than those held out.
+
+    Returns:
+        The file.
+    """
+    path = run.directory / "report.html"
+    x, c = table.parts(run.scorable(table.test if test is None else test))
+    train, train_context = table.parts(table.train)
+    estimator_report(run.estimator, x, path, c, train, train_context, run.name)
+    return path
+
+
 def _subject(
     estimator: DensityEstimator, tables: Tables, test: Matrix, name: str, notes: dict[str, str]
 ) -> Subject:
     given = () if tables.given is None else tables.given.known.columns
-    columns = tuple(map(_column, (*tables.main.known.columns, *given)))
+    columns = tuple(map(column_of, (*tables.main.known.columns, *given)))
     arrow = copy.copy(estimator)
     arrow.kind_ = "arrow"  # what it draws comes as a table, whatever it was fitted to
 
@@ -79,6 +102,11 @@ def _subject(
         drawn = tables.main.matrix(arrow.sample(1, seed, context=tables.split(chosen)[1]))
         return np.hstack([drawn, chosen[:, drawn.shape[1] :]])
 
+    def latent(rows: Matrix) -> Matrix:
+        some = rows[:: -(-len(rows) // _RESIDUALS)]
+        found: Matrix = norm.ppf(estimator.pit(*tables.split(some)))
+        return found
+
     mixed = bool(tables.main.schema.coded or tables.main.schema.angular)
     return Subject(
         name,
@@ -86,6 +114,8 @@ def _subject(
         log_prob,
         sample,
         given=len(given),
+        latent=latent,
+        residuals=estimator.schema_.names,
         unbounded=None if mixed else partial(_unbounded, tables),
         baselines={"Gaussian given the codes": partial(_gaussian, estimator, tables)}
         if mixed
@@ -120,7 +150,7 @@ def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: 
 # ---------------------------------------------------------------------------------------- columns
 
 
-def _column(column: TableColumn) -> Column:
+def column_of(column: TableColumn) -> Column:
     """A column as a page writes it."""
     if column.kind in CODES:
         levels = tuple(_level(level) for level in column.levels)

@@ -14,6 +14,7 @@ from .fan import fan_panel
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
 from .forecasts import forecast_picture
 from .images import image_grid
+from .independent import independent
 from .of_run import run_report
 from .page import write_report
 from .pairs import pair_grid
@@ -33,6 +34,7 @@ __all__ = [
     "fan_panel",
     "forecast_picture",
     "image_grid",
+    "independent",
     "new_figure",
     "pair_grid",
     "plane_limits",

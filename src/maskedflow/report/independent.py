@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from maskedflow.transforms import NormalScores
 
-from .subject import Column, Rows, Subject
+from .subject import Column, Rows
 
 __all__ = ["independent"]
 
@@ -20,7 +21,7 @@ PLACES = (np.arange(8) + 0.5) / 8
 """The places in a cell of a grid at which its density is taken."""
 
 
-def independent(subject: Subject, train: Rows, test: Rows) -> Vector:
+def independent(columns: Sequence[Column], train: Rows, test: Rows) -> Vector:
     r"""Computes the log-density of test rows under a product of their columns' own densities.
 
     .. math:: \log p(x) = \sum_j \log P(s_j) + \sum_{j \text{ is a number}} \log p_j(x_j)
@@ -31,18 +32,17 @@ def independent(subject: Subject, train: Rows, test: Rows) -> Vector:
     their cell. Conditions are left out.
 
     Args:
-        subject: The density that is compared with it, for its columns.
+        columns: What the columns of the rows are.
         train: The rows it is fitted to.
         test: The rows it is evaluated at.
 
     Example:
-        >>> one = Subject("", (Column("", ("a", "b")),), lambda x: x[:, 0], lambda n, g: x[:n])
         >>> x = np.array([[0.0], [0.0], [1.0]])
-        >>> np.exp(independent(one, x, x[1:]))
+        >>> np.exp(independent([Column("", ("a", "b"))], x, x[1:]))
         array([0.625, 0.375])
     """
     total = np.zeros(len(test))
-    for i, column in enumerate(subject.columns[: subject.features]):
+    for i, column in enumerate(columns):
         total += _column(column, *(np.asarray(rows[:, i], np.float64) for rows in (train, test)))
     return total
 

@@ -125,7 +125,7 @@ def _baselines(
         return
     x = slice(0, subject.features)
     if _mixed(subject, train, test):
-        yield "independent columns", len(train), independent(subject, train, test)
+        yield "independent columns", len(train), independent(subject.columns[x], train, test)
         for name, score in subject.baselines.items():
             yield name, len(train), score(train, test)
         remarks.append(

@@ -63,26 +63,37 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> list[Compared]:
         raise ValueError(f"{dataset.name}: it has no test rows")
     for run in runs[1:]:
         _check_same(runs[0], run)
-    found = []
-    for run in runs:
-        log_prob, seconds = _score(run, dataset)
-        nll = Mean.of(-log_prob)
-        facts = Compared(
-            name=str(run.directory),
-            nll=nll,
-            bpd=nll.scaled(1 / (dataset.features * math.log(2))),
-            behind=None,
-            parameters=sum(p.numel() for p in run.flow.parameters()),
-            training=sum(r["seconds"] for r in run.metrics) if run.metrics else None,
-            scoring=seconds / len(log_prob) * 1000,
-        )
-        found.append((facts, log_prob))
-    found.sort(key=lambda pair: math.inf if math.isnan(v := pair[0].nll.value) else v)
+    scores = [score(run, dataset) for run in runs]
+    return rank([(compared(run, *one), one[0]) for run, one in zip(runs, scores, strict=True)])
+
+
+def compared(run: Run, log_prob: Tensor, seconds: float) -> Compared:
+    """What is to be said of a run, given the log-likelihood of the test rows and the time taken."""
+    nll = Mean.of(-log_prob)
+    return Compared(
+        name=str(run.directory),
+        nll=nll,
+        bpd=nll.scaled(1 / (len(run.columns) * math.log(2))),
+        behind=None,
+        parameters=sum(p.numel() for p in run.flow.parameters()),
+        training=sum(r["seconds"] for r in run.metrics) if run.metrics else None,
+        scoring=seconds / len(log_prob) * 1000,
+    )
+
+
+def rank(found: list[tuple[Compared, Tensor]]) -> list[Compared]:
+    """Runs and their log-likelihoods of the same rows, in order and with paired differences."""
+
+    def nll(pair: tuple[Compared, Tensor]) -> float:
+        value = pair[0].nll.value
+        return math.inf if math.isnan(value) else value
+
+    found = sorted(found, key=nll)
     (best, most), *rest = found
     return [best, *(replace(one, behind=Mean.of(most - other)) for one, other in rest)]
 
 
-def _score(run: Run, dataset: Dataset) -> tuple[Tensor, float]:
+def score(run: Run, dataset: Dataset) -> tuple[Tensor, float]:
     """The log-likelihood of each test row, and the seconds that took."""
     window = run.config.data.window
     if window is not None:

@@ -7,6 +7,7 @@ from .column import Column
 from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
+from .files import all_numbers, blanks_to_null, read_source
 from .frames import from_arrow, kind_of, to_arrow
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
@@ -39,6 +40,8 @@ __all__ = [
     "TableDensity",
     "Whiten",
     "WhitenTransform",
+    "all_numbers",
+    "blanks_to_null",
     "build_density",
     "column_maps",
     "complete",
@@ -52,6 +55,7 @@ __all__ = [
     "pit",
     "present_columns",
     "read_document",
+    "read_source",
     "stacking_weights",
     "to_arrow",
     "to_rows",

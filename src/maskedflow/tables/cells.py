@@ -276,10 +276,8 @@ def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) ->
     dtype = kind.to_pandas_dtype()
     if pa.types.is_integer(kind):
         limits = np.iinfo(dtype)
-        most = float(limits.max)
-        if most > limits.max:  # as a float the largest of 64 bits is one too large
-            most = np.nextafter(most, 0.0)
-        x = np.clip(np.rint(x), limits.min, most)
+        # Larger ones are no longer told apart as floats, and are refused when they are read.
+        x = np.clip(np.rint(x), max(limits.min, -(2.0**53)), min(limits.max, 2.0**53))
     elif pa.types.is_floating(kind):
         x = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max)
     return pa.array(x.astype(dtype), mask=absent)
@@ -293,10 +291,13 @@ def _date_cells(column: Column, x: Numbers, present: Mask) -> pa.Array:
         count = np.clip(count, 0, 86_400 * per_unit - 1)
     # Of a draw from far away, the last moment that the type, and a calendar, can tell.
     limit = 2.0 ** (kind.bit_width - 1)
-    least, most = -limit, np.nextafter(limit, 0.0) if kind.bit_width == 64 else limit - 1
+    most = np.nextafter(limit, 0.0) if kind.bit_width == 64 else limit - 1
+    # The least integer of 64 bits is no time in NumPy, and Arrow parses text by whole seconds.
+    least = -(most // per_unit) * per_unit
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         day = per_unit if pa.types.is_date(kind) else 86_400 * per_unit
-        least, most = max(least, _YEAR_1 * day), min(most, _YEAR_10000 * day - 1)
+        # A whole second, or day, before the end: floats of so many ticks skip some.
+        least, most = max(least, _YEAR_1 * day), min(most, _YEAR_10000 * day - per_unit)
     count = np.clip(count, least, most)
     width = pa.int32() if kind.bit_width == 32 else pa.int64()
     return pa.array(count.astype(np.int64), mask=~present).cast(width, safe=False).cast(kind)

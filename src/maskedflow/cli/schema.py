@@ -1,0 +1,48 @@
+"""``maskedflow schema``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+__all__ = ["schema"]
+
+
+def schema(
+    file: Path,
+    /,
+    *,
+    schema: Path | None = None,
+    missing: Literal["error", "drop", "model"] | None = None,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+) -> None:
+    """Tell what each column of a table is taken for, and why.
+
+    Write it to a file with -o, correct it, and give it to maskedflow train --schema.
+
+    Args:
+        file: The table, .csv or .parquet, or a folder of .parquet files.
+        schema: TOML file with what is known of the columns; the rest is inferred.
+        missing: What becomes of missing values: error, drop or model.
+        output: TOML file to write.
+    """
+    if output is not None and output.suffix != ".toml":
+        raise ValueError(f"-o {output}: expected a file ending in .toml")
+
+    from maskedflow.estimator import tell_schema
+
+    found = tell_schema(file, schema, missing)
+    print(found)
+    gaps = [column.name for column in found.columns if column.missing]
+    if gaps and found.missing == "error":
+        print(
+            f"note: {', '.join(gaps)} may be missing, which train refuses without "
+            "--missing drop or --missing model",
+            file=sys.stderr,
+        )
+    if output is not None:
+        output.write_text(found.to_toml(), "utf-8")
+        print(f"schema in {output}")

@@ -1,0 +1,127 @@
+"""Mixed tables on the command line: what `train` and `evaluate` do with a density estimator."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import TrainOptions
+
+if TYPE_CHECKING:
+    from maskedflow.estimator import MixedTable, TableRun
+
+__all__ = ["report", "train_table", "why_estimator"]
+
+TIME_LIMIT = 300.0
+SAMPLES = 1000
+
+TAKEN = ("data", "flow", "schema", "missing", "time_limit", "context", "seed", "out")
+"""The options that an estimator takes; others shape a single flow or its training."""
+
+
+def why_estimator(options: TrainOptions) -> str | None:
+    """What asks for a density estimator: an option, or the table itself; None if nothing does.
+
+    Raises:
+        ValueError: If an option asks for it and another does not go with it.
+    """
+    alien = [
+        f"--{field.name}"
+        for field in fields(options)
+        if field.name not in (*TAKEN, "config", "report")
+        and getattr(options, field.name) != field.default
+    ]
+    asking = {
+        "--flow auto": options.flow == "auto",
+        "--schema": options.schema is not None,
+        "--missing": options.missing is not None,
+    }
+    why = next((name for name, asks in asking.items() if asks), None)
+    if why is None:
+        if options.data is None or options.flow is not None or alien:
+            return None
+        return None if _all_numbers(options.data) else f"--data {options.data}"
+    if options.data is None:
+        raise ValueError(f"{why}: expected --data FILE with it")
+    if alien:
+        raise ValueError(
+            f"{alien[0]}: shapes a single flow or its training, and {why} fits a density "
+            "estimator, which sees to that itself; leave it out"
+        )
+    from maskedflow.tables import FLOWS
+
+    if options.flow not in (None, *FLOWS):
+        raise ValueError(f"--flow {options.flow}: with {why}, expected {', '.join(FLOWS)}")
+    return why
+
+
+def _all_numbers(file: Path) -> bool:
+    from maskedflow.data import open_source
+    from maskedflow.tables import all_numbers
+
+    source = open_source(file)
+    return all_numbers(source, source.names)
+
+
+def train_table(
+    options: TrainOptions, directory: Path, context: tuple[str, ...]
+) -> tuple[TableRun, MixedTable]:
+    """Fits an estimator to a table of columns of every kind."""
+    from maskedflow.estimator import fit_table, open_mixed
+
+    assert options.data is not None
+    seed, limit = options.seed or 0, options.time_limit or TIME_LIMIT
+    table = open_mixed(
+        options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
+    )
+    if (options.flow, options.schema, options.missing) == (None, None, None):
+        print(
+            f"note: {options.data} is not all finite numbers, so --flow auto is taken",
+            file=sys.stderr,
+        )
+    for name in table.undeclared:
+        print(
+            f"note: --schema: what it says of {name!r} does not count in --context", file=sys.stderr
+        )
+    asked = {
+        "data": str(options.data.resolve()),
+        "flow": options.flow or "auto",
+        "schema": None if options.schema is None else str(options.schema.resolve()),
+        "missing": table.schema.missing,
+        "time_limit": limit,
+        "context": options.context,
+        "seed": seed,
+    }
+    print(f"{table.schema}\n")
+    print(
+        f"fitting {asked['flow']} to {directory.name}: {table.train.num_rows:,} rows of "
+        f"{len(table.schema.names)} columns, for about {limit:g} s at most",
+        flush=True,
+    )
+    run = fit_table(directory, table, asked)
+    print(f"fitted in {run.config.seconds:.0f} s")
+    return run, table
+
+
+def report(run: TableRun, table: MixedTable, number: int | None = None) -> None:
+    """Measures a run on the rows held out, writes summary and samples, and prints the results."""
+    from maskedflow.data import write_batches
+    from maskedflow.estimator import (
+        evaluate_table,
+        sample_table,
+        table_results,
+        table_summary,
+        write_table_summary,
+    )
+
+    evaluation = evaluate_table(run, table)
+    write_table_summary(run, table_summary(run, evaluation))
+    print(f"\n{table_results(evaluation)}\n", flush=True)
+    number, (_, given) = number or SAMPLES, table.parts(run.scorable(table.test))
+    if given is not None:
+        number, given = 1, given.slice(0, number)
+    drawn = sample_table(run, number, given)
+    write_batches(run.samples, *drawn)
+    print(f"results in {run.directory}: {run.summary.name}, samples/{run.samples.name}")

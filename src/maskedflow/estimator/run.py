@@ -1,0 +1,235 @@
+"""A run on a mixed table: an estimator that was fitted to a file, in a folder of its own.
+
+The folder holds::
+
+    <name>/config.toml               what was asked for
+           schema.toml               what is known of the columns, complete
+           estimator.safetensors     the fitted estimator
+           results_summary.txt
+           samples/<name>_samples.csv, or .parquet
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from maskedflow import runs
+from maskedflow.data import open_source
+from maskedflow.runs import Run
+from maskedflow.tables import Schema, complete, read_source, to_rows
+
+from .config import TableConfig
+from .estimator import DensityEstimator
+from .mixed import MixedTable, deal
+
+__all__ = [
+    "TableRun",
+    "fit_table",
+    "load_run",
+    "write_run",
+]
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """A fitted estimator with its record.
+
+    Args:
+        directory: The run's folder.
+        config: What `config.toml` says.
+        estimator: The estimator, whose tables are Arrow's.
+    """
+
+    directory: Path
+    config: TableConfig = field(repr=False)
+    estimator: DensityEstimator = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.config.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that have a density."""
+        return self.config.columns
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """The columns it is conditional on."""
+        return self.config.context_columns
+
+    @property
+    def schema(self) -> Schema:
+        """What is known of the columns."""
+        return self.estimator.schema_
+
+    @property
+    def summary(self) -> Path:
+        """The results, as text."""
+        return self.directory / "results_summary.txt"
+
+    @property
+    def samples(self) -> Path:
+        """A file of samples, of the kind that the table is in."""
+        suffix = ".csv" if Path(self.config.options["data"]).suffix == ".csv" else ".parquet"
+        return self.directory / "samples" / f"{self.name}_samples{suffix}"
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """What is known of the columns, and of those of the context, if there are any."""
+        given = self.estimator.context_schema_
+        return (self.schema,) if given is None else (self.schema, given)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """The types to read each column in, those of the context too."""
+        return {column.name: column.type for one in self.schemas for column in one.arrow_schema}
+
+    def table(self, file: Path | None = None) -> MixedTable:
+        """Reads the table that was fitted, its rows dealt as they were then.
+
+        Args:
+            file: The table, if it is no longer where it was.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: If it has other columns or another number of rows than then.
+        """
+        path = Path(file or self.config.options["data"])
+        found = deal(
+            self.read(path), self.schema, self.context_columns, self.config.options["seed"]
+        )
+        rows = found.train.num_rows, found.test.num_rows
+        if rows != self.config.rows:
+            raise ValueError(
+                f"{path}: rows {rows}, but {self.directory} was fitted to {self.config.rows}"
+            )
+        return found
+
+    def read(self, path: Path) -> pa.Table:
+        """Reads the run's columns, those of the context too, from a file."""
+        source = open_source(path)
+        return read_source(source, source.known((*self.columns, *self.context_columns), "columns"))
+
+    def log_prob(self, table: pa.Table, start: int = 0) -> NDArray[np.float64]:
+        """Computes the log-density of each row, in nats: NaN of a row that is left out.
+
+        Args:
+            table: The rows, with the columns of the context.
+            start: The number of rows before these, for errors.
+
+        Raises:
+            ValueError: If a cell cannot be what its column is; the message names both.
+        """
+        there = complete(table) if self.schema.missing == "drop" else np.ones(table.num_rows, bool)
+        if there.all():
+            return self._log_prob(table, start)
+        if not there.any():
+            return np.full(table.num_rows, np.nan)
+        # Another row in the place of one that is left out: so all keep their numbers.
+        filled = table.take(np.where(there, np.arange(table.num_rows), there.argmax()))
+        return np.where(there, self._log_prob(filled, start), np.nan)
+
+    def _log_prob(self, table: pa.Table, start: int) -> NDArray[np.float64]:
+        x = table.select(list(self.columns))
+        c = table.select(list(self.context_columns)) if self.context_columns else None
+        try:
+            return self.estimator.score_samples(x, context=c)
+        except ValueError:
+            self.check(table, start)  # which names the row by its number in the file
+            raise
+
+    def check(self, table: pa.Table, start: int = 0) -> None:
+        """Raises a ValueError that names the first cell that cannot be scored."""
+        if set(self.columns) <= set(table.column_names):
+            to_rows(self.schema, table, start)
+        unseen = self.unseen(table, start)
+        if unseen.any():
+            row = start + int(unseen.argmax()) + 1
+            names = ", ".join(self.context_columns)
+            raise ValueError(f"row {row}: the context ({names}) has a value that fit has not seen")
+
+    def scorable(self, table: pa.Table) -> pa.Table:
+        """The rows whose context was there when the estimator was fitted: all without one."""
+        return table.filter(pa.array(~self.unseen(table)))
+
+    def unseen(self, table: pa.Table, start: int = 0) -> NDArray[np.bool_]:
+        """Which rows have a context that was not there when the estimator was fitted."""
+        if self.estimator.context_schema_ is None:
+            return np.zeros(table.num_rows, np.bool_)
+        found: NDArray[np.bool_] = to_rows(
+            self.estimator.context_schema_, table, start
+        ).impossible.numpy()
+        return found
+
+
+def load_run(path: str | Path) -> Run | TableRun:
+    """Opens a run: its record, and the flow or the estimator. Nothing is unpickled.
+
+    Args:
+        path: The run's folder, such as `maf_results/power`.
+
+    Returns:
+        The run: of a mixed table its `estimator` scores and samples, of anything else its `flow`,
+        `run.flow().log_prob(x)`; both in nats, in the units of the data.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, record or checkpoint.
+        ValueError: If a file is damaged, or they do not belong together.
+    """
+    directory = Path(path)
+    if not TableConfig.is_at(directory / "config.toml"):
+        return runs.load_run(directory)
+    config = TableConfig.read(directory / "config.toml")
+    estimator = DensityEstimator.load(directory / "estimator.safetensors")
+    if estimator.schema_.names != config.columns:
+        raise ValueError(
+            f"{directory}: estimator.safetensors is of the columns "
+            f"{', '.join(estimator.schema_.names)}, config.toml of {', '.join(config.columns)}"
+        )
+    return TableRun(directory, config, estimator)
+
+
+def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> TableRun:
+    """Fits an estimator to a table; :func:`write_run` keeps it.
+
+    Args:
+        directory: Where the run will lie.
+        table: The table.
+        options: Those of `maskedflow train`, of which `flow`, `time_limit` and `seed` count here.
+    """
+    estimator = DensityEstimator(
+        options["flow"],
+        schema=table.schema,
+        missing=table.schema.missing,
+        time_limit=options["time_limit"],
+        random_state=options["seed"],
+    )
+    x, c = table.parts(table.train)
+    start = time.monotonic()
+    estimator.fit(x, context=c)
+    config = TableConfig(
+        name=directory.name,
+        options=options,
+        columns=table.schema.names,
+        rows=(table.train.num_rows, table.test.num_rows),
+        context_columns=table.context_columns,
+        seconds=round(time.monotonic() - start, 1),
+    )
+    return TableRun(directory, config, estimator)
+
+
+def write_run(run: TableRun) -> None:
+    """Writes record, schema and estimator into the run's folder, which is made when missing."""
+    run.samples.parent.mkdir(parents=True, exist_ok=True)
+    (run.directory / "schema.toml").write_text(run.schema.to_toml(), "utf-8")
+    run.estimator.save(run.directory / "estimator.safetensors")
+    run.config.write(run.directory / "config.toml")

@@ -1,0 +1,164 @@
+"""Runs on mixed tables: what is read from files, what is held out, and what stands beside it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import maskedflow as mf
+from commands import SMALL, call, run, table, write_csv
+from maskedflow.cli.options import TrainOptions
+from maskedflow.cli.tables import why_estimator
+from maskedflow.data import open_source, write_batches
+from maskedflow.estimator import (
+    MixedTable,
+    TableRun,
+    fit_table,
+    load_run,
+    open_mixed,
+    sample_table,
+    score_table,
+    write_run,
+)
+from maskedflow.tables import Schema, read_source, to_rows, to_table
+from table_strategies import tables
+
+FAST = "--flow gaussian --time_limit 1".split()  # noqa: SIM905
+
+
+@settings(max_examples=3, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(st.data(), st.booleans())
+def test_any_table_is_the_same_in_both_formats(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, missing: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    drawn, known = data.draw(tables(missing))
+    if missing:  # in CSV an empty text and a missing one are the same
+        drawn = drawn.drop_columns(["word", "word_again"])
+    pq.write_table(drawn, folder / "t.parquet")
+    whole = pq.read_table(folder / "t.parquet")
+    known = {name: known[name] for name in known if name in whole.column_names}
+    schema = Schema.infer(whole, "model" if missing else "error", known)
+    options = {"data": "t.parquet", "flow": "gaussian", "time_limit": 0.5, "seed": 0}
+    write_run(fit_table(folder / "run", MixedTable(schema, whole, whole), options))
+    assert Schema.from_toml((folder / "run" / "schema.toml").read_text()) == schema
+    again = load_run(folder / "run")
+    assert isinstance(again, TableRun)
+    for name in ("t", "s"):
+        if name == "s":
+            write_batches(folder / "s.parquet", *sample_table(again, 20))
+        cells = pq.read_table(folder / f"{name}.parquet")
+        assert cells.schema.equals(whole.schema)
+        write_batches(folder / f"{name}.csv", cells.schema, cells.to_batches())
+        expected = again.estimator.score_samples(cells)
+        for suffix in ("parquet", "csv"):
+            batches = score_table(again, folder / f"{name}.{suffix}").batches
+            found = np.concatenate([batch["log_prob"].to_numpy() for batch in batches])
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_the_rows_held_out_are_those_of_a_table_of_numbers(tmp_path: Path) -> None:
+    rows = table(100)
+    data = write_csv(tmp_path / "n.csv", ["a", "b", "c"], rows)
+    for seed in (0, 5):
+        numbers = mf.data.open_table(data, seed=seed)
+        part = open_mixed(data, seed=seed)
+        ours = np.stack([column.to_numpy() for column in part.test.columns], axis=1)
+        np.testing.assert_array_equal(ours.astype(np.float32), numbers.test.x.numpy())
+        assert part.train.num_rows == len(numbers.train) + len(numbers.validation)
+
+
+# ---------------------------------------------------------------------- when it is an estimator
+
+
+def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = write_csv(tmp_path / "n.csv", ["a", "b"], table(40)[:, :2])
+    assert why_estimator(TrainOptions(data=numbers)) is None
+    assert why_estimator(TrainOptions(data=numbers, flow="auto")) == "--flow auto"
+    assert why_estimator(TrainOptions(data=numbers, missing="error")) == "--missing"
+    cells = {"text": "x", "boolean": "true", "date": "2020-01-01", "empty": "", "endless": "inf"}
+    for name, cell in cells.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"a,b\n{cell},1\n2,3\n")
+        assert why_estimator(TrainOptions(data=path)) == f"--data {path}"
+        assert why_estimator(TrainOptions(data=path, flow="maf")) is None
+    # Whoever shapes a flow wants one, and hears which cell is no number.
+    code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "row 1: expected a number, found 'x'" in err
+
+
+def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "words.csv"
+    data.write_text("word,other\n" + "a,x\nb,y\nb,x\n" * 20)
+    code, out, err = call(capsys, "train", "--data", data, "--time_limit", 2, "--out", tmp_path)
+    assert code == 0
+    assert f"note: {data} is not all finite numbers, so --flow auto is taken" in err
+    assert "54 rows of 2 columns" in out
+    config = tmp_path / "words" / "config.toml"
+    assert tomllib.loads(config.read_text())["options"]["flow"] == "auto"
+    code, _, err = call(capsys, "train", "--config", config, "--out", tmp_path)
+    assert code == 0
+    assert "earlier run" in err
+    pair = [scores_of(tmp_path / name, data) for name in ("words.1", "words")]
+    np.testing.assert_allclose(pair[0], pair[1], atol=0.2)
+
+
+def scores_of(directory: Path, data: Path) -> np.ndarray:
+    return load_run(directory).log_prob(read_source(open_source(data)))
+
+
+def test_an_estimator_is_compared_with_a_flow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_csv(tmp_path / "n.csv", ["a", "b", "c"], table())
+    code, _, err = call(capsys, "train", "--data", data, "--out", tmp_path / "flow", *SMALL)
+    assert (code, "--flow auto" in err) == (0, True)
+    words = ("--missing", "error", *FAST, "--out", tmp_path)
+    assert run("train", "--data", data, *words) == 0
+    summary = (tmp_path / "n" / "results_summary.txt").read_text()
+    assert "full Gaussian" in summary
+    code, out, _ = call(capsys, "compare", tmp_path / "flow" / "n", tmp_path / "n")
+    assert code == 0
+    assert out.index(str(tmp_path / "n")) < out.index(str(tmp_path / "flow" / "n"))
+    found = load_run(tmp_path / "n")
+    nll = -found.log_prob(found.table().test).mean()
+    assert f"{nll:.1f}"[:3] in out
+    # The Gaussian beside it is that of the paper's tables, on the same rows.
+    split = mf.data.open_table(data)
+    train = torch.cat([split.train.x, split.validation.x])
+    gaussian = mf.data.gaussian_log_likelihood(train.double(), split.test.x.double()).mean()
+    assert f"{gaussian:.1f}"[:4] in summary
+    other = ("--seed", 1, *words[:-1], tmp_path / "other")
+    assert run("train", "--data", data, *other) == 0
+    code, _, err = call(capsys, "compare", tmp_path / "n", tmp_path / "other" / "n")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "seed" in err
+
+
+@pytest.mark.parametrize("far", [-1e100, 1e100])
+def test_draws_from_far_away_can_be_read_again(tmp_path: Path, far: float) -> None:
+    days = pa.array(np.arange(-40, 40, dtype=np.int32)).cast(pa.date32())
+    kinds = {f"time{i}": pa.timestamp(*k) for i, k in enumerate([["s"], ["us", "UTC"], ["ns"]])}
+    cells = {name: days.cast(kind) for name, kind in {**kinds, "day": pa.date64()}.items()}
+    whole = pa.table({**cells, "large": np.arange(80) ** 7, "small": np.arange(80).astype(np.int8)})
+    schema = Schema.infer(whole)
+    rows = to_rows(schema, whole)
+    drawn = to_table(schema, replace(rows, values=torch.full_like(rows.values, far)))
+    write_batches(tmp_path / "far.csv", drawn.schema, drawn.to_batches())
+    types = {column.name: column.type for column in schema.arrow_schema}
+    source = open_source(tmp_path / "far.csv")
+    again = pa.Table.from_batches(source.batches(schema.names, types))
+    assert again.select([*kinds, "day"]).equals(drawn.select([*kinds, "day"]))
+    assert torch.equal(to_rows(schema, again).values, to_rows(schema, drawn).values)
