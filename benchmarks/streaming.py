@@ -1,10 +1,10 @@
 """Measures the memory and rate of scoring, sampling and training, with 1 and 10 million rows.
 
-    OMP_NUM_THREADS=1 python benchmarks/streaming.py FOLDER [--rows 1000000 10000000]
+    OMP_NUM_THREADS=1 python benchmarks/streaming.py FOLDER [--rows 1000000 10000000] [--rounds 3]
 
 FOLDER takes the tables, six columns as CSV and as Parquet (2 GB), and one small run; those that are
 there are used again. Each command is a process of its own, whose peak of resident memory is what
-the system counts (`ru_maxrss`). Writes `benchmarks/results/streaming.{json,md}`.
+the system counts (`VmHWM`; on Linux only). Medians of some rounds. Writes `benchmarks/results/streaming.{json,md}`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import json
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -32,12 +34,13 @@ SMALL = 100_000
 TRAIN = "--hidden_dim 32 --num_layers 3 --batch_size 5000 --lr 5e-3 --epochs 1 --no_report".split()  # noqa: SIM905
 #: Runs a command line and tells the peak of its memory in kB.
 CHILD = """
-import resource, sys
+import sys
 from maskedflow.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
 
 
@@ -46,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where tables and results of commands go")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -60,7 +64,7 @@ def main() -> None:
     command("sample", run, "-n", SMALL, "-o", folder / "out.csv")
     tables(folder, arguments.rows)
     found: list[dict[str, Any]] = []
-    for rows in arguments.rows:
+    for _, rows in product(range(arguments.rounds), arguments.rows):
         table = folder / f"{rows}.parquet"
         out = folder / "out"
         for name, words in {
@@ -123,16 +127,20 @@ def report(found: list[dict[str, Any]], sizes: list[int], setting: dict[str, Any
     names = dict.fromkeys(entry["what"] for entry in found)
     lines = [["command", *(f"peak, {n:,} rows" for n in sizes), "ratio", "rows/s"]]
     for name in names:
-        entries = [entry for entry in found if entry["what"] == name]
-        peaks = [entry["peak_mb"] for entry in entries]
-        last = entries[-1]
-        rate = f"{float(format(last['rows'] / last['seconds'], '.2g')):,.0f}"
+        peaks, seconds = (
+            [
+                median(e[key] for e in found if (e["what"], e["rows"]) == (name, rows))
+                for rows in sizes
+            ]
+            for key in ("peak_mb", "seconds")
+        )
+        rate = f"{float(format(sizes[-1] / seconds[-1], '.2g')):,.0f}"
         lines.append([name, *(f"{p:.0f} MB" for p in peaks), f"{peaks[-1] / peaks[0]:.2f}", rate])
     return "\n\n".join(
         (
             "# Memory and rate of streaming",
             "Six columns in float64. Peak resident memory of each command's process, most of it "
-            "the libraries; rows a second\nof the whole command on the largest table, on a machine "
+            "the libraries; rows a second\nof the whole command on the largest table; medians of rounds, on a machine "
             "that was busy with other work: a lower bound.\nTraining reads the table twice.",
             markdown(lines),
             markdown([["machine", ""], *([name, str(value)] for name, value in setting.items())]),
