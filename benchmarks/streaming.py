@@ -4,7 +4,8 @@
 
 FOLDER takes the tables, six columns as CSV and as Parquet (2 GB), and one small run; those that are
 there are used again. Each command is a process of its own, whose peak of resident memory is what
-the system counts (`VmHWM`; on Linux only). Medians of some rounds. Writes `benchmarks/results/streaming.{json,md}`.
+the system counts (`VmHWM`; on Linux only). Medians of some rounds. Writes
+`benchmarks/results/streaming.{json,md}`.
 """
 
 from __future__ import annotations
@@ -140,8 +141,9 @@ def report(found: list[dict[str, Any]], sizes: list[int], setting: dict[str, Any
         (
             "# Memory and rate of streaming",
             "Six columns in float64. Peak resident memory of each command's process, most of it "
-            "the libraries; rows a second\nof the whole command on the largest table; medians of rounds, on a machine "
-            "that was busy with other work: a lower bound.\nTraining reads the table twice.",
+            "the libraries; rows a second\nof the whole command on the largest table, on a machine "
+            "that was busy with other work: a lower bound.\nMedians of rounds. Training reads the "
+            "table twice.",
             markdown(lines),
             markdown([["machine", ""], *([name, str(value)] for name, value in setting.items())]),
             "",

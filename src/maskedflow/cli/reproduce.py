@@ -29,7 +29,7 @@ def reproduce(
     Args:
         table: power, gas, hepmass, miniboone, bsds300, mnist, cifar10, or all that are here.
         model: Rows, separated by commas: gaussian, made, made-mog, realnvp-5, realnvp-10, maf-5,
-            maf-10, maf-mog-5, modern. [default: all]
+            maf-10, maf-mog-5, modern, or stack: a mixture of those in OUT. [default: all]
         recipe: paper, its protocol to the letter, or fast, the same models and data with another
             optimisation. [default: fast]
         conditional: Give the class label of an image in training.

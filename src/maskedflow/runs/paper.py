@@ -18,7 +18,7 @@ IMAGES = ("mnist", "cifar10")
 RECIPES = ("paper", "fast")
 
 #: The rows of the tables by name, and beyond the paper `modern`. Each is a flow of
-#: :mod:`maskedflow.recipes` with settings of its own.
+#: :mod:`maskedflow.recipes` with settings of its own; or a `stack` of the flows of other rows.
 MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "gaussian": ("gaussian", {}),
     "made": ("made", {}),
@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "maf-10": ("maf", {"num_layers": 10, "batch_norm": True}),
     "maf-mog-5": ("maf-mog", {"num_layers": 5, "batch_norm": True}),
     "modern": ("modern", {"hidden_dim": 256, "hidden_layers": 2}),
+    "stack": ("", {}),
 }
 
 
@@ -135,7 +136,7 @@ class Row:
         model: Its model.
         recipe: "paper", the protocol to the letter, or "fast", another optimisation.
         conditional: Whether the class label of an image is given in training.
-        flow: The flow's name in :mod:`maskedflow.recipes`.
+        flow: The flow's name in :mod:`maskedflow.recipes`; none of a stack.
         shape: The settings that shape the flow.
         training: What :class:`maskedflow.training.TrainConfig` takes.
         quirks: The paper's ways that this library does not share by default, by name.

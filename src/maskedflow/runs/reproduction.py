@@ -18,13 +18,14 @@ from maskedflow.data import Dataset, Split, gaussian_log_likelihood
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
+from maskedflow.tables import stacking_weights
 from maskedflow.training import TrainConfig
 
 from .build import describe
 from .config import DataConfig, FlowConfig, RunConfig, versions
 from .evaluation import Mean, front_of, preprocessed
-from .paper import Published, Row
-from .run import Run, rows_of, train_run
+from .paper import MODELS, Published, Row
+from .run import Run, load_run, rows_of, train_run
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
@@ -48,7 +49,8 @@ def reproduce(
         The results, as they are written.
 
     Raises:
-        ValueError: If `directory` holds a run of other settings under this row's name.
+        ValueError: If `directory` holds a run of other settings under this row's name, or a stack
+            finds no runs of other rows.
     """
     path = results / row.dataset / f"{row.name}.json"
     known = json.loads(path.read_text("utf-8")) if path.is_file() else None
@@ -58,6 +60,8 @@ def reproduce(
     if row.model == "gaussian":
         logit, ladj = _gaussian(row, dataset)
         facts: dict[str, Any] = {"settings": {}, "epochs": 0}
+    elif row.model == "stack":
+        logit, ladj, facts = _stack(row, dataset, directory)
     else:
         run, facts = _train(row, dataset, directory, seed)
         logit, ladj = _measure(run, row, dataset)
@@ -155,7 +159,7 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
     preprocessing = dataset.preprocessing()
     front = tuple(describe(one) for one in preprocessing.transforms) if preprocessing else ()
     config = RunConfig(
-        name=f"{row.dataset}-{row.name}-{row.recipe}",
+        name=_run_name(row),
         data=DataConfig(
             dataset=row.dataset,
             labels=row.conditional,
@@ -188,6 +192,37 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
     }
 
 
+def _run_name(row: Row) -> str:
+    return f"{row.dataset}-{row.name}-{row.recipe}"
+
+
+def _stack(row: Row, dataset: Dataset, directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """A mixture of the flows of all rows that were made, weighed by the validation rows."""
+    names = {model: directory / _run_name(replace(row, model=model)) for model in MODELS}
+    runs = {
+        model: load_run(path)
+        for model, path in names.items()
+        if (path / "checkpoints" / "best.safetensors").is_file()
+    }
+    if len(runs) < 2:
+        raise ValueError(
+            f"stack: expected at least two rows of {row.dataset} made in {directory} before, "
+            f"found {', '.join(runs) or 'none'}"
+        )
+    judged, tested, ladj = [], [], torch.zeros(())
+    for run in runs.values():
+        if row.conditional:
+            judged.append(_given_no_class(run, dataset.validation, dataset.context_features))
+        else:
+            judged.append(training.evaluate(run.flow, dataset.validation))
+        logit, ladj = _measure(run, row, dataset)
+        tested.append(logit)
+    weights = stacking_weights(torch.stack(judged, dim=1))
+    logit = (torch.stack(tested, dim=1) + weights.log()).logsumexp(dim=1)
+    shares = dict(zip(runs, (round(weight, 4) for weight in weights.tolist()), strict=True))
+    return logit, ladj, {"settings": {"weights": shares}, "epochs": 0}
+
+
 @torch.no_grad()
 def paper_initialisation(flow: Flow, generator: torch.Generator) -> None:
     r"""Draws weights from :math:`N(0, 1) / \sqrt{n + 1}`, n a layer's inputs, as the paper did.
@@ -212,14 +247,18 @@ def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
     if not row.conditional:
         log_prob = training.evaluate(run.flow, test)
     else:
-        classes = dataset.context_features
-        each = [
-            training.evaluate(run.flow, Split(test.x, label.expand(len(test), -1)))
-            for label in torch.eye(classes)
-        ]
-        log_prob = torch.stack(each).logsumexp(dim=0) - math.log(classes)
+        log_prob = _given_no_class(run, test, dataset.context_features)
     ladj = preprocessed(front_of(run), test, seed=0)[1]
     return log_prob - ladj, ladj
+
+
+def _given_no_class(run: Run, split: Split, classes: int) -> Tensor:
+    """The log-density of images under a flow that is given their classes, as if all were alike."""
+    each = [
+        training.evaluate(run.flow, Split(split.x, label.expand(len(split), -1)))
+        for label in torch.eye(classes)
+    ]
+    return torch.stack(each).logsumexp(dim=0) - math.log(classes)
 
 
 def _gaussian(row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
