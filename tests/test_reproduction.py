@@ -120,7 +120,7 @@ def test_gaussians(tmp_path: Path, conditional: bool) -> None:
 
 def test_a_stack_is_a_mixture_of_other_rows(tmp_path: Path) -> None:
     digits = DIGITS.without_context()
-    with pytest.raises(ValueError, match="at least two rows of mnist .* before, found none"):
+    with pytest.raises(ValueError, match=r"at least two rows of mnist .* before, found none"):
         reproduce(small("stack"), digits, tmp_path / "runs", tmp_path / "results")
     for model in ("made", "maf-5"):
         reproduce(small(model), digits, tmp_path / "runs", tmp_path / "results")
