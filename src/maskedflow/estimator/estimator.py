@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
         """
+        start = time.monotonic()
         known, missing = known_of(self)
         table = table_of(self, X, missing, reset=True)
         weight = np.ones(table.num_rows)
@@ -143,7 +145,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             context_of(self, given, len(rows)),
             weight=None if repeated else torch.from_numpy(weight),
             flow=self.flow,
-            time_limit=self.time_limit,
+            time_limit=max(self.time_limit - (time.monotonic() - start), 0.5 * self.time_limit),
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
