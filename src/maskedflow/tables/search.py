@@ -50,7 +50,7 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
 _COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
-_MIXING = 0.05
+_MIXING = 0.1
 """The share of the time after which no larger mixture is tried: the next takes twice as long."""
 _FEWEST = 200
 """Rows below which no flow is tried."""
