@@ -121,22 +121,32 @@ class CsvSource(Source):
 
     def _raise_for_first_bad_cell(self, columns: tuple[str, ...], types: Types) -> None:
         start = 1
-        numeric = [name for name in columns if pa.types.is_floating(types.get(name, pa.string()))]
+        wanted = {name: types[name] for name in columns if name in types}
         for batch in self._parsed(columns, {}):
-            for name in numeric:
+            for name, kind in wanted.items():
                 cells = batch.column(name)
-                try:
-                    pc.cast(cells, pa.float64())
-                except pa.ArrowInvalid:
-                    for row, cell in enumerate(cells.to_pylist(), start):
-                        try:
-                            float(cell)
-                        except ValueError:
-                            raise ValueError(
-                                f"{self.path}: column {name!r}, row {row}: expected a number, "
-                                f"found {cell!r}"
-                            ) from None
+                blank = pc.is_in(cells, pa.array(pacsv.ConvertOptions().null_values))
+                row = _first_bad(pc.if_else(blank, pa.scalar(None, cells.type), cells), kind)
+                if row is not None:
+                    what = "a number" if pa.types.is_floating(kind) else f"{kind}"
+                    raise ValueError(
+                        f"{self.path}: column {name!r}, row {start + row}: expected {what}, "
+                        f"found {cells[row].as_py()!r}"
+                    )
             start += batch.num_rows
+
+
+def _first_bad(cells: pa.Array, kind: pa.DataType) -> int | None:
+    """The first cell of text that is nothing of a kind."""
+    try:
+        pc.cast(cells, kind)
+    except pa.ArrowInvalid:
+        for row in range(len(cells)):
+            try:
+                pc.cast(cells[row : row + 1], kind)
+            except pa.ArrowInvalid:
+                return row
+    return None
 
 
 def line_starts(path: Path) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
