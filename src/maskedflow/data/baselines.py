@@ -1,4 +1,7 @@
-"""What a density estimator has to beat: a Gaussian, a mixture of them, kernels."""
+"""What a density estimator has to beat: a Gaussian, a mixture of them, kernels.
+
+scikit-learn takes a second to import, so it is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KernelDensity
 
 __all__ = ["Baseline", "choose_kde", "choose_mixture", "fit_gaussian"]
 
@@ -55,15 +56,19 @@ def fit_gaussian(x: Rows) -> Baseline:
         >>> round(fit_gaussian(x).score_samples(np.full((1, 2), 5.0)).item(), 1)
         -3.2
     """
+    from sklearn.mixture import GaussianMixture
+
     return _fit("full Gaussian", GaussianMixture(1), x)
 
 
 def choose_mixture(train: Rows, validation: Rows, seed: int = 0) -> Baseline:
     """Fits mixtures of Gaussians with full covariances, and keeps the one that validates best."""
+    from sklearn.mixture import GaussianMixture
+
     return _best(
         (
             _fit(
-                f"mixture of {k} Gaussians",
+                f"mixture of {k} Gaussians" if k > 1 else "mixture of one Gaussian",
                 GaussianMixture(k, reg_covar=1e-5, random_state=seed),
                 train,
             )
@@ -76,6 +81,8 @@ def choose_mixture(train: Rows, validation: Rows, seed: int = 0) -> Baseline:
 
 def choose_kde(train: Rows, validation: Rows) -> Baseline:
     """Fits Gaussian kernels around all rows, with the width that validates best."""
+    from sklearn.neighbors import KernelDensity
+
     return _best(
         (
             _fit(
