@@ -10,7 +10,7 @@ TRAIN   = OMP_NUM_THREADS=1 $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format docs bench flows examples clean
+.PHONY: help demo test test-slow check format docs bench flows tables examples clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,9 @@ bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side
 
 flows: $(VENV)/.base ## Train all flows for the same time, and compare them (forty minutes, goes on where it was)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/flows.py
+
+tables: $(BENCH)/.stamp ## Compare the default estimator of tables with mixtures, kernels and zuko (an hour, goes on where it was)
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/tables.py
 
 examples: $(VENV)/.base ## Run every example, minutes each, and write its page's numbers and figures
 	set -e; for example in examples/*.py; do echo $$example; $(BIN)/python $$example; done
