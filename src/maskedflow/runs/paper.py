@@ -177,7 +177,7 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
         >>> row("power", "maf-7")
         Traceback (most recent call last):
         ...
-        ValueError: model: expected one of gaussian, made, ..., modern, got 'maf-7'
+        ValueError: model: expected one of gaussian, made, ..., stack, got 'maf-7'
     """
     for name, value, known in (
         ("dataset", dataset, DATASETS),
