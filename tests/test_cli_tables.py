@@ -204,6 +204,20 @@ def test_evaluate_repeats_what_train_found(
     assert "(90, 10)" in err
 
 
+def test_a_report_is_about_the_rows_held_out_or_others(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = fitted / "csv" / "t"
+    page = directory / "report.html"
+    for words, rows in (((), 24), (("--data", fitted / "t.parquet"), 240)):
+        code, out, _ = call(capsys, "report", directory, *words)
+        assert (code, out) == (0, f"report in {page}\n")
+        text = page.read_text("utf-8")
+        assert f"on {rows} test rows" in text
+        assert all(name in text for name in mixed().column_names)
+        page.unlink()
+
+
 # -------------------------------------------------------------------------------- given a context
 
 
