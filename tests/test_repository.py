@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +95,10 @@ def test_python_tour_is_true(inside: Path, capsys: pytest.CaptureFixture[str]) -
 def test_command_line_tour_is_true(inside: Path) -> None:
     table = next(block for block in blocks("python") if "people.csv" in block)
     exec(table.split("\n\n")[0], {"mf": maskedflow, "torch": torch})
+    hours = np.arange(np.datetime64("2026-01-01T00"), np.datetime64("2026-02-01T00"))
+    load = np.sin(np.arange(len(hours)) * math.tau / 24)
+    rows = [f"{hour},{x:.4f}" for hour, x in zip(hours, load, strict=True)]
+    Path("hourly.csv").write_text("\n".join(["date,load", *rows]) + "\n", "utf-8")
     for line in re.findall(r"^\$ maskedflow (.+)$", README, re.MULTILINE):
         command = [sys.executable, "-m", "maskedflow", *shlex.split(line)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
