@@ -141,9 +141,8 @@ def report(found: list[dict[str, Any]], sizes: list[int], setting: dict[str, Any
         (
             "# Memory and rate of streaming",
             "Six columns in float64. Peak resident memory of each command's process, most of it "
-            "the libraries; rows a second\nof the whole command on the largest table, on a machine "
-            "that was busy with other work: a lower bound.\nMedians of rounds. Training reads the "
-            "table twice.",
+            "the libraries; rows a second\nof the whole command on the largest table. Medians of "
+            "rounds. Training reads the table twice.",
             markdown(lines),
             markdown([["machine", ""], *([name, str(value)] for name, value in setting.items())]),
             "",
