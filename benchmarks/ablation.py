@@ -14,17 +14,15 @@ import argparse
 import json
 import math
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from goals import markdown
-from timing import machine
+from timing import count_core_seconds, machine
 
 import maskedflow as mf
-from maskedflow.data import Dataset
+from maskedflow.data import Dataset, write_text
 from maskedflow.runs import FlowConfig, build_flow, describe
 from maskedflow.runs.build import start_at_data
 from maskedflow.training import TrainConfig, evaluation, loop
@@ -58,9 +56,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat what is in ablation.json")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of ablation.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    clock = SimpleNamespace(monotonic=time.process_time, perf_counter=time.process_time)
-    loop.time = evaluation.time = clock
+    count_core_seconds(loop, evaluation)
 
     path = arguments.output / "ablation.json"
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"data": {}}
@@ -85,8 +81,8 @@ def main() -> None:
                 )
             print(f"{name} {step}: {found[step]['value']:.3f}", file=sys.stderr, flush=True)
             known["machine"] = machine(("torch", "numba"))
-            path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
-            path.with_suffix(".md").write_text(report(known), "utf-8")
+            write_text(path, json.dumps(known, indent=1) + "\n")
+            write_text(path.with_suffix(".md"), report(known))
     print(report(known))
 
 

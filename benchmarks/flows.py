@@ -12,24 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from goals import markdown, number
-from timing import machine
+from timing import count_core_seconds, machine
 
 import maskedflow as mf
 from maskedflow.cli.options import TrainOptions
 from maskedflow.cli.settings import settle
-from maskedflow.data import Dataset, Split
+from maskedflow.data import Dataset, Split, write_text
 from maskedflow.flows import Flow
 from maskedflow.recipes import RECIPES, recipe
 from maskedflow.runs import FlowConfig, build_flow
@@ -60,9 +58,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat what is in flows.json")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of flows.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    clock = SimpleNamespace(monotonic=time.process_time, perf_counter=time.process_time)
-    loop.time = evaluation.time = clock
+    count_core_seconds(loop, evaluation)
 
     path = arguments.output / "flows.json"
     known = read(path)
@@ -84,22 +80,14 @@ def main() -> None:
             known = read(path)  # another run may have added to it
             known["entries"].setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
             known["machine"] = machine(("torch", "numba"))
-            write(path, json.dumps(known, indent=1) + "\n")
-            write(path.with_suffix(".md"), report(known))
+            write_text(path, json.dumps(known, indent=1) + "\n")
+            write_text(path.with_suffix(".md"), report(known))
     print(report(known))
 
 
 def read(path: Path) -> dict[str, Any]:
     """What is known already."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file beside its place first, and then moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
 
 
 def shortened(data: Dataset, train: int, validation: int, test: int) -> Dataset:

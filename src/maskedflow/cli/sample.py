@@ -66,13 +66,13 @@ def sample(
     import torch
 
     from maskedflow.data import Shard, read_table, write_table
-    from maskedflow.estimator import TableRun, load_run
-    from maskedflow.runs import sample_batches
+    from maskedflow.estimator import load_run
+    from maskedflow.runs import Run, sample_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
     found = load_run(run)
-    if isinstance(found, TableRun):
+    if not isinstance(found, Run):
         if steps is not None or data is not None:
             raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
         _mixed(found, number, output, context, seed, piece)

@@ -32,6 +32,7 @@ def schema(
     if output is not None and output.suffix != ".toml":
         raise ValueError(f"-o {output}: expected a file ending in .toml")
 
+    from maskedflow.data import write_text
     from maskedflow.estimator import tell_schema
 
     found = tell_schema(file, schema, missing)
@@ -44,5 +45,5 @@ def schema(
             file=sys.stderr,
         )
     if output is not None:
-        output.write_text(found.to_toml(), "utf-8")
+        write_text(output, found.to_toml())
         print(f"schema in {output}")

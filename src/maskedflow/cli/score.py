@@ -43,14 +43,16 @@ def score(
         shard: Which piece to score of how many, such as 1/4.
     """
     from maskedflow.data import Shard, write_batches
-    from maskedflow.estimator import TableRun, load_run, score_table
-    from maskedflow.runs import score_run
+    from maskedflow.estimator import load_run
+    from maskedflow.runs import Run, score_run
 
     piece = None if shard is None else Shard.parse(shard)
     kept = () if keep is None else tuple(name.strip() for name in keep.split(","))
     start = time.monotonic()
     found, names = load_run(run), None if keep == "all" else kept
-    if isinstance(found, TableRun):
+    if not isinstance(found, Run):
+        from maskedflow.estimator import score_table
+
         scores = score_table(found, file, keep=names, shard=piece)
     else:
         scores = score_run(found, file, keep=names, shard=piece)

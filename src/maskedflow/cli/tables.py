@@ -107,17 +107,16 @@ def train_table(
 
 def report(run: TableRun, table: MixedTable, number: int | None = None) -> None:
     """Measures a run on the rows held out, writes summary and samples, and prints the results."""
-    from maskedflow.data import write_batches
+    from maskedflow.data import write_batches, write_text
     from maskedflow.estimator import (
         evaluate_table,
         sample_table,
         table_results,
         table_summary,
-        write_table_summary,
     )
 
     evaluation = evaluate_table(run, table)
-    write_table_summary(run, table_summary(run, evaluation))
+    write_text(run.summary, table_summary(run, evaluation))
     print(f"\n{table_results(evaluation)}\n", flush=True)
     number, (_, given) = number or SAMPLES, table.parts(run.scorable(table.test))
     if given is not None:

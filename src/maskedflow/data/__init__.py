@@ -13,7 +13,7 @@ from .stream import Shard, Source, open_source
 from .streamed import StreamedSplit, open_streamed, too_large
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
-from .writer import write_batches, write_table
+from .writer import write_batches, write_table, write_text
 
 __all__ = [
     "NAMES",
@@ -47,4 +47,5 @@ __all__ = [
     "write_batches",
     "write_forecasts",
     "write_table",
+    "write_text",
 ]

@@ -1,4 +1,4 @@
-"""Scores and samples to CSV, Parquet or NumPy files, block by block and atomically."""
+"""Files written beside their place and moved into it: tables block by block, and texts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
 Batches = Iterator[pa.RecordBatch]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, beside its place first and then moved into it; makes missing folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_table(

@@ -1,20 +1,49 @@
 """Tables as they are, in the manner of scikit-learn, and runs on them."""
 
-from .comparison import compare_any
-from .config import TableConfig
-from .estimator import DensityEstimator
-from .evaluation import (
-    TableEvaluation,
-    evaluate_table,
-    table_results,
-    table_summary,
-    write_table_summary,
-)
-from .mixed import MixedTable, open_mixed, tell_schema
-from .queries import ConditionalScore
-from .report import table_report
-from .run import TableRun, fit_table, load_run, write_run
-from .stream import read_context, sample_table, score_table
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .comparison import compare_any
+    from .config import TableConfig
+    from .estimator import DensityEstimator
+    from .evaluation import (
+        TableEvaluation,
+        evaluate_table,
+        table_results,
+        table_summary,
+    )
+    from .mixed import MixedTable, open_mixed, tell_schema
+    from .opening import load_run
+    from .queries import ConditionalScore
+    from .report import table_report
+    from .run import TableRun, fit_table, write_run
+    from .stream import read_context, sample_table, score_table
+
+#: Where names are, imported when first used: to open a run of a flow takes no scikit-learn.
+_LAZY = {
+    "ConditionalScore": "queries",
+    "DensityEstimator": "estimator",
+    "MixedTable": "mixed",
+    "TableConfig": "config",
+    "TableEvaluation": "evaluation",
+    "TableRun": "run",
+    "compare_any": "comparison",
+    "evaluate_table": "evaluation",
+    "fit_table": "run",
+    "load_run": "opening",
+    "open_mixed": "mixed",
+    "read_context": "stream",
+    "sample_table": "stream",
+    "score_table": "stream",
+    "table_report": "report",
+    "table_results": "evaluation",
+    "table_summary": "evaluation",
+    "tell_schema": "mixed",
+    "write_run": "run",
+}
 
 __all__ = [
     "ConditionalScore",
@@ -36,5 +65,10 @@ __all__ = [
     "table_summary",
     "tell_schema",
     "write_run",
-    "write_table_summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'maskedflow.estimator' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedflow.runs import Compared, Mean, Run, compare_runs
-from maskedflow.runs.comparison import compared, rank, score
+from maskedflow.runs import Compared, Run, compare_runs
+from maskedflow.runs.comparison import compared, compared_flow, rank, score
 
 from .run import TableRun
 
@@ -49,7 +48,7 @@ def compare_any(runs: Sequence[Run | TableRun], data_dir: Path | None = None) ->
     for run in runs:
         if isinstance(run, Run):
             log_prob, seconds = score(run, run.dataset())
-            found.append((compared(run, log_prob, seconds), log_prob))
+            found.append((compared_flow(run, log_prob, seconds), log_prob))
         else:
             found.append(_compared(run))
     return rank(found)
@@ -75,14 +74,6 @@ def _compared(run: TableRun) -> tuple[Compared, Tensor]:
     start = time.perf_counter()
     log_prob = torch.from_numpy(run.log_prob(test))
     seconds = time.perf_counter() - start
-    nll = Mean.of(-log_prob)
-    facts = Compared(
-        name=str(run.directory),
-        nll=nll,
-        bpd=nll.scaled(1 / (len(run.columns) * math.log(2))),
-        behind=None,
-        parameters=sum(p.numel() for p in run.estimator.density_.parameters()),
-        training=run.config.seconds,
-        scoring=seconds / len(log_prob) * 1000,
-    )
+    density, trained = run.estimator.density_, run.config.seconds
+    facts = compared(run.directory, len(run.columns), density, trained, log_prob, seconds)
     return facts, log_prob

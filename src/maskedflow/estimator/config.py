@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import tomli_w
 
-from maskedflow.runs.config import versions
+from maskedflow.data import write_text
+from maskedflow.runs.config import read_record, versions
 
 __all__ = ["TableConfig"]
 
@@ -86,9 +86,7 @@ class TableConfig:
 
     def write(self, path: Path) -> None:
         """Writes `config.toml`, beside its place first and then moved into it."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(self.to_toml(), "utf-8")
-        os.replace(temporary, path)
+        write_text(path, self.to_toml())
 
     @classmethod
     def read(cls, path: Path) -> TableConfig:
@@ -98,12 +96,7 @@ class TableConfig:
             FileNotFoundError: If there is none.
             ValueError: If it is not what `write` writes; the message names the file.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
-        try:
-            return cls.from_toml(path.read_text("utf-8"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not the record of a run on a table: {error}") from None
+        return read_record(path, cls.from_toml, "a run on a table")
 
     @staticmethod
     def is_at(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from maskedflow.data import gaussian_log_likelihood
 from maskedflow.report import independent
 from maskedflow.runs import Mean
 from maskedflow.runs.config import versions
+from maskedflow.runs.summary import in_a_line, laid_out, result_row
 from maskedflow.tables import Rows, Schema, to_rows
 from maskedflow.tables.column import VALUES
 
@@ -29,7 +29,6 @@ __all__ = [
     "evaluate_table",
     "table_results",
     "table_summary",
-    "write_table_summary",
 ]
 
 
@@ -128,16 +127,14 @@ def table_results(evaluation: TableEvaluation) -> str:
         NLL                    2.89 ± 0.36     5.77 ± 0.72      bits per row
     """
     means = (evaluation.estimator, evaluation.baseline)
-    rows = [("test rows", "estimator", evaluation.against, "")]
-    for name, factor, unit in (
-        ("log-likelihood", 1.0, "nats per row"),
-        ("NLL", -1.0, "nats per row"),
-        ("NLL", -1 / math.log(2), "bits per row"),
-    ):
-        ours, theirs = ("singular" if m is None else str(m.scaled(factor)) for m in means)
-        rows.append((name, ours, theirs, unit))
-    wide = [max(len(row[i]) for row in rows) + 4 for i in (1, 2)]
-    return "\n".join(f"{a:23}{b:{wide[0]}}{c:{wide[1]}}{d}".rstrip() for a, b, c, d in rows)
+    return laid_out(
+        [
+            ("test rows", "estimator", evaluation.against, ""),
+            result_row("log-likelihood", means, 1, "nats per row"),
+            result_row("NLL", means, -1, "nats per row"),
+            result_row("NLL", means, -1 / math.log(2), "bits per row"),
+        ]
+    )
 
 
 def table_summary(run: TableRun, evaluation: TableEvaluation) -> str:
@@ -160,8 +157,8 @@ def table_summary(run: TableRun, evaluation: TableEvaluation) -> str:
         "fit": f"{run.config.seconds:.1f} s, about {options['time_limit']:g} s were allowed",
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
         "seed": options["seed"],
-        "versions": _versions(run.config.versions),
-        "evaluated with": _versions(versions()),
+        "versions": in_a_line(run.config.versions),
+        "evaluated with": in_a_line(versions()),
     }
     if evaluation.unseen:
         known["evaluation"] += f"; {evaluation.unseen:,} left out, of an unseen context"
@@ -176,13 +173,6 @@ def table_summary(run: TableRun, evaluation: TableEvaluation) -> str:
     return "\n".join([*lines, "", str(run.schema)]) + "\n"
 
 
-def write_table_summary(run: TableRun, text: str) -> None:
-    """Writes `results_summary.txt`, beside its place first and then moved into it."""
-    temporary = run.summary.with_name(f".{run.summary.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, run.summary)
-
-
 def _members(run: TableRun) -> str:
     """What is stacked."""
     kinds = Counter(
@@ -190,7 +180,3 @@ def _members(run: TableRun) -> str:
         for one in run.estimator.density_.plan.get("members", ())
     )
     return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in kinds.items())
-
-
-def _versions(found: dict[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in found.items())

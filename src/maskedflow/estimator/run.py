@@ -20,9 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow import runs
-from maskedflow.data import open_source
-from maskedflow.runs import Run
+from maskedflow.data import open_source, write_text
 from maskedflow.tables import Schema, complete, read_source, to_rows
 
 from .config import TableConfig
@@ -32,7 +30,7 @@ from .mixed import MixedTable, deal
 __all__ = [
     "TableRun",
     "fit_table",
-    "load_run",
+    "load_table_run",
     "write_run",
 ]
 
@@ -171,23 +169,8 @@ class TableRun:
         return found
 
 
-def load_run(path: str | Path) -> Run | TableRun:
-    """Opens a run: its record, and the flow or the estimator. Nothing is unpickled.
-
-    Args:
-        path: The run's folder, such as `maf_results/power`.
-
-    Returns:
-        The run: of a mixed table its `estimator` scores and samples, of anything else its `flow`,
-        `run.flow().log_prob(x)`; both in nats, in the units of the data.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, record or checkpoint.
-        ValueError: If a file is damaged, or they do not belong together.
-    """
-    directory = Path(path)
-    if not TableConfig.is_at(directory / "config.toml"):
-        return runs.load_run(directory)
+def load_table_run(directory: Path) -> TableRun:
+    """Opens a run on a mixed table; see :func:`maskedflow.load_run`."""
     config = TableConfig.read(directory / "config.toml")
     estimator = DensityEstimator.load(directory / "estimator.safetensors")
     if estimator.schema_.names != config.columns:
@@ -230,6 +213,6 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
 def write_run(run: TableRun) -> None:
     """Writes record, schema and estimator into the run's folder, which is made when missing."""
     run.samples.parent.mkdir(parents=True, exist_ok=True)
-    (run.directory / "schema.toml").write_text(run.schema.to_toml(), "utf-8")
+    write_text(run.directory / "schema.toml", run.schema.to_toml())
     run.estimator.save(run.directory / "estimator.safetensors")
     run.config.write(run.directory / "config.toml")

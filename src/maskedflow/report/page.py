@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from torch import Tensor
+
+from maskedflow.data import write_text
 
 from .curve import training_curve
 from .embed import Picture, embed
@@ -185,13 +186,7 @@ def write_report(
 def write_page(page: Page, path: Path) -> None:
     """Puts facts into the template, and the page into its place."""
     text = _templates().get_template("page.html").render(page=page)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def curve_picture(history: Sequence[dict[str, Any]]) -> Picture | None:

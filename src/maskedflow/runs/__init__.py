@@ -20,7 +20,7 @@ from .run import Run, load_run, open_data, rows_of, train_run
 from .sampling import sample_batches
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
-from .summary import facts, results_table, summary, write_summary
+from .summary import facts, results_table, summary
 
 __all__ = [
     "Compared",
@@ -51,5 +51,4 @@ __all__ = [
     "score_source",
     "summary",
     "train_run",
-    "write_summary",
 ]

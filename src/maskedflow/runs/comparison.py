@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedflow import data, training
 from maskedflow.data import Dataset, Split
@@ -64,19 +65,32 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> list[Compared]:
     for run in runs[1:]:
         _check_same(runs[0], run)
     scores = [score(run, dataset) for run in runs]
-    return rank([(compared(run, *one), one[0]) for run, one in zip(runs, scores, strict=True)])
+    return rank([(compared_flow(run, *one), one[0]) for run, one in zip(runs, scores, strict=True)])
 
 
-def compared(run: Run, log_prob: Tensor, seconds: float) -> Compared:
+def compared_flow(run: Run, log_prob: Tensor, seconds: float) -> Compared:
     """What is to be said of a run, given the log-likelihood of the test rows and the time taken."""
+    training = sum(r["seconds"] for r in run.metrics) if run.metrics else None
+    return compared(run.directory, len(run.columns), run.flow, training, log_prob, seconds)
+
+
+def compared(
+    directory: Path,
+    features: int,
+    density: nn.Module,
+    training: float | None,
+    log_prob: Tensor,
+    seconds: float,
+) -> Compared:
+    """The same of any density that a folder holds."""
     nll = Mean.of(-log_prob)
     return Compared(
-        name=str(run.directory),
+        name=str(directory),
         nll=nll,
-        bpd=nll.scaled(1 / (len(run.columns) * math.log(2))),
+        bpd=nll.scaled(1 / (features * math.log(2))),
         behind=None,
-        parameters=sum(p.numel() for p in run.flow.parameters()),
-        training=sum(r["seconds"] for r in run.metrics) if run.metrics else None,
+        parameters=sum(p.numel() for p in density.parameters()),
+        training=training,
         scoring=seconds / len(log_prob) * 1000,
     )
 

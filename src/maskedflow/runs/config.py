@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import tomli_w
 
+from maskedflow.data import write_text
 from maskedflow.training import TrainConfig
 
-__all__ = ["DataConfig", "FlowConfig", "RunConfig", "versions"]
+__all__ = ["DataConfig", "FlowConfig", "RunConfig", "read_record", "versions"]
 
 _HEADER = """\
 # A run of maskedflow. load_run(), evaluate, sample and score read this file;
@@ -23,6 +24,7 @@ _HEADER = """\
 """
 
 _Section = TypeVar("_Section")
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,7 @@ class RunConfig:
 
     def write(self, path: Path) -> None:
         """Writes `config.toml`, beside its place first and then moved into it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(self.to_toml(), "utf-8")
-        os.replace(temporary, path)
+        write_text(path, self.to_toml())
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -172,12 +171,17 @@ class RunConfig:
             FileNotFoundError: If there is none.
             ValueError: If it is not what `write` writes; the message names the file.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
-        try:
-            return cls.from_toml(path.read_text("utf-8"))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: not the record of a run: {error}") from None
+        return read_record(path, cls.from_toml, "a run")
+
+
+def read_record(path: Path, parse: Callable[[str], _Record], what: str) -> _Record:
+    """Reads a `config.toml`, with errors of one line that name the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
+    try:
+        return parse(path.read_text("utf-8"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the record of {what}: {error}") from None
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow import training
-from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.data import Dataset, Split, gaussian_log_likelihood, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
@@ -87,10 +86,7 @@ def reproduce(
         "evaluation_seconds": round(time.monotonic() - start, 1),
         "versions": versions(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Sequence
 from typing import Any
 
 from .config import FlowConfig, versions
 from .evaluation import Evaluation, Mean
 from .run import Run
 
-__all__ = ["facts", "results_table", "summary", "write_summary"]
+__all__ = ["facts", "results_table", "summary"]
 
 
 def results_table(evaluation: Evaluation) -> str:
@@ -31,15 +31,22 @@ def results_table(evaluation: Evaluation) -> str:
     what, other = ("example", "full Gaussian") if lags is None else ("step", f"linear AR({lags})")
     rows = [
         ("test set", "flow", other, ""),
-        _row("log-likelihood", means, 1, f"nats per {what}"),
-        _row("NLL", means, -1, f"nats per {what}"),
-        _row("NLL", means, bit, f"bits per {what}"),
-        _row("BPD", means, bit / evaluation.features, "bits per dimension"),
+        result_row("log-likelihood", means, 1, f"nats per {what}"),
+        result_row("NLL", means, -1, f"nats per {what}"),
+        result_row("NLL", means, bit, f"bits per {what}"),
+        result_row("BPD", means, bit / evaluation.features, "bits per dimension"),
     ]
     if evaluation.logit_flow is not None:
         logit = (evaluation.logit_flow, evaluation.logit_gaussian)
-        rows.append(_row("log-likelihood", logit, 1, "nats, in logit space as in the MAF paper"))
-    wide = max(len(row[1]) for row in rows) + 4, max(len(row[2]) for row in rows) + 4
+        rows.append(
+            result_row("log-likelihood", logit, 1, "nats, in logit space as in the MAF paper")
+        )
+    return laid_out(rows)
+
+
+def laid_out(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    """Rows of a name, two results and a unit, as lines of a table."""
+    wide = [max(len(row[i]) for row in rows) + 4 for i in (1, 2)]
     return "\n".join(f"{a:23}{b:{wide[0]}}{c:{wide[1]}}{d}".rstrip() for a, b, c, d in rows)
 
 
@@ -56,8 +63,8 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         **facts(run),
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
         "seed": config.training.seed,
-        "versions": _versions(config.versions),
-        "evaluated with": _versions(versions()),
+        "versions": in_a_line(config.versions),
+        "evaluated with": in_a_line(versions()),
     }
     lines = [run.name, "=" * len(run.name), "", results_table(evaluation), ""]
     lines += [
@@ -88,16 +95,10 @@ def facts(run: Run) -> dict[str, str]:
     }
 
 
-def write_summary(run: Run, text: str) -> None:
-    """Writes `results_summary.txt`, beside its place first and then moved into it."""
-    temporary = run.summary.with_name(f".{run.summary.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, run.summary)
-
-
-def _row(
+def result_row(
     name: str, means: tuple[Mean | None, ...], factor: float, unit: str
 ) -> tuple[str, str, str, str]:
+    """A row of :func:`laid_out`: two means in another unit."""
     flow, gaussian = (_text(None if mean is None else mean.scaled(factor)) for mean in means)
     return name, flow, gaussian, unit
 
@@ -144,5 +145,6 @@ def _list(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(shown)}"
 
 
-def _versions(found: dict[str, str]) -> str:
+def in_a_line(found: dict[str, str]) -> str:
+    """Versions, in a line."""
     return ", ".join(f"{name} {number}" for name, number in found.items())
