@@ -4,6 +4,8 @@
 three splits in the data's own units, with preprocessing transforms fitted on the training split.
 """
 
+from maskedflow.files import write_text
+
 from .baseline import gaussian_log_likelihood
 from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
 from .dataset import ContextStandardizer, Dataset, Split
@@ -13,7 +15,7 @@ from .stream import Shard, Source, open_source
 from .streamed import StreamedSplit, open_streamed, too_large
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
-from .writer import write_batches, write_table, write_text
+from .writer import write_batches, write_table
 
 __all__ = [
     "NAMES",

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.files import atomic
+
 from .dataset import Dataset, Split
 from .stream import one_line_errors, open_source
 from .table import check_varying, column_names, read_table
@@ -252,12 +254,8 @@ def write_forecasts(
             **{name: samples[..., i].reshape(-1).cpu().numpy() for i, name in enumerate(columns)},
         }
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        (pacsv.write_csv if path.suffix == ".csv" else pq.write_table)(table, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as beside:
+        (pacsv.write_csv if path.suffix == ".csv" else pq.write_table)(table, beside)
     return n * steps
 
 

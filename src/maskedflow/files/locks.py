@@ -1,0 +1,92 @@
+"""Locks that the kernel releases with the process that holds them, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where files are not locked
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["exclusive", "open_locked"]
+
+Inode = tuple[int, int]
+
+_HELD: ContextVar[frozenset[Inode]] = ContextVar("_HELD", default=frozenset())
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps others from writing into a folder: other processes, and other threads of this one.
+
+    The folder itself is locked, so nothing is left in it, and a process that is killed leaves no
+    lock behind. It is made when missing; if it is still empty in the end, it is removed. Whoever
+    holds it may ask for it again.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ValueError: If another holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out, exclusive(Path(out) / "run"):
+        ...     (Path(out) / "run").is_dir()
+        True
+    """
+    if fcntl is None or _inode(folder) in _HELD.get():
+        yield
+        return
+    lock = open_locked(folder)
+    if lock is None:
+        raise ValueError(f"{folder}: another process is writing into this folder")
+    held = _identity(os.fstat(lock))
+    token = _HELD.set(_HELD.get() | {held})
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+        if _inode(folder) == held:
+            with suppress(OSError):
+                folder.rmdir()
+        os.close(lock)
+
+
+def open_locked(path: Path, flags: int | None = None) -> int | None:
+    """Opens and locks a file with these flags of :func:`os.open`, or else a folder; makes either.
+
+    Returns:
+        A descriptor, with whose end the lock ends; None if another has it.
+    """
+    while True:
+        if flags is None:
+            path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDONLY if flags is None else flags | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except OSError:  # a file system without locks
+            return lock
+        if _identity(os.fstat(lock)) == _inode(path):
+            return lock
+        os.close(lock)  # what was there has been moved or removed since
+
+
+def _inode(path: Path) -> Inode | None:
+    try:
+        return _identity(path.stat())
+    except FileNotFoundError:
+        return None
+
+
+def _identity(found: os.stat_result) -> Inode:
+    return found.st_dev, found.st_ino

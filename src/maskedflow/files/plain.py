@@ -1,0 +1,153 @@
+"""Plain data: parsed, and checked against a schema before anything is made of them."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+from annotated_types import Interval, Len
+from pydantic import AllowInfNan, ConfigDict, TypeAdapter, ValidationError
+
+__all__ = [
+    "CLOSED",
+    "Count",
+    "Finite",
+    "Name",
+    "Size",
+    "blame",
+    "check",
+    "parse_json",
+    "parse_toml",
+]
+
+Size = Annotated[int, Interval(ge=1, le=2**31)]
+"""How many there are of something that cannot be missing."""
+
+Count = Annotated[int, Interval(ge=0, le=2**62)]
+"""How many there are, or a seed."""
+
+Finite = Annotated[float, AllowInfNan(False)]
+
+Name = Annotated[str, Len(max_length=10_000)]
+
+CLOSED = ConfigDict(extra="forbid")
+"""The `__pydantic_config__` of a record without other keys than its own."""
+
+_T = TypeVar("_T")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parses TOML.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON.
+
+    Raises:
+        ValueError: If it is none, nested too deeply, or names something twice.
+
+    Example:
+        >>> parse_json('{"a": 1, "a": 2}')
+        Traceback (most recent call last):
+        ...
+        ValueError: names 'a' twice
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"names {reprlib.repr(key)} twice")
+        found[key] = value
+    return found
+
+
+def check(schema: type[_T], values: Any) -> _T:
+    """Checks plain values against a schema, and makes one of it.
+
+    Types are strict: a text is no number, and a number no text.
+
+    Args:
+        schema: A dataclass or a `TypedDict` whose annotations say types and bounds.
+        values: Plain values, as parsed.
+
+    Raises:
+        ValueError: If they are not of the schema; the message names the first that is not.
+
+    Example:
+        >>> check(dict[str, Size], {"hidden": 64})
+        {'hidden': 64}
+        >>> check(dict[str, Size], {"hidden": "64"})
+        Traceback (most recent call last):
+        ...
+        ValueError: hidden: expected a valid integer, got '64'
+    """
+    try:
+        # As JSON, whose lists may become tuples and whose objects may become dataclasses.
+        text = json.dumps(values)
+        return cast(_T, _adapter(schema).validate_json(text, strict=True))
+    except ValidationError as error:
+        raise ValueError(_line(error)) from None
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"expected plain values: {error}") from None
+
+
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+def _line(error: ValidationError) -> str:
+    """The first thing that is wrong, in the words of this library's errors."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    place = f"{place}: " if place else ""
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{place}unknown"
+        case "missing":
+            return f"{place}missing"
+        case "value_error":
+            return place + first["msg"].removeprefix("Value error, ")
+    said = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    return f"{place}expected {said}, got {reprlib.repr(first['input'])}"
+
+
+@contextmanager
+def blame(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file's content into one line that names the file.
+
+    Args:
+        path: The file.
+        what: What it should be.
+
+    Raises:
+        ValueError: In place of any error but those of the operating system.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path}: not {what}: {kind}{told}") from None
