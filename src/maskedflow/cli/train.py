@@ -65,7 +65,7 @@ def _train(options: TrainOptions) -> None:
     if options.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
-    from maskedflow.runs import open_data, rows_of, train_run
+    from maskedflow.runs import open_data
 
     dataset = open_data(
         dataset=options.dataset,
@@ -84,12 +84,23 @@ def _train(options: TrainOptions) -> None:
         print(f"note: {config.flow.note}", file=sys.stderr)
     if options.data is not None and options.flow is None and not (options.time or stream):
         print("note: --flow auto would choose among densities by itself", file=sys.stderr)
-    if options.resume:
-        _check_same(config, directory)
-    else:
-        _set_aside(directory)
+    from maskedflow.files import exclusive
+
+    with exclusive(directory):
+        if options.resume:
+            _check_same(config, directory)
+        else:
+            _set_aside(directory)
+        with exclusive(directory):  # the new one, if the earlier one was moved
+            _fit(directory, config, dataset, options)
+
+
+def _fit(directory: Path, config: RunConfig, dataset: Dataset, options: TrainOptions) -> None:
+    """Trains and evaluates what has been settled."""
+    from maskedflow.runs import rows_of, train_run
+
     rows = f"{rows_of(dataset)[0]:,} rows of {dataset.features} features"
-    print(f"training {settings.flow} on {dataset.name}: {rows}", flush=True)
+    print(f"training {config.options['flow']} on {dataset.name}: {rows}", flush=True)
     run, history = train_run(
         directory,
         config,
@@ -115,17 +126,20 @@ def _train(options: TrainOptions) -> None:
 def _train_table(options: TrainOptions, directory: Path) -> None:
     """Fits an estimator to a mixed table."""
     from maskedflow.estimator import write_run
+    from maskedflow.files import exclusive
 
     from .tables import report, train_table
 
-    run, table = train_table(options, directory, _context(options))
-    _set_aside(directory)
-    write_run(run)
-    report(run, table)
-    if options.report:
-        from maskedflow.estimator import table_report
+    with exclusive(directory):
+        run, table = train_table(options, directory, _context(options))
+        _set_aside(directory)
+        with exclusive(directory):  # the new one, if the earlier one was moved
+            write_run(run)
+            report(run, table)
+            if options.report:
+                from maskedflow.estimator import table_report
 
-        print(f"report in {table_report(run, table)}")
+                print(f"report in {table_report(run, table)}")
 
 
 def _context(options: TrainOptions) -> tuple[str, ...]:

@@ -176,6 +176,7 @@ class ContextStandardizer(nn.Module):
         tensor([2.])
     """
 
+    positive = ("scale",)
     loc: Tensor
     scale: Tensor
 

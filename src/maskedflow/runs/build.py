@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -25,7 +27,8 @@ from maskedflow.transforms import (
     UnconditionalTransform,
 )
 
-from .config import FlowConfig
+from .arguments import numbers_of
+from .config import FlowConfig, RunConfig
 
 __all__ = ["build_flow", "describe", "start_at_data"]
 
@@ -38,6 +41,8 @@ _NAMED: dict[str, dict[str, Any]] = {
 
 #: The shapes of a named univariate's parameters.
 _SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()], "gaussian": [(), ()]}
+
+_FLOWS = (LazyDistribution, TemporalMAF)
 
 #: Rows to find clusters in.
 _ROWS = 20_000
@@ -120,7 +125,9 @@ def build_flow(
     if embedding is None and config.embedding is not None:
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
-    constructor = getattr(flows, config.name)
+    constructor = getattr(flows, config.name, None)
+    if not (isinstance(constructor, type) and issubclass(constructor, _FLOWS)):
+        raise ValueError(f"flow: expected a flow of maskedflow.flows, got {config.name!r}")
     arguments = _arguments(config.arguments, generator)
     if constructor is TemporalMAF:
         steps = LazyComposedTransform(*cast(list[LazyTransform], front)) if front else None
@@ -139,6 +146,25 @@ def build_flow(
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]
     return Flow(cast(list[LazyTransform], front), cast(LazyDistribution, base), embedding)
+
+
+def check_numbers(config: RunConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses a record that announces more than a checkpoint holds, before memory is asked for.
+
+    Raises:
+        ValueError: If it does, or columns and features are not equally many.
+    """
+    arguments, data = config.flow.arguments, config.data
+    for key, names in (("features", data.columns), ("context", data.context_columns)):
+        found = arguments.get(key, 0)
+        if found != len(names):
+            raise ValueError(f"flow.arguments.{key}: expected {len(names)} as columns, got {found}")
+    modules = [*config.flow.preprocessing, config.flow.embedding or {}]
+    announced = numbers_of(config.flow.name, arguments)
+    announced += sum(prod(shape) for module in modules for shape in module.get("shapes", ()))
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    if announced > stored:
+        raise ValueError(f"flow: of {announced:,} numbers at least, the checkpoint has {stored:,}")
 
 
 def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,14 +12,18 @@ import torch
 
 from maskedflow import data, training
 from maskedflow.data import Dataset
+from maskedflow.files import blame, check, exclusive, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
-from maskedflow.training import History
+from maskedflow.training import History, checkpoint
 
-from .build import build_flow, start_at_data
+from .build import build_flow, check_numbers, start_at_data
 from .config import RunConfig
 from .series import cut
 
 __all__ = ["Run", "load_run", "train_run"]
+
+LOG = 2**28
+"""Bytes of the longest log that is read."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ class Run:
         path = self.directory / "logs" / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = read_text(path, LOG).splitlines()
+        with blame(path, "the log of a training"):
+            return [check(dict[str, Any], parse_json(line)) for line in lines]
 
     def dataset(
         self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
@@ -157,9 +162,18 @@ def load_run(path: str | Path) -> Run:
     directory = Path(path)
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such run")
-    config = RunConfig.read(directory / "config.toml")
-    flow = build_flow(config.flow)
-    training.load(directory / "checkpoints" / "best.safetensors", flow)
+    record, best = directory / "config.toml", directory / "checkpoints" / "best.safetensors"
+    config = RunConfig.read(record)
+    tensors, header = checkpoint.read(best)
+    metadata = checkpoint.metadata_of(best, header, checkpoint.METADATA, dict[str, Any])
+    if metadata.get("record", config.digest) != config.digest:
+        raise ValueError(
+            f"{record}: [flow], or the columns of [data], are not those that {best} was trained with"
+        )
+    with blame(record, f"the record that {best} was trained with"):
+        check_numbers(config, tensors)
+        flow = build_flow(config.flow)
+    checkpoint.load_weights(best, flow, tensors)
     return Run(directory, config, flow.eval())
 
 
@@ -183,8 +197,11 @@ def train_run(
         progress: Whether to draw a progress bar.
         tensorboard: Whether to write TensorBoard's event files into `logs` too.
         initialise: Draws other first weights, from a generator of the record's seed.
+
+    Raises:
+        ValueError: If the record cannot be read again, or another process trains in this folder.
     """
-    config.write(directory / "config.toml")
+    digest = RunConfig.from_toml(config.to_toml()).digest
     flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
     if initialise is not None and isinstance(flow, Flow):
         initialise(flow, torch.Generator().manual_seed(config.flow.seed))
@@ -196,15 +213,17 @@ def train_run(
         train, validation = (
             cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
         )
-    history = training.fit(
-        flow,
-        train if dataset.streamed is None else dataset.streamed,
-        validation,
-        config.training,
-        directory=directory,
-        resume=resume,
-        metadata={"name": config.name, "versions": config.versions},
-        progress=progress,
-        tensorboard=tensorboard,
-    )
+    with exclusive(directory):
+        config.write(directory / "config.toml")
+        history = training.fit(
+            flow,
+            train if dataset.streamed is None else dataset.streamed,
+            validation,
+            config.training,
+            directory=directory,
+            resume=resume,
+            metadata={"name": config.name, "versions": config.versions, "record": digest},
+            progress=progress,
+            tensorboard=tensorboard,
+        )
     return Run(directory, config, flow.eval()), history

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
+from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 
 from .batches import Training, bounds, check_finite, in_memory, largest, shuffled, take, weight_of
@@ -91,7 +92,8 @@ def fit(
 
     Raises:
         ValueError: If the data are empty or not finite, if the checkpoint to resume from is
-            damaged or of another configuration, or if no validation NLL was ever finite.
+            damaged or of another configuration, if another process trains in the directory, or if
+            no validation NLL was ever finite.
         NonFiniteError: If roll-backs did not bring back a finite loss.
 
     References:
@@ -114,7 +116,8 @@ def fit(
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
-    with own_generator(run.device), closing(log):
+    lock = nullcontext() if root is None else exclusive(root)
+    with lock, own_generator(run.device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:

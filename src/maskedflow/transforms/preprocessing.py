@@ -202,6 +202,7 @@ class Standardize(LazyTransform):
         tensor([3.])
     """
 
+    positive = ("scale",)
     loc: Tensor
     scale: Tensor
 
