@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from pydantic import with_config
+from typing_extensions import TypedDict
 
-from maskedflow.data import write_text
+from maskedflow.files import (
+    CLOSED,
+    Count,
+    Finite,
+    Name,
+    blame,
+    check,
+    parse_toml,
+    read_text,
+    write_text,
+)
 from maskedflow.runs.config import read_record, versions
 
 __all__ = ["TableConfig"]
@@ -21,6 +32,37 @@ _HEADER = """\
 """
 
 _SECTION = "table"
+
+
+@with_config(CLOSED)
+class _Options(TypedDict, total=False):
+    """The options of `maskedflow train` that count here."""
+
+    data: Name
+    flow: Name
+    schema: Name
+    missing: Name
+    time_limit: Finite
+    context: Name
+    seed: Count
+
+
+@with_config(CLOSED)
+class _Table(TypedDict):
+    columns: tuple[Name, ...]
+    context_columns: tuple[Name, ...]
+    rows: tuple[Count, Count]
+    seconds: Finite
+
+
+@with_config(CLOSED)
+class _Document(TypedDict):
+    """All of `config.toml`."""
+
+    name: Name
+    options: _Options
+    table: _Table
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,20 +109,13 @@ class TableConfig:
         """Reads what `to_toml` wrote.
 
         Raises:
-            KeyError: If something is not there.
-            TypeError: If something is of another type.
-            ValueError: If it is no TOML.
+            ValueError: If it is no TOML, or something is missing, unknown, or not of its type.
         """
-        document = tomllib.loads(text)
-        table = document[_SECTION]
-        fitted, held_out = table["rows"]
+        document = check(_Document, parse_toml(text))
         return cls(
             name=document["name"],
-            options=document["options"],
-            columns=tuple(table["columns"]),
-            rows=(fitted, held_out),
-            context_columns=tuple(table["context_columns"]),
-            seconds=table["seconds"],
+            options={**document["options"]},
+            **document["table"],
             versions=document["versions"],
         )
 
@@ -96,12 +131,19 @@ class TableConfig:
             FileNotFoundError: If there is none.
             ValueError: If it is not what `write` writes; the message names the file.
         """
-        return read_record(path, cls.from_toml, "a run on a table")
+        text = read_record(path)
+        with blame(path, "the record of a run on a table"):
+            return cls.from_toml(text)
 
     @staticmethod
     def is_at(path: Path) -> bool:
-        """Whether this is the record of such a run, and not of a flow's."""
-        try:
-            return _SECTION in tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+        """Whether this is the record of such a run, and not of a flow's.
+
+        Raises:
+            ValueError: If it is no regular file, or no TOML.
+        """
+        if not path.exists():
             return False
+        text = read_text(path)
+        with blame(path, "the record of a run"):
+            return _SECTION in parse_toml(text)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import numbers
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from annotated_types import Ge
+from pydantic import with_config
+from typing_extensions import TypedDict
 
+from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Schema, build_density
+from maskedflow.tables.frames import Kind
+from maskedflow.tables.plan import Plan, numbers_of
+from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
@@ -50,11 +56,39 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     checkpoint.write(path, tensors, {checkpoint.METADATA: text})
 
 
+@with_config(CLOSED)
+class _Params(TypedDict):
+    flow: Name
+    missing: Missing
+    time_limit: Annotated[Finite, Ge(0)]
+    random_state: Count | None
+
+
+@with_config(CLOSED)
+class _Estimator(TypedDict):
+    """What the header says of an estimator; schemas are texts of their own."""
+
+    params: _Params
+    schema_given: bool
+    schema: str
+    context_schema: str | None
+    kind: Kind
+    n_features_in: Size
+    feature_names_in: list[str] | None
+    plan: Plan
+
+
+@with_config(CLOSED)
+class _Header(TypedDict):
+    estimator: _Estimator
+
+
 def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEstimator:
     """Reads what :func:`write_estimator` wrote; see :meth:`DensityEstimator.load`."""
+    path = Path(path)
     tensors, entries = checkpoint.read(path)
-    try:
-        header = json.loads(entries[checkpoint.METADATA])["estimator"]
+    with blame(path, "a saved DensityEstimator"):
+        header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
         loaded.schema_, loaded.kind_ = schema, header["kind"]
@@ -66,13 +100,11 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
             loaded.context_schema_ = Schema.from_toml(given)
             scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
             loaded.context_scale_ = Standardize(*scale)
+        announced = numbers_of(schema.layout, header["plan"])
+        stored = sum(tensor.numel() for tensor in tensors.values())
+        if announced > stored:
+            raise ValueError(f"plan: of {announced:,} numbers at least, the file has {stored:,}")
         density = build_density(schema.layout, header["plan"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: expected a saved DensityEstimator, found another file of maskedflow "
-            f"({type(error).__name__}: {reason})"
-        ) from None
     checkpoint.load_weights(path, density, tensors)
     loaded.density_ = density.eval()
     return loaded

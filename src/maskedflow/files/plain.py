@@ -99,7 +99,7 @@ def check(schema: type[_T], values: Any) -> _T:
         >>> check(dict[str, Size], {"hidden": "64"})
         Traceback (most recent call last):
         ...
-        ValueError: hidden: expected a valid integer, got '64'
+        ValueError: hidden: expected an integer, got '64'
     """
     try:
         # As JSON, whose lists may become tuples and whose objects may become dataclasses.
@@ -116,10 +116,21 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
+_WORDS = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "list_type": "a list",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
 def _line(error: ValidationError) -> str:
     """The first thing that is wrong, in the words of this library's errors."""
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
     place = f"{place}: " if place else ""
     match first["type"]:
         case "extra_forbidden":
@@ -129,7 +140,7 @@ def _line(error: ValidationError) -> str:
         case "value_error":
             return place + first["msg"].removeprefix("Value error, ")
     said = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    return f"{place}expected {said}, got {reprlib.repr(first['input'])}"
+    return f"{place}expected {_WORDS.get(first['type'], said)}, got {reprlib.repr(first['input'])}"
 
 
 @contextmanager

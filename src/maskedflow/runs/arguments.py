@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, Interval, Len
 from pydantic import AfterValidator, Field, with_config
@@ -83,19 +83,19 @@ class _Arguments(_Shared, total=False):
 @with_config(CLOSED)
 class _Dequantize(TypedDict):
     kind: Literal["Dequantize"]
-    step: Widening | list[Widening]
+    step: NotRequired[Widening | list[Widening]]
 
 
 @with_config(CLOSED)
 class _Standardize(TypedDict):
     kind: Literal["Standardize", "ContextStandardizer"]
-    shapes: tuple[Shape, Shape]
+    shapes: NotRequired[tuple[Shape, Shape]]
 
 
 @with_config(CLOSED)
 class _Logit(TypedDict):
     kind: Literal["Logit"]
-    alpha: Annotated[float, Interval(ge=0, lt=0.5)]
+    alpha: NotRequired[Annotated[float, Interval(ge=0, lt=0.5)]]
 
 
 _Module = Annotated[_Dequantize | _Standardize | _Logit, Field(discriminator="kind")]

@@ -74,19 +74,22 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
     """A module as :func:`describe` saw it, its buffers to be loaded.
 
     Raises:
-        ValueError: If the kind is unknown.
+        ValueError: If the kind is unknown, or something of it is missing.
     """
-    match kind:
-        case "Dequantize":
-            return Dequantize(torch.tensor(arguments["step"]))
-        case "Standardize":
-            loc, scale = arguments["shapes"]
-            return Standardize(torch.zeros(loc), torch.ones(scale))
-        case "Logit":
-            return Logit(arguments["alpha"])
-        case "ContextStandardizer":
-            loc, scale = arguments["shapes"]
-            return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
+    try:
+        match kind:
+            case "Dequantize":
+                return Dequantize(torch.tensor(arguments["step"]))
+            case "Standardize":
+                loc, scale = arguments["shapes"]
+                return Standardize(torch.zeros(loc), torch.ones(scale))
+            case "Logit":
+                return Logit(arguments["alpha"])
+            case "ContextStandardizer":
+                loc, scale = arguments["shapes"]
+                return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
+    except KeyError as missing:
+        raise ValueError(f"preprocessing: expected {missing} of {kind}, found none") from None
     raise ValueError(f"preprocessing: unknown kind {kind!r}")
 
 

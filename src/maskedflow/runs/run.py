@@ -168,7 +168,7 @@ def load_run(path: str | Path) -> Run:
     metadata = checkpoint.metadata_of(best, header, checkpoint.METADATA, dict[str, Any])
     if metadata.get("record", config.digest) != config.digest:
         raise ValueError(
-            f"{record}: [flow], or the columns of [data], are not those that {best} was trained with"
+            f"{record}: [flow] or the columns of [data] are not those that {best} was trained with"
         )
     with blame(record, f"the record that {best} was trained with"):
         check_numbers(config, tensors)
