@@ -106,3 +106,12 @@ def test_command_line_tour_is_true(inside: Path) -> None:
     drawn = (inside / "drawn.csv").read_text("utf-8").splitlines()
     assert drawn[0] == "height,weight,age"
     assert len(drawn) == 5001
+
+
+def test_the_face_shows_its_names_and_imports_each_when_used() -> None:
+    code = (
+        "import maskedflow as mf\n"
+        "assert dir(mf) == sorted([*mf.__all__, '__version__']), dir(mf)\n"
+        "for name in mf.__all__: getattr(mf, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
