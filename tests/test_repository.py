@@ -115,3 +115,9 @@ def test_the_face_shows_its_names_and_imports_each_when_used() -> None:
         "for name in mf.__all__: getattr(mf, name)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_reference_has_every_name_of_the_face() -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    rooms = [name for name in maskedflow.__all__ if f"maskedflow.{name}\n" in page]
+    assert sorted(rooms) == sorted(set(maskedflow.__all__) - {"lazy", "mixtures"})
