@@ -72,12 +72,13 @@ def _cells(one: Compared) -> tuple[str, ...]:
 
 def _write(path: Path, found: list[Compared]) -> None:
     """The table as Markdown, and the picture."""
+    from maskedflow.files import write_text
     from maskedflow.report import comparison_picture, save
 
     picture = path.with_suffix(".png")
     save(comparison_picture(found), picture)
     lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *map(_cells, found)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    path.write_text(
-        f"{text}\n\n![NLL of each run, and its distance from the best]({picture.name})\n"
+    write_text(
+        path, f"{text}\n\n![NLL of each run, and its distance from the best]({picture.name})\n"
     )

@@ -1,9 +1,8 @@
 """The options of ``maskedflow train``, from the command line over a TOML file."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
@@ -97,12 +96,11 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if not given:
         return
     path = Path(given[0].value)
-    with path.open("rb") as file:
-        try:
-            document: dict[str, Any] = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"--config {path} is no TOML file: {error}") from None
-    options = {
-        key.replace("-", "_"): value for key, value in document.get("options", document).items()
-    }
+    from maskedflow.files import blame, parse_toml, read_text
+
+    text = read_text(path)
+    with blame(path, "a TOML file (--config)"):
+        document = parse_toml(text)
+        found = dict(document.get("options", document))
+    options = {key.replace("-", "_"): value for key, value in found.items()}
     Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from maskedflow.files import read_text
 from maskedflow.tables import (
     Rows,
     Schema,
@@ -82,9 +83,7 @@ def known_of(
         return estimator.schema, estimator.schema.missing
     if isinstance(estimator.schema, str | Path):
         path = Path(estimator.schema)
-        if not path.is_file():
-            raise FileNotFoundError(f"schema: {path}: no such file")
-        told, known = read_document(path.read_text("utf-8"))
+        told, known = read_document(read_text(path))
         return known, told or missing
     return estimator.schema, missing
 

@@ -13,6 +13,7 @@ import torch
 
 from maskedflow.data import open_source
 from maskedflow.data.table import roles
+from maskedflow.files import read_text
 from maskedflow.tables import Schema, complete, read_document, read_source
 from maskedflow.tables.cells import is_missing
 from maskedflow.tables.schema import Missing
@@ -129,10 +130,9 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
 def _read_schema(path: Path | None) -> tuple[Missing | None, Mapping[str, Mapping[str, Any]]]:
     if path is None:
         return None, {}
-    if not path.is_file():
-        raise FileNotFoundError(f"schema: {path}: no such file")
+    text = read_text(path)
     with _naming(path):
-        return read_document(path.read_text("utf-8"))
+        return read_document(text)
 
 
 @contextmanager

@@ -8,11 +8,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows, where files are not locked
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["exclusive", "open_locked"]
 
 Inode = tuple[int, int]
@@ -40,7 +35,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         ...     (Path(out) / "run").is_dir()
         True
     """
-    if fcntl is None or _inode(folder) in _HELD.get():
+    if os.name == "nt" or _inode(folder) in _HELD.get():
         yield
         return
     lock = open_locked(folder)
@@ -68,17 +63,27 @@ def open_locked(path: Path, flags: int | None = None) -> int | None:
         if flags is None:
             path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDONLY if flags is None else flags | os.O_CREAT, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(lock):
             os.close(lock)
             return None
-        except OSError:  # a file system without locks
-            return lock
         if _identity(os.fstat(lock)) == _inode(path):
             return lock
         os.close(lock)  # what was there has been moved or removed since
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else has the lock of an open file, which then is ours; on Windows always."""
+    if os.name == "nt":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def _inode(path: Path) -> Inode | None:

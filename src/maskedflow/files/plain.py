@@ -103,12 +103,13 @@ def check(schema: type[_T], values: Any) -> _T:
     """
     try:
         # As JSON, whose lists may become tuples and whose objects may become dataclasses.
-        text = json.dumps(values)
-        return cast(_T, _adapter(schema).validate_json(text, strict=True))
+        adapter = _adapter(cast(Any, schema))
+        found: _T = adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise ValueError(_line(error)) from None
     except (TypeError, RecursionError) as error:
         raise ValueError(f"expected plain values: {error}") from None
+    return found
 
 
 @cache
@@ -133,9 +134,9 @@ def _line(error: ValidationError) -> str:
     place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
     place = f"{place}: " if place else ""
     match first["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return f"{place}unknown"
-        case "missing":
+        case "missing" | "missing_argument":
             return f"{place}missing"
         case "value_error":
             return place + first["msg"].removeprefix("Value error, ")
@@ -160,5 +161,5 @@ def blame(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         told = " ".join(str(error).split())
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(f"{path}: not {what}: {kind}{told}") from None

@@ -63,11 +63,12 @@ class _Arguments(_Shared, total=False):
     degree: Size
     first: Layer
     hidden_size: Size
-    image_shape: tuple[Size, Size, Size]
+    image_shape: Annotated[list[Size], Len(3, 3)]
     network: _Network
     num_layers: Size
     order: list[Count]
     passes: Size
+    periodic: bool
     polynomials: Size
     randmask: bool
     randperm: bool
@@ -84,12 +85,15 @@ class _Arguments(_Shared, total=False):
 class _Dequantize(TypedDict):
     kind: Literal["Dequantize"]
     step: NotRequired[Widening | list[Widening]]
+    low: NotRequired[float | list[float]]
+    high: NotRequired[float | list[float]]
 
 
 @with_config(CLOSED)
 class _Standardize(TypedDict):
     kind: Literal["Standardize", "ContextStandardizer"]
-    shapes: NotRequired[tuple[Shape, Shape]]
+    shapes: NotRequired[Annotated[list[Shape], Len(2, 2)]]
+    dtype: NotRequired[Literal["float64"]]
 
 
 @with_config(CLOSED)
@@ -98,7 +102,12 @@ class _Logit(TypedDict):
     alpha: NotRequired[Annotated[float, Interval(ge=0, lt=0.5)]]
 
 
-_Module = Annotated[_Dequantize | _Standardize | _Logit, Field(discriminator="kind")]
+@with_config(CLOSED)
+class _Narrow(TypedDict):
+    kind: Literal["Narrow"]
+
+
+_Module = Annotated[_Dequantize | _Standardize | _Logit | _Narrow, Field(discriminator="kind")]
 
 Arguments = Annotated[dict[str, Any], AfterValidator(partial(check, _Arguments))]
 """Keyword arguments of a flow, as plain values."""
@@ -147,7 +156,7 @@ def numbers_of(name: str, arguments: Mapping[str, Any]) -> int:
         kind = {"made": "MADE", "mixture": "GMM"}.get(base["name"], base["name"])
         total += numbers_of(kind, base)
     total += size * (features + arguments.get("num_layers", 1) * size)
-    return max(total, features)
+    return int(max(total, features))
 
 
 def _dense(widths: list[int]) -> int:

@@ -74,22 +74,19 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
     """A module as :func:`describe` saw it, its buffers to be loaded.
 
     Raises:
-        ValueError: If the kind is unknown, or something of it is missing.
+        ValueError: If the kind is unknown.
     """
-    try:
-        match kind:
-            case "Dequantize":
-                return Dequantize(torch.tensor(arguments["step"]))
-            case "Standardize":
-                loc, scale = arguments["shapes"]
-                return Standardize(torch.zeros(loc), torch.ones(scale))
-            case "Logit":
-                return Logit(arguments["alpha"])
-            case "ContextStandardizer":
-                loc, scale = arguments["shapes"]
-                return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
-    except KeyError as missing:
-        raise ValueError(f"preprocessing: expected {missing} of {kind}, found none") from None
+    match kind:
+        case "Dequantize":
+            return Dequantize(torch.tensor(arguments["step"]))
+        case "Standardize":
+            loc, scale = arguments["shapes"]
+            return Standardize(torch.zeros(loc), torch.ones(scale))
+        case "Logit":
+            return Logit(arguments["alpha"])
+        case "ContextStandardizer":
+            loc, scale = arguments["shapes"]
+            return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
     raise ValueError(f"preprocessing: unknown kind {kind!r}")
 
 
@@ -148,7 +145,7 @@ def build_flow(
         front += list(cast(LazyComposedTransform, core.transform).transforms)
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]
-    return Flow(cast(list[LazyTransform], front), cast(LazyDistribution, base), embedding)
+    return Flow(cast(list[LazyTransform], front), base, embedding)
 
 
 def check_numbers(config: RunConfig, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -182,7 +182,11 @@ class RunConfig:
         Raises:
             ValueError: If it is no TOML, or something is missing, unknown, or not of its type.
         """
-        return check(cls, parse_toml(text))
+        document = parse_toml(text)
+        sections = {f.name for f in fields(cls)}
+        if document.keys() != sections:
+            raise ValueError(f"expected {sorted(sections)}, found {sorted(document)!r:.200}")
+        return check(cls, document)
 
     def write(self, path: Path) -> None:
         """Writes `config.toml`, beside its place first and then moved into it."""
