@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import TrainOptions
+from .progress import waiting
 
 if TYPE_CHECKING:
     from maskedflow.estimator import MixedTable, TableRun
@@ -100,7 +101,8 @@ def train_table(
         f"{len(table.schema.names)} columns, for about {limit:g} s at most",
         flush=True,
     )
-    run = fit_table(directory, table, asked)
+    with waiting(f"fitting {asked['flow']}, for about {limit:g} s at most"):
+        run = fit_table(directory, table, asked)
     print(f"fitted in {run.config.seconds:.0f} s")
     return run, table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 import tomllib
 from collections.abc import Iterator
@@ -39,6 +40,9 @@ Name = Annotated[str, Len(max_length=10_000)]
 CLOSED = ConfigDict(extra="forbid")
 """The `__pydantic_config__` of a record without other keys than its own."""
 
+DEPTH = 100
+"""Tables within tables that a dotted key may name."""
+
 _T = TypeVar("_T")
 
 
@@ -48,6 +52,9 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: If it is none, or nested too deeply.
     """
+    # A dotted key is a table for each dot, which take time and memory with their square.
+    if any(part.count(".") > DEPTH for part in re.split(r"[=,\[\]{}\n]", text)):
+        raise ValueError("nested too deeply")
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -141,7 +148,8 @@ def _line(error: ValidationError) -> str:
         case "value_error":
             return place + first["msg"].removeprefix("Value error, ")
     said = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    return f"{place}expected {_WORDS.get(first['type'], said)}, got {reprlib.repr(first['input'])}"
+    wanted = _WORDS.get(first["type"], said)
+    return f"{place:.200}expected {wanted:.200}, got {reprlib.repr(first['input'])}"
 
 
 @contextmanager

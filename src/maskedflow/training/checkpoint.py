@@ -24,8 +24,8 @@ METADATA = "maskedflow"
 CHECKSUM = "checksum"
 """Key of the header entry that tells whether anything else in the file has changed."""
 
-HEADER = 2**24
-"""Bytes of the longest header that is read or written."""
+HEADER, KEYS = 2**24, 100_000
+"""Bytes of the longest header that is read or written, and its most names."""
 
 _T = TypeVar("_T")
 _Length = Annotated[int, Interval(ge=0, lt=2**63)]
@@ -213,6 +213,8 @@ def _check(path: Path) -> None:
             f"{path}: truncated, its header has {len(text)} bytes where {length} are announced"
         )
     with blame(path, "a safetensors file, whose header is a table"):
+        if text.count(b'":') - text.count(b'\\":') > KEYS:  # of texts within, quotes are escaped
+            raise ValueError(f"more than {KEYS:,} names")
         header = parse_json(text)
         check(dict[str, str], header.pop("__metadata__", {}))
         ends = [entry["data_offsets"][1] for entry in check(dict[str, _Entry], header).values()]
