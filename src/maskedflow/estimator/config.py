@@ -15,6 +15,7 @@ from maskedflow.files import (
     Count,
     Finite,
     Name,
+    Stem,
     blame,
     check,
     parse_toml,
@@ -34,16 +35,13 @@ _HEADER = """\
 _SECTION = "table"
 
 
-@with_config(CLOSED)
-class _Options(TypedDict, total=False):
-    """The options of `maskedflow train` that count here."""
+@with_config(extra="allow")
+class _Options(TypedDict):
+    """The options of `maskedflow train` that are read again."""
 
     data: Name
     flow: Name
-    schema: Name
-    missing: Name
     time_limit: Finite
-    context: Name
     seed: Count
 
 
@@ -59,7 +57,7 @@ class _Table(TypedDict):
 class _Document(TypedDict):
     """All of `config.toml`."""
 
-    name: Name
+    name: Stem
     options: _Options
     table: _Table
     versions: dict[str, str]
@@ -79,7 +77,8 @@ class TableConfig:
         versions: Versions of Python and of the libraries that matter for the numbers.
 
     Example:
-        >>> config = TableConfig("people", {"data": "people.csv"}, ("age",), (90, 10))
+        >>> options = {"data": "people.csv", "flow": "auto", "time_limit": 300.0, "seed": 0}
+        >>> config = TableConfig("people", options, ("age",), (90, 10))
         >>> TableConfig.from_toml(config.to_toml()) == config
         True
     """

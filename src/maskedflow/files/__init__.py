@@ -1,7 +1,7 @@
 """Files: written whole or not at all, locked while in use, and read as plain, checked data."""
 
 from .locks import exclusive
-from .plain import CLOSED, Count, Finite, Name, Size, blame, check, parse_json, parse_toml
+from .plain import CLOSED, Count, Finite, Name, Size, Stem, blame, check, parse_json, parse_toml
 from .reading import open_regular, read_text
 from .writing import atomic, write_text
 
@@ -11,6 +11,7 @@ __all__ = [
     "Finite",
     "Name",
     "Size",
+    "Stem",
     "atomic",
     "blame",
     "check",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 from annotated_types import Interval, Len
-from pydantic import AllowInfNan, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 __all__ = [
     "CLOSED",
@@ -21,6 +21,7 @@ __all__ = [
     "Finite",
     "Name",
     "Size",
+    "Stem",
     "blame",
     "check",
     "parse_json",
@@ -36,6 +37,9 @@ Count = Annotated[int, Interval(ge=0, le=2**62)]
 Finite = Annotated[float, AllowInfNan(False)]
 
 Name = Annotated[str, Len(max_length=10_000)]
+
+Stem = Annotated[str, StringConstraints(pattern=r"\A[^/\x00]+\z", max_length=255)]
+"""What files may be named after."""
 
 CLOSED = ConfigDict(extra="forbid")
 """The `__pydantic_config__` of a record without other keys than its own."""

@@ -142,13 +142,13 @@ def numbers_of(name: str, arguments: Mapping[str, Any]) -> int:
         case "RealNVP" | "NICE":
             reads, maps = features // 2 + given, features // 2
         case "Glow":
-            reads, maps = 0, 0
+            reads, maps = 0, 1
         case "GF" | "GMM":
             reads = given
     turns = features**2 - 1 if name == "GF" or arguments.get("between") == "lu" else 0
     network = _dense([reads, *widths, maps]) if widths else maps
     network += _dense(arguments.get("network", {}).get("hidden_features", []))
-    total = arguments.get("transforms", 1) * (network + turns) - turns
+    total = arguments.get("transforms", 1) * (max(network, 1) + turns) - turns
     if name == "GMM" and arguments.get("covariance_type", "full") == "full":
         total += (1 if arguments.get("tied") else components) * features * (features - 1) // 2
     if "base" in arguments:

@@ -18,6 +18,7 @@ from maskedflow.files import (
     Count,
     Name,
     Size,
+    Stem,
     blame,
     check,
     parse_toml,
@@ -147,7 +148,7 @@ class RunConfig:
 
     __pydantic_config__: ClassVar = CLOSED
 
-    name: Name
+    name: Stem
     data: DataConfig
     flow: FlowConfig
     training: TrainConfig

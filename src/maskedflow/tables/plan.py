@@ -28,7 +28,7 @@ class _Member(TypedDict):
     """One density of the numbers: layers of networks, or a mixture of Gaussians."""
 
     front: _Front
-    layers: NotRequired[Annotated[str, StringConstraints(pattern=r"\A[as]*\z")]]
+    layers: NotRequired[Annotated[str, StringConstraints(pattern=r"\A[as]*\z", max_length=1000)]]
     hidden: NotRequired[Count]
     seed: NotRequired[Count]
     components: NotRequired[Count]
@@ -64,7 +64,7 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         >>> numbers_of(layout, {"context": 0, "given": 0, "members": [{"front": front}]})
         204
     """
-    features, given = len(layout.value_state), plan.get("given", 0)
+    features, given = max(len(layout.value_state), 1), plan.get("given", 0)
     total = sum(layout.levels) * 64 + plan["context"]
     for angles in plan.get("angles", []):
         total += sum(before * after for before, after in pairwise(angles["hidden"]))
