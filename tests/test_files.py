@@ -83,9 +83,9 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
     with exclusive(folder), exclusive(folder):
         (folder / "kept").touch()
     assert [path.name for path in folder.iterdir()] == ["kept"]
-    with exclusive(tmp_path / "empty"):
+    with exclusive(tmp_path / "made" / "empty"):
         pass
-    assert not (tmp_path / "empty").exists()
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:

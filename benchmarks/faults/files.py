@@ -4,8 +4,9 @@
 
 A flow's run, a table's run and an estimator file are written by short fits and then damaged, one
 change at a time. Opening one and scoring a few rows has to end in a ValueError or OSError of one
-line, or in the same scores, within two seconds of computing and 200 MB. A change that leaves no checksum, as in
-files of earlier builds, may score otherwise where it means something, but not fail otherwise.
+line, or in the same scores, within two seconds of computing and 200 MB. A change that leaves no
+checksum, as in files of earlier builds, may score otherwise where it means something, but not fail
+otherwise.
 """
 
 from __future__ import annotations

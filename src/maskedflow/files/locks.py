@@ -20,7 +20,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Keeps others from writing into a folder: other processes, and other threads of this one.
 
     The folder itself is locked, so nothing is left in it, and a process that is killed leaves no
-    lock behind. It is made when missing; if it is still empty in the end, it is removed. Whoever
+    lock behind. It is made when missing, and if it is still empty in the end, it is removed. Whoever
     holds it may ask for it again.
 
     Args:
@@ -38,6 +38,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     if os.name == "nt" or _inode(folder) in _HELD.get():
         yield
         return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = open_locked(folder)
     if lock is None:
         raise ValueError(f"{folder}: another process is writing into this folder")
@@ -48,8 +49,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     finally:
         _HELD.reset(token)
         if _inode(folder) == held:
-            with suppress(OSError):
-                folder.rmdir()
+            with suppress(OSError):  # one that is not empty
+                for path in made:
+                    path.rmdir()
         os.close(lock)
 
 
