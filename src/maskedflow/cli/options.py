@@ -99,7 +99,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     from maskedflow.files import blame, parse_toml, read_text
 
     text = read_text(path)
-    with blame(path, "a TOML file (--config)"):
+    with blame(path, "not a TOML file (--config)"):
         document = parse_toml(text)
         found = dict(document.get("options", document))
     options = {key.replace("-", "_"): value for key, value in found.items()}

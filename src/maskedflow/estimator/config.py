@@ -131,7 +131,7 @@ class TableConfig:
             ValueError: If it is not what `write` writes; the message names the file.
         """
         text = read_record(path)
-        with blame(path, "the record of a run on a table"):
+        with blame(path, "not the record of a run on a table"):
             return cls.from_toml(text)
 
     @staticmethod
@@ -144,5 +144,5 @@ class TableConfig:
         if not path.exists():
             return False
         text = read_text(path)
-        with blame(path, "the record of a run"):
+        with blame(path, "not the record of a run"):
             return _SECTION in parse_toml(text)

@@ -87,7 +87,7 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
     """Reads what :func:`write_estimator` wrote; see :meth:`DensityEstimator.load`."""
     path = Path(path)
     tensors, entries = checkpoint.read(path)
-    with blame(path, "a saved DensityEstimator"):
+    with blame(path, "expected a saved DensityEstimator"):
         header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)

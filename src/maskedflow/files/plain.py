@@ -157,15 +157,22 @@ def _line(error: ValidationError) -> str:
 
 
 @contextmanager
-def blame(path: Path, what: str) -> Iterator[None]:
+def blame(path: Path, claim: str) -> Iterator[None]:
     """Turns whatever goes wrong with a file's content into one line that names the file.
 
     Args:
         path: The file.
-        what: What it should be.
+        claim: What it then is not.
 
     Raises:
         ValueError: In place of any error but those of the operating system.
+
+    Example:
+        >>> with blame(Path("a.toml"), "not a record"):
+        ...     {}["name"]
+        Traceback (most recent call last):
+        ...
+        ValueError: a.toml: not a record: KeyError: 'name'
     """
     try:
         yield
@@ -174,4 +181,4 @@ def blame(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         told = " ".join(str(error).split())
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise ValueError(f"{path}: not {what}: {kind}{told}") from None
+        raise ValueError(f"{path}: {claim}: {kind}{told}") from None

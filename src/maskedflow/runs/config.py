@@ -202,7 +202,7 @@ class RunConfig:
             ValueError: If it is not what `write` writes; the message names the file.
         """
         text = read_record(path)
-        with blame(path, "the record of a run"):
+        with blame(path, "not the record of a run"):
             return cls.from_toml(text)
 
 

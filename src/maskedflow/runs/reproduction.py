@@ -113,7 +113,7 @@ def read_results(results: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     text = read_text(path)
-    with blame(path, "a result of this row"):
+    with blame(path, "not a result of this row"):
         return check(dict[str, Any], parse_json(text))
 
 

@@ -72,7 +72,7 @@ class Run:
         if not path.is_file():
             return []
         lines = read_text(path, LOG).splitlines()
-        with blame(path, "the log of a training"):
+        with blame(path, "not the log of a training"):
             return [check(dict[str, Any], parse_json(line)) for line in lines]
 
     def dataset(
@@ -170,7 +170,7 @@ def load_run(path: str | Path) -> Run:
         raise ValueError(
             f"{record}: [flow] or the columns of [data] are not those that {best} was trained with"
         )
-    with blame(record, f"the record that {best} was trained with"):
+    with blame(record, f"not the record that {best} was trained with"):
         check_numbers(config, tensors)
         flow = build_flow(config.flow)
     checkpoint.load_weights(best, flow, tensors)

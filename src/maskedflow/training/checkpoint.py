@@ -95,12 +95,15 @@ def load(path: str | Path, flow: nn.Module) -> dict[str, Any]:
 
 def metadata_of(path: str | Path, header: Mapping[str, str], key: str, schema: type[_T]) -> _T:
     """What an entry of the header holds as JSON, checked against a schema."""
-    with blame(Path(path), f"a file whose {key!r} can be read"):
+    with blame(Path(path), f"not a file whose {key!r} can be read"):
         return check(schema, parse_json(header[key]))
 
 
 def load_weights(path: str | Path, flow: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the tensors read from a file into a flow, after comparing names, dtypes and shapes."""
+    """Puts the tensors read from a file into a flow, after comparing names, dtypes and shapes.
+
+    Numbers have to be finite, and positive where a module lists their names as `positive`.
+    """
     name = Path(path).name
     weights = {key: tensor for key, tensor in tensors.items() if EXTRA not in key}
     expected = flow.state_dict()
@@ -121,7 +124,7 @@ def load_weights(path: str | Path, flow: nn.Module, tensors: Mapping[str, Tensor
     for prefix, module in flow.named_modules():
         for key in getattr(module, "positive", ()):
             key = f"{prefix}.{key}" if prefix else key
-            if not (weights[key] > 0).all():
+            if key in weights and not (weights[key] > 0).all():
                 raise ValueError(f"{name}: {key!r} holds numbers that are not positive")
     flow.load_state_dict(weights)
 
@@ -212,7 +215,7 @@ def _check(path: Path) -> None:
         raise ValueError(
             f"{path}: truncated, its header has {len(text)} bytes where {length} are announced"
         )
-    with blame(path, "a safetensors file, whose header is a table"):
+    with blame(path, "not a safetensors file, whose header is a table"):
         if text.count(b'":') - text.count(b'\\":') > KEYS:  # of texts within, quotes are escaped
             raise ValueError(f"more than {KEYS:,} names")
         header = parse_json(text)

@@ -144,7 +144,7 @@ def read_latest(
                 raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
     load_weights(path, flow, tensors)
     moments: Moments = {}
-    with blame(path, "a training checkpoint"):
+    with blame(path, "not a training checkpoint"):
         for key, tensor in tensors.items():
             if key.startswith(MOMENTS):
                 kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
