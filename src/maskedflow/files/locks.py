@@ -20,7 +20,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Keeps others from writing into a folder: other processes, and other threads of this one.
 
     The folder itself is locked, so nothing is left in it, and a process that is killed leaves no
-    lock behind. It is made when missing, and if it is still empty in the end, it is removed. Whoever
+    lock behind. It is made when missing, and removed if it then is still empty in the end. Whoever
     holds it may ask for it again.
 
     Args:
