@@ -10,17 +10,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .split import RARE, Array, Grain, scrambled, row_hashes
+from .split import RARE, Array, Grain, row_hashes, scrambled
 
-__all__ = ["Fingerprint", "Seen", "Trace"]
+__all__ = ["Fingerprint", "Seen", "Sketch", "Trace", "unknown"]
 
 KEPT = 8192
 """The most hashes that are kept: 64 kB."""
 
 ALARM = 0.01
 """The share of rows seen before from which on their likelihood says nothing about new ones."""
-
-UNKNOWN = "it is not known whether some of these rows were trained on"
 
 _ALL = 2**64 - 1
 
@@ -149,8 +147,8 @@ class Trace:
     train: Fingerprint
     validation: Fingerprint | None = None
 
-    def seen(self, columns: Sequence[Array]) -> Seen:
-        """Recognises rows, by their columns."""
+    def seen(self, columns: Sequence[Array], what: str = "rows") -> Seen:
+        """Recognises rows, by their columns; `what` they are called."""
         hashes = row_hashes(columns)
         found, told = self.train.among(hashes)
         chosen, known = (0, 0) if self.validation is None else self.validation.among(hashes)
@@ -162,7 +160,7 @@ class Trace:
             validated=min(round(chosen / known * n) if known else 0, n - trained),
             told=told,
             known=bool(told) and self.train.knows,
-            fitted=self.train.rows,
+            what=what,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -179,12 +177,13 @@ class Trace:
         """
         if plain is None:
             return None
-        if not isinstance(plain, Mapping) or not {"train"} <= plain.keys() <= {
-            "train",
-            "validation",
-        }:
+        if not isinstance(plain, Mapping) or "train" not in plain:
             raise ValueError("no fingerprints of rows")
-        return cls(**{name: Fingerprint.from_plain(part) for name, part in plain.items()})
+        second = plain.get("validation")
+        return cls(
+            Fingerprint.from_plain(plain["train"]),
+            None if second is None else Fingerprint.from_plain(second),
+        )
 
 
 @dataclass(frozen=True)
@@ -197,12 +196,12 @@ class Seen:
         validated: Those besides by which it was chosen when to stop.
         told: The rows that could be looked up.
         known: Whether a row that was not found is a new one.
-        fitted: The rows that it was fitted to, all in all.
+        what: What they are called.
 
     Example:
-        >>> print(Seen(500, 400, 0, 500, True, 800))
+        >>> print(Seen(500, 400, 0, 500, True))
         400 of these 500 rows were trained on
-        >>> print(Seen(500, 0, 50, 500, True, 800))
+        >>> print(Seen(500, 0, 50, 500, True))
         none of these 500 rows was trained on, but 50 chose when to stop
     """
 
@@ -211,7 +210,7 @@ class Seen:
     validated: int
     told: int
     known: bool
-    fitted: int
+    what: str = "rows"
 
     @property
     def new(self) -> bool:
@@ -225,20 +224,25 @@ class Seen:
 
     def __str__(self) -> str:
         if not (self.known or self.trained):
-            return UNKNOWN
-        n, about = f"{self.rows:,}", "" if self.told == self.rows else "about "
+            return unknown(self.what)
+        n, about = f"{self.rows:,} {self.what}", "" if self.told == self.rows else "about "
         if self.trained:
             least = "" if self.known else "at least "
-            text = f"{about or least}{self.trained:,} of these {n} rows were trained on"
+            verb = "was" if self.trained == 1 else "were"
+            text = f"{about or least}{self.trained:,} of these {n} {verb} trained on"
         elif about:
-            text = f"none of {self.told:,} of these {n} rows that were looked up was trained on"
+            text = f"none of {self.told:,} of these {n} that were looked up was trained on"
         else:
-            text = f"none of these {n} rows was trained on"
+            text = f"none of these {n} was trained on"
         if self.validated:
-            text += (
-                f", {'and' if self.trained else 'but'} {about}{self.validated:,} chose when to stop"
-            )
+            link = "and" if self.trained else "but"
+            text += f", {link} {about}{self.validated:,} chose when to stop"
         return text
+
+
+def unknown(what: str = "rows") -> str:
+    """What is said where nothing is known."""
+    return f"it is not known whether some of these {what} were trained on"
 
 
 def _salted(hashes: Hashes, salt: int) -> Hashes:

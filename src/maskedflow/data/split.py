@@ -19,7 +19,7 @@ from torch import Tensor
 from .dataset import Split
 from .grid import find_grid
 
-__all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "scrambled", "row_hashes"]
+__all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "row_hashes", "scrambled"]
 
 Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 """The golden ratio in 64 bits, by which SplitMix64 counts."""
 
 RARE = 100.0
-"""How many times more values than rows there must be, so that a new row hardly equals an old one."""
+"""How many times more values than rows there are, so that a new row hardly equals an old one."""
 
 _PRECISION = 2.0**-23
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .dataset import Dataset, Split
 from .fingerprint import Fingerprint, Sketch
-from .split import GOLDEN, Dealing, Grain, check_dealing, scrambled, row_hashes
+from .split import GOLDEN, Dealing, Grain, check_dealing, row_hashes, scrambled
 from .stream import ROWS, Source, open_source
 from .table import check_range, floats, numbers, roles
 
@@ -162,9 +162,9 @@ def open_streamed(
     """Opens your own table as a data set whose training rows stay on disk.
 
     One pass over the table finds mean, scale and range of the training rows and makes sure that
-    every cell is a finite number. Whether a row validates or tests is a hash of its values, or of its
-    number where equal rows are no copies: a tenth of the rows each, but at most about 100,000, which
-    are in memory as is a sample of the training rows.
+    every cell is a finite number. Whether a row validates or tests is a hash of its values, or of
+    its number where equal rows are no copies: a tenth of the rows each, but at most about 100,000,
+    which are in memory as is a sample of the training rows.
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.

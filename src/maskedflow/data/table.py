@@ -47,8 +47,8 @@ def open_table(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, a cell is no finite number (the message names its
-            column and row), a context column is unknown, a feature is constant, or distinct rows are
-            few.
+            column and row), a context column is unknown, a feature is constant, or rows, or
+            distinct ones, are few.
 
     Example:
         >>> import tempfile

@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from maskedflow.data import write_text
+from maskedflow.data.split import Dealing
 from maskedflow.runs.config import read_record, versions
 
 __all__ = ["TableConfig"]
@@ -33,6 +34,9 @@ class TableConfig:
         columns: The columns that have a density.
         rows: The number of rows that were fitted and of those that were held out.
         context_columns: The columns it is conditional on.
+        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself:
+            where there are none, and by earlier versions.
+        distinct: The number of rows that are no copies of another one, if there are copies.
         seconds: How long the fit took.
         versions: Versions of Python and of the libraries that matter for the numbers.
 
@@ -47,6 +51,8 @@ class TableConfig:
     columns: tuple[str, ...]
     rows: tuple[int, int]
     context_columns: tuple[str, ...] = ()
+    dealing: Dealing = "rows"
+    distinct: int | None = None
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=versions)
 
@@ -56,8 +62,11 @@ class TableConfig:
             "columns": list(self.columns),
             "context_columns": list(self.context_columns),
             "rows": list(self.rows),
+            "dealing": self.dealing,
             "seconds": self.seconds,
         }
+        if self.distinct is not None:
+            table["distinct"] = self.distinct
         options = {name: value for name, value in self.options.items() if value is not None}
         sections = {"options": options, _SECTION: table, "versions": self.versions}
         return _HEADER + tomli_w.dumps({"name": self.name, **sections})
@@ -80,6 +89,8 @@ class TableConfig:
             columns=tuple(table["columns"]),
             rows=(fitted, held_out),
             context_columns=tuple(table["context_columns"]),
+            dealing=table.get("dealing", "rows"),
+            distinct=table.get("distinct"),
             seconds=table["seconds"],
             versions=document["versions"],
         )

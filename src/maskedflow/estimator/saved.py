@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskedflow.data import Trace
 from maskedflow.tables import Schema, build_density
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
@@ -27,6 +28,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     seeded = isinstance(estimator.random_state, numbers.Integral)
     names = getattr(estimator, "feature_names_in_", None)
     given = estimator.context_schema_
+    trace: Trace | None = getattr(estimator, "trace_", None)
     header = {
         "params": {
             "flow": str(estimator.flow),
@@ -41,6 +43,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
+        "trace": None if trace is None else trace.to_plain(),
     }
     tensors = dict(estimator.density_.state_dict())
     if estimator.context_scale_ is not None:
@@ -66,6 +69,7 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
             loaded.context_schema_ = Schema.from_toml(given)
             scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
             loaded.context_scale_ = Standardize(*scale)
+        loaded.trace_ = Trace.from_plain(header.get("trace"))
         density = build_density(schema.layout, header["plan"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from maskedflow.data import write_text
+from maskedflow.data.split import Dealing
 from maskedflow.training import TrainConfig
 
 __all__ = ["DataConfig", "FlowConfig", "RunConfig", "read_record", "versions"]
@@ -45,6 +46,9 @@ class DataConfig:
         time: The column of times, for a time series.
         window: The steps of a window to train on, for a time series.
         stream: Whether the table stayed on disk.
+        dealing: "values" if copies of a row of the table went to one split, "rows" if each row was
+            dealt by itself: where there are none, and by earlier versions.
+        distinct: The number of rows that are no copies of another one, if there are copies.
     """
 
     columns: tuple[str, ...]
@@ -60,6 +64,8 @@ class DataConfig:
     time: str | None = None
     window: int | None = None
     stream: bool = False
+    dealing: Dealing = "rows"
+    distinct: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,20 @@ from typing import Any
 import torch
 
 from maskedflow import data, training
-from maskedflow.data import Dataset
+from maskedflow.data import Dataset, Seen, Split, Trace
+from maskedflow.data.split import Dealing
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.training import History
 
 from .build import build_flow, start_at_data
 from .config import RunConfig
 from .series import cut
+from .trace import seen_by, trace_of
 
 __all__ = ["Run", "load_run", "train_run"]
+
+_TRACE = "rows"
+"""The key of a checkpoint's metadata under which the trace of its rows is."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,13 @@ class Run:
         directory: The run's folder.
         config: What `config.toml` says.
         flow: The flow with its best weights, in evaluation mode and in the data's own units.
+        trace: What is remembered of the rows that it was trained on; None of an older run.
     """
 
     directory: Path
     config: RunConfig = field(repr=False)
     flow: Flow | TemporalMAF = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -70,6 +77,11 @@ class Run:
             return []
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
+    def seen(self, split: Split) -> Seen | None:
+        """How many of some rows it was trained on; None if that is not known."""
+        what = "rows" if self.config.data.image_shape is None else "images"
+        return seen_by(self.trace, split, self.config.data.window, what)
+
     def dataset(
         self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
     ) -> Dataset:
@@ -96,6 +108,7 @@ class Run:
             time=source.time,
             window=source.window,
             stream=source.stream,
+            dealing=source.dealing,
         )
         for what, now, then in (
             ("columns", found.columns, source.columns),
@@ -120,18 +133,20 @@ def open_data(
     time: str | None = None,
     window: int | None = None,
     stream: bool = False,
+    dealing: Dealing = "values",
 ) -> Dataset:
     """Loads a known data set by name, or else opens a table, a time series if `time` is named.
 
-    With `stream` the table's training rows stay on disk.
+    With `stream` the table's training rows stay on disk. By `dealing` copies of a table's rows go
+    to one side ("values"), or each by itself ("rows").
     """
     if dataset is None:
         assert file is not None
         if time is not None:
             return data.open_series(file, time, window=window)
         if stream:
-            return data.open_streamed(file, context=context, seed=seed)
-        return data.open_table(file, context=context, seed=seed)
+            return data.open_streamed(file, context=context, seed=seed, dealing=dealing)
+        return data.open_table(file, context=context, seed=seed, dealing=dealing)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 
@@ -159,8 +174,13 @@ def load_run(path: str | Path) -> Run:
         raise FileNotFoundError(f"{directory}: no such run")
     config = RunConfig.read(directory / "config.toml")
     flow = build_flow(config.flow)
-    training.load(directory / "checkpoints" / "best.safetensors", flow)
-    return Run(directory, config, flow.eval())
+    path = directory / "checkpoints" / "best.safetensors"
+    metadata = training.load(path, flow)
+    try:
+        trace = Trace.from_plain(metadata.get(_TRACE))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Run(directory, config, flow.eval(), trace)
 
 
 def train_run(
@@ -190,6 +210,7 @@ def train_run(
         initialise(flow, torch.Generator().manual_seed(config.flow.seed))
     if isinstance(flow, Flow):
         start_at_data(flow, dataset.train, config.flow.seed)
+    trace = trace_of(dataset)
     train, validation = dataset.train, dataset.validation
     if dataset.window is not None:
         # Each row is in four windows, at four distances from the start.
@@ -203,8 +224,8 @@ def train_run(
         config.training,
         directory=directory,
         resume=resume,
-        metadata={"name": config.name, "versions": config.versions},
+        metadata={"name": config.name, "versions": config.versions, _TRACE: trace.to_plain()},
         progress=progress,
         tensorboard=tensorboard,
     )
-    return Run(directory, config, flow.eval()), history
+    return Run(directory, config, flow.eval(), trace), history
