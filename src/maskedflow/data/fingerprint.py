@@ -118,7 +118,7 @@ class Sketch:
 
     def add(self, hashes: Hashes, numbers: Sequence[Array]) -> None:
         """Takes some more rows into account, by their hashes and numbers."""
-        told = hashes[self.grain.tells(numbers, self.about, RARE)]
+        told = hashes[self.grain.tells(numbers, len(hashes), RARE * self.about)]
         self.rows += len(hashes)
         self.told += len(told)
         self.salt ^= int(np.bitwise_xor.reduce(hashes))

@@ -122,15 +122,15 @@ def copies(columns: Sequence[Array], numbers: Sequence[Array]) -> NDArray[np.int
     if len(first) == len(found):
         return None
     rows = np.arange(len(found))
-    told = Grain.of(numbers).tells(numbers, len(rows))
+    told = Grain.of(numbers).tells(numbers, len(rows), among=len(rows))
     group = np.where(told, first[found], rows)
     return None if (group == rows).all() else group
 
 
 def columns_of(split: Split) -> list[Array]:
-    """The columns of features and of the context, as numbers."""
+    """The columns of features and of the context, in float32, which is what flows see."""
     parts = [split.x] if split.context is None else [split.x, split.context]
-    return [column.numpy() for part in parts for column in part.unbind(1)]
+    return [column.float().numpy() for part in parts for column in part.unbind(1)]
 
 
 def row_hashes(columns: Iterable[Array]) -> NDArray[np.uint64]:
@@ -204,17 +204,17 @@ class Grain:
                 break
         return cls(tuple(cells), tuple(atoms))
 
-    def tells(self, numbers: Iterable[Array], rows: int, times: float = 1.0) -> NDArray[np.bool_]:
+    def tells(self, numbers: Iterable[Array], rows: int, among: float) -> NDArray[np.bool_]:
         """Which rows are none that would be there again by chance.
 
         Args:
             numbers: The columns, as in :meth:`of`.
-            rows: Among how many rows.
-            times: How many times as many values there must be.
+            rows: The number of rows.
+            among: How many rows there are in all: of so many values at least each must be one.
         """
         columns = zip(numbers, self.cells, self.atoms, strict=False)
-        told: Any = sum((_told(*column) for column in columns), start=np.zeros(1))
-        found: NDArray[np.bool_] = told > np.log(times * max(rows, 1))
+        told = sum((_told(*column) for column in columns), start=np.zeros(rows))
+        found: NDArray[np.bool_] = told > np.log(max(among, 1))
         return found
 
 

@@ -21,7 +21,15 @@ from torch import Tensor
 
 from .dataset import Dataset, Split
 from .fingerprint import Fingerprint, Sketch
-from .split import GOLDEN, Dealing, Grain, check_dealing, row_hashes, scrambled
+from .split import (
+    GOLDEN,
+    Dealing,
+    Grain,
+    check_dealing,
+    columns_of,
+    row_hashes,
+    scrambled,
+)
 from .stream import ROWS, Source, open_source
 from .table import check_range, floats, numbers, roles
 
@@ -209,7 +217,7 @@ def open_streamed(
         training = share >= 2 * fraction
         counts += np.histogram(row[training], pieces)[0] if total else 0
         moments.add(block[torch.from_numpy(training)])
-        numbers = [column.numpy()[training] for column in block.unbind(1)]
+        numbers = columns_of(Split(block[torch.from_numpy(training)]))
         sketch.add(row_hashes(numbers), numbers)
         for name, chosen in (
             ("validation", share < fraction),
@@ -293,7 +301,7 @@ def _grain(source: Source, columns: tuple[str, ...], pieces: Sequence[int]) -> G
     for first in sorted(set(starts)):
         for _, block in _blocks(source, columns, first, min(first + ROWS // LOOKS, total)):
             blocks.append(block)
-    return Grain.of([column.numpy() for column in torch.cat(blocks).unbind(1)])
+    return Grain.of(columns_of(Split(torch.cat(blocks))))
 
 
 def _shares(
@@ -304,8 +312,8 @@ def _shares(
     with np.errstate(over="ignore"):
         keys = start + (rows.astype(np.uint64) - np.uint64(1)) * np.uint64(GOLDEN)
         if grain is not None:
-            columns = [column.numpy() for column in block.unbind(1)]
-            told = grain.tells(columns, total)
+            columns = columns_of(Split(block))
+            told = grain.tells(columns, len(block), total)
             keys = np.where(told, start + row_hashes(columns), keys)
     uniform: NDArray[np.float64] = (scrambled(keys) >> np.uint64(11)) * 2.0**-53
     return uniform

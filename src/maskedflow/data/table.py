@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .split import Dealing, check_dealing, copies, deal
+from .split import Dealing, check_dealing, columns_of, copies, deal
 from .stream import ROWS, Source, open_source
 
 
@@ -77,7 +77,7 @@ def open_table(
                 f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
             )
     check_dealing(dealing)
-    columns = [column.numpy() for column in x.unbind(1)]
+    columns = columns_of(Split(x))
     group = copies(columns, columns) if dealing == "values" else None
     try:
         parts = deal([len(x) - sum(sizes), *sizes], seed, group)
