@@ -50,8 +50,8 @@ def deal(
     """Deals rows at random into parts; those of a group go to the same part.
 
     Without groups the parts have exactly these sizes. With them they are as near to these as whole
-    groups allow, and none is empty that was not to be; groups that are larger than a later part
-    go to the first.
+    groups allow, and none is empty that was not to be. Groups that are larger than a later part go
+    to the first, and the other rows are dealt as if these were not there.
 
     Args:
         sizes: The rows of each part, that of training first.
@@ -87,12 +87,14 @@ def deal(
             f"expected at least {len(wanted)} distinct rows to deal into {len(wanted)} parts, "
             f"found {len(ends)} in {len(places)} rows"
         )
-    cuts, done, last = [], 0, 0
+    cuts, done, last = [], max(int(large.sum()) - 1, 0), int(counts[large].sum())
     for i, size in enumerate(sizes):
         if size:
             # As near as can be, with a group for this part and one for each that is to come.
             wanted.pop()
-            some = ends[done : len(ends) - len(wanted)]
+            room = len(ends) - len(wanted)
+            done = min(done, room - 1)
+            some = ends[done:room]
             target = last + (len(places) - last) * size / sum(sizes[i:])
             best = int(np.abs(some - target).argmin())
             done, last = done + best + 1, int(some[best])
