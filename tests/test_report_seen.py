@@ -66,6 +66,8 @@ def test_of_many_rows_a_sample_is_known() -> None:
     assert seen.trained == pytest.approx(10_000, rel=0.1)
     assert str(seen).startswith("about ")
     assert Trace(fingerprint).seen(rows(10_000, 1)).new
+    few = Trace(fingerprint).seen(rows(100, 1))  # of which a dozen are looked up
+    assert (few.known, few.trained, few.new) == (True, 0, False)
 
 
 def test_rows_of_few_values_are_not_told_apart() -> None:
@@ -185,11 +187,8 @@ def test_a_page_on_the_rows_of_fit_says_so(tmp_path: Path) -> None:
     estimator = mf.DensityEstimator("gaussian").fit(x[:200])
     path = tmp_path / "r.html"
     page = estimator.report(x, path, train=x[:200])
-    assert (page.seen, page.new, page.spoilt) == (
-        "200 of these 300 rows were trained on.",
-        False,
-        True,
-    )
+    assert page.seen == "200 of these 300 rows were trained on."
+    assert (page.new, page.spoilt) == (False, True)
     text = text_of(path)
     assert "on 300 rows. 200 of these 300 rows were trained on." in text
     assert "This is no test." in text
@@ -197,15 +196,12 @@ def test_a_page_on_the_rows_of_fit_says_so(tmp_path: Path) -> None:
     assert page.likelihoods is not None
     assert page.likelihoods.found[0].fitted == 200  # whatever is handed over
     page = estimator.report(x[200:], path)
-    assert (page.seen, page.new, page.spoilt) == (
-        "None of these 100 rows was trained on.",
-        True,
-        False,
-    )
+    assert (page.seen, page.new, page.spoilt) == ("", True, False)
+    assert "on 100 test rows that it was not trained on." in text_of(path)
     assert "This is no test." not in text_of(path)
     page = estimator.report(x[200:], path, train=x)
     assert page.new
-    assert re.search(r"The other densities were fitted to \d\d of them\.$", page.seen)
+    assert re.search(r"Other densities were fitted to \d\d of them\.$", page.seen)
 
 
 def test_a_density_of_ones_own_is_taken_at_its_word_no_further(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ KEPT = 8192
 ALARM = 0.01
 """The share of rows seen before from which on their likelihood says nothing about new ones."""
 
+ENOUGH = 300
+"""Rows to look up: if one in a hundred was seen before, one is among so many, at 95% at least."""
+
 _ALL = 2**64 - 1
 
 Hashes = NDArray[np.uint64]
@@ -214,8 +217,8 @@ class Seen:
 
     @property
     def new(self) -> bool:
-        """Whether it is known that it was not fitted to any of the rows."""
-        return self.known and not self.trained
+        """Whether it was fitted to none of the rows, to hardly one in a hundred at most."""
+        return self.known and not self.trained and self.told >= min(self.rows, ENOUGH)
 
     @property
     def spoilt(self) -> bool:

@@ -82,7 +82,8 @@ class Page:
         schema: What each column is.
         rows: The test rows that were looked at, and those there are.
         samples: The samples that they are compared with.
-        seen: What is known of whether the density was trained on the test rows, a sentence.
+        seen: What is known of whether the density was trained on the test rows, a sentence or two,
+            beyond what the next says.
         new: Whether it is known that it was trained on none of them.
         spoilt: Whether it was trained on so many that they are no test.
     """
@@ -200,9 +201,11 @@ def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:
         what: What the rows are called.
     """
     text = str(seen or unknown(what))
+    new = seen is not None and seen.new
+    plain = seen is not None and new and seen.told == seen.rows and not seen.validated
     return {
-        "seen": f"{text[0].upper()}{text[1:]}.",
-        "new": seen is not None and seen.new,
+        "seen": "" if plain else f"{text[0].upper()}{text[1:]}.",
+        "new": new,
         "spoilt": seen is not None and seen.spoilt,
     }
 
@@ -220,7 +223,7 @@ def _seen(subject: Subject, train: Rows, test: Rows) -> dict[str, Any]:
         return seen_facts(given, what)
     found = seen_facts(seen, what)
     if given.trained and found["new"]:
-        found["seen"] += f" The other densities were fitted to {given.trained:,} of them."
+        found["seen"] += f" Other densities were fitted to {given.trained:,} of them."
     elif given.new and not found["new"] and not (seen and seen.trained):
         found["seen"] += f" None is among the {len(train):,} training {what} that were given."
     return found
