@@ -96,7 +96,9 @@ def test_words() -> None:
     assert str(Seen(500, 1, 0, 500, True)) == "1 of these 500 rows was trained on"
     assert str(Seen(500, 9, 0, 60, False)) == "about 9 of these 500 rows were trained on"
     assert str(Seen(500, 9, 0, 500, False)) == "at least 9 of these 500 rows were trained on"
-    assert "none of 60 of these 500 rows" in str(Seen(500, 0, 0, 60, True))
+    assert "none of these 500 rows was trained on, as far as 60 of them tell" in str(
+        Seen(500, 0, 0, 60, True)
+    )
     assert str(Seen(9, 5, 2, 9, True, "images")).endswith("trained on, and 2 chose when to stop")
 
 

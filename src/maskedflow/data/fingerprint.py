@@ -233,10 +233,9 @@ class Seen:
             least = "" if self.known else "at least "
             verb = "was" if self.trained == 1 else "were"
             text = f"{about or least}{self.trained:,} of these {n} {verb} trained on"
-        elif about:
-            text = f"none of {self.told:,} of these {n} that were looked up was trained on"
         else:
             text = f"none of these {n} was trained on"
+            text += f", as far as {self.told:,} of them tell" if about else ""
         if self.validated:
             link = "and" if self.trained else "but"
             text += f", {link} {about}{self.validated:,} chose when to stop"
