@@ -41,9 +41,13 @@ def compare(
 
     from maskedflow.estimator import compare_any, load_run
 
+    from .evaluate import tell_seen
+
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
     found = compare_any([load_run(path) for path in runs], data_dir)
+    for one in found:
+        tell_seen(one.seen, one.name)
     table = Table(box=SIMPLE, pad_edge=False)
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if i else "left", overflow="fold")

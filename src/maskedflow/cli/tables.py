@@ -71,6 +71,7 @@ def train_table(
 ) -> tuple[TableRun, MixedTable]:
     """Fits an estimator to a table of columns of every kind."""
     from maskedflow.estimator import fit_table, open_mixed
+    from maskedflow.runs import told_distinct
 
     assert options.data is not None
     seed, limit = options.seed or 0, options.time_limit or TIME_LIMIT
@@ -95,6 +96,9 @@ def train_table(
         "context": options.context,
         "seed": seed,
     }
+    rows = table.train.num_rows + table.test.num_rows
+    if copies := told_distinct(rows, table.distinct):
+        print(f"note: {options.data}{copies}", file=sys.stderr)
     print(f"{table.schema}\n")
     print(
         f"fitting {asked['flow']} to {directory.name}: {table.train.num_rows:,} rows of "
@@ -117,8 +121,11 @@ def report(run: TableRun, table: MixedTable, number: int | None = None) -> None:
         table_summary,
     )
 
+    from .evaluate import tell_seen
+
     evaluation = evaluate_table(run, table)
     write_text(run.summary, table_summary(run, evaluation))
+    tell_seen(evaluation.seen, "the test rows")
     print(f"\n{table_results(evaluation)}\n", flush=True)
     number, (_, given) = number or SAMPLES, table.parts(run.scorable(table.test))
     if given is not None:

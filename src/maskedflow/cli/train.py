@@ -16,6 +16,7 @@ from .tables import why_estimator
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
+    from maskedflow.data.split import Dealing
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig
     from maskedflow.training import TrainConfig
 
@@ -78,6 +79,7 @@ def _train(options: TrainOptions) -> None:
         time=options.time,
         window=options.window,
         stream=stream,
+        dealing=_dealing(options, directory),
     )
     config = _config(options, settings, dataset)
     if config.flow.note:
@@ -97,8 +99,10 @@ def _train(options: TrainOptions) -> None:
 
 def _fit(directory: Path, config: RunConfig, dataset: Dataset, options: TrainOptions) -> None:
     """Trains and evaluates what has been settled."""
-    from maskedflow.runs import rows_of, train_run
+    from maskedflow.runs import rows_of, told_distinct, train_run
 
+    if copies := told_distinct(sum(rows_of(dataset)), dataset.distinct):
+        print(f"note: {dataset.name}{copies}", file=sys.stderr)
     rows = f"{rows_of(dataset)[0]:,} rows of {dataset.features} features"
     print(f"training {config.options['flow']} on {dataset.name}: {rows}", flush=True)
     run, history = train_run(
@@ -196,6 +200,8 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         time=options.time,
         window=dataset.window,
         stream=dataset.streamed is not None,
+        dealing=dataset.dealing,
+        distinct=dataset.distinct,
     )
     made = recipe(settings.flow)
     chosen = asdict(settings)
@@ -239,6 +245,14 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     then = RunConfig.read(path).options
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
+
+
+def _dealing(options: TrainOptions, directory: Path) -> Dealing:
+    """How rows are dealt: as they were, when a run goes on."""
+    from maskedflow.runs import RunConfig
+
+    path = directory / "config.toml"
+    return RunConfig.read(path).data.dealing if options.resume and path.is_file() else "values"
 
 
 def _check_same(config: RunConfig, directory: Path) -> None:

@@ -9,6 +9,7 @@ from maskedflow.files import write_text
 from .baseline import gaussian_log_likelihood
 from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
 from .dataset import ContextStandardizer, Dataset, Split
+from .fingerprint import Fingerprint, Seen, Trace
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
 from .stream import Shard, Source, open_source
@@ -23,11 +24,14 @@ __all__ = [
     "ContextStandardizer",
     "Dataset",
     "Description",
+    "Fingerprint",
+    "Seen",
     "Series",
     "Shard",
     "Source",
     "Split",
     "StreamedSplit",
+    "Trace",
     "calendar",
     "choose_kde",
     "choose_mixture",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
 
 if TYPE_CHECKING:
+    from .split import Dealing
     from .streamed import StreamedSplit
 
 
@@ -67,6 +68,8 @@ class Dataset:
             tables: protocol standardises (or, BSDS300, scales) them, and these are their units.
         window: For a time series, whose rows are in order, the steps of a window to train on.
         streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
+        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
+        distinct: The number of rows that are no copies of another one, if there are copies.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -89,6 +92,8 @@ class Dataset:
     standardize: bool = True
     window: int | None = None
     streamed: StreamedSplit | None = None
+    dealing: Dealing = "rows"
+    distinct: int | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):

@@ -1,6 +1,7 @@
 """Training on a table that stays on disk: statistics in one pass, and a shuffle through a buffer.
 
-Which rows validate and test is a hash of their numbers, so nothing is kept of the others. An epoch
+Which rows validate and test is a hash of their values, so that copies of a row go to one side and
+nothing is kept of the others. An epoch
 reads the table's pieces (row groups of Parquet, runs of lines of CSV) in a random order, as many at
 a time as fit into the buffer, and shuffles the rows within it.
 """
@@ -19,7 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .stream import Source, open_source
+from .fingerprint import Fingerprint, Sketch
+from .split import (
+    GOLDEN,
+    Dealing,
+    Grain,
+    check_dealing,
+    columns_of,
+    row_hashes,
+    scrambled,
+)
+from .stream import ROWS, Source, open_source
 from .table import check_range, floats, numbers, roles
 
 BUFFER = 2**23
@@ -30,6 +41,9 @@ HELD = 100_000
 
 HELD_NUMBERS = 2**24
 """The most numbers in them."""
+
+LOOKS = 8
+"""Places of the table that tell whether equal rows are copies."""
 
 SHARE = 8
 """A table is too large for memory if its numbers would take more than this part of it: to read,
@@ -46,11 +60,13 @@ class StreamedSplit:
         features: The number of features.
         held: The fraction of rows that are none of these: they validate or test.
         seed: Seed of which.
+        grain: How finely their numbers tell rows apart; None if each is dealt by itself.
         pieces: The row that each piece of the table begins at, and the number of all rows.
         counts: The training rows in each piece.
         sample: Some of the rows, in memory.
         location: The mean of each column over all training rows, float32.
         scale: The standard deviations, 1 where that is zero.
+        fingerprint: By which the rows can be known again.
     """
 
     source: Source
@@ -58,11 +74,13 @@ class StreamedSplit:
     features: int
     held: float
     seed: int
+    grain: Grain | None = field(repr=False)
     pieces: tuple[int, ...] = field(repr=False)
     counts: tuple[int, ...] = field(repr=False)
     sample: Split = field(repr=False)
     location: Tensor = field(repr=False)
     scale: Tensor = field(repr=False)
+    fingerprint: Fingerprint = field(repr=False)
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -131,7 +149,7 @@ class StreamedSplit:
         for piece in pool:
             first, last = self.pieces[piece : piece + 2]
             for row, block in _blocks(self.source, self.columns, first, last):
-                kept = _hashed(row, self.seed) >= self.held
+                kept = _shares(row, block, self.grain, self.pieces[-1], self.seed) >= self.held
                 count = int(kept.sum())
                 if filled + count <= size:
                     rows[filled : filled + count] = torch.from_numpy(row[kept])
@@ -143,18 +161,24 @@ class StreamedSplit:
 
 
 def open_streamed(
-    path: str | os.PathLike[str], *, context: Sequence[str] = (), seed: int = 0
+    path: str | os.PathLike[str],
+    *,
+    context: Sequence[str] = (),
+    seed: int = 0,
+    dealing: Dealing = "values",
 ) -> Dataset:
     """Opens your own table as a data set whose training rows stay on disk.
 
     One pass over the table finds mean, scale and range of the training rows and makes sure that
-    every cell is a finite number. Whether a row validates or tests is a hash of its number: a tenth
-    of the rows each, but at most 100,000, which are in memory as is a sample of the training rows.
+    every cell is a finite number. Whether a row validates or tests is a hash of its values, or of
+    its number where equal rows are no copies: a tenth of the rows each, but at most about 100,000,
+    which are in memory as is a sample of the training rows.
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
         context: The columns to condition on; the others are the features.
         seed: Which rows go where.
+        dealing: "values", or "rows" to go by the rows' numbers only, as earlier versions did.
 
     Returns:
         The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
@@ -184,11 +208,17 @@ def open_streamed(
     counts = np.zeros(len(pieces) - 1, np.int64)
     moments = _Moments(len(columns))
     parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
+    check_dealing(dealing)
+    grain = _grain(source, columns, pieces)
+    by = grain if dealing == "values" else None
+    sketch = Sketch(grain, total)
     for row, block in _blocks(source, columns, 0, total):
-        share = _hashed(row, seed)
+        share = _shares(row, block, by, total, seed)
         training = share >= 2 * fraction
         counts += np.histogram(row[training], pieces)[0] if total else 0
         moments.add(block[torch.from_numpy(training)])
+        numbers = columns_of(Split(block[torch.from_numpy(training)]))
+        sketch.add(row_hashes(numbers), numbers)
         for name, chosen in (
             ("validation", share < fraction),
             ("test", (share >= fraction) & ~training),
@@ -217,11 +247,13 @@ def open_streamed(
         len(features),
         2 * fraction,
         seed,
+        by,
         tuple(pieces),
         tuple(counts.tolist()),
         splits["sample"],
         location,
         scale,
+        sketch.fingerprint(),
     )
     return Dataset(
         source.path.stem,
@@ -231,6 +263,7 @@ def open_streamed(
         features,
         context,
         streamed=streamed,
+        dealing=dealing,
     )
 
 
@@ -260,20 +293,29 @@ def _split(block: Tensor, features: int) -> Split:
     return Split(block[:, :features], c if c.shape[1] else None)
 
 
-def _hashed(rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each row number, as good as random: SplitMix64's finaliser.
+def _grain(source: Source, columns: tuple[str, ...], pieces: Sequence[int]) -> Grain:
+    """How finely numbers tell rows apart, from blocks out of all parts of the table."""
+    total = pieces[-1]
+    starts = [pieces[i * (len(pieces) - 1) // LOOKS] for i in range(LOOKS)]
+    blocks = [torch.empty(0, len(columns))]
+    for first in sorted(set(starts)):
+        for _, block in _blocks(source, columns, first, min(first + ROWS // LOOKS, total)):
+            blocks.append(block)
+    return Grain.of(columns_of(Split(torch.cat(blocks))))
 
-    References:
-        | Fast splittable pseudorandom number generators (Steele, Lea, Flood, 2014), figure 17
-        | https://doi.org/10.1145/2660193.2660195
-    """
+
+def _shares(
+    rows: NDArray[np.int64], block: Tensor, grain: Grain | None, total: int, seed: int
+) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row, as good as random: of its values, or of its number."""
     start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     with np.errstate(over="ignore"):
-        mixed = start + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
-    uniform: NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
+        keys = start + (rows.astype(np.uint64) - np.uint64(1)) * np.uint64(GOLDEN)
+        if grain is not None:
+            columns = columns_of(Split(block))
+            told = grain.tells(columns, len(block), total)
+            keys = np.where(told, start + row_hashes(columns), keys)
+    uniform: NDArray[np.float64] = (scrambled(keys) >> np.uint64(11)) * 2.0**-53
     return uniform
 
 

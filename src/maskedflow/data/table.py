@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset, Split
+from .split import Dealing, check_dealing, columns_of, copies, deal
 from .stream import ROWS, Source, open_source
 
 
@@ -23,8 +24,11 @@ def open_table(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    dealing: Dealing = "values",
 ) -> Dataset:
     """Opens your own table as a data set, its rows dealt at random into three splits.
+
+    Rows that are copies of one another (of a chain of Markov's, a bootstrap) go to one split.
 
     Every column must hold finite numbers; integers are read as floats. A context column may be
     constant, a feature may not: its density would be infinite.
@@ -35,6 +39,7 @@ def open_table(
         validation: The fraction of the rows that validates, in [0, 1).
         test: The fraction of the rows that tests, in [0, 1).
         seed: Which rows go where.
+        dealing: "values", or "rows" to deal each row by itself, as earlier versions did.
 
     Returns:
         The data set, in float32 and the table's own units.
@@ -42,7 +47,8 @@ def open_table(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, a cell is no finite number (the message names its
-            column and row), a context column is unknown, a feature is constant, or rows are few.
+            column and row), a context column is unknown, a feature is constant, or rows, or
+            distinct ones, are few.
 
     Example:
         >>> import tempfile
@@ -70,14 +76,28 @@ def open_table(
             raise ValueError(
                 f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
             )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([len(x) - sum(sizes), *sizes])
+    check_dealing(dealing)
+    columns = columns_of(Split(x))
+    group = copies(columns, columns) if dealing == "values" else None
+    try:
+        parts = deal([len(x) - sum(sizes), *sizes], seed, group)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     train, validation_split, test_split = (
         Split(x[rows, : len(features)], x[rows, len(features) :] if context else None)
         for rows in parts
     )
     check_varying(train.x, features, path)
-    return Dataset(path.stem, train, validation_split, test_split, features, context)
+    return Dataset(
+        path.stem,
+        train,
+        validation_split,
+        test_split,
+        features,
+        context,
+        dealing="rows" if group is None else "values",
+        distinct=None if group is None else len(np.unique(group)),
+    )
 
 
 def roles(source: Source, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

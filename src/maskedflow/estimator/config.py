@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import tomli_w
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from maskedflow.data.split import Dealing
 from maskedflow.files import (
     CLOSED,
     Count,
@@ -51,6 +52,8 @@ class _Table(TypedDict):
     context_columns: tuple[Name, ...]
     rows: tuple[Count, Count]
     seconds: Finite
+    dealing: NotRequired[Dealing]
+    distinct: NotRequired[Count]
 
 
 @with_config(CLOSED)
@@ -73,6 +76,9 @@ class TableConfig:
         columns: The columns that have a density.
         rows: The number of rows that were fitted and of those that were held out.
         context_columns: The columns it is conditional on.
+        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself:
+            where there are none, and by earlier versions.
+        distinct: The number of rows that are no copies of another one, if there are copies.
         seconds: How long the fit took.
         versions: Versions of Python and of the libraries that matter for the numbers.
 
@@ -88,6 +94,8 @@ class TableConfig:
     columns: tuple[str, ...]
     rows: tuple[int, int]
     context_columns: tuple[str, ...] = ()
+    dealing: Dealing = "rows"
+    distinct: int | None = None
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=versions)
 
@@ -97,8 +105,11 @@ class TableConfig:
             "columns": list(self.columns),
             "context_columns": list(self.context_columns),
             "rows": list(self.rows),
+            "dealing": self.dealing,
             "seconds": self.seconds,
         }
+        if self.distinct is not None:
+            table["distinct"] = self.distinct
         options = {name: value for name, value in self.options.items() if value is not None}
         sections = {"options": options, _SECTION: table, "versions": self.versions}
         return _HEADER + tomli_w.dumps({"name": self.name, **sections})

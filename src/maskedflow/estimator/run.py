@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.data import open_source, write_text
+from maskedflow.data import Seen, open_source, write_text
 from maskedflow.tables import Schema, complete, read_source, to_rows
 
 from .config import TableConfig
 from .estimator import DensityEstimator
 from .mixed import MixedTable, deal
+from .trace import seen_by
 
 __all__ = [
     "TableRun",
@@ -103,7 +104,11 @@ class TableRun:
         """
         path = Path(file or self.config.options["data"])
         found = deal(
-            self.read(path), self.schema, self.context_columns, self.config.options["seed"]
+            self.read(path),
+            self.schema,
+            self.context_columns,
+            self.config.options["seed"],
+            self.config.dealing,
         )
         rows = found.train.num_rows, found.test.num_rows
         if rows != self.config.rows:
@@ -111,6 +116,11 @@ class TableRun:
                 f"{path}: rows {rows}, but {self.directory} was fitted to {self.config.rows}"
             )
         return found
+
+    def seen(self, rows: pa.Table) -> Seen | None:
+        """How many of some rows it was fitted to; None if that is not known."""
+        given = rows.select(list(self.context_columns)) if self.context_columns else None
+        return seen_by(self.estimator, rows.select(list(self.columns)), given)
 
     def read(self, path: Path) -> pa.Table:
         """Reads the run's columns, those of the context too, from a file."""
@@ -205,6 +215,8 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
         columns=table.schema.names,
         rows=(table.train.num_rows, table.test.num_rows),
         context_columns=table.context_columns,
+        dealing=table.dealing,
+        distinct=table.distinct,
         seconds=round(time.monotonic() - start, 1),
     )
     return TableRun(directory, config, estimator)

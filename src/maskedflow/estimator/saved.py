@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numbers
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
 from annotated_types import Ge
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Schema, build_density
 from maskedflow.tables.frames import Kind
@@ -33,6 +34,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     seeded = isinstance(estimator.random_state, numbers.Integral)
     names = getattr(estimator, "feature_names_in_", None)
     given = estimator.context_schema_
+    trace: Trace | None = getattr(estimator, "trace_", None)
     header = {
         "params": {
             "flow": str(estimator.flow),
@@ -47,6 +49,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
+        "trace": None if trace is None else trace.to_plain(),
     }
     tensors = dict(estimator.density_.state_dict())
     if estimator.context_scale_ is not None:
@@ -76,6 +79,7 @@ class _Estimator(TypedDict):
     n_features_in: Size
     feature_names_in: list[str] | None
     plan: Plan
+    trace: NotRequired[dict[str, Any] | None]
 
 
 @with_config(CLOSED)
@@ -104,6 +108,7 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
         stored = sum(tensor.numel() for tensor in tensors.values())
         if announced > stored:
             raise ValueError(f"plan: of {announced:,} numbers at least, the file has {stored:,}")
+        loaded.trace_ = Trace.from_plain(header.get("trace"))
         density = build_density(schema.layout, header["plan"])
     checkpoint.load_weights(path, density, tensors)
     loaded.density_ = density.eval()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import tomli_w
 from annotated_types import Len
 
+from maskedflow.data.split import Dealing
 from maskedflow.files import (
     CLOSED,
     Count,
@@ -59,6 +60,9 @@ class DataConfig:
         time: The column of times, for a time series.
         window: The steps of a window to train on, for a time series.
         stream: Whether the table stayed on disk.
+        dealing: "values" if copies of a row of the table went to one split, "rows" if each row was
+            dealt by itself: where there are none, and by earlier versions.
+        distinct: The number of rows that are no copies of another one, if there are copies.
     """
 
     __pydantic_config__: ClassVar = CLOSED
@@ -76,6 +80,8 @@ class DataConfig:
     time: Name | None = None
     window: Size | None = None
     stream: bool = False
+    dealing: Dealing = "rows"
+    distinct: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from maskedflow import data, training
-from maskedflow.data import Dataset
+from maskedflow.data import Dataset, Seen, Split, Trace
+from maskedflow.data.split import Dealing
 from maskedflow.files import blame, check, exclusive, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.training import History, checkpoint
@@ -19,11 +20,14 @@ from maskedflow.training import History, checkpoint
 from .build import build_flow, check_numbers, start_at_data
 from .config import RunConfig
 from .series import cut
+from .trace import seen_by, trace_of
 
 __all__ = ["Run", "load_run", "train_run"]
 
 LOG = 2**28
 """Bytes of the longest log that is read."""
+_TRACE = "rows"
+"""The key of a checkpoint's metadata under which the trace of its rows is."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Run:
         directory: The run's folder.
         config: What `config.toml` says.
         flow: The flow with its best weights, in evaluation mode and in the data's own units.
+        trace: What is remembered of the rows that it was trained on; None of an older run.
     """
 
     directory: Path
     config: RunConfig = field(repr=False)
     flow: Flow | TemporalMAF = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -75,6 +81,11 @@ class Run:
         with blame(path, "not the log of a training"):
             return [check(dict[str, Any], parse_json(line)) for line in lines]
 
+    def seen(self, split: Split) -> Seen | None:
+        """How many of some rows it was trained on; None if that is not known."""
+        what = "rows" if self.config.data.image_shape is None else "images"
+        return seen_by(self.trace, split, self.config.data.window, what)
+
     def dataset(
         self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
     ) -> Dataset:
@@ -101,6 +112,7 @@ class Run:
             time=source.time,
             window=source.window,
             stream=source.stream,
+            dealing=source.dealing,
         )
         for what, now, then in (
             ("columns", found.columns, source.columns),
@@ -125,18 +137,20 @@ def open_data(
     time: str | None = None,
     window: int | None = None,
     stream: bool = False,
+    dealing: Dealing = "values",
 ) -> Dataset:
     """Loads a known data set by name, or else opens a table, a time series if `time` is named.
 
-    With `stream` the table's training rows stay on disk.
+    With `stream` the table's training rows stay on disk. By `dealing` copies of a table's rows go
+    to one side ("values"), or each by itself ("rows").
     """
     if dataset is None:
         assert file is not None
         if time is not None:
             return data.open_series(file, time, window=window)
         if stream:
-            return data.open_streamed(file, context=context, seed=seed)
-        return data.open_table(file, context=context, seed=seed)
+            return data.open_streamed(file, context=context, seed=seed, dealing=dealing)
+        return data.open_table(file, context=context, seed=seed, dealing=dealing)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 
@@ -174,7 +188,9 @@ def load_run(path: str | Path) -> Run:
         check_numbers(config, tensors)
         flow = build_flow(config.flow)
     checkpoint.load_weights(best, flow, tensors)
-    return Run(directory, config, flow.eval())
+    with blame(best, "a checkpoint whose trace of rows can be read"):
+        trace = Trace.from_plain(metadata.get(_TRACE))
+    return Run(directory, config, flow.eval(), trace)
 
 
 def train_run(
@@ -207,12 +223,14 @@ def train_run(
         initialise(flow, torch.Generator().manual_seed(config.flow.seed))
     if isinstance(flow, Flow):
         start_at_data(flow, dataset.train, config.flow.seed)
+    trace = trace_of(dataset)
     train, validation = dataset.train, dataset.validation
     if dataset.window is not None:
         # Each row is in four windows, at four distances from the start.
         train, validation = (
             cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
         )
+    told = {"name": config.name, "versions": config.versions}
     with exclusive(directory):
         config.write(directory / "config.toml")
         history = training.fit(
@@ -222,8 +240,8 @@ def train_run(
             config.training,
             directory=directory,
             resume=resume,
-            metadata={"name": config.name, "versions": config.versions, "record": digest},
+            metadata={**told, "record": digest, _TRACE: trace.to_plain()},
             progress=progress,
             tensorboard=tensorboard,
         )
-    return Run(directory, config, flow.eval()), history
+    return Run(directory, config, flow.eval(), trace), history
