@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
+from .discrete import find_cells, needs_float64
 from .stream import Source, open_source
 from .table import check_range, floats, numbers, roles
 
@@ -49,7 +50,7 @@ class StreamedSplit:
         pieces: The row that each piece of the table begins at, and the number of all rows.
         counts: The training rows in each piece.
         sample: Some of the rows, in memory.
-        location: The mean of each column over all training rows, float32.
+        location: The mean of each column over all training rows, in the dtype of the rows.
         scale: The standard deviations, 1 where that is zero.
     """
 
@@ -126,11 +127,11 @@ class StreamedSplit:
         """The training rows of some pieces: their numbers in the table, and all columns."""
         size = sum(self.counts[piece] for piece in pool)
         rows = torch.empty(size, dtype=torch.int64)
-        x = torch.empty(size, len(self.columns))
+        x = torch.empty(size, len(self.columns), dtype=self.location.dtype)
         filled = 0
         for piece in pool:
             first, last = self.pieces[piece : piece + 2]
-            for row, block in _blocks(self.source, self.columns, first, last):
+            for row, block in _blocks(self.source, self.columns, first, last, x.dtype):
                 kept = _hashed(row, self.seed) >= self.held
                 count = int(kept.sum())
                 if filled + count <= size:
@@ -143,18 +144,25 @@ class StreamedSplit:
 
 
 def open_streamed(
-    path: str | os.PathLike[str], *, context: Sequence[str] = (), seed: int = 0
+    path: str | os.PathLike[str],
+    *,
+    context: Sequence[str] = (),
+    seed: int = 0,
+    continuous: bool = False,
 ) -> Dataset:
     """Opens your own table as a data set whose training rows stay on disk.
 
     One pass over the table finds mean, scale and range of the training rows and makes sure that
-    every cell is a finite number. Whether a row validates or tests is a hash of its number: a tenth
-    of the rows each, but at most 100,000, which are in memory as is a sample of the training rows.
+    every cell is a finite number; another one follows if float32 does not tell them apart. Whether
+    a row validates or tests is a hash of its number: a tenth of the rows each, but at most 100,000,
+    which are in memory as is a sample of the training rows. From these follows which features are
+    dequantised.
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
         context: The columns to condition on; the others are the features.
         seed: Which rows go where.
+        continuous: Whether to leave values on a grid as they are.
 
     Returns:
         The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
@@ -179,46 +187,29 @@ def open_streamed(
     columns = (*features, *context)
     total = source.count()
     held = min(HELD, HELD_NUMBERS // len(columns)) / max(total, 1)
-    fraction = min(0.1, held)
-    pieces = [*source.pieces(), total]
-    counts = np.zeros(len(pieces) - 1, np.int64)
-    moments = _Moments(len(columns))
-    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
-    for row, block in _blocks(source, columns, 0, total):
-        share = _hashed(row, seed)
-        training = share >= 2 * fraction
-        counts += np.histogram(row[training], pieces)[0] if total else 0
-        moments.add(block[torch.from_numpy(training)])
-        for name, chosen in (
-            ("validation", share < fraction),
-            ("test", (share >= fraction) & ~training),
-            ("sample", training & (share >= 1 - held)),
-        ):
-            parts[name].append(block[torch.from_numpy(chosen)])
-    blocks = {
-        name: torch.cat([torch.empty(0, len(columns)), *some]) for name, some in parts.items()
-    }
-    if not all(len(block) for block in blocks.values()):
-        raise ValueError(
-            f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
-        )
-    check_range(
-        moments.low[: len(features)],
-        moments.high[: len(features)],
-        features,
-        source.path,
-        moments.n,
+    table = _survey(source, columns, total, held, seed, torch.float32)
+    if needs_float64(table.some()):
+        exact = _survey(source, columns, total, held, seed, torch.float64)
+        table = exact if needs_float64(exact.some()) else table
+    moments, width = table.moments, len(features)
+    low, high = moments.low[:width], moments.high[:width]
+    check_range(low, high, features, source.path, moments.n)
+    held_rows = torch.cat(list(table.parts.values()))[:, :width]
+    mixed = torch.randperm(len(held_rows), generator=torch.Generator().manual_seed(seed))
+    ends = held_rows.aminmax(dim=0)
+    cells, notes = find_cells(
+        held_rows[mixed], low.minimum(ends.min), high.maximum(ends.max), features
     )
     location, scale = moments.location_and_scale()
-    splits = {name: _split(block, len(features)) for name, block in blocks.items()}
+    splits = {name: _split(block, width) for name, block in table.parts.items()}
     streamed = StreamedSplit(
         source,
         columns,
-        len(features),
-        2 * fraction,
+        width,
+        2 * min(0.1, held),
         seed,
-        tuple(pieces),
-        tuple(counts.tolist()),
+        tuple(table.pieces),
+        tuple(table.counts.tolist()),
         splits["sample"],
         location,
         scale,
@@ -231,7 +222,68 @@ def open_streamed(
         features,
         context,
         streamed=streamed,
+        cells=None if continuous else cells,
+        notes=source.notes if continuous else (*source.notes, *notes),
     )
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one pass over a table finds.
+
+    Args:
+        pieces: The row that each piece begins at, and the number of all rows.
+        counts: The training rows in each piece.
+        moments: Mean, deviation and range of the training rows.
+        parts: The rows that validate and test, and a sample of those that train.
+    """
+
+    pieces: list[int]
+    counts: NDArray[np.int64]
+    moments: _Moments
+    parts: dict[str, Tensor]
+
+    def some(self) -> Tensor:
+        """Training rows, among them the ends of each column."""
+        return torch.cat([self.parts["sample"], torch.stack([self.moments.low, self.moments.high])])
+
+
+def _survey(
+    source: Source,
+    columns: tuple[str, ...],
+    total: int,
+    held: float,
+    seed: int,
+    dtype: torch.dtype,
+) -> _Survey:
+    """Reads the whole table once, in a dtype.
+
+    Raises:
+        ValueError: If a cell is no finite number, or rows are few.
+    """
+    fraction = min(0.1, held)
+    pieces = [*source.pieces(), total]
+    counts = np.zeros(len(pieces) - 1, np.int64)
+    moments = _Moments(len(columns), dtype)
+    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
+    for row, block in _blocks(source, columns, 0, total, dtype):
+        share = _hashed(row, seed)
+        training = share >= 2 * fraction
+        counts += np.histogram(row[training], pieces)[0] if total else 0
+        moments.add(block[torch.from_numpy(training)])
+        for name, chosen in (
+            ("validation", share < fraction),
+            ("test", (share >= fraction) & ~training),
+            ("sample", training & (share >= 1 - held)),
+        ):
+            parts[name].append(block[torch.from_numpy(chosen)])
+    empty = torch.empty(0, len(columns), dtype=dtype)
+    found = {name: torch.cat([empty, *some]) for name, some in parts.items()}
+    if not all(map(len, found.values())):
+        raise ValueError(
+            f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
+        )
+    return _Survey(pieces, counts, moments, found)
 
 
 def too_large(path: str | os.PathLike[str]) -> bool:
@@ -245,11 +297,11 @@ def too_large(path: str | os.PathLike[str]) -> bool:
 
 
 def _blocks(
-    source: Source, columns: tuple[str, ...], first: int, last: int
+    source: Source, columns: tuple[str, ...], first: int, last: int, dtype: torch.dtype
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Rows from `first` to `last`: their numbers, and columns, checked."""
     for batch in source.batches(columns, floats(columns), first=first, last=last):
-        block = numbers(batch, columns, source, first)
+        block = numbers(batch, columns, source, first, dtype)
         yield np.arange(first, first + len(block)), block
         first += len(block)
 
@@ -285,12 +337,12 @@ class _Moments:
         | (Chan, Golub, LeVeque, 1979), equation 2.1
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dtype: torch.dtype) -> None:
         self.n = 0
         self.mean = torch.zeros(width, dtype=torch.float64)
         self.squares = torch.zeros(width, dtype=torch.float64)
-        self.low = torch.full((width,), torch.inf)
-        self.high = torch.full((width,), -torch.inf)
+        self.low = torch.full((width,), torch.inf, dtype=dtype)
+        self.high = torch.full((width,), -torch.inf, dtype=dtype)
 
     def add(self, block: Tensor) -> None:
         """Takes some more rows into account."""
@@ -306,7 +358,7 @@ class _Moments:
         self.high = torch.maximum(self.high, block.amax(0))
 
     def location_and_scale(self) -> tuple[Tensor, Tensor]:
-        """The mean and deviation in float32; a constant column has scale 1."""
-        scale = (self.squares / self.n).sqrt().float()
+        """The mean and deviation in the dtype of the rows; a constant column has scale 1."""
+        scale = (self.squares / self.n).sqrt().to(self.low)
         scale[(self.low == self.high) | (scale == 0)] = 1
-        return self.mean.float(), scale
+        return self.mean.to(self.low), scale

@@ -23,6 +23,9 @@ _HEADER = """\
 
 """
 
+_AFFINE = ("MADE", "MAF", "IAF", "NICE", "RealNVP")
+"""The constructors whose transforms are affine in a feature."""
+
 _Section = TypeVar("_Section")
 _Record = TypeVar("_Record")
 
@@ -82,19 +85,33 @@ class FlowConfig:
     embedding: dict[str, Any] | None = None
 
     @property
-    def note(self) -> str | None:
-        """What a reader of the results should know: whether a masked hidden layer is narrow.
+    def continuous(self) -> bool:
+        """Whether values that are on a grid have a continuous density."""
+        return all(step["kind"] != "Dequantize" for step in self.preprocessing)
 
-        Networks without degrees are not masked, and `passes` leave `passes - 1` of these.
+    @property
+    def note(self) -> str | None:
+        """What a reader of the results should know: whether the flow is less than it seems.
+
+        A hidden layer may be too narrow for its masks: networks without degrees are not masked,
+        and `passes` leave `passes - 1` of these. And affine transforms of one feature, however
+        many, are one affine transform.
 
         Example:
             >>> shape = {"features": 9, "hidden_features": [4, 16], "degrees": "sequential"}
             >>> FlowConfig("MAF", shape).note
             'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
         """
+        features = self.arguments["features"]
+        affine = self.name in _AFFINE and not self.arguments.keys() & {"components", "base"}
+        if affine and features == 1:
+            given = ", given the context" if self.arguments.get("context") else ""
+            return (
+                f"affine transforms of one feature, however many, make a Gaussian{given}; "
+                "--flow nsf, of splines, makes more"
+            )
         if "degrees" not in self.arguments:
             return None
-        features = self.arguments["features"]
         degrees = min(features, self.arguments.get("passes", features)) - 1
         narrowest = min(self.arguments["hidden_features"])
         if narrowest >= degrees:

@@ -15,6 +15,7 @@ from maskedflow import data, training
 from maskedflow.data import Dataset
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.training import History
+from maskedflow.training.batches import input_like
 
 from .build import build_flow, start_at_data
 from .config import RunConfig
@@ -41,6 +42,11 @@ class Run:
     def name(self) -> str:
         """The run's name."""
         return self.config.name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What rows and contexts have to be in: float64 where float32 would lose their digits."""
+        return input_like(self.flow).dtype
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -96,7 +102,10 @@ class Run:
             time=source.time,
             window=source.window,
             stream=source.stream,
+            continuous=self.config.flow.continuous,
         )
+        if self.dtype == torch.float32 and found.train.x.dtype == torch.float64:
+            found = found.in_float32()
         for what, now, then in (
             ("columns", found.columns, source.columns),
             ("rows", rows_of(found), source.rows),
@@ -120,18 +129,19 @@ def open_data(
     time: str | None = None,
     window: int | None = None,
     stream: bool = False,
+    continuous: bool = False,
 ) -> Dataset:
     """Loads a known data set by name, or else opens a table, a time series if `time` is named.
 
-    With `stream` the table's training rows stay on disk.
+    With `stream` the table's training rows stay on disk; if `continuous`, values on a grid are left
+    as they are.
     """
     if dataset is None:
         assert file is not None
         if time is not None:
             return data.open_series(file, time, window=window)
-        if stream:
-            return data.open_streamed(file, context=context, seed=seed)
-        return data.open_table(file, context=context, seed=seed)
+        opened = data.open_streamed if stream else data.open_table
+        return opened(file, context=context, seed=seed, continuous=continuous)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 

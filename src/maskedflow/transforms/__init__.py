@@ -34,7 +34,16 @@ from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
 from .permutation import Permutation, PermutationTransform
 from .pixelwise import Pixelwise, PixelwiseTransform
-from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
+from .preprocessing import (
+    Dequantize,
+    Logit,
+    LogitTransform,
+    Narrow,
+    ScaleTransform,
+    Standardize,
+    places_in_a_cell,
+    spread,
+)
 from .residual import Residual, ResidualTransform
 from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
@@ -72,6 +81,7 @@ __all__ = [
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "Narrow",
     "NormalScores",
     "PLULinear",
     "Permutation",
@@ -96,6 +106,8 @@ __all__ = [
     "UnconstrainedMonotonicTransform",
     "call_and_ladj",
     "check_features",
+    "places_in_a_cell",
+    "spread",
 ]
 
 if not TYPE_CHECKING:
