@@ -17,10 +17,11 @@ __all__ = ["report", "train_table", "why_estimator"]
 TIME_LIMIT = 300.0
 SAMPLES = 1000
 
-ADVICE = (
-    "--missing drop leaves out rows that miss values, --missing model gives those a probability, "
-    "and --flow auto takes columns of every kind"
-)
+ADVICE = {
+    "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
+    "kind": "; --flow auto takes columns of every kind",
+    "notation": "",
+}
 """What to do about a cell that is no number."""
 
 TAKEN = ("data", "flow", "schema", "missing", "time_limit", "context", "seed", "out")
@@ -72,7 +73,7 @@ def _all_numbers(file: Path) -> bool:
     try:
         return all_numbers(source, source.names)
     except CellError as error:
-        raise ValueError(f"{error}; {ADVICE}") from None
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
 
 
 def train_table(
@@ -89,9 +90,7 @@ def train_table(
     )
     notes = [*open_source(options.data).notes]
     if (options.flow, options.schema, options.missing) == (None, None, None):
-        notes.append(
-            f"{options.data} has columns of other kinds than numbers: --flow auto is taken"
-        )
+        notes.append(f"not all columns of {options.data} are numbers, so --flow auto is taken")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     for name in table.undeclared:

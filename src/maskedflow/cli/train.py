@@ -297,4 +297,4 @@ def _open(**asked: Any) -> Dataset:
     try:
         return open_data(**asked)
     except CellError as error:
-        raise ValueError(f"{error}; {ADVICE}") from None
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None

@@ -124,13 +124,10 @@ def ragged_row(path: Path, dialect: Dialect) -> str | None:
     """Says which row first has more or fewer cells than the header, if one has."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = (row for row in csv.reader(file, delimiter=dialect.separator) if row)
-        header = next(rows, [])
+        cells = len(next(rows, []))
         for number, row in enumerate(rows, 1):
-            found = f"found {len(row)}"
-            if len(row) != len(header):
-                return (
-                    f"row {number}: expected {len(header)} cells as in the header, found {len(row)}"
-                )
+            if len(row) != cells:
+                return f"row {number}: expected {cells} cells, as in the header, found {len(row)}"
     return None
 
 

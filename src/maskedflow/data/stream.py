@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -23,7 +24,18 @@ Types = Mapping[str, pa.DataType]
 
 
 class CellError(ValueError):
-    """A cell of a table that is not what its column is."""
+    """A cell of a table that is not what its column is.
+
+    Args:
+        message: Where it is, what was expected there, and what was found.
+        fault: Whether it is missing, of another kind, or of a wrong size or notation.
+    """
+
+    def __init__(
+        self, message: str, fault: Literal["missing", "kind", "notation"] = "notation"
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Source(ABC):

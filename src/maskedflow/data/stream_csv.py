@@ -167,7 +167,8 @@ class CsvSource(Source):
                     what, hint = _called(kind), notation(cell)
                     raise CellError(
                         f"{self.path}: column {name!r}, row {start + row}: expected {what}, "
-                        f"found {cell!r}" + (f" ({hint})" if hint else "")
+                        f"found {cell!r}" + (f" ({hint})" if hint else ""),
+                        "notation" if hint else "kind",
                     )
             start += batch.num_rows
 

@@ -206,7 +206,9 @@ def numbers(
         if not (
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         ):
-            raise CellError(f"{source.path}: column {name!r}: expected numbers, found type {kind}")
+            raise CellError(
+                f"{source.path}: column {name!r}: expected numbers, found type {kind}", "kind"
+            )
         block[:, i] = cells.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
         with np.errstate(over="ignore"):
             finite = np.isfinite(block[:, i].astype(np.float32))
@@ -222,8 +224,13 @@ def numbers(
             found = str(cells[bad].as_py())
         else:
             expected = "a number of at most 15 digits"
-            found = f"{cells[bad].as_py():.0f}, whose last digits would be lost"
-        raise CellError(f"{path}: column {name!r}, row {row}: expected {expected}, found {found}")
+            value = cells[bad].as_py()
+            digits = f"{value:.0f}" if isinstance(value, float) else value
+            found = f"{digits}, whose last digits would be lost"
+        raise CellError(
+            f"{path}: column {name!r}, row {row}: expected {expected}, found {found}",
+            "notation" if cells[bad].is_valid else "missing",
+        )
     return torch.from_numpy(block).to(dtype)
 
 
@@ -239,7 +246,7 @@ def are_exact(
         source: The table, whose text tells of a large number whether it is whole.
         start: The number of the first cell's row in the table.
     """
-    large = np.abs(x) > 2.0**53
+    large = np.abs(x) >= 2.0**53
     if not large.any():
         return ~large
     kind = cells.type
