@@ -56,19 +56,17 @@ class Dialect:
     Args:
         separator: What separates columns.
         decimal: What separates decimals from whole numbers.
-        quotes: Whether there are quotation marks, within which lines may break.
         notes: What was told from the file and could be told wrongly.
     """
 
     separator: str = ","
     decimal: str = "."
-    quotes: bool = False
     notes: tuple[str, ...] = ()
 
     @property
     def parsing(self) -> pacsv.ParseOptions:
         """What pyarrow has to know of lines and columns."""
-        return pacsv.ParseOptions(delimiter=self.separator, newlines_in_values=self.quotes)
+        return pacsv.ParseOptions(delimiter=self.separator, newlines_in_values=True)
 
 
 def sniff(path: Path) -> Dialect:
@@ -102,7 +100,7 @@ def sniff(path: Path) -> Dialect:
     decimal = "." if separator == "," else _decimal(path, header, rows)
     if decimal == ",":
         notes.append(f"decimals in {path} are written with commas")
-    return Dialect(separator, decimal, '"' in text, tuple(notes))
+    return Dialect(separator, decimal, tuple(notes))
 
 
 def notation(cell: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,10 @@ from maskedflow.transforms import Dequantize
 
 from .grid import find_grid
 
-__all__ = ["Cells", "find_cells", "needs_float64"]
+__all__ = ["Cells", "find_cells", "needs_float64", "notes_on"]
 
 LOOKED_AT = 20_000
-"""The rows that are looked at first: whether many share a value shows in a part of them."""
+"""The rows that are looked at first."""
 
 SHARED = 3
 """The rows that share a value, on average, of a column that is discrete."""
@@ -54,64 +55,74 @@ class Cells:
         return loc + step / 2, (scale.square() + step.square() / 12).sqrt()
 
 
-def find_cells(
-    x: Tensor, low: Tensor, high: Tensor, columns: tuple[str, ...]
-) -> tuple[Cells | None, tuple[str, ...]]:
+def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells | None, list[str]]:
     """Finds the features whose values are on grids and shared by many rows.
 
     Args:
-        x: Rows in random order, shape `(n, features)`.
-        low: The least value of each feature in all rows.
-        high: The greatest.
+        x: Rows, shape `(n, features)`.
+        order: Their numbers in random order: whether many share a value shows in the first ones.
         columns: The features' names.
 
     Returns:
-        Their cells, None if no feature has any; and a note on these, and on those features that
-        have values in common without a grid, or one value in many rows.
+        Their cells, None if no feature has any; and the names of those features that have values
+        in common without a grid, or one value in many rows.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.5], [1.0, 0.1], [1.0, 0.2], [2.0, 0.4]]).repeat(5, 1)
         >>> x[:, 1] += torch.linspace(0, 0.01, 20)
-        >>> cells, notes = find_cells(x, x.amin(0), x.amax(0), ("n", "x"))
-        >>> cells.step
-        tensor([1., 0.], dtype=torch.float64)
-        >>> notes
-        ('n holds values on a grid and is dequantised: ...',)
+        >>> cells, without = find_cells(x, torch.randperm(20), ("n", "x"))
+        >>> cells.step, without
+        (tensor([1., 0.], dtype=torch.float64), [])
     """
     steps = torch.zeros(len(columns), dtype=torch.float64)
     without = []
     for i, name in enumerate(columns):
-        values, counts = np.unique(x[:LOOKED_AT, i].numpy(), return_counts=True)
+        values, counts = np.unique(x[order[:LOOKED_AT], i].numpy(), return_counts=True)
         rows = int(counts.sum())
-        if len(values) > 1 and rows >= SHARED * len(values):
+        shared = len(values) > 1 and rows >= SHARED * len(values)
+        if shared:
             grid = find_grid(_decimal(np.unique(x[:, i].numpy())))
             steps[i] = 0.0 if grid is None else grid.step
-        peak = int(counts.max(initial=0))
-        atom = peak >= max(ATOM * rows, ATOM_ROWS)
-        if not steps[i] and len(values) > 1 and (atom or rows >= SHARED * len(values)):
+        atom = counts.max(initial=0) >= max(ATOM * rows, ATOM_ROWS)
+        if not steps[i] and (shared or atom):
             without.append(name)
+    if not steps.any():
+        return None, without
+    low, high = x.aminmax(dim=0)
+    return Cells(steps, low.double(), high.double()), without
+
+
+def notes_on(columns: Sequence[str], cells: Cells | None, without: list[str]) -> list[str]:
+    """What should be known of features with values that many rows share.
+
+    Args:
+        columns: The features' names.
+        cells: The cells of those that are dequantised.
+        without: The names of others.
+    """
     notes = []
-    found = [name for name, step in zip(columns, steps.tolist(), strict=True) if step]
-    if found:
+    if cells is not None:
+        found = [name for name, step in zip(columns, cells.step.tolist(), strict=True) if step]
+        are = "is" if len(found) == 1 else "are"
         notes.append(
-            f"{_listed(found)} values on a grid and {_are(found)} dequantised: the density of a "
-            "value is the probability of its cell by the cell's width (--continuous leaves them as "
-            "they are; --flow auto gives values probabilities)"
+            f"{_listed(found)} values on a grid and {are} dequantised: the density of a value is "
+            "the probability of its cell by the cell's width (--continuous leaves them as they "
+            "are; --flow auto gives values probabilities)"
         )
     if without:
         notes.append(
             f"{_listed(without)} values that many rows share, where a continuous density has no "
-            "bound; --flow auto gives them probabilities"
+            "bound (--flow auto gives values of rows probabilities)"
         )
-    ends = low.double(), high.double()
-    return (Cells(steps, *ends) if found else None), tuple(notes)
+    return notes
 
 
-def needs_float64(x: Tensor) -> bool:
+def needs_float64(x: Tensor, order: Tensor) -> bool:
     """Whether float32 blurs a column that varies: by its spread, or that of values it repeats.
 
     Args:
-        x: Rows in random order, float32 or float64.
+        x: Rows, shape `(n, columns)`, in float32 or float64.
+        order: Their numbers in random order.
     """
     for column in x.unbind(1):
         size = column.abs().max().item()
@@ -120,9 +131,10 @@ def needs_float64(x: Tensor) -> bool:
             continue
         if LOST * spread < EPS * size:
             return True
-        values = np.unique(column[:LOOKED_AT].numpy())
-        repeated = len(column[:LOOKED_AT]) >= SHARED * len(values)
-        if repeated and len(values) > 1 and 4 * EPS * size > np.diff(values).min():
+        some = column[order[:LOOKED_AT]].numpy()
+        values = np.unique(some)
+        repeated = len(values) > 1 and len(some) >= SHARED * len(values)
+        if repeated and 4 * EPS * size > np.diff(values).min():
             return True
     return False
 
@@ -139,7 +151,3 @@ def _listed(names: list[str]) -> str:
         return f"{names[0]} holds"
     shown = ", ".join(names[:5])
     return f"{shown} hold" if len(names) <= 5 else f"{shown} and {len(names) - 5} others hold"
-
-
-def _are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"

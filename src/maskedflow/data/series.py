@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
+from .discrete import find_cells, notes_on
 from .stream import one_line_errors, open_source
 from .stream_csv import CsvSource
 from .table import check_varying, column_names, read_table
@@ -143,7 +144,12 @@ def open_series(
         for x, known in zip(series.x.split(lengths), c.split(lengths), strict=True)
     )
     check_varying(train.x, names, path)
-    return Dataset(path.stem, train, validates, tests, names, context, window=window)
+    order = torch.randperm(len(series.x), generator=torch.Generator().manual_seed(0))
+    cells, shared = find_cells(series.x, order, names)
+    if cells is not None:
+        shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
+    notes = (*open_source(path).notes, *notes_on(names, None, shared))
+    return Dataset(path.stem, train, validates, tests, names, context, window=window, notes=notes)
 
 
 def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:

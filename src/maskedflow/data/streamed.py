@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .discrete import find_cells, needs_float64
+from .discrete import find_cells, needs_float64, notes_on
 from .stream import Source, open_source
 from .table import check_range, floats, numbers, roles
 
@@ -188,18 +188,14 @@ def open_streamed(
     total = source.count()
     held = min(HELD, HELD_NUMBERS // len(columns)) / max(total, 1)
     table = _survey(source, columns, total, held, seed, torch.float32)
-    if needs_float64(table.some()):
+    if needs_float64(*table.some()):
         exact = _survey(source, columns, total, held, seed, torch.float64)
-        table = exact if needs_float64(exact.some()) else table
+        table = exact if needs_float64(*exact.some()) else table
     moments, width = table.moments, len(features)
     low, high = moments.low[:width], moments.high[:width]
     check_range(low, high, features, source.path, moments.n)
-    held_rows = torch.cat(list(table.parts.values()))[:, :width]
-    mixed = torch.randperm(len(held_rows), generator=torch.Generator().manual_seed(seed))
-    ends = held_rows.aminmax(dim=0)
-    cells, notes = find_cells(
-        held_rows[mixed], low.minimum(ends.min), high.maximum(ends.max), features
-    )
+    some, order = table.some()
+    cells, without = (None, []) if continuous else find_cells(some[:, :width], order, features)
     location, scale = moments.location_and_scale()
     splits = {name: _split(block, width) for name, block in table.parts.items()}
     streamed = StreamedSplit(
@@ -222,8 +218,8 @@ def open_streamed(
         features,
         context,
         streamed=streamed,
-        cells=None if continuous else cells,
-        notes=source.notes if continuous else (*source.notes, *notes),
+        cells=cells,
+        notes=(*source.notes, *notes_on(features, cells, without)),
     )
 
 
@@ -243,9 +239,11 @@ class _Survey:
     moments: _Moments
     parts: dict[str, Tensor]
 
-    def some(self) -> Tensor:
-        """Training rows, among them the ends of each column."""
-        return torch.cat([self.parts["sample"], torch.stack([self.moments.low, self.moments.high])])
+    def some(self) -> tuple[Tensor, Tensor]:
+        """The rows in memory and the ends of each column, and their numbers in random order."""
+        ends = torch.stack([self.moments.low, self.moments.high])
+        rows = torch.cat([*self.parts.values(), ends])
+        return rows, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
 
 
 def _survey(

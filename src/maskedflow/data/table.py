@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .discrete import find_cells, needs_float64
+from .discrete import find_cells, needs_float64, notes_on
 from .stream import ROWS, CellError, Source, open_source
 
 
@@ -72,9 +72,10 @@ def open_table(
     x = read_table(path, columns)
     if not len(x):
         raise ValueError(f"{path}: expected rows below the header, found none")
-    if needs_float64(x):
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    if needs_float64(x, order):
         exact = read_table(path, columns, torch.float64)
-        x = exact if needs_float64(exact) else x
+        x = exact if needs_float64(exact, order) else x
     sizes = int(validation * len(x)), int(test * len(x))
     for argument, fraction, size in zip(
         ("validation", "test"), (validation, test), sizes, strict=True
@@ -83,15 +84,15 @@ def open_table(
             raise ValueError(
                 f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
             )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     parts = order.split([len(x) - sum(sizes), *sizes])
     train, validation_split, test_split = (
         Split(x[rows, : len(features)], x[rows, len(features) :] if context else None)
         for rows in parts
     )
     check_varying(train.x, features, path)
-    ends = x[:, : len(features)].aminmax(dim=0)
-    cells, notes = find_cells(x[order, : len(features)], ends.min, ends.max, features)
+    cells, without = (
+        (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
+    )
     return Dataset(
         path.stem,
         train,
@@ -99,8 +100,8 @@ def open_table(
         test_split,
         features,
         context,
-        cells=None if continuous else cells,
-        notes=source.notes if continuous else (*source.notes, *notes),
+        cells=cells,
+        notes=(*source.notes, *notes_on(features, cells, without)),
     )
 
 

@@ -16,6 +16,7 @@ from .base import (
 )
 from .bernstein import BernsteinTransform, BoundedBernsteinTransform
 from .coupling import CouplingTransform
+from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,
     CosTransform,
@@ -34,16 +35,7 @@ from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
 from .permutation import Permutation, PermutationTransform
 from .pixelwise import Pixelwise, PixelwiseTransform
-from .preprocessing import (
-    Dequantize,
-    Logit,
-    LogitTransform,
-    Narrow,
-    ScaleTransform,
-    Standardize,
-    places_in_a_cell,
-    spread,
-)
+from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
 from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
