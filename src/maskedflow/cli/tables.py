@@ -90,7 +90,7 @@ def train_table(
     )
     notes = [*open_source(options.data).notes]
     if (options.flow, options.schema, options.missing) == (None, None, None):
-        notes.append(f"not all columns of {options.data} are numbers, so --flow auto is taken")
+        notes.append(f"{options.data} is not all finite numbers, so --flow auto is taken")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     for name in table.undeclared:

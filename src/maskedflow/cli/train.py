@@ -83,6 +83,8 @@ def _train(options: TrainOptions) -> None:
         stream=stream,
         continuous=bool(options.continuous),
     )
+    if options.resume and _was_float32(directory):
+        dataset = dataset.in_float32()
     settings = settle(options, dataset.features)
     config = _config(options, settings, dataset)
     for note in (*dataset.notes, config.flow.note):
@@ -232,6 +234,14 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     then = {**recorded.options, "continuous": recorded.flow.continuous}
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
+
+
+def _was_float32(directory: Path) -> bool:
+    """Whether there is a run that takes float32, as all did once."""
+    from maskedflow.runs import RunConfig
+
+    path = directory / "config.toml"
+    return path.is_file() and not RunConfig.read(path).flow.wide
 
 
 def _check_same(config: RunConfig, directory: Path) -> None:

@@ -138,7 +138,8 @@ class Dataset:
             Split(split.x.float(), None if split.context is None else split.context.float())
             for split in (self.train, self.validation, self.test)
         )
-        return replace(self, train=train, validation=validation, test=test)
+        streamed = None if self.streamed is None else self.streamed.in_float32()
+        return replace(self, train=train, validation=validation, test=test, streamed=streamed)
 
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.

@@ -88,8 +88,8 @@ def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells 
             without.append(name)
     if not steps.any():
         return None, without
-    low, high = x.aminmax(dim=0)
-    return Cells(steps, low.double(), high.double()), without
+    ends = (torch.from_numpy(_decimal(end.numpy())) for end in x.aminmax(dim=0))
+    return Cells(steps, *ends), without
 
 
 def notes_on(columns: Sequence[str], cells: Cells | None, without: list[str]) -> list[str]:

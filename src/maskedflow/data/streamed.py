@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
@@ -67,6 +67,13 @@ class StreamedSplit:
 
     def __len__(self) -> int:
         return sum(self.counts)
+
+    def in_float32(self) -> StreamedSplit:
+        """The same rows, rounded to float32."""
+        x, c = self.sample.x.float(), self.sample.context
+        sample = Split(x, None if c is None else c.float())
+        location, scale = self.location.float(), self.scale.float()
+        return replace(self, sample=sample, location=location, scale=scale)
 
     @property
     def moments(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

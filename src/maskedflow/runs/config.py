@@ -90,6 +90,11 @@ class FlowConfig:
         return all(step["kind"] != "Dequantize" for step in self.preprocessing)
 
     @property
+    def wide(self) -> bool:
+        """Whether rows and contexts are taken in float64."""
+        return any(step["kind"] == "Narrow" for step in self.preprocessing)
+
+    @property
     def note(self) -> str | None:
         """What a reader of the results should know: whether the flow is less than it seems.
 

@@ -15,7 +15,6 @@ from maskedflow import data, training
 from maskedflow.data import Dataset
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.training import History
-from maskedflow.training.batches import input_like
 
 from .build import build_flow, start_at_data
 from .config import RunConfig
@@ -46,7 +45,7 @@ class Run:
     @property
     def dtype(self) -> torch.dtype:
         """What rows and contexts have to be in: float64 where float32 would lose their digits."""
-        return input_like(self.flow).dtype
+        return torch.float64 if self.config.flow.wide else torch.float32
 
     @property
     def columns(self) -> tuple[str, ...]:
