@@ -34,6 +34,7 @@ from maskedflow.estimator import (
     open_mixed,
     sample_table,
     score_table,
+    tell_schema,
     write_run,
 )
 from maskedflow.tables import Schema, read_source, to_rows, to_table
@@ -92,16 +93,47 @@ def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     assert why_estimator(TrainOptions(data=numbers)) is None
     assert why_estimator(TrainOptions(data=numbers, flow="auto")) == "--flow auto"
     assert why_estimator(TrainOptions(data=numbers, missing="error")) == "--missing"
-    cells = {"text": "x", "boolean": "true", "date": "2020-01-01", "empty": "", "endless": "inf"}
-    for name, cell in cells.items():
+    for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", ("2020-01-01",))):
         path = tmp_path / f"{name}.csv"
-        path.write_text(f"a,b\n{cell},1\n2,3\n")
+        path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in column))
         assert why_estimator(TrainOptions(data=path)) == f"--data {path}"
         assert why_estimator(TrainOptions(data=path, flow="maf")) is None
     # Whoever shapes a flow wants one, and hears which cell is no number.
     code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
     assert (code, err.count("\n")) == (2, 1)
-    assert "row 1: expected a number, found 'x'" in err
+    assert "row 1: expected a number, found 'x'; --flow auto takes columns of every kind" in err
+
+
+@pytest.mark.parametrize(
+    ("cell", "named"),
+    [
+        (
+            "",
+            "row 3: expected a finite number, found a missing value (empty, NA or nan); --missing",
+        ),
+        ("inf", "row 3: expected a finite number within"),
+        ("oops", "row 3: expected a number or a date, found 'oops' in a column of numbers"),
+        ("$5", "row 3: expected a number or a date, found '$5' (a currency sign; leave it out)"),
+    ],
+)
+def test_one_cell_does_not_change_the_kind_of_model(
+    cell: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "t.csv"
+    data.write_text(f"a,b\n1,2\n2,3\n{cell},4\n" + "5,6\n" * 20)
+    code, _, err = call(capsys, "train", "--data", data, "--out", tmp_path / "runs")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"column 'a', {named}" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_column_may_be_declared_to_be_what_it_is(tmp_path: Path) -> None:
+    data, known = tmp_path / "t.csv", tmp_path / "known.toml"
+    data.write_text("a,b\n" + "1,2\n2,3\n2A,4\n" * 20)
+    known.write_text('[columns.a]\nkind = "categorical"\n')
+    with pytest.raises(ValueError, match=r"column 'a', row 3: .* found '2A'"):
+        tell_schema(data)
+    assert tell_schema(data, known).columns[0].levels == ("1", "2", "2A")
 
 
 def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(

@@ -18,6 +18,13 @@ __all__ = ["report", "train_table", "why_estimator"]
 TIME_LIMIT = 300.0
 SAMPLES = 1000
 
+ADVICE = {
+    "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
+    "kind": "; --flow auto takes columns of every kind",
+    "notation": "",
+}
+"""What to do about a cell that is no number."""
+
 TAKEN = ("data", "flow", "schema", "missing", "time_limit", "context", "seed", "out")
 """The options that an estimator takes; others shape a single flow or its training."""
 
@@ -60,16 +67,21 @@ def why_estimator(options: TrainOptions) -> str | None:
 
 def _all_numbers(file: Path) -> bool:
     from maskedflow.data import open_source
+    from maskedflow.data.stream import CellError
     from maskedflow.tables import all_numbers
 
     source = open_source(file)
-    return all_numbers(source, source.names)
+    try:
+        return all_numbers(source, source.names)
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
 
 
 def train_table(
     options: TrainOptions, directory: Path, context: tuple[str, ...]
 ) -> tuple[TableRun, MixedTable]:
     """Fits an estimator to a table of columns of every kind."""
+    from maskedflow.data import open_source
     from maskedflow.estimator import fit_table, open_mixed
     from maskedflow.runs import told_distinct
 
@@ -78,11 +90,11 @@ def train_table(
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
+    notes = [*open_source(options.data).notes]
     if (options.flow, options.schema, options.missing) == (None, None, None):
-        print(
-            f"note: {options.data} is not all finite numbers, so --flow auto is taken",
-            file=sys.stderr,
-        )
+        notes.append(f"{options.data} is not all finite numbers, so --flow auto is taken")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     for name in table.undeclared:
         print(
             f"note: --schema: what it says of {name!r} does not count in --context", file=sys.stderr

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
+from maskedflow.transforms import (
+    Dequantize,
+    LazyComposedTransform,
+    LazyTransform,
+    Logit,
+    Narrow,
+    Standardize,
+)
+
+from .discrete import Cells
 
 if TYPE_CHECKING:
     from .split import Dealing
@@ -20,8 +29,9 @@ class Split:
     """The rows of one part of a data set.
 
     Args:
-        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise.
-            Windows of a time series have shape `(n, steps, features)`.
+        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
+            or float64 where float32 would not tell numbers apart. Windows of a time series have
+            shape `(n, steps, features)`.
         context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
 
     Raises:
@@ -70,6 +80,9 @@ class Dataset:
         streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
         dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
         distinct: The number of rows that are no copies of another one, if there are copies.
+        cells: The cells of the features whose values are on grids, which `preprocessing` fills with
+            noise; None if no feature's are, or all shall have a continuous density.
+        notes: What should be known before this table is modelled, a sentence each.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -94,6 +107,8 @@ class Dataset:
     streamed: StreamedSplit | None = None
     dealing: Dealing = "rows"
     distinct: int | None = None
+    cells: Cells | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -122,11 +137,21 @@ class Dataset:
         )
         return replace(self, train=train, validation=validation, test=test, context_columns=())
 
+    def in_float32(self) -> Dataset:
+        """The same data set with rows and contexts rounded to float32."""
+        train, validation, test = (
+            Split(split.x.float(), None if split.context is None else split.context.float())
+            for split in (self.train, self.validation, self.test)
+        )
+        streamed = None if self.streamed is None else self.streamed.in_float32()
+        return replace(self, train=train, validation=validation, test=test, streamed=streamed)
+
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.
 
         Images get uniform noise, a division by the number of levels and the logit transform;
-        tables and toy densities are standardised; None means that nothing is to be done.
+        tables and toy densities are standardised, after uniform noise in those columns of a table
+        whose values are on a grid; None means that nothing is to be done.
 
         Example:
             >>> import maskedflow as mf
@@ -145,9 +170,16 @@ class Dataset:
         if not self.standardize:
             return None
         if self.streamed is not None:
-            x, _ = self.streamed.moments
-            return LazyComposedTransform(Standardize(*x))
-        return LazyComposedTransform(Standardize(*location_and_scale(self.train.x)))
+            (loc, scale), _ = self.streamed.moments
+        else:
+            loc, scale = location_and_scale(self.train.x)
+        steps: list[LazyTransform] = []
+        if self.cells is not None:
+            steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
+        steps.append(Standardize(loc, scale))
+        if self.train.x.dtype == torch.float64:
+            steps.append(Narrow())
+        return LazyComposedTransform(*steps)
 
     def embedding(self) -> nn.Module | None:
         """The map applied to a context before the network sees it, fitted on the training split.
@@ -173,7 +205,8 @@ class ContextStandardizer(nn.Module):
     r"""Brings a context to zero mean and unit variance, `(c - loc) / scale`.
 
     Args:
-        loc: The mean, shape `(context,)`.
+        loc: The mean, shape `(context,)`. In float64 it takes such contexts, of which it leaves
+            numbers near zero in the flow's own dtype.
         scale: The standard deviation, shape `(context,)`.
 
     Example:
@@ -189,13 +222,15 @@ class ContextStandardizer(nn.Module):
         super().__init__()
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
+        self.narrow = Narrow() if loc.dtype == torch.float64 else None
 
     def forward(self, c: Tensor) -> Tensor:
-        return (c - self.loc) / self.scale
+        y = (c - self.loc) / self.scale
+        return y if self.narrow is None else cast(Tensor, self.narrow()(y))
 
 
 def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column, in float32, computed in float64.
+    """The mean and standard deviation of each column, in float32 or x's own float64.
 
     A constant column gets scale 1: it is only centred, and nothing is divided by zero.
 
@@ -206,7 +241,8 @@ def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     # Column by column: a float64 copy of a large table would double its memory twice over.
     moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
     variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
-    scale = variance.sqrt().float()
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    scale = variance.sqrt().to(dtype)
     # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
     scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
-    return mean.float(), scale
+    return mean.to(dtype), scale

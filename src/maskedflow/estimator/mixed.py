@@ -16,8 +16,9 @@ from maskedflow.data import open_source, split
 from maskedflow.data.split import Dealing, check_dealing
 from maskedflow.data.table import roles
 from maskedflow.files import read_text
-from maskedflow.tables import Schema, complete, read_document, read_source
+from maskedflow.tables import Schema, complete, read_document, read_source, refuse_odd_cells
 from maskedflow.tables.cells import is_missing
+from maskedflow.tables.column import FIXED
 from maskedflow.tables.schema import Missing
 from maskedflow.tables.types import is_number, is_temporal
 
@@ -80,12 +81,15 @@ def open_mixed(
     """
     source = open_source(path)
     features, given = roles(source, context)
-    table = read_source(source)
     told, known = _read_schema(schema)
+    table = read_source(source)
+    refuse_odd_cells(source, table, known)
     undeclared = tuple(name for name in given if name in known)
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(path):
         found = Schema.infer(table.select(list(features)), missing or told or "error", known)
+        if all(column.kind in FIXED for column in found.columns):
+            raise ValueError("all columns are constant or repeat another; expected some that vary")
         return replace(deal(table, found, given, seed), undeclared=undeclared)
 
 
@@ -157,7 +161,9 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
             looked at, and the schema says "error".
     """
     told, known = _read_schema(schema)
-    table = read_source(open_source(path))
+    source = open_source(path)
+    table = read_source(source)
+    refuse_odd_cells(source, table, known)
     said = missing or told
     with _naming(path):
         found = Schema.infer(table, said or "model", known)

@@ -69,13 +69,13 @@ def _subject(run: Run, test: Split) -> Subject:
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
-        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).float()
+        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(run.dtype)
         c = rows[:, features:]
         if not run.context_columns:
             return Split(x)
         if levels:
             c = np.eye(len(levels))[c[:, 0].astype(int)]
-        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).float())
+        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(run.dtype))
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
         found: NDArray[np.float64] = evaluate(run.flow, split(rows), BATCH).numpy()
@@ -137,7 +137,7 @@ def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
 def _is_normal(run: Run, test: Split) -> bool:
     c = None if test.context is None else test.context[:1]
     with torch.no_grad():
-        return _normal(run.flow(c), test.x[:1].float()) is not None
+        return _normal(run.flow(c), test.x[:1].to(run.dtype)) is not None
 
 
 def _levels(run: Run) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from maskedflow import flows
 from maskedflow.data import ContextStandardizer
 from maskedflow.data.dataset import Split
 from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
+from maskedflow.training.batches import input_like
 from maskedflow.transforms import (
     ActNorm,
     AdditiveTransform,
@@ -23,6 +24,7 @@ from maskedflow.transforms import (
     Logit,
     LULinear,
     MeanPrecisionTransform,
+    Narrow,
     Standardize,
     UnconditionalTransform,
 )
@@ -60,13 +62,18 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """
     match module:
         case Dequantize():
-            return {"kind": "Dequantize", "step": module.step.tolist()}
-        case Standardize():
-            return {"kind": "Standardize", "shapes": _shapes(module.loc, module.scale)}
+            if module.low is None or module.high is None:
+                return {"kind": "Dequantize", "step": module.step.tolist()}
+            ends = {"low": module.low.tolist(), "high": module.high.tolist()}
+            return {"kind": "Dequantize", "step": module.step.tolist(), **ends}
+        case Standardize() | ContextStandardizer():
+            shapes = _shapes(module.loc, module.scale)
+            wide = {"dtype": "float64"} if module.loc.dtype == torch.float64 else {}
+            return {"kind": type(module).__name__, "shapes": shapes, **wide}
+        case Narrow():
+            return {"kind": "Narrow"}
         case Logit():
             return {"kind": "Logit", "alpha": module.transform.alpha}
-        case ContextStandardizer():
-            return {"kind": "ContextStandardizer", "shapes": _shapes(module.loc, module.scale)}
     raise ValueError(f"preprocessing: no record is known for a {type(module).__name__}")
 
 
@@ -78,15 +85,21 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
     """
     match kind:
         case "Dequantize":
-            return Dequantize(torch.tensor(arguments["step"]))
-        case "Standardize":
+            step, *ends = (
+                torch.tensor(arguments[name], dtype=torch.float64)
+                for name in ("step", "low", "high")
+                if name in arguments
+            )
+            return Dequantize(step, *ends)
+        case "Standardize" | "ContextStandardizer":
             loc, scale = arguments["shapes"]
-            return Standardize(torch.zeros(loc), torch.ones(scale))
+            dtype = torch.float64 if arguments.get("dtype") == "float64" else None
+            made = Standardize if kind == "Standardize" else ContextStandardizer
+            return made(torch.zeros(loc, dtype=dtype), torch.ones(scale, dtype=dtype))
+        case "Narrow":
+            return Narrow()
         case "Logit":
             return Logit(arguments["alpha"])
-        case "ContextStandardizer":
-            loc, scale = arguments["shapes"]
-            return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
     raise ValueError(f"preprocessing: unknown kind {kind!r}")
 
 
@@ -203,10 +216,10 @@ def start_at_data(flow: Flow, train: Split, seed: int) -> None:
     flow.eval()  # batch norms and the like are not to start here
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(train), generator=generator)[:_ROWS]
-    c = None if train.context is None else train.context[rows]
+    c = None if train.context is None else train.context[rows].to(input_like(flow))
     if c is not None and flow.embedding is not None:
         c = flow.embedding(c)
-    z = flow.transform(c)(train.x[rows].to(torch.get_default_dtype()))
+    z = flow.transform(c)(train.x[rows].to(input_like(flow)))
     for mixture in mixtures:
         if len(z) >= mixture.components:
             mixture.initialize(z, generator=generator)

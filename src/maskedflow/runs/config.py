@@ -40,6 +40,8 @@ _HEADER = """\
 
 _SAME = ("columns", "context_columns", "image_shape", "levels", "time", "window")
 """What the flow of a run takes its numbers for: settings of the data that cannot be edited."""
+_AFFINE = ("MADE", "MAF", "IAF", "NICE", "RealNVP")
+"""The constructors whose transforms are affine in a feature."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,38 @@ class FlowConfig:
     embedding: Module | None = None
 
     @property
-    def note(self) -> str | None:
-        """What a reader of the results should know: whether a masked hidden layer is narrow.
+    def continuous(self) -> bool:
+        """Whether values that are on a grid have a continuous density."""
+        return all(step["kind"] != "Dequantize" for step in self.preprocessing)
 
-        Networks without degrees are not masked, and `passes` leave `passes - 1` of these.
+    @property
+    def wide(self) -> bool:
+        """Whether rows and contexts are taken in float64."""
+        return any(step["kind"] == "Narrow" for step in self.preprocessing)
+
+    @property
+    def note(self) -> str | None:
+        """What a reader of the results should know: whether the flow is less than it seems.
+
+        A hidden layer may be too narrow for its masks: networks without degrees are not masked,
+        and `passes` leave `passes - 1` of these. And affine transforms of one feature, however
+        many, are one affine transform.
 
         Example:
             >>> shape = {"features": 9, "hidden_features": [4, 16], "degrees": "sequential"}
             >>> FlowConfig("MAF", shape).note
             'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
         """
+        features = self.arguments["features"]
+        affine = self.name in _AFFINE and not self.arguments.keys() & {"components", "base"}
+        if affine and features == 1:
+            given = ", given the context" if self.arguments.get("context") else ""
+            return (
+                f"affine transforms of one feature, however many, make a Gaussian{given}; "
+                "--flow nsf, of splines, makes more"
+            )
         if "degrees" not in self.arguments:
             return None
-        features = self.arguments["features"]
         degrees = min(features, self.arguments.get("passes", features)) - 1
         narrowest = min(self.arguments["hidden_features"])
         if narrowest >= degrees:

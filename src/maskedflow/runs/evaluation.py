@@ -167,7 +167,9 @@ def preprocessed(
     with torch.no_grad():
         for start in range(0, len(split), _ROWS):
             rows = slice(start, start + _ROWS)
-            y[rows], ladj[rows] = call_and_ladj(front(), split.x[rows].float())
+            x = split.x[rows]
+            x = x if x.dtype == torch.float64 else x.float()
+            y[rows], ladj[rows] = call_and_ladj(front(), x)
     return y, ladj
 
 

@@ -52,6 +52,11 @@ class Run:
         return self.config.name
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What rows and contexts have to be in: float64 where float32 would lose their digits."""
+        return torch.float64 if self.config.flow.wide else torch.float32
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """A name for each feature."""
         return self.config.data.columns
@@ -113,7 +118,10 @@ class Run:
             window=source.window,
             stream=source.stream,
             dealing=source.dealing,
+            continuous=self.config.flow.continuous,
         )
+        if self.dtype == torch.float32 and found.train.x.dtype == torch.float64:
+            found = found.in_float32()
         for what, now, then in (
             ("columns", found.columns, source.columns),
             ("rows", rows_of(found), source.rows),
@@ -138,19 +146,20 @@ def open_data(
     window: int | None = None,
     stream: bool = False,
     dealing: Dealing = "values",
+    continuous: bool = False,
 ) -> Dataset:
     """Loads a known data set by name, or else opens a table, a time series if `time` is named.
 
     With `stream` the table's training rows stay on disk. By `dealing` copies of a table's rows go
-    to one side ("values"), or each by itself ("rows").
+    to one side ("values"), or each by itself ("rows"); if `continuous`, values on a grid are left
+    as they are.
     """
     if dataset is None:
         assert file is not None
         if time is not None:
             return data.open_series(file, time, window=window)
-        if stream:
-            return data.open_streamed(file, context=context, seed=seed, dealing=dealing)
-        return data.open_table(file, context=context, seed=seed, dealing=dealing)
+        opened = data.open_streamed if stream else data.open_table
+        return opened(file, context=context, seed=seed, dealing=dealing, continuous=continuous)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 

@@ -17,7 +17,17 @@ from maskedflow.data.dataset import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 
-from .batches import Training, bounds, check_finite, in_memory, largest, shuffled, take, weight_of
+from .batches import (
+    Training,
+    bounds,
+    check_finite,
+    in_memory,
+    input_like,
+    largest,
+    shuffled,
+    take,
+    weight_of,
+)
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
@@ -207,7 +217,7 @@ class _Run:
         self.parameters = [p for p in self.flow.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("flow: expected a parameter to train, got none")
-        self.weight = weight_of(self.flow)
+        self.like = input_like(self.flow)
         decay = self.config.weight_decay
         self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
 
@@ -247,7 +257,7 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             self.set_learning_rate()
-            loss, norm = self.step(*take(batch, slice(None), like=self.weight))
+            loss, norm = self.step(*take(batch, slice(None), like=self.like))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
