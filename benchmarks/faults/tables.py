@@ -88,7 +88,13 @@ KINDS = [
     Kind("day first, dots", lines("x,k", "13.02.2024,{k}"), 2, "a date; write", NONE),
     Kind("slashes", lines("x,k", "2024/02/13,{k}"), 2, "a date; write", NONE),
     *(
-        Kind(f"{cell!r} for missing", spoilt(cell), 2, f"row 17: expected a number or a date, found {cell!r}", NONE)
+        Kind(
+            f"{cell!r} for missing",
+            spoilt(cell),
+            2,
+            f"row 17: expected a number or a date, found {cell!r}",
+            NONE,
+        )
         for cell in ("-", "?", ".", "missing", "oops", "--", "1.2.3.4", "12a")
     ),
     *(
@@ -96,15 +102,29 @@ KINDS = [
         for cell in ("", "NA", "n/a", "null", "NaN", "inf", "-Infinity")
     ),
     *(
-        Kind(f"{cell!r}, a flow named", spoilt(cell), 2, "row 17: expected a", ("--flow", "maf", *SMALL))
+        Kind(
+            f"{cell!r}, a flow named",
+            spoilt(cell),
+            2,
+            "row 17: expected a",
+            ("--flow", "maf", *SMALL),
+        )
         for cell in ("-", "", "oops", "inf", "1e300", "true", "2024-01-01")
     ),
     Kind("missing, modelled", spoilt(""), 0, "may be missing", ("--missing", "model", *AUTO)),
     Kind("missing, dropped", spoilt("NA"), 0, "", ("--missing", "drop", *AUTO)),
     Kind("'?' and --missing", spoilt("?"), 2, "row 17", ("--missing", "model", *AUTO)),
     Kind("text", lines("x,k", "{x:.4f},city{k}"), 0, "so --flow auto", tuple(AUTO)),
-    Kind("text and missing", lines("x,k,y", "{x:.4f},city{k},"), 2, "column 'y', row 1: missing", NONE),
-    Kind("dates", lines("x,k", "{x:.4f},2024-01-0{k}").replace("-00", "-09"), 0, "date", tuple(AUTO)),
+    Kind(
+        "text and missing",
+        lines("x,k,y", "{x:.4f},city{k},"),
+        2,
+        "column 'y', row 1: missing",
+        NONE,
+    ),
+    Kind(
+        "dates", lines("x,k", "{x:.4f},2024-01-0{k}").replace("-00", "-09"), 0, "date", tuple(AUTO)
+    ),
     Kind("a date but for one", lines("k,x", "{k},2024-01-02") + "1,-\n", 2, "row 301", NONE),
     Kind("no header", FLAT.partition("\n")[2], 2, "expected a header, found numbers"),
     Kind("numbers as names", lines("0,1"), 0, "hold"),
@@ -129,27 +149,61 @@ KINDS = [
     Kind("UTF-16", FLAT.encode("utf-16"), 2, "UTF-16"),
     Kind("Latin-1 name", lines("x,é").encode("latin-1"), 2, "UTF-8"),
     Kind("Latin-1 cell", (lines("x,k", "{x},caf") + "1,café\n").encode("latin-1"), 2, "UTF-8"),
-    Kind("ids of 25 digits", lines("x,k", "{x:.4f},12345678901234567890123{k:02d}"), 2, "15 digits", NONE),
+    Kind(
+        "ids of 25 digits",
+        lines("x,k", "{x:.4f},12345678901234567890123{k:02d}"),
+        2,
+        "15 digits",
+        NONE,
+    ),
     Kind("ids of 17 digits", lines("x,k", "{x:.4f},1234567890123456{k}"), 2, "15 digits"),
     Kind("1e300", spoilt("1e300"), 2, "row 17: expected a number within the range", NONE),
-    Kind("1e300 beside text", lines("x,k,y", "{x:.4f},a{k},1.5") + "1,a1,1e300\n", 2, "float32", NONE),
+    Kind(
+        "1e300 beside text", lines("x,k,y", "{x:.4f},a{k},1.5") + "1,a1,1e300\n", 2, "float32", NONE
+    ),
     Kind("a break in quotes", lines("x,k", '{x:.4f},"a\n{k}"'), 0, "so --flow auto", tuple(AUTO)),
     Kind("one column", lines("x", "{x:.4f}"), 0, "nsf was taken for one column"),
-    Kind("one column, affine", lines("x", "{x:.4f}"), 0, "make a Gaussian", ("--flow", "maf", *SMALL)),
+    Kind(
+        "one column, affine", lines("x", "{x:.4f}"), 0, "make a Gaussian", ("--flow", "maf", *SMALL)
+    ),
     Kind("halves", lines("x,h", "{x:.4f},{k}.5"), 0, "h holds values on a grid"),
     Kind("codes as floats", lines("x,h", "{x:.4f},{k}.0"), 0, "h holds values on a grid"),
     Kind("continuous by wish", FLAT, 0, "training maf", (*SMALL, "--continuous")),
     Kind("many at zero", "x,z\n" + "".join(f"{x},{max(x, 0)}\n" for x in X), 0, "many rows share"),
-    Kind("GPS seconds", "t,y\n" + "".join(f"{1.26e9 + 300 * x},{k + x}\n" for x, k in zip(X, K, strict=True)), 0, "training"),
+    Kind(
+        "GPS seconds",
+        "t,y\n" + "".join(f"{1.26e9 + 300 * x},{k + x}\n" for x, k in zip(X, K, strict=True)),
+        0,
+        "training",
+    ),
     Kind("Parquet: flags", parquet(b=K > 1), 0, "so --flow auto", tuple(AUTO)),
-    Kind("Parquet: flags, a flow", parquet(b=K > 1), 2, "found type bool", ("--flow", "maf", *SMALL)),
+    Kind(
+        "Parquet: flags, a flow", parquet(b=K > 1), 2, "found type bool", ("--flow", "maf", *SMALL)
+    ),
     Kind("Parquet: unsigned", parquet(u=K.astype(np.uint8)), 0, "u holds values on a grid"),
     Kind("Parquet: float16", parquet(h=X.astype(np.float16)), 0, "training"),
     Kind("Parquet: decimal", parquet(d=[decimal.Decimal(int(k)) / 4 for k in K]), 0, "d holds"),
-    Kind("Parquet: dictionary", parquet(d=pa.array([f"a{k}" for k in K]).dictionary_encode()), 0, "so --flow auto", tuple(AUTO)),
-    Kind("Parquet: past 2^53", parquet(i=2**53 + 1 + K), 2, "row 1: expected a number of at most 15", NONE),
-    Kind("Parquet: missing", parquet(y=pa.array(X, mask=X > 2)), 2, "expected a finite number, found a missing"),
-]  # fmt: skip
+    Kind(
+        "Parquet: dictionary",
+        parquet(d=pa.array([f"a{k}" for k in K]).dictionary_encode()),
+        0,
+        "so --flow auto",
+        tuple(AUTO),
+    ),
+    Kind(
+        "Parquet: past 2^53",
+        parquet(i=2**53 + 1 + K),
+        2,
+        "row 1: expected a number of at most 15",
+        NONE,
+    ),
+    Kind(
+        "Parquet: missing",
+        parquet(y=pa.array(X, mask=X > 2)),
+        2,
+        "expected a finite number, found a missing",
+    ),
+]
 
 
 def command(*words: object) -> tuple[int, str]:

@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.data import Seen, open_source, write_text
-from maskedflow.tables import Schema, complete, read_source, to_rows
+from maskedflow.data import Seen, open_source
+from maskedflow.files import write_text
+from maskedflow.tables import Schema, blanks_to_null, complete, to_rows
 
 from .config import TableConfig
 from .estimator import DensityEstimator
@@ -125,7 +126,10 @@ class TableRun:
     def read(self, path: Path) -> pa.Table:
         """Reads the run's columns, those of the context too, from a file."""
         source = open_source(path)
-        return read_source(source, source.known((*self.columns, *self.context_columns), "columns"))
+        names = source.known((*self.columns, *self.context_columns), "columns")
+        batches = source.batches(names, self.types)
+        table = pa.Table.from_batches(batches, schema=source.types(names, self.types))
+        return blanks_to_null(source, table, self.schemas)
 
     def log_prob(self, table: pa.Table, start: int = 0) -> NDArray[np.float64]:
         """Computes the log-density of each row, in nats: NaN of a row that is left out.
