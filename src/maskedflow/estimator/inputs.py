@@ -9,65 +9,116 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pyarrow as pa
 import torch
-from sklearn.utils.validation import validate_data
+from numpy.typing import NDArray
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from maskedflow.tables import (
+    Form,
     Rows,
     Schema,
+    as_array,
     kind_of,
     number_context,
     read_document,
+    read_frame,
     to_arrow,
     to_rows,
+    weights_of,
 )
 from maskedflow.tables.schema import Missing
 from maskedflow.transforms import Standardize
 
+Numbers = NDArray[np.float64]
+
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
 
-__all__ = ["context_of", "known_of", "rows_of", "scale_of", "table_of"]
+__all__ = [
+    "check_spread",
+    "context_of",
+    "context_table",
+    "fitted_table",
+    "known_of",
+    "rows_of",
+    "scale_of",
+    "table_of",
+    "weight_of",
+]
+
+_SPREAD = 1e150
+"""The widest range of numbers, and one over the narrowest, whose squares are floats."""
 
 
-def table_of(estimator: DensityEstimator, X: Any, missing: Missing, *, reset: bool) -> pa.Table:
-    """X as an Arrow table, checked as scikit-learn does."""
+def table_of(estimator: DensityEstimator, X: Any) -> pa.Table:
+    """X as an Arrow table, for a fitted estimator."""
     if kind_of(X) == "numpy":
-        mixed = getattr(X, "dtype", None) == np.dtype(object)
-        X = validate_data(
-            estimator,
-            X,
-            reset=reset,
-            dtype=None if mixed else "numeric",
-            ensure_all_finite=True if missing == "error" else "allow-nan",
-        )
-        for cell in X.flat if mixed else ():
-            if isinstance(cell, Mapping | list | tuple | set):
-                kind = type(cell).__name__
-                raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
-        table = to_arrow(X)
+        table, _ = _array_table(estimator, X, reset=False)
         # Of an array after a frame, scikit-learn warns; its columns go by their places.
-        return table if reset else table.rename_columns(estimator.schema_.names)
-    table = to_arrow(X)
-    names = np.asarray(table.column_names, dtype=object)
-    if reset:
-        estimator.n_features_in_, estimator.feature_names_in_ = len(names), names
-    elif list(names) != list(getattr(estimator, "feature_names_in_", names)):
-        absent = [name for name in estimator.feature_names_in_ if name not in names]
-        if absent:
-            raise ValueError(f"X: has no column {absent[0]!r}, which was there in fit")
-        table = table.select(list(estimator.feature_names_in_))
+        return table.rename_columns(estimator.schema_.names)
+    wanted = list(getattr(estimator, "feature_names_in_", estimator.schema_.names))
+    table = to_arrow(X, wanted=wanted)
+    for name in wanted:
+        if name not in table.column_names:
+            raise ValueError(f"X: has no column {name!r}, which was there in fit")
+    return _with_rows(table.select(wanted))
+
+
+def fitted_table(estimator: DensityEstimator, X: Any) -> tuple[pa.Table, Form]:
+    """X as an Arrow table, and its form; an estimator that is to be fitted is told the columns."""
+    if kind_of(X) == "numpy":
+        return _array_table(estimator, X, reset=True)
+    table, form = read_frame(X)
+    estimator.n_features_in_ = table.num_columns
+    estimator.feature_names_in_ = np.asarray(table.column_names, dtype=object)
+    return _with_rows(table), form
+
+
+def _array_table(estimator: DensityEstimator, X: Any, *, reset: bool) -> tuple[pa.Table, Form]:
+    """An array, checked as scikit-learn does; which numbers are there is told by the schema."""
+    X = as_array(X)
+    validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=False)
+    for cell in X.flat if X.dtype == object else ():
+        if isinstance(cell, Mapping | list | tuple | set):
+            kind = type(cell).__name__
+            raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
+    return read_frame(X)
+
+
+def _with_rows(table: pa.Table) -> pa.Table:
     if not table.num_rows:
         raise ValueError("X: expected at least one row, got 0 sample(s)")
     return table
 
 
+def context_table(estimator: DensityEstimator, context: Any) -> pa.Table | None:
+    """A context as an Arrow table, for a fitted estimator."""
+    schema = estimator.context_schema_
+    return None if context is None else to_arrow(context, "context", schema.names if schema else ())
+
+
+def weight_of(X: Any, sample_weight: Any, rows: int) -> Numbers:
+    """How much each row counts, as is told or as the index of X says; 1 if neither does."""
+    kept = weights_of(X)
+    if kept is not None and sample_weight is not None:
+        raise ValueError(
+            "sample_weight: expected none, for the index of X has a level of weights; "
+            "X.reset_index(drop=True) leaves it out"
+        )
+    told = kept if sample_weight is None else sample_weight
+    if told is None:
+        return np.ones(rows)
+    if np.ma.is_masked(told):
+        hidden = int(np.ma.getmaskarray(told).sum())
+        raise ValueError(f"sample_weight: expected a weight for each row, found {hidden:,} masked")
+    weight: Numbers = _check_sample_weight(told, np.zeros((rows, 1)), ensure_non_negative=True)
+    return weight
+
+
 def rows_of(estimator: DensityEstimator, X: Any, context: Any) -> tuple[Rows, Tensor | None]:
     """The rows of X, and their contexts, for a fitted estimator."""
-    table = table_of(estimator, X, estimator.schema_.missing, reset=False)
-    rows = to_rows(estimator.schema_, table)
-    given = None if context is None else to_arrow(context, "context")
-    return rows, context_of(estimator, given, len(rows))
+    rows = to_rows(estimator.schema_, table_of(estimator, X))
+    return rows, context_of(estimator, context_table(estimator, context), len(rows))
 
 
 def known_of(
@@ -86,6 +137,8 @@ def known_of(
             raise FileNotFoundError(f"schema: {path}: no such file")
         told, known = read_document(path.read_text("utf-8"))
         return known, told or missing
+    if isinstance(estimator.schema, Mapping):  # labels that are no text are told as text
+        return {str(name): known for name, known in estimator.schema.items()}, missing
     return estimator.schema, missing
 
 
@@ -106,6 +159,23 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
         estimator.context_schema_.layout, found, estimator.context_scale_()(found.values)
     )
     return None if c is None or not c.shape[1] else c  # constants say nothing
+
+
+def check_spread(schema: Schema, rows: Rows, where: str = "") -> None:
+    """Refuses numbers whose squares are none that float64 can hold."""
+    for column, x, there in zip(
+        schema.valued, rows.values.unbind(1), rows.observed.unbind(1), strict=True
+    ):
+        # Those with bounds are computed with on the real line, where they are near.
+        x = x[there] if column.low is None and column.high is None else x[:0]
+        if not len(x):
+            continue
+        spread = float(x.max()) - float(x.min())
+        if spread > _SPREAD or 0 < spread < 1 / _SPREAD:
+            raise column.error(
+                f"{where}expected numbers that differ by {1 / _SPREAD:g} to {_SPREAD:g}, found "
+                f"{float(x.min()):g} to {float(x.max()):g}; use another unit"
+            )
 
 
 def scale_of(values: Tensor) -> Standardize:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskedflow.tables import Schema, build_density
+from maskedflow.tables import Form, Schema, build_density
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
@@ -37,7 +37,8 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "schema_given": estimator.schema is not None,
         "schema": estimator.schema_.to_toml(),
         "context_schema": None if given is None else given.to_toml(),
-        "kind": estimator.kind_,
+        "kind": estimator.form_.kind,
+        "like": estimator.form_.to_text(),
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
@@ -57,7 +58,8 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
         header = json.loads(entries[checkpoint.METADATA])["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
-        loaded.schema_, loaded.kind_ = schema, header["kind"]
+        loaded.schema_ = schema
+        loaded.form_ = Form.from_text(header["kind"], header.get("like"))
         loaded.n_features_in_ = header["n_features_in"]
         if header["feature_names_in"] is not None:
             loaded.feature_names_in_ = np.asarray(header["feature_names_in"], dtype=object)

@@ -13,6 +13,7 @@ from maskedflow.data import Source
 from maskedflow.data.stream import one_line_errors
 from maskedflow.data.table import floats
 
+from .frames import to_arrow
 from .schema import Schema
 from .types import is_number
 
@@ -40,7 +41,7 @@ def read_source(source: Source, columns: Sequence[str] | None = None) -> pa.Tabl
         table = pa.Table.from_batches(batches, schema=source.types(names))
     if not table.num_rows:
         raise ValueError(f"{source.path}: expected at least one row, found none")
-    return blanks_to_null(source, table)
+    return to_arrow(blanks_to_null(source, table), str(source.path), names)
 
 
 def _read_csv(path: Path, names: list[str]) -> pa.Table:
