@@ -97,6 +97,10 @@ def _text(name: str, cells: Any) -> Any:
     """Bytes as text."""
     try:
         return cells.cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        raise ValueError(
+            f"column {name!r}: expected categories that are text or numbers, found {cells.type}"
+        ) from None
     except pa.ArrowInvalid:
         for row, cell in enumerate(cells.to_pylist()):
             try:
@@ -125,18 +129,11 @@ def _texts(name: str, values: pa.Array) -> pa.Array:
     kind = values.type
     if _told(kind) == kind:
         return values
-    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind):
-        told = [None if value is None else str(value) for value in _python(values)]
-        texts = pa.array(told, pa.string())
+    if isinstance(kind, pa.BaseExtensionType):  # such as intervals and periods, which pandas knows
+        told = values.to_pandas() if "pandas" in str(kind) else values.to_pylist()
+        texts = pa.array([None if value is None else str(value) for value in told], pa.string())
     else:
         texts = _text(name, values)
     if len(texts.unique()) < len(texts):
         raise ValueError(f"column {name!r}: expected categories whose text differs, found {kind}")
     return texts
-
-
-def _python(values: pa.Array) -> list[Any]:
-    """Python's objects; intervals and periods are pandas'."""
-    if isinstance(values.type, pa.BaseExtensionType) and "pandas" in str(values.type):
-        return list(values.to_pandas())
-    return list(values.to_pylist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, get_args
@@ -40,9 +40,10 @@ class Form:
         """What it is like as text: a stream of Arrow's that has no rows, in base64."""
         if self.like is None:
             return None
+        like = _relabelled(self.like, _storage)  # Arrow cannot read categories of an extension
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.like.schema) as stream:
-            stream.write_batch(self.like)
+        with pa.ipc.new_stream(sink, like.schema) as stream:
+            stream.write_batch(like)
         return base64.b64encode(sink.getvalue()).decode()
 
     @classmethod
@@ -67,9 +68,9 @@ class Form:
             with pa.ipc.open_stream(base64.b64decode(text, validate=True)) as stream:
                 like = stream.read_next_batch()
             like.validate(full=True)
-        except (ValueError, OSError, StopIteration, NotImplementedError) as error:
+            return cls(kind, _relabelled(like, _extension))
+        except (ValueError, TypeError, OSError, StopIteration, NotImplementedError) as error:
             raise ValueError(f"like: expected a stream of Arrow's in base64: {error}") from None
-        return cls(kind, like)
 
     def field(self, name: str) -> pa.Field | None:
         """What is known of a column."""
@@ -96,6 +97,35 @@ class Form:
         labels = (tuple(one) if isinstance(one, list) else one for one in told)
         label_of = dict(zip(self.like.schema.names, labels, strict=True))
         return [label_of.get(name, name) for name in names]
+
+
+def _relabelled(
+    like: pa.RecordBatch, function: Callable[[pa.Array, pa.Field], pa.Array]
+) -> pa.RecordBatch:
+    """The batch with its dictionaries' values replaced."""
+    arrays, fields = [], []
+    for array, field in zip(like.columns, like.schema, strict=True):
+        if pa.types.is_dictionary(field.type):
+            values = function(array.dictionary, field)
+            array = pa.DictionaryArray.from_arrays(
+                array.indices, values, ordered=field.type.ordered
+            )
+        arrays.append(array)
+        fields.append(field.with_type(array.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, like.schema.metadata))
+
+
+def _storage(values: pa.Array, field: pa.Field) -> pa.Array:
+    return values.storage if isinstance(values.type, pa.BaseExtensionType) else values
+
+
+def _extension(values: pa.Array, field: pa.Field) -> pa.Array:
+    """Categories of pandas' that are intervals or periods, from what these are stored as."""
+    told = (field.metadata or {}).get(b"categories", b"")
+    if not told.startswith((b"interval", b"period")):
+        return values
+    kind = pa.array(_pandas().array([], dtype=told.decode())).type
+    return pa.ExtensionArray.from_storage(kind, values)
 
 
 def from_arrow(table: pa.Table, form: Form | Kind) -> Any:

@@ -94,8 +94,6 @@ def read_frame(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> tup
         UserWarning: If a row index that has a name is left out.
     """
     kind = kind_of(frame)
-    if issparse(frame):
-        raise ValueError(f"{name}: expected a dense table, got a sparse one; pass its .toarray()")
     if kind == "numpy":
         columns = as_array(frame, name).T
         raw = _from_columns([f"x{i}" for i in range(len(columns))], columns, name)
@@ -130,6 +128,8 @@ def as_array(x: Any, name: str = "X") -> Any:
     Raises:
         ValueError: If nothing of two dimensions can be made of it.
     """
+    if issparse(x):
+        raise ValueError(f"{name}: expected a dense table, got a sparse one; pass its .toarray()")
     try:
         x = _dense(x)
     except (TypeError, ValueError, RuntimeError) as error:
