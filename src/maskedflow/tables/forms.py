@@ -182,7 +182,7 @@ def _to_numpy(cells: pa.ChunkedArray, dtype: str) -> Array:
         cells = cells.cast(cells.type.value_type)
     x: Array = cells.to_numpy()
     # A missing cell is NaN, NaT or None, which not every dtype has.
-    return x.astype(dtype) if dtype and not cells.null_count else x
+    return x.astype(dtype) if dtype not in ("", "object") and not cells.null_count else x
 
 
 def _to_records(table: pa.Table, form: Form, columns: list[Array]) -> Array:

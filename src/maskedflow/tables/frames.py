@@ -134,6 +134,8 @@ def as_array(x: Any, name: str = "X") -> Any:
         x = _dense(x)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: cannot be read as an array: {_line(error)}") from None
+    if x.dtype.kind == "c":  # the words are those that scikit-learn looks for
+        raise ValueError(f"{name}: {_WANTED}, found dtype {x.dtype}: Complex data not supported")
     if x.ndim != 2:
         raise ValueError(f"{name}: expected a table, an array of shape (n, D), got shape {x.shape}")
     return x
@@ -260,8 +262,10 @@ def _cells(values: Any, column: str) -> tuple[Any, dict[str, str]]:
         x = _dense(values.to_numpy() if "pandas" in homes else values)
         return _array_cells(x, column)
     except _FAILED as error:
-        found = f"; {_WANTED}, found dtype {dtype}" if isinstance(dtype, np.dtype) else ""
-        raise ValueError(f"{column}: {_line(error)}{found}") from None
+        wanted = "expected cells of one type"
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            wanted = f"{_WANTED}, found dtype {dtype}"
+        raise ValueError(f"{column}: {wanted}: {_line(error)}") from None
 
 
 def _array_cells(x: Any, column: str) -> tuple[Any, dict[str, str]]:
