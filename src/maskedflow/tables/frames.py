@@ -345,10 +345,14 @@ def _without_rows(table: pa.Table) -> pa.RecordBatch:
     """No rows, in columns of the same types with the same categories."""
     arrays = []
     for cells in table.columns:
-        if pa.types.is_dictionary(cells.type) and cells.num_chunks > 1:
-            cells = cells.unify_dictionaries()
-        empty = cells.num_chunks == 0
-        arrays.append(pa.array([], cells.type) if empty else cells.chunk(0).slice(0, 0))
+        empty = cells.chunk(0).slice(0, 0) if cells.num_chunks else pa.array([], cells.type)
+        if pa.types.is_dictionary(cells.type):
+            known = [chunk.dictionary for chunk in cells.chunks]
+            if any(not one.equals(known[0]) for one in known):
+                values = pa.concat_arrays(known).unique()
+                make = pa.DictionaryArray.from_arrays
+                empty = make(empty.indices, values, ordered=cells.type.ordered)
+        arrays.append(empty)
     return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
 
 
