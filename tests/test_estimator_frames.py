@@ -70,6 +70,13 @@ def test_samples_can_be_joined_with_the_rows_also_after_a_file(tmp_path: Path) -
         assert np.array_equal(one.score_samples(frame), estimator.score_samples(native))
 
 
+def test_a_type_that_a_schema_tells_is_that_of_samples() -> None:
+    known = {"b": {"type": "float"}}
+    frame = pd.DataFrame(normal(), columns=["a", "b"])
+    drawn = DensityEstimator("gaussian", schema=known).fit(frame).sample(3, random_state=0)
+    assert drawn.dtypes.tolist() == [np.float64, np.float32]
+
+
 def test_records_mappings_and_tensors_come_back_as_what_they_are() -> None:
     x = normal()
     records = np.rec.fromarrays(x.astype(">f8").T, names="a,b")

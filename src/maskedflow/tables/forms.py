@@ -62,27 +62,13 @@ class Form:
             raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, got {kind!r}")
         if text is None:
             return cls(kind)
-        if kind == "pandas":
-            pa.array(_pandas().interval_range(0, 1))  # Arrow knows pandas' own types from now on
         try:
             with pa.ipc.open_stream(base64.b64decode(text, validate=True)) as stream:
                 like = stream.read_next_batch()
             like.validate(full=True)
-            return cls(kind, _relabelled(like, _extension))
-        except (ValueError, TypeError, OSError, StopIteration, NotImplementedError) as error:
+        except (ValueError, OSError, StopIteration, NotImplementedError) as error:
             raise ValueError(f"like: expected a stream of Arrow's in base64: {error}") from None
-
-    def field(self, name: str) -> pa.Field | None:
-        """What is known of a column."""
-        if self.like is None or name not in self.like.schema.names:
-            return None
-        return self.like.schema.field(name)
-
-    def dtype(self, name: str, *keys: str) -> str:
-        """The first dtype that is told of a column under these keys; empty if there is none."""
-        field = self.field(name)
-        told = (field and field.metadata) or {}
-        return next((told[key.encode()].decode() for key in keys if key.encode() in told), "")
+        return cls(kind, like)
 
     def told(self, key: str) -> Any:
         """What is told of the whole frame under this key, or None."""
@@ -122,7 +108,8 @@ def _storage(values: pa.Array, field: pa.Field) -> pa.Array:
 def _extension(values: pa.Array, field: pa.Field) -> pa.Array:
     """Categories of pandas' that are intervals or periods, from what these are stored as."""
     told = (field.metadata or {}).get(b"categories", b"")
-    if not told.startswith((b"interval", b"period")):
+    stored = not isinstance(values.type, pa.BaseExtensionType)  # so in a file
+    if not stored or not told.startswith((b"interval", b"period")):
         return values
     kind = pa.array(_pandas().array([], dtype=told.decode())).type
     return pa.ExtensionArray.from_storage(kind, values)
@@ -140,8 +127,9 @@ def from_arrow(table: pa.Table, form: Form | Kind) -> Any:
                [2. , nan]])
     """
     form = form if isinstance(form, Form) else Form(form)
-    if form.like is not None:
-        table = _encoded(table, form)
+    if form.kind == "pandas" and form.like is not None:
+        form = Form("pandas", _relabelled(form.like, _extension))
+    table = _encoded(table, form)
     if form.kind == "pandas":
         return table.to_pandas() if form.like is None else _to_pandas(table, form)
     if form.kind == "polars":
@@ -153,7 +141,7 @@ def from_arrow(table: pa.Table, form: Form | Kind) -> Any:
     if form.kind == "rows":
         return table.to_pylist()
     names = table.column_names
-    columns = [_to_numpy(table.column(name), form.dtype(name, "numpy")) for name in names]
+    columns = [_to_numpy(table.column(name), _dtype(table, name, "numpy")) for name in names]
     if form.kind == "mapping":
         return dict(zip(form.labels(names), columns, strict=True))
     if form.kind == "records":
@@ -166,15 +154,24 @@ def from_arrow(table: pa.Table, form: Form | Kind) -> Any:
 
 def _encoded(table: pa.Table, form: Form) -> pa.Table:
     """The table in the types that the columns have had."""
+    if form.like is None:
+        return table
     columns, fields = [], []
     for name in table.column_names:
-        cells, field = table.column(name), form.field(name)
-        if field is not None and form.like is not None:
+        cells, field = table.column(name), pa.field(name, table.schema.field(name).type)
+        if name in form.like.schema.names:
             cells = encoded_cells(cells, form.like.column(name))
-        same = field is not None and cells.type == field.type
+            told = form.like.schema.field(name)
+            field = told if cells.type == told.type else field
         columns.append(cells)
-        fields.append(field if same else pa.field(name, cells.type))
+        fields.append(field)
     return pa.table(columns, schema=pa.schema(fields))
+
+
+def _dtype(table: pa.Table, name: str, *keys: str) -> str:
+    """The first dtype that is told of a column under these keys; empty if there is none."""
+    told = table.schema.field(name).metadata or {}
+    return next((told[key.encode()].decode() for key in keys if key.encode() in told), "")
 
 
 def _to_numpy(cells: pa.ChunkedArray, dtype: str) -> Array:
@@ -188,7 +185,7 @@ def _to_numpy(cells: pa.ChunkedArray, dtype: str) -> Array:
 def _to_records(table: pa.Table, form: Form, columns: list[Array]) -> Array:
     names = table.column_names
     dtypes = [
-        form.dtype(name, "numpy") or column.dtype
+        _dtype(table, name, "numpy") or column.dtype
         for name, column in zip(names, columns, strict=True)
     ]
     dtype = np.dtype(list(zip(names, dtypes, strict=True)))
@@ -210,7 +207,7 @@ def _pandas() -> Any:
 
 def _to_pandas(table: pa.Table, form: Form) -> Any:
     pd, names = _pandas(), table.column_names
-    columns = [_to_series(pd, table.column(name), name, form) for name in names]
+    columns = [_to_series(pd, table, name) for name in names]
     frame = pd.concat(map(pd.Series, columns), axis=1, keys=range(len(columns)))
     labels, (heads, dtype) = form.labels(names), form.told("columns")
     if len(heads) > 1:
@@ -224,12 +221,14 @@ def _to_pandas(table: pa.Table, form: Form) -> Any:
     return frame
 
 
-def _to_series(pd: Any, cells: pa.ChunkedArray, name: str, form: Form) -> Any:
-    """Cells as pandas keeps those of this dtype."""
-    text = form.dtype(name, "pandas", "numpy")
+def _to_series(pd: Any, table: pa.Table, name: str) -> Any:
+    """A column as pandas keeps those of its dtype."""
+    cells, text = table.column(name), _dtype(table, name, "pandas", "numpy")
+    if not text:
+        return cells.to_pandas()
     if text == "category" and pa.types.is_dictionary(cells.type):
         array = cells.combine_chunks()
-        categories = pd.Index(array.dictionary.to_pandas(), dtype=form.dtype(name, "categories"))
+        categories = pd.Index(array.dictionary.to_pandas(), dtype=_dtype(table, name, "categories"))
         codes = array.indices.cast(pa.int64()).fill_null(-1).to_numpy()
         return pd.Categorical.from_codes(codes, categories, ordered=array.type.ordered)
     if text == "arrow":

@@ -91,7 +91,7 @@ def read_frame(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> tup
             or has one that nothing is known about; the message names the column.
 
     Warns:
-        UserWarning: If a row index that has a name is left out.
+        UserWarning: If a row index that has a name is left out, and nothing is said of wanted ones.
     """
     kind = kind_of(frame)
     if kind == "numpy":
@@ -101,7 +101,7 @@ def read_frame(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> tup
         raw = _SOURCES[kind](frame, name)
     if index := [one for one in index_columns(raw.schema) if one not in wanted]:
         raw = raw.drop_columns(index)
-        if told := named(index):
+        if not wanted and (told := named(index)):
             warnings.warn(
                 f"{name}: left out, the row index of a frame of pandas: {', '.join(told)}; to have "
                 "it as a column, make the table after reset_index()",
@@ -255,7 +255,7 @@ def _cells(values: Any, column: str) -> tuple[Any, dict[str, str]]:
             if str(dtype).startswith("Sparse"):
                 raise ValueError(f"{column}: expected a dense column, found dtype {dtype}")
             return pa.array(values, from_pandas=True), _dtype_of_pandas(dtype)
-        if "polars" in homes:
+        if "polars" in homes and str(dtype) != "Object":
             return values.to_arrow(), {}
         if "pyarrow" in homes:
             return values, {}
