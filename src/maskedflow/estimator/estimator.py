@@ -12,25 +12,33 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from maskedflow.data import Trace
 from maskedflow.tables import (
+    Form,
     Schema,
     TableDensity,
     build_density,
     complete,
     fit_density,
     from_arrow,
-    kind_of,
-    to_arrow,
+    read_frame,
     to_rows,
     to_table,
 )
-from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
-from .inputs import context_of, known_of, rows_of, scale_of, table_of
+from .inputs import (
+    check_spread,
+    context_of,
+    context_table,
+    fitted_table,
+    known_of,
+    rows_of,
+    told_of_context,
+    weight_of,
+)
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
 from .trace import trace_of
@@ -80,7 +88,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     n_features_in_: int
     feature_names_in_: NDArray[Any]
-    kind_: Kind
+    form_: Form
     schema_: Schema
     density_: TableDensity
     context_schema_: Schema | None
@@ -108,23 +116,31 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Fits the density.
 
         Args:
-            X: The table: an array, or a frame of pandas, Polars, Arrow or their like.
+            X: The table: an array, records, a mapping from names to columns, or a frame of pandas,
+                Polars, Arrow or their like. What is masked is missing, a row index is left out.
             y: Ignored.
-            sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows.
+            sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows. If
+                None, a level "weights" of the index of pandas says so, where samplers keep them.
             context: A table of as many rows; the density of X is then conditional on it.
 
         Raises:
-            ValueError: If a cell cannot be what its column is; the message names both.
+            ValueError: If a cell cannot be what its column is; the message names both. The
+                estimator is then what it was before.
         """
+        before = dict(vars(self))
+        try:
+            return self._fit(X, sample_weight, context)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, sample_weight: Any, context: Any) -> DensityEstimator:
         start = time.monotonic()
         known, missing = known_of(self)
-        table = table_of(self, X, missing, reset=True)
-        weight = np.ones(table.num_rows)
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, np.zeros((table.num_rows, 1)), ensure_non_negative=True
-            )
-        given = None if context is None else to_arrow(context, "context")
+        table, self.form_ = fitted_table(self, X)
+        weight = weight_of(X, sample_weight, table.num_rows)
+        given = None if context is None else read_frame(context, "context")[0]
         if given is not None and given.num_rows != table.num_rows:
             raise ValueError(f"context: {given.num_rows} rows, expected {table.num_rows} as in X")
         kept = weight > 0
@@ -136,14 +152,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             index = index.repeat(weight.astype(np.int64))
         table = table.take(index)
         given = None if given is None else given.take(index)
-        self.kind_ = kind_of(X)
         self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
         rows = to_rows(self.schema_, table)
+        check_spread(self.schema_, rows, index)
         self.context_schema_ = self.context_scale_ = contexts = None
         if given is not None:
-            self.context_schema_ = Schema.infer(given)
-            contexts = to_rows(self.context_schema_, given)
-            self.context_scale_ = scale_of(contexts.values)
+            self.context_schema_, contexts, self.context_scale_ = told_of_context(given, index)
         self.trace_ = trace_of(self, rows, contexts)
         density = fit_density(
             self.schema_.layout,
@@ -168,11 +182,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             return self.density_.log_prob(rows, c).numpy()
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
-        """Computes the mean log-density of the rows, in nats."""
-        return float(self.score_samples(X, context).mean())
+        """Computes the mean log-density of the rows, in nats, weighted as their index says."""
+        scores = self.score_samples(X, context)
+        there = (weight := weight_of(X, None, len(scores))) > 0
+        return float(np.average(scores[there], weights=weight[there]))
 
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
-        """Draws rows, in the kind of frame that was given to `fit`.
+        """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
+
+        Arrays are in this machine's byte order, with NaN for what was masked.
 
         Args:
             n_samples: How many; of a conditional density, how many for each row of `context`.
@@ -183,13 +201,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(random_state).randint(2**31))
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-        given = None if context is None else to_arrow(context, "context")
+        given = context_table(self, context)
         c = context_of(self, given, 0 if given is None else given.num_rows)
         if given is not None:
             n_samples = n_samples * given.num_rows
             c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
         rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
-        return from_arrow(to_table(self.schema_, rows), self.kind_)
+        return from_arrow(to_table(self.schema_, rows), self.form_)
 
     def score_samples_given(
         self,

@@ -18,7 +18,7 @@ from maskedflow.data import Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.report.page import Page
 from maskedflow.report.words import percent
-from maskedflow.tables import column_maps, to_rows
+from maskedflow.tables import Form, column_maps, to_rows
 from maskedflow.tables.column import CODES
 from maskedflow.tables.column import Column as TableColumn
 
@@ -90,7 +90,7 @@ def _subject(
     given = () if tables.given is None else tables.given.known.columns
     columns = tuple(map(column_of, (*tables.main.known.columns, *given)))
     arrow = copy.copy(estimator)
-    arrow.kind_ = "arrow"  # what it draws comes as a table, whatever it was fitted to
+    arrow.form_ = Form("arrow")  # what it draws comes as a table, whatever it was fitted to
 
     def log_prob(rows: Matrix) -> Matrix:
         return estimator.score_samples(*tables.split(rows))

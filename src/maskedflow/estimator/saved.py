@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
-from maskedflow.tables import Schema, build_density
+from maskedflow.tables import Form, Schema, build_density
 from maskedflow.tables.frames import Kind
 from maskedflow.tables.plan import Plan, numbers_of
 from maskedflow.tables.schema import Missing
@@ -45,7 +45,8 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "schema_given": estimator.schema is not None,
         "schema": estimator.schema_.to_toml(),
         "context_schema": None if given is None else given.to_toml(),
-        "kind": estimator.kind_,
+        "kind": estimator.form_.kind,
+        "like": estimator.form_.to_text(),
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
@@ -76,6 +77,7 @@ class _Estimator(TypedDict):
     schema: str
     context_schema: str | None
     kind: Kind
+    like: NotRequired[str | None]
     n_features_in: Size
     feature_names_in: list[str] | None
     plan: Plan
@@ -95,7 +97,8 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
         header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
-        loaded.schema_, loaded.kind_ = schema, header["kind"]
+        loaded.schema_ = schema
+        loaded.form_ = Form.from_text(header["kind"], header.get("like"))
         loaded.n_features_in_ = header["n_features_in"]
         if header["feature_names_in"] is not None:
             loaded.feature_names_in_ = np.asarray(header["feature_names_in"], dtype=object)

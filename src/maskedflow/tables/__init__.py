@@ -8,7 +8,8 @@ from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
 from .files import all_numbers, blanks_to_null, read_source, refuse_odd_cells
-from .frames import from_arrow, kind_of, to_arrow
+from .forms import Form, from_arrow
+from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
@@ -27,6 +28,7 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "Form",
     "Layout",
     "Marginal",
     "PartialDistribution",
@@ -41,6 +43,7 @@ __all__ = [
     "Whiten",
     "WhitenTransform",
     "all_numbers",
+    "as_array",
     "blanks_to_null",
     "build_density",
     "column_maps",
@@ -55,6 +58,7 @@ __all__ = [
     "pit",
     "present_columns",
     "read_document",
+    "read_frame",
     "read_source",
     "refuse_odd_cells",
     "stacking_weights",
@@ -62,4 +66,5 @@ __all__ = [
     "to_rows",
     "to_table",
     "units_of",
+    "weights_of",
 ]
