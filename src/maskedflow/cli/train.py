@@ -228,7 +228,7 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
     asked["stream"] = dataset.streamed is not None
     series = {"time": options.time, "window": dataset.window}
-    asked |= {**series, "data_dir": data_dir, "continuous": flow.continuous}
+    asked |= {**series, "data_dir": data_dir, "continuous": bool(options.continuous)}
     return RunConfig(dataset.name, data, flow, training, {**asked, **told})
 
 
@@ -301,7 +301,8 @@ def _in_place_of_earlier(directory: Path, resume: bool = False) -> Iterator[None
         if resume and kept[0].exists():
             yield
             return
-        aside = _set_aside(directory) if any(file.exists() for file in kept) else None
+        earlier = any(path.exists() for path in (kept[0].parent, kept[1]))
+        aside = _set_aside(directory) if earlier else None
         try:
             with exclusive(directory):  # the new one, if the earlier one was moved
                 yield
