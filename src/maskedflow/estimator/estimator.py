@@ -29,7 +29,7 @@ from maskedflow.tables import (
 from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
-from .inputs import context_of, known_of, rows_of, scale_of, table_of
+from .inputs import context_of, fit_context, known_of, rows_of, table_of
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
 
@@ -126,6 +126,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         kept = weight > 0
         if missing == "drop":
             kept &= complete(table)
+            kept &= True if given is None else complete(given)
         index = kept.nonzero()[0]
         weight = weight[index]
         if repeated := _repeats(weight):
@@ -137,8 +138,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         rows = to_rows(self.schema_, table)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:
-            self.context_schema_ = Schema.infer(given)
-            self.context_scale_ = scale_of(to_rows(self.context_schema_, given).values)
+            fit_context(self, given, missing)
         density = fit_density(
             self.schema_.layout,
             rows,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,8 +16,8 @@ from torch import Tensor
 from maskedflow.tables import (
     Rows,
     Schema,
+    context_matrix,
     kind_of,
-    number_context,
     read_document,
     to_arrow,
     to_rows,
@@ -27,7 +28,7 @@ from maskedflow.transforms import Standardize
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
 
-__all__ = ["context_of", "known_of", "rows_of", "scale_of", "table_of"]
+__all__ = ["context_of", "fit_context", "known_of", "rows_of", "table_of"]
 
 
 def table_of(estimator: DensityEstimator, X: Any, missing: Missing, *, reset: bool) -> pa.Table:
@@ -98,17 +99,32 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
         return None
     if table.num_rows != rows:
         raise ValueError(f"context: {table.num_rows} rows, expected {rows}")
-    found = to_rows(estimator.context_schema_, table)
-    if found.impossible.any():
-        row = int(found.impossible.nonzero()[0]) + 1
-        raise ValueError(f"context: row {row} has a value that was not there in fit")
-    c = number_context(
-        estimator.context_schema_.layout, found, estimator.context_scale_()(found.values)
-    )
-    return None if c is None or not c.shape[1] else c  # constants say nothing
+    with in_context():
+        c = context_matrix(estimator.context_schema_, table, estimator.context_scale_())
+    return c if c.shape[1] else None  # constants say nothing
 
 
-def scale_of(values: Tensor) -> Standardize:
-    """What standardises the numbers of a context, constants to 0."""
-    spread = values.var(0, correction=0).sqrt() if values.numel() else values.new_zeros(0)
-    return Standardize(values.mean(0), torch.where(spread > 0, spread, 1))
+def fit_context(estimator: DensityEstimator, table: pa.Table, missing: Missing) -> None:
+    """Tells what the columns of a context are, and what standardises their numbers."""
+    with in_context():
+        schema = Schema.infer(table, missing)
+        rows = to_rows(schema, table)
+    estimator.context_schema_, estimator.context_scale_ = schema, scale_of(rows)
+
+
+def scale_of(rows: Rows) -> Standardize:
+    """What standardises the numbers of a context that are there, constants to 0."""
+    columns = [values[there] for values, there in zip(rows.values.T, rows.observed.T, strict=True)]
+    loc = [float(values.mean()) if len(values) else 0.0 for values in columns]
+    spread = [float(values.std(correction=0)) if len(values) else 0.0 for values in columns]
+    loc, scale = (torch.tensor(each, dtype=torch.float64) for each in (loc, spread))
+    return Standardize(loc, torch.where(scale > 0, scale, 1))
+
+
+@contextmanager
+def in_context() -> Iterator[None]:
+    """Says in an error that it is about the context."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"context: {str(error).removeprefix('context: ')}") from None

@@ -4,6 +4,7 @@ from .bounds import Bounds, BoundsTransform, column_maps
 from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .column import Column
+from .context import check_context, context_matrix, free_numbers, strange_context
 from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
@@ -43,9 +44,12 @@ __all__ = [
     "all_numbers",
     "blanks_to_null",
     "build_density",
+    "check_context",
     "column_maps",
     "complete",
+    "context_matrix",
     "fit_density",
+    "free_numbers",
     "from_arrow",
     "given_columns",
     "kind_of",
@@ -57,6 +61,7 @@ __all__ = [
     "read_document",
     "read_source",
     "stacking_weights",
+    "strange_context",
     "to_arrow",
     "to_rows",
     "to_table",

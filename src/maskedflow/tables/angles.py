@@ -160,7 +160,7 @@ def _margins(x: Tensor, here: Tensor) -> list[tuple[Margin, float]]:
 
 
 def _concentration(x: Numbers) -> float:
-    r"""The concentration :math:`1 / \sigma^2` whose spread is half the least distance of neighbours.
+    r"""The concentration :math:`1 / \sigma^2` of half the least distance of neighbours.
 
     It keeps a component from a single angle that occurs often, as on a grid.
     """

@@ -137,14 +137,14 @@ class AutoregressiveVonMisesDistribution(Base):
         return constraints.real_vector
 
     def parameters(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log-weights, units and concentrations of each angle's components, in float64.
+        r"""The log-weights, units and concentrations of each angle's components, in float64.
 
         Args:
             x: The angles, with shape (*, A).
 
         Returns:
             Tensors of shape (*, A, K), (*, A, K, 2) and (*, A, K); a unit is
-            :math:`(\\cos \\mu, \\sin \\mu)`.
+            :math:`(\cos \mu, \sin \mu)`.
         """
         weight = self.angles.hyper.layers[0].weight
         turn = torch.cat([x.cos(), x.sin()], dim=-1).to(cast(Tensor, weight))
