@@ -25,15 +25,21 @@ Numbers = NDArray[np.float64]
 Margin = tuple[Tensor, Tensor, Tensor]
 
 _COMPONENTS = 8
+"""The components of a network's mixtures, more if a margin has more."""
 _HIDDEN = (64, 64)
-_TRIED = (1, 2, 3, 4, 6, 8)
+_TRIED = (1, 2, 3, 4, 6, 8, 12, 16)
 """The numbers of components that a margin may have."""
+_FEWEST = 5
+"""Rows that a component of several must have."""
+_PENALTY = 0.75
+"""Of a parameter, in units of log n: half as much again as in the Bayesian information criterion,
+for a component may be made of what lies close together by chance."""
 _EM_ROWS, _EM_STEPS = 10_000, 100
 _NEAR = 10
 """So many neighbours in a row tell how concentrated a component may be."""
 _FOLDS, _FOLD_ROWS = 5, 10_000
 """The networks that are trained, fewer of so many rows and more."""
-_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 3000, 400, 5
+_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 2000, 300, 5
 _LEAST_WEIGHT = 0.02
 
 
@@ -46,10 +52,10 @@ def fit_angles(
 ) -> tuple[Stack, list[dict[str, Any]]]:
     """Fits a density to rows of angles: mixtures of von Mises distributions, stacked.
 
-    One member has the margins of the angles alone, fitted by expectation-maximisation. The others
-    start there and learn by gradients how angles depend on each other and on the context, each
-    without a fold of the rows that tells when to stop. All rows, each judged by what was fitted
-    without it, weigh margins and networks.
+    One member has the margins of the angles alone, fitted by expectation-maximisation. If there is
+    something to depend on, others start there and learn by gradients how angles depend on each
+    other and on the context, each without a fold of the rows that tells when to stop. All rows,
+    each judged by what was fitted without it, weigh margins and networks.
 
     Args:
         present: Which dimension of the context tells that an angle is there, or None.
@@ -68,7 +74,7 @@ def fit_angles(
     everything = _margins(split.x, here)
     members = [_made(present, context, everything, (), seed)]
     shares = torch.ones(1, dtype=torch.float64)
-    if len(folds) > 1:
+    if len(folds) > 1 and (context or len(present) > 1):
         judged, log_probs = [], []
         every = _FOLDS if count > 1 else len(folds)
         dealt = [torch.cat(list(folds[k::every])) for k in range(count)]
@@ -90,15 +96,20 @@ def fit_angles(
         weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
         shares = torch.cat([weights[:1], (weights[1:] / count).expand(count)])
     kept = [k for k in range(len(members)) if shares[k] > 0]
-    plan = [{"hidden": list(_HIDDEN if k else ())} for k in kept]
-    return Stack([members[k].double() for k in kept], shares[kept]), plan
+    found = [members[k].double() for k in kept]
+    plan = [
+        {"hidden": list(_HIDDEN if k else ()), "components": members[k].components} for k in kept
+    ]
+    return Stack(found, shares[kept]), plan
 
 
 def build_angles(
     present: Sequence[int | None], context: int, plan: Sequence[dict[str, Any]]
 ) -> Stack:
     """Makes the density that a plan tells of, its numbers to be loaded."""
-    members = [AutoregressiveVonMises(present, context, _COMPONENTS, one["hidden"]) for one in plan]
+    members = [
+        AutoregressiveVonMises(present, context, one["components"], one["hidden"]) for one in plan
+    ]
     return Stack(members, torch.ones(len(members)))
 
 
@@ -111,7 +122,10 @@ def _made(
 ) -> AutoregressiveVonMises:
     """A density that starts at some margins; one without hidden layers is these."""
     generator = torch.Generator().manual_seed(seed)
-    made = AutoregressiveVonMises(present, context, _COMPONENTS, hidden, generator=generator)
+    components = max(len(weights) for (weights, _, _), _ in margins)
+    if hidden:
+        components = max(components, _COMPONENTS)
+    made = AutoregressiveVonMises(present, context, components, hidden, generator=generator)
     with torch.no_grad():
         if not hidden:
             for parameter in made.parameters():
@@ -174,7 +188,7 @@ def _concentration(x: Numbers) -> float:
 
 
 def _mixture(x: Numbers, most: float) -> tuple[Numbers, Numbers, Numbers]:
-    """The mixture of von Mises distributions that the Bayesian information criterion prefers."""
+    """The mixture of von Mises distributions that a penalty on its parameters prefers."""
     if not len(x):
         return np.ones(1), np.zeros(1), np.zeros(1)
     value, found = -math.inf, None
@@ -183,7 +197,9 @@ def _mixture(x: Numbers, most: float) -> tuple[Numbers, Numbers, Numbers]:
         if components > 1 and len(sample) < 10 * components:
             break
         made, log_likelihood = _em(sample, components, most)
-        now = log_likelihood - 0.5 * (3 * components - 1) * math.log(len(sample))
+        if components > 1 and made[0].min() * len(sample) < _FEWEST:
+            continue
+        now = log_likelihood - _PENALTY * (3 * components - 1) * math.log(len(sample))
         if now > value:
             value, found = now, made
     assert found is not None

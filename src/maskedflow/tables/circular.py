@@ -208,12 +208,12 @@ class AutoregressiveVonMisesDistribution(Base):
         x = x.to(self.angles.most.device)
         seed = int(torch.randint(2**62, (), generator=generator))
         for i in range(angles):
-            log_weights, unit, kappa = (part[..., i, :] for part in self.parameters(x))
+            log_weights, unit, kappa = self.parameters(x)
             # The first arrival of Poisson processes with rates as the weights.
-            waiting = torch.empty_like(kappa).exponential_(generator=generator)
-            chosen = (waiting.log() - log_weights).argmin(dim=-1, keepdim=True)
-            mu = torch.atan2(unit[..., 1], unit[..., 0]).gather(-1, chosen)[..., 0]
-            among = np.random.default_rng([seed, i])
-            drawn = among.vonmises(mu.cpu().numpy(), kappa.gather(-1, chosen)[..., 0].cpu().numpy())
+            waiting = torch.empty_like(kappa[..., i, :]).exponential_(generator=generator)
+            chosen = (waiting.log() - log_weights[..., i, :]).argmin(dim=-1, keepdim=True)
+            mu = torch.atan2(unit[..., i, :, 1], unit[..., i, :, 0])
+            one = (part.gather(-1, chosen)[..., 0].cpu().numpy() for part in (mu, kappa[..., i, :]))
+            drawn = np.random.default_rng([seed, i]).vonmises(*one)
             x[..., i] = torch.as_tensor(drawn)
         return x if self.here is None else torch.where(self.here, x, 0)
