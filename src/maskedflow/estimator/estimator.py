@@ -59,6 +59,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             names to what to override, or the path of a TOML file with that.
         missing: What becomes of missing values: "error", "drop" (the rows, in `fit`) or "model". A
             schema that says so itself is followed instead.
+        bounds: "inferred" bounds numbers where that is obvious, "data" all of them by their range
+            in `fit`: samples stay within it, and a row out of it has density 0. What `schema` says
+            of a column counts more.
         time_limit: About how many seconds `fit` may take.
         random_state: Seed of every random draw in `fit`.
 
@@ -89,12 +92,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         *,
         schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
         missing: str = "error",
+        bounds: str = "inferred",
         time_limit: float = 300.0,
         random_state: Any = 0,
     ) -> None:
         self.flow = flow
         self.schema = schema
         self.missing = missing
+        self.bounds = bounds
         self.time_limit = time_limit
         self.random_state = random_state
 
@@ -134,7 +139,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         table = table.take(index)
         given = None if given is None else given.take(index)
         self.kind_ = kind_of(X)
-        self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
+        bounds: Any = self.bounds
+        told = isinstance(known, Schema)
+        self.schema_ = known if told else Schema.infer(table, missing, known, bounds)
         rows = to_rows(self.schema_, table)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:

@@ -31,6 +31,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "params": {
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
+            "bounds": str(estimator.bounds),
             "time_limit": float(estimator.time_limit),
             "random_state": int(estimator.random_state) if seeded else None,
         },

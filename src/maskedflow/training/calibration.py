@@ -11,7 +11,7 @@ from maskedflow.data.dataset import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, LazyComposedTransform
 
-from .batches import take, weight_of
+from .batches import take, takes_integers, weight_of
 from .evaluation import BATCH_SIZE, frozen
 from .randomness import noise_of, seed_noise
 
@@ -81,11 +81,11 @@ def _push(
     flow: Flow, chain: list[nn.Module], split: Split, values: Tensor, batch_size: int
 ) -> Tensor:
     """All rows after some more transforms, given the rows before them."""
-    weight = weight_of(flow)
+    weight, whole = weight_of(flow), takes_integers(flow, split)
     pushed = torch.empty(split.x.shape, dtype=weight.dtype) if values is split.x else values
     for start in range(0, len(split), batch_size):
         rows = slice(start, start + batch_size)
-        _, c = take(split, rows, like=weight)
+        _, c = take(split, rows, weight, whole)
         if c is not None and flow.embedding is not None:
             c = flow.embedding(c)
         x = values[rows].to(weight)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
 
-from .batches import take, weight_of
+from .batches import take, takes_integers, weight_of
 from .randomness import noise_of, seed_noise
 
 BATCH_SIZE = 1000
@@ -47,9 +47,10 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     seed_noise(noise_of(flow), seed)
     log_prob = torch.empty(len(split.x), dtype=torch.float64)
+    whole = takes_integers(flow, split)
     with frozen(flow):
         for start in range(0, len(log_prob), batch_size):
-            x, c = take(split, slice(start, start + batch_size), like=weight_of(flow))
+            x, c = take(split, slice(start, start + batch_size), weight_of(flow), whole)
             log_prob[start : start + batch_size] = flow(c).log_prob(x)
     return log_prob
 
