@@ -139,9 +139,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         table = table.take(index)
         given = None if given is None else given.take(index)
         self.kind_ = kind_of(X)
-        bounds: Any = self.bounds
-        told = isinstance(known, Schema)
-        self.schema_ = known if told else Schema.infer(table, missing, known, bounds)
+        if isinstance(known, Schema):
+            self.schema_ = known
+        else:
+            bounds: Any = self.bounds
+            self.schema_ = Schema.infer(table, missing, known, bounds)
         rows = to_rows(self.schema_, table)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:

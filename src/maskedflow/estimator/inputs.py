@@ -114,11 +114,14 @@ def fit_context(estimator: DensityEstimator, table: pa.Table, missing: Missing) 
 
 def scale_of(rows: Rows) -> Standardize:
     """What standardises the numbers of a context that are there, constants to 0."""
-    columns = [values[there] for values, there in zip(rows.values.T, rows.observed.T, strict=True)]
-    loc = [float(values.mean()) if len(values) else 0.0 for values in columns]
-    spread = [float(values.std(correction=0)) if len(values) else 0.0 for values in columns]
-    loc, scale = (torch.tensor(each, dtype=torch.float64) for each in (loc, spread))
-    return Standardize(loc, torch.where(scale > 0, scale, 1))
+    moments = [
+        torch.var_mean(values[there], correction=0) if there.any() else values.new_tensor((1, 0))
+        for values, there in zip(rows.values.T, rows.observed.T, strict=True)
+    ]
+    variance, mean = (
+        torch.tensor([[float(v), float(m)] for v, m in moments], dtype=torch.float64).view(-1, 2).T
+    )
+    return Standardize(mean, torch.where(variance > 0, variance.sqrt(), 1))
 
 
 @contextmanager
