@@ -218,6 +218,7 @@ class MAF(Flow):
     """
 
     density_cost, sample_cost = "pass", "sweep"
+    passes_to = (MaskedAutoregressiveTransform, MaskedMLP)
 
     def __init__(
         self,

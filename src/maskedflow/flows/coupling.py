@@ -183,6 +183,8 @@ class NICE(Flow):
         tensor(0.)
     """
 
+    passes_to = (GeneralCouplingTransform, MaskedMLP)
+
     def __init__(
         self,
         features: int,
