@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
 from maskedflow.staircase import is_traced
-from maskedflow.transforms import call_and_ladj
+from maskedflow.transforms import call_and_ladj, spread
 from maskedflow.transforms.base import require_tensor
 
 from .base import Base, draw, unvalidated
@@ -109,8 +109,14 @@ class NormalizingFlow(Base):
             ValueError: If `value` has the wrong number of features or holds NaN.
         """
         self._check(value)
-        z, ladj = call_and_ladj(self.transform, value)
-        return self.base.log_prob(z) + self._event_sum(ladj)
+        transform, points = spread(self.transform, value)
+        found = []
+        for x in points:
+            z, ladj = call_and_ladj(transform, x)
+            found.append(self.base.log_prob(z) + self._event_sum(ladj))
+        if len(found) == 1:
+            return found[0]
+        return torch.stack(found).logsumexp(dim=0) - math.log(len(found))
 
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None

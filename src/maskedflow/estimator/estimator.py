@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from maskedflow.data import Trace
 from maskedflow.tables import (
     Schema,
     TableDensity,
@@ -32,6 +33,7 @@ from maskedflow.transforms import Standardize
 from .inputs import context_of, fit_context, known_of, rows_of, table_of
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
+from .trace import trace_of
 
 if TYPE_CHECKING:
     from maskedflow.report.page import Page
@@ -68,6 +70,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         schema_: The schema.
         density_: The fitted density, in double precision.
+        trace_: Hashes by which rows that it was fitted to are known again, no data.
         n_features_in_: The number of columns.
         feature_names_in_: Their names, if the table has names.
 
@@ -85,6 +88,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     density_: TableDensity
     context_schema_: Schema | None
     context_scale_: Standardize | None
+    trace_: Trace | None
 
     def __init__(
         self,
@@ -145,9 +149,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             bounds: Any = self.bounds
             self.schema_ = Schema.infer(table, missing, known, bounds)
         rows = to_rows(self.schema_, table)
-        self.context_schema_ = self.context_scale_ = None
+        self.context_schema_ = self.context_scale_ = contexts = None
         if given is not None:
-            fit_context(self, given, missing)
+            contexts = fit_context(self, given, missing)
+        self.trace_ = trace_of(self, rows, contexts)
         density = fit_density(
             self.schema_.layout,
             rows,
@@ -315,7 +320,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Writes a page about the density, one HTML file that needs no other.
 
         Args:
-            X: Rows that it was not fitted to, to judge it by.
+            X: Rows to judge it by. The page says whether it was fitted to some of them.
             path: The file; missing folders are made.
             context: Their context, if the density is conditional.
             train: The rows it was fitted to. Other densities are fitted to them, to be compared.

@@ -13,6 +13,7 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from maskedflow.files import read_text
 from maskedflow.tables import (
     Rows,
     Schema,
@@ -83,9 +84,7 @@ def known_of(
         return estimator.schema, estimator.schema.missing
     if isinstance(estimator.schema, str | Path):
         path = Path(estimator.schema)
-        if not path.is_file():
-            raise FileNotFoundError(f"schema: {path}: no such file")
-        told, known = read_document(path.read_text("utf-8"))
+        told, known = read_document(read_text(path))
         return known, told or missing
     return estimator.schema, missing
 
@@ -104,12 +103,13 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
     return c if c.shape[1] else None  # constants say nothing
 
 
-def fit_context(estimator: DensityEstimator, table: pa.Table, missing: Missing) -> None:
-    """Tells what the columns of a context are, and what standardises their numbers."""
+def fit_context(estimator: DensityEstimator, table: pa.Table, missing: Missing) -> Rows:
+    """Tells what the columns of a context are, and what standardises their numbers; its rows."""
     with in_context():
         schema = Schema.infer(table, missing)
         rows = to_rows(schema, table)
     estimator.context_schema_, estimator.context_scale_ = schema, scale_of(rows)
+    return rows
 
 
 def scale_of(rows: Rows) -> Standardize:

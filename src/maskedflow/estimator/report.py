@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from scipy.stats import norm
 
+from maskedflow.data import Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.report.page import Page
 from maskedflow.report.words import percent
@@ -22,6 +23,7 @@ from maskedflow.tables.column import CODES
 from maskedflow.tables.column import Column as TableColumn
 
 from .matrix import Matrix, Tables, cells_of
+from .trace import seen_by
 
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
@@ -107,6 +109,7 @@ def _subject(
         found: Matrix = norm.ppf(estimator.pit(*tables.split(some)))
         return found
 
+    trace: Trace | None = getattr(estimator, "trace_", None)
     mixed = bool(tables.main.schema.coded or tables.main.schema.angular)
     return Subject(
         name,
@@ -127,6 +130,8 @@ def _subject(
             if schema is not None
             for column in schema.columns
         ],
+        seen=lambda rows: seen_by(estimator, *tables.split(rows)),
+        fitted=None if trace is None else trace.train.rows,
     )
 
 

@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.data import open_source, write_text
+from maskedflow.data import Seen, open_source
+from maskedflow.files import write_text
 from maskedflow.tables import (
     Schema,
+    blanks_to_null,
     check_context,
     complete,
-    read_source,
     strange_context,
     to_rows,
 )
@@ -33,6 +34,7 @@ from maskedflow.tables import (
 from .config import TableConfig
 from .estimator import DensityEstimator
 from .mixed import MixedTable, deal
+from .trace import seen_by
 
 __all__ = [
     "TableRun",
@@ -110,7 +112,11 @@ class TableRun:
         """
         path = Path(file or self.config.options["data"])
         found = deal(
-            self.read(path), self.schema, self.context_columns, self.config.options["seed"]
+            self.read(path),
+            self.schema,
+            self.context_columns,
+            self.config.options["seed"],
+            self.config.dealing,
         )
         rows = found.train.num_rows, found.test.num_rows
         if rows != self.config.rows:
@@ -119,10 +125,18 @@ class TableRun:
             )
         return found
 
+    def seen(self, rows: pa.Table) -> Seen | None:
+        """How many of some rows it was fitted to; None if that is not known."""
+        given = rows.select(list(self.context_columns)) if self.context_columns else None
+        return seen_by(self.estimator, rows.select(list(self.columns)), given)
+
     def read(self, path: Path) -> pa.Table:
         """Reads the run's columns, those of the context too, from a file."""
         source = open_source(path)
-        return read_source(source, source.known((*self.columns, *self.context_columns), "columns"))
+        names = source.known((*self.columns, *self.context_columns), "columns")
+        batches = source.batches(names, self.types)
+        table = pa.Table.from_batches(batches, schema=source.types(names, self.types))
+        return blanks_to_null(source, table, self.schemas)
 
     def log_prob(self, table: pa.Table, start: int = 0) -> NDArray[np.float64]:
         """Computes the log-density of each row, in nats: NaN of a row that is left out.
@@ -201,6 +215,8 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
         columns=table.schema.names,
         rows=(table.train.num_rows, table.test.num_rows),
         context_columns=table.context_columns,
+        dealing=table.dealing,
+        distinct=table.distinct,
         seconds=round(time.monotonic() - start, 1),
     )
     return TableRun(directory, config, estimator)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import numbers
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
+from annotated_types import Ge
+from pydantic import with_config
+from typing_extensions import TypedDict
 
+from maskedflow.data import Trace
+from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Schema, build_density
+from maskedflow.tables.frames import Kind
+from maskedflow.tables.inference import Bounds
+from maskedflow.tables.plan import Plan, numbers_of
+from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
@@ -27,6 +35,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     seeded = isinstance(estimator.random_state, numbers.Integral)
     names = getattr(estimator, "feature_names_in_", None)
     given = estimator.context_schema_
+    trace: Trace | None = getattr(estimator, "trace_", None)
     header = {
         "params": {
             "flow": str(estimator.flow),
@@ -42,6 +51,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
+        "trace": None if trace is None else trace.to_plain(),
     }
     tensors = dict(estimator.density_.state_dict())
     if estimator.context_scale_ is not None:
@@ -51,11 +61,41 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     checkpoint.write(path, tensors, {checkpoint.METADATA: text})
 
 
+@with_config(CLOSED)
+class _Params(TypedDict):
+    flow: Name
+    missing: Missing
+    bounds: NotRequired[Bounds]
+    time_limit: Annotated[Finite, Ge(0)]
+    random_state: Count | None
+
+
+@with_config(CLOSED)
+class _Estimator(TypedDict):
+    """What the header says of an estimator; schemas are texts of their own."""
+
+    params: _Params
+    schema_given: bool
+    schema: str
+    context_schema: str | None
+    kind: Kind
+    n_features_in: Size
+    feature_names_in: list[str] | None
+    plan: Plan
+    trace: NotRequired[dict[str, Any] | None]
+
+
+@with_config(CLOSED)
+class _Header(TypedDict):
+    estimator: _Estimator
+
+
 def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEstimator:
     """Reads what :func:`write_estimator` wrote; see :meth:`DensityEstimator.load`."""
+    path = Path(path)
     tensors, entries = checkpoint.read(path)
-    try:
-        header = json.loads(entries[checkpoint.METADATA])["estimator"]
+    with blame(path, "expected a saved DensityEstimator"):
+        header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
         loaded.schema_, loaded.kind_ = schema, header["kind"]
@@ -67,13 +107,12 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
             loaded.context_schema_ = Schema.from_toml(given)
             scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
             loaded.context_scale_ = Standardize(*scale)
+        announced = numbers_of(schema.layout, header["plan"])
+        stored = sum(tensor.numel() for tensor in tensors.values())
+        if announced > stored:
+            raise ValueError(f"plan: of {announced:,} numbers at least, the file has {stored:,}")
+        loaded.trace_ = Trace.from_plain(header.get("trace"))
         density = build_density(schema.layout, header["plan"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: expected a saved DensityEstimator, found another file of maskedflow "
-            f"({type(error).__name__}: {reason})"
-        ) from None
     checkpoint.load_weights(path, density, tensors)
     loaded.density_ = density.eval()
     return loaded

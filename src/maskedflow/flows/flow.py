@@ -40,6 +40,8 @@ class UnconditionalDistribution(Unconditional, LazyDistribution):
         DiagNormal(loc: torch.Size([3]), scale: torch.Size([3]))
     """
 
+    positive = ("scale",)
+
 
 def standard_normal(features: int) -> UnconditionalDistribution:
     """The base N(0, I)."""

@@ -8,7 +8,7 @@ from .context import check_context, context_matrix, free_numbers, strange_contex
 from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
-from .files import all_numbers, blanks_to_null, read_source
+from .files import all_numbers, blanks_to_null, read_source, refuse_odd_cells
 from .frames import from_arrow, kind_of, to_arrow
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
@@ -60,6 +60,7 @@ __all__ = [
     "present_columns",
     "read_document",
     "read_source",
+    "refuse_odd_cells",
     "stacking_weights",
     "strange_context",
     "to_arrow",

@@ -36,6 +36,7 @@ class Stack(LazyDistribution):
         torch.Size([5])
     """
 
+    positive = ("weights",)
     weights: Tensor
 
     def __init__(self, members: Sequence[LazyDistribution], weights: Tensor) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
 from maskedflow.data.streamed import StreamedSplit
+from maskedflow.transforms import Narrow
 
 from .randomness import derive_seed
 
@@ -126,6 +127,15 @@ def weight_of(flow: nn.Module) -> Tensor:
         if tensor.is_floating_point():
             return tensor
     raise ValueError("flow: expected a module with a floating-point parameter or buffer")
+
+
+def input_like(flow: nn.Module) -> Tensor:
+    """An empty tensor with the dtype and on the device that rows and contexts have to be in.
+
+    That is float64 for a flow that begins by bringing large numbers near to zero.
+    """
+    wide = any(isinstance(module, Narrow) for module in flow.modules())
+    return weight_of(flow).new_empty((), dtype=torch.float64 if wide else None)
 
 
 def largest(batch: Split, rows: Tensor) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from maskedflow.files import CLOSED
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TrainConfig:
         ...
         ValueError: batch_size: expected an integer of at least 1, got 0
     """
+
+    __pydantic_config__: ClassVar = CLOSED
 
     epochs: int = 100
     batch_size: int = 100

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskedflow.data.dataset import Split
+from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 
 from .batches import (
@@ -22,6 +23,7 @@ from .batches import (
     bounds,
     check_finite,
     in_memory,
+    input_like,
     largest,
     shuffled,
     take,
@@ -102,7 +104,8 @@ def fit(
 
     Raises:
         ValueError: If the data are empty or not finite, if the checkpoint to resume from is
-            damaged or of another configuration, or if no validation NLL was ever finite.
+            damaged or of another configuration, if another process trains in the directory, or if
+            no validation NLL was ever finite.
         NonFiniteError: If roll-backs did not bring back a finite loss.
 
     References:
@@ -125,7 +128,8 @@ def fit(
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
-    with own_generator(run.device), closing(log):
+    lock = nullcontext() if root is None else exclusive(root)
+    with lock, own_generator(run.device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
@@ -217,7 +221,7 @@ class _Run:
         self.parameters = [p for p in self.flow.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("flow: expected a parameter to train, got none")
-        self.weight = weight_of(self.flow)
+        self.like = input_like(self.flow)
         decay = self.config.weight_decay
         self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
 
@@ -257,7 +261,7 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             self.set_learning_rate()
-            loss, norm = self.step(*take(batch, slice(None), self.weight, self.whole))
+            loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started

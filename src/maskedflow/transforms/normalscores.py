@@ -119,6 +119,7 @@ class NormalScores(LazyTransform):
         (True, True)
     """
 
+    positive = ("slopes",)
     x: Tensor
     y: Tensor
     slopes: Tensor
