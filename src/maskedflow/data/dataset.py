@@ -33,9 +33,10 @@ class Split:
             or float64 where float32 would not tell numbers apart. Windows of a time series have
             shape `(n, steps, features)`.
         context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
+            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
 
     Raises:
-        ValueError: If `x` or `context` has another shape, or their numbers of rows or steps differ.
+        ValueError: If `x` has another shape, or the numbers of rows differ.
 
     Example:
         >>> len(Split(torch.zeros(5, 2)))
@@ -48,12 +49,9 @@ class Split:
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 3):
             raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
-        if self.context is not None and (
-            self.context.ndim != self.x.ndim or self.context.shape[:-1] != self.x.shape[:-1]
-        ):
-            expected = ", ".join(map(str, self.x.shape[:-1]))
+        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
             raise ValueError(
-                f"context: expected shape ({expected}, context), got {tuple(self.context.shape)}"
+                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
             )
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import call_and_ladj, spread
+from maskedflow.transforms.base import require_tensor
 
 from .base import Base, draw, unvalidated
 from .elementwise import DiagNormal
@@ -137,6 +138,7 @@ class NormalizingFlow(Base):
         return ladj.flatten(-dims).sum(dim=-1) if dims > 0 else ladj
 
     def _check(self, value: Tensor) -> None:
+        require_tensor("x", value)
         dims = len(self.event_shape)
         if dims and (value.ndim < dims or value.shape[-dims:] != self.event_shape):
             raise ValueError(
@@ -150,8 +152,10 @@ def refuse_nan(name: str, value: Tensor) -> None:
     """Refuses a tensor that holds NaN.
 
     Raises:
+        TypeError: If it is no tensor.
         ValueError: If there is one, with its index.
     """
+    require_tensor(name, value)
     # A sum is one cheap pass; only a suspicious one is worth a closer look.
     if not is_traced() and not math.isfinite(value.detach().sum()) and value.isnan().any():
         index = value.isnan().nonzero()[0].tolist()

@@ -33,10 +33,10 @@ from .inputs import (
     check_spread,
     context_of,
     context_table,
+    fit_context,
     fitted_table,
     known_of,
     rows_of,
-    told_of_context,
     weight_of,
 )
 from .queries import ConditionalScore, residuals, score_given, tail_shares
@@ -69,6 +69,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             names to what to override, or the path of a TOML file with that.
         missing: What becomes of missing values: "error", "drop" (the rows, in `fit`) or "model". A
             schema that says so itself is followed instead.
+        bounds: "inferred" bounds numbers where that is obvious, "data" all of them by their range
+            in `fit`: samples stay within it, and a row out of it has density 0. What `schema` says
+            of a column counts more.
         time_limit: About how many seconds `fit` may take.
         random_state: Seed of every random draw in `fit`.
 
@@ -101,12 +104,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         *,
         schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
         missing: str = "error",
+        bounds: str = "inferred",
         time_limit: float = 300.0,
         random_state: Any = 0,
     ) -> None:
         self.flow = flow
         self.schema = schema
         self.missing = missing
+        self.bounds = bounds
         self.time_limit = time_limit
         self.random_state = random_state
 
@@ -146,18 +151,23 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         kept = weight > 0
         if missing == "drop":
             kept &= complete(table)
+            kept &= True if given is None else complete(given)
         index = kept.nonzero()[0]
         weight = weight[index]
         if repeated := _repeats(weight):
             index = index.repeat(weight.astype(np.int64))
         table = table.take(index)
         given = None if given is None else given.take(index)
-        self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
+        if isinstance(known, Schema):
+            self.schema_ = known
+        else:
+            bounds: Any = self.bounds
+            self.schema_ = Schema.infer(table, missing, known, bounds)
         rows = to_rows(self.schema_, table)
         check_spread(self.schema_, rows, index)
         self.context_schema_ = self.context_scale_ = contexts = None
         if given is not None:
-            self.context_schema_, contexts, self.context_scale_ = told_of_context(given, index)
+            contexts = fit_context(self, given, missing, index)
         self.trace_ = trace_of(self, rows, contexts)
         density = fit_density(
             self.schema_.layout,

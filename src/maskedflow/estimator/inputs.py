@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,8 +20,8 @@ from maskedflow.tables import (
     Rows,
     Schema,
     as_array,
+    context_matrix,
     kind_of,
-    number_context,
     read_document,
     read_frame,
     to_arrow,
@@ -39,11 +40,11 @@ __all__ = [
     "check_spread",
     "context_of",
     "context_table",
+    "fit_context",
     "fitted_table",
     "known_of",
     "rows_of",
     "table_of",
-    "told_of_context",
     "weight_of",
 ]
 
@@ -152,14 +153,40 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
         return None
     if table.num_rows != rows:
         raise ValueError(f"context: {table.num_rows} rows, expected {rows}")
-    found = to_rows(estimator.context_schema_, table)
-    if found.impossible.any():
-        row = int(found.impossible.nonzero()[0]) + 1
-        raise ValueError(f"context: row {row} has a value that was not there in fit")
-    c = number_context(
-        estimator.context_schema_.layout, found, estimator.context_scale_()(found.values)
+    with in_context():
+        c = context_matrix(estimator.context_schema_, table, estimator.context_scale_())
+    return c if c.shape[1] else None  # constants say nothing
+
+
+def fit_context(
+    estimator: DensityEstimator, table: pa.Table, missing: Missing, index: NDArray[np.int64]
+) -> Rows:
+    """Tells what the columns of a context are, and what standardises their numbers; its rows.
+
+    Args:
+        estimator: The estimator.
+        table: The context.
+        missing: What becomes of missing values.
+        index: Where its rows were in the table, for errors.
+    """
+    with in_context():
+        schema = Schema.infer(table, missing)
+        rows = to_rows(schema, table)
+        check_spread(schema, rows, index)
+    estimator.context_schema_, estimator.context_scale_ = schema, scale_of(rows)
+    return rows
+
+
+def scale_of(rows: Rows) -> Standardize:
+    """What standardises the numbers of a context that are there, constants to 0."""
+    moments = [
+        torch.var_mean(values[there], correction=0) if there.any() else values.new_tensor((1, 0))
+        for values, there in zip(rows.values.T, rows.observed.T, strict=True)
+    ]
+    variance, mean = (
+        torch.tensor([[float(v), float(m)] for v, m in moments], dtype=torch.float64).view(-1, 2).T
     )
-    return None if c is None or not c.shape[1] else c  # constants say nothing
+    return Standardize(mean, torch.where(variance > 0, variance.sqrt(), 1))
 
 
 def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
@@ -190,18 +217,10 @@ def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
             )
 
 
-def told_of_context(given: pa.Table, index: NDArray[np.int64]) -> tuple[Schema, Rows, Standardize]:
-    """What the columns of a context are, its rows, and what standardises its numbers."""
+@contextmanager
+def in_context() -> Iterator[None]:
+    """Says in an error that it is about the context."""
     try:
-        schema = Schema.infer(given)
-        rows = to_rows(schema, given)
-        check_spread(schema, rows, index)
+        yield
     except ValueError as error:
-        raise ValueError(f"context: {error}") from None
-    return schema, rows, _scale_of(rows.values)
-
-
-def _scale_of(values: Tensor) -> Standardize:
-    """What standardises numbers, constants to 0."""
-    spread = values.var(0, correction=0).sqrt() if values.numel() else values.new_zeros(0)
-    return Standardize(values.mean(0), torch.where(spread > 0, spread, 1))
+        raise ValueError(f"context: {str(error).removeprefix('context: ')}") from None

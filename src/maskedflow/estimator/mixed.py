@@ -69,7 +69,7 @@ def open_mixed(
 
     Args:
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
-        context: The columns to condition on. They may not miss values.
+        context: The columns to condition on.
         schema: A TOML file with what is known of the columns.
         missing: What becomes of missing values, whatever the schema says; "error" if neither does.
         seed: Which rows are held out: the same as of a table of numbers.
@@ -109,12 +109,13 @@ def deal(
     table = table.select([*schema.names, *context_columns])
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
-    for name in context_columns:
+    for name in context_columns if schema.missing != "model" else ():
         missing = is_missing(table.column(name))
         if missing.any():
             raise ValueError(
                 f"column {name!r}, row {int(missing.argmax()) + 1}: missing; a context has to be "
-                "known: fill it in, or leave such rows out (--missing drop)"
+                "known: fill it in, leave such rows out (--missing drop), or give what is missing "
+                "an indicator (--missing model)"
             )
     n = table.num_rows
     test = int(_TEST * n)

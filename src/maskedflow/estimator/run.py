@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from maskedflow.data import Seen, open_source
 from maskedflow.files import write_text
-from maskedflow.tables import Schema, blanks_to_null, complete, to_rows
+from maskedflow.tables import (
+    Schema,
+    blanks_to_null,
+    check_context,
+    complete,
+    strange_context,
+    to_rows,
+)
 
 from .config import TableConfig
 from .estimator import DensityEstimator
@@ -163,24 +170,13 @@ class TableRun:
         """Raises a ValueError that names the first cell that cannot be scored."""
         if set(self.columns) <= set(table.column_names):
             to_rows(self.schema, table, start)
-        unseen = self.unseen(table, start)
-        if unseen.any():
-            row = start + int(unseen.argmax()) + 1
-            names = ", ".join(self.context_columns)
-            raise ValueError(f"row {row}: the context ({names}) has a value that fit has not seen")
+        if self.estimator.context_schema_ is not None:
+            check_context(self.estimator.context_schema_, table, start)
 
     def scorable(self, table: pa.Table) -> pa.Table:
-        """The rows whose context was there when the estimator was fitted: all without one."""
-        return table.filter(pa.array(~self.unseen(table)))
-
-    def unseen(self, table: pa.Table, start: int = 0) -> NDArray[np.bool_]:
-        """Which rows have a context that was not there when the estimator was fitted."""
-        if self.estimator.context_schema_ is None:
-            return np.zeros(table.num_rows, np.bool_)
-        found: NDArray[np.bool_] = to_rows(
-            self.estimator.context_schema_, table, start
-        ).impossible.numpy()
-        return found
+        """The rows whose context has categories that were there in `fit`: all without one."""
+        given = self.estimator.context_schema_
+        return table if given is None else table.filter(pa.array(~strange_context(given, table)))
 
 
 def load_table_run(directory: Path) -> TableRun:

@@ -15,6 +15,7 @@ from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Form, Schema, build_density
 from maskedflow.tables.frames import Kind
+from maskedflow.tables.inference import Bounds
 from maskedflow.tables.plan import Plan, numbers_of
 from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
@@ -39,6 +40,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "params": {
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
+            "bounds": str(estimator.bounds),
             "time_limit": float(estimator.time_limit),
             "random_state": int(estimator.random_state) if seeded else None,
         },
@@ -64,6 +66,7 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
 class _Params(TypedDict):
     flow: Name
     missing: Missing
+    bounds: NotRequired[Bounds]
     time_limit: Annotated[Finite, Ge(0)]
     random_state: Count | None
 

@@ -40,7 +40,7 @@ def seen_by(
         return None
     contexts = None
     if given is not None and estimator.context_schema_ is not None:
-        contexts = to_rows(estimator.context_schema_, given)
+        contexts = to_rows(estimator.context_schema_, given, strict=False)
     columns, _ = _columns(estimator, to_rows(estimator.schema_, table), contexts)
     return trace.seen(columns)
 

@@ -4,6 +4,7 @@ from .bounds import Bounds, BoundsTransform, column_maps
 from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .column import Column
+from .context import check_context, context_matrix, free_numbers, strange_context
 from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
@@ -46,9 +47,12 @@ __all__ = [
     "as_array",
     "blanks_to_null",
     "build_density",
+    "check_context",
     "column_maps",
     "complete",
+    "context_matrix",
     "fit_density",
+    "free_numbers",
     "from_arrow",
     "given_columns",
     "kind_of",
@@ -62,6 +66,7 @@ __all__ = [
     "read_source",
     "refuse_odd_cells",
     "stacking_weights",
+    "strange_context",
     "to_arrow",
     "to_rows",
     "to_table",

@@ -55,23 +55,27 @@ class Cells:
     impossible: Mask
 
 
-def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
+def encode(column: Column, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Cells:
     """Turns cells into codes and numbers; `decode` is the way back.
 
     Args:
         column: What is known of the column; neither constant nor a duplicate.
         cells: Its cells, of any type that can be read as what the column is.
         start: The number of rows before these, for errors.
+        strict: Whether a number must be on the grid, within the bounds and, if levels are numbers,
+            one of these. If not, one on no grid lies between cells, and one that is no level has
+            the code of one.
 
     Raises:
         ValueError: If the type of the cells does not fit, or a number is infinite.
     """
     if column.kind in CODES:
-        return _levels(column, cells, start)
+        return _levels(column, cells, start, strict)
     if column.kind == "date":
         x = dates(column, cells)
     else:
-        x = numbers(column.name, cells, start, column.type)
+        rounded = strict or pa.types.is_floating(column.type)
+        x = numbers(column.name, cells, start, column.type if rounded else None)
     missing = np.isnan(x)
     code = missing.astype(np.int64)
     for i, atom in enumerate(column.atoms):
@@ -83,9 +87,12 @@ def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
         x = np.where(observed, _radians(x, column.period or math.inf), 0.0)
     elif grid := column.grid:
         cell, off = grid.cells(x)
-        impossible |= off & observed
+        if strict:
+            impossible |= off & observed
+        else:
+            cell = np.where(off, grid.places(x), cell)
         x = np.where(observed, cell * column.step, 0.0)
-    else:
+    elif strict:
         outside = np.zeros(len(x), np.bool_)
         if column.low is not None:
             outside |= x <= column.low
@@ -97,7 +104,7 @@ def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
     return Cells(np.where(impossible, 0, code), x, observed | impossible, impossible)
 
 
-def _levels(column: Column, cells: pa.ChunkedArray, start: int) -> Cells:
+def _levels(column: Column, cells: pa.ChunkedArray, start: int, strict: bool) -> Cells:
     if isinstance(column.levels[0], str):
         values = _strings(column.name, cells)
         levels = pa.array(column.levels, pa.string())
@@ -109,7 +116,7 @@ def _levels(column: Column, cells: pa.ChunkedArray, start: int) -> Cells:
         order = np.argsort(known)
         place = order[np.searchsorted(known[order], x).clip(max=len(known) - 1)]
         missing = np.isnan(x)
-        index = np.where(known[place] == x, place, -1)
+        index = np.where((known[place] == x) | (~missing & (not strict)), place, -1)
     if column.missing:
         index = np.where(missing, len(column.levels), index)
     none = np.zeros(len(index))

@@ -39,6 +39,7 @@ class _Angles(TypedDict):
     """One density of the angles."""
 
     hidden: list[Size]
+    components: Size
 
 
 @with_config(CLOSED)
@@ -67,7 +68,10 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
     features, given = max(len(layout.value_state), 1), plan.get("given", 0)
     total = sum(layout.levels) * 64 + plan["context"]
     for angles in plan.get("angles", []):
-        total += sum(before * after for before, after in pairwise(angles["hidden"]))
+        count = len(layout.angle_state)
+        read = 2 * count + sum(layout.levels) + plan["context"]
+        widths = [read, *angles["hidden"], 3 * angles["components"] * count]
+        total += sum(before * after for before, after in pairwise(widths))
     for member in plan.get("members", []):
         front, hidden = member["front"], member.get("hidden", 0)
         total += front["knots"] * features + front["whiten"] * features * (features + given)

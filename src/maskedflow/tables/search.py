@@ -20,8 +20,9 @@ from maskedflow.flows.flow import standard_normal
 from maskedflow.training import TrainConfig, evaluate, fit
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
+from .angles import fit_angles
 from .bounds import column_maps
-from .build import assemble, build_angles, build_layers, build_mixture
+from .build import assemble, build_layers, build_mixture
 from .categories import AutoregressiveCategorical
 from .density import TableDensity, angle_context, number_context, present_columns
 from .partial import PartialFlow, call_layers
@@ -288,10 +289,10 @@ def fit_density(
         split = Split(rows.codes.double(), c)
         _train(categories, _at(split, fitted), _at(split, judges), seed, time_limit / parts, 1e-3)
     if layout.angle_state:
-        angles = build_angles(layout, sum(layout.levels) + context, seed)
-    if angles is not None:
         split = Split(rows.angles, angle_context(layout, rows, c))
-        _train(angles, _at(split, fitted), _at(split, judges), seed, time_limit / parts, 1e-3)
+        folds = order.tensor_split(_FOLDS) if len(order) >= _FOLDS else (order,)
+        there = present_columns(layout)[0]
+        angles, plan["angles"] = fit_angles(there, split, folds, seed, time_limit / parts)
     if layout.value_state:
         given = number_context(layout, rows, c)
         generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
 
-from .batches import input_like, take
+from .batches import input_like, take, takes_integers
 from .randomness import noise_of, seed_noise
 
 BATCH_SIZE = 1000
@@ -49,9 +49,10 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
     noise, like = noise_of(flow), input_like(flow)
     seed_noise(noise, seed)
     log_prob = torch.empty(len(split.x), dtype=torch.float64)
+    whole = takes_integers(flow, split)
     with frozen(flow):
         for start in range(0, len(log_prob), batch_size):
-            x, c = take(split, slice(start, start + batch_size), like=like)
+            x, c = take(split, slice(start, start + batch_size), like, whole)
             log_prob[start : start + batch_size] = flow(c).log_prob(x)
             for cells in noise:
                 if cells.low is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskedflow.data.dataset import Split
 from maskedflow.files import exclusive
@@ -26,6 +27,7 @@ from .batches import (
     largest,
     shuffled,
     take,
+    takes_integers,
     weight_of,
 )
 from .calibration import calibrate
@@ -153,7 +155,9 @@ class _Run:
         self.sample = in_memory(train)
         self.noise = noise_of(flow)
         self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
-        self.bounds = bounds(len(train), config.batch_size, merge=self.has_batch_norm)
+        merge = any(isinstance(module, BatchNorm | _BatchNorm) for module in flow.modules())
+        self.bounds = bounds(len(train), config.batch_size, merge=merge)
+        self.whole = takes_integers(flow, self.sample)
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
@@ -257,7 +261,7 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             self.set_learning_rate()
-            loss, norm = self.step(*take(batch, slice(None), like=self.like))
+            loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
