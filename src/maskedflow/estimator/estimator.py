@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from maskedflow.tables import (
+    Rows,
     Schema,
     TableDensity,
     build_density,
@@ -26,6 +26,7 @@ from maskedflow.tables import (
     to_rows,
     to_table,
 )
+from maskedflow.tables.column import VALUES
 from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DensityEstimator"]
 
-_REPEATED = 10
-"""Whole weights are taken for repetitions up to this many, on average."""
+_LARGEST = 1e150
+"""The size of numbers whose squares are finite."""
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -59,10 +60,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             names to what to override, or the path of a TOML file with that.
         missing: What becomes of missing values: "error", "drop" (the rows, in `fit`) or "model". A
             schema that says so itself is followed instead.
-        time_limit: About how many seconds `fit` may take.
+        time_limit: About how many seconds `fit` may take: it times a few steps and chooses `work`
+            accordingly. None is no limit.
+        work: How much `fit` may do, in units of about a second of one core, whatever `time_limit`
+            says. If both are None it follows from the size of the table. What is fitted depends on
+            the work, never on the clock.
         random_state: Seed of every random draw in `fit`.
 
     Attributes:
+        work_: The work that was allowed: `work=work_` finds the same density again.
         schema_: The schema.
         density_: The fitted density, in double precision.
         n_features_in_: The number of columns.
@@ -89,13 +95,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         *,
         schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
         missing: str = "error",
-        time_limit: float = 300.0,
+        time_limit: float | None = None,
+        work: float | None = None,
         random_state: Any = 0,
     ) -> None:
         self.flow = flow
         self.schema = schema
         self.missing = missing
         self.time_limit = time_limit
+        self.work = work
         self.random_state = random_state
 
     def fit(
@@ -106,13 +114,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: The table: an array, or a frame of pandas, Polars, Arrow or their like.
             y: Ignored.
-            sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows.
+            sample_weight: How much each row counts, with shape (n,). Only their ratios matter: a row
+                of twice the weight is the same row twice.
             context: A table of as many rows; the density of X is then conditional on it.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
         """
-        start = time.monotonic()
         known, missing = known_of(self)
         table = table_of(self, X, missing, reset=True)
         weight = np.ones(table.num_rows)
@@ -127,14 +135,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if missing == "drop":
             kept &= complete(table)
         index = kept.nonzero()[0]
-        weight = weight[index]
-        if repeated := _repeats(weight):
-            index = index.repeat(weight.astype(np.int64))
         table = table.take(index)
         given = None if given is None else given.take(index)
         self.kind_ = kind_of(X)
         self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
         rows = to_rows(self.schema_, table)
+        self._refuse_huge(rows, index)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:
             self.context_schema_ = Schema.infer(given)
@@ -143,9 +149,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             self.schema_.layout,
             rows,
             context_of(self, given, len(rows)),
-            weight=None if repeated else torch.from_numpy(weight),
+            weight=torch.from_numpy(weight[index]),
             flow=self.flow,
-            time_limit=max(self.time_limit - (time.monotonic() - start), 0.5 * self.time_limit),
+            time_limit=self.time_limit,
+            work=self.work,
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
@@ -356,6 +363,23 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         return read_estimator(path, cls)
 
+    @property
+    def work_(self) -> float:
+        """The work that was allowed in `fit`."""
+        check_is_fitted(self)
+        return float(self.density_.plan["work"])
+
+    def _refuse_huge(self, rows: Rows, index: NDArray[np.int64]) -> None:
+        """Says which number is too large for a variance."""
+        huge = rows.values.abs() > _LARGEST
+        if huge.any():
+            row, column = huge.nonzero()[0].tolist()
+            names = [one.name for one in self.schema_.columns if one.kind in VALUES]
+            raise ValueError(
+                f"X: column {names[column]!r}, row {index[row] + 1}: expected numbers up to "
+                f"{_LARGEST:g} in size, got {rows.values[row, column]:g}"
+            )
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(density := state.get("density_"), TableDensity):
@@ -378,9 +402,3 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = self.missing != "error"
         tags.input_tags.categorical = tags.input_tags.string = False
         return tags
-
-
-def _repeats(weight: NDArray[np.float64]) -> bool:
-    """Whether weights are numbers of repetitions, and not too many."""
-    whole = bool((weight == np.round(weight)).all())
-    return whole and weight.sum() <= _REPEATED * len(weight)

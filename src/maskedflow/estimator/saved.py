@@ -31,7 +31,10 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
         "params": {
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
-            "time_limit": float(estimator.time_limit),
+            **{
+                name: None if value is None else float(value)
+                for name, value in (("time_limit", estimator.time_limit), ("work", estimator.work))
+            },
             "random_state": int(estimator.random_state) if seeded else None,
         },
         "schema_given": estimator.schema is not None,

@@ -34,7 +34,7 @@ from .rows import Layout
 from .stack import Stack
 from .whiten import Whiten
 
-__all__ = ["build_angles", "build_density", "build_layers", "build_mixture"]
+__all__ = ["build_angles", "build_categories", "build_density", "build_layers", "build_mixture"]
 
 _BINS = 8
 _LAYERS: dict[str, dict[str, Any]] = {
@@ -76,6 +76,26 @@ def build_layers(
     return made
 
 
+def build_categories(
+    levels: Sequence[int], context: int, plan: Mapping[str, Any]
+) -> AutoregressiveCategorical:
+    """Makes the distribution of the codes.
+
+    Args:
+        levels: The number of levels of each column.
+        context: The number of context features.
+        plan: The width of its network or None, the `parents` of its tables, and a seed.
+    """
+    hidden = plan["hidden"]
+    return AutoregressiveCategorical(
+        levels,
+        context,
+        None if hidden is None else (hidden, hidden),
+        plan.get("parents"),
+        generator=torch.Generator().manual_seed(plan.get("seed", 0)),
+    )
+
+
 def build_angles(layout: Layout, context: int, seed: int) -> PartialFlow:
     """Makes the flow of the angles, splines on circles."""
     flow = NCSF(
@@ -105,7 +125,9 @@ def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
     context, features = plan["context"], len(layout.value_state)
     categories = angles = None
     if layout.levels:
-        categories = AutoregressiveCategorical(layout.levels, context)
+        # Plans of earlier versions say nothing of categories: all had such a network.
+        told = plan.get("categories", {"hidden": 64})
+        categories = build_categories(layout.levels, context, told)
     if layout.angle_state:
         angles = build_angles(layout, sum(layout.levels) + context, 0)
     members = [
