@@ -71,8 +71,10 @@ def fit_categories(
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
     turns = folds if len(rows) < _MANY else folds[:1]
     most = epochs_within(work / (len(turns) + 1), len(rows), weights, batch_size)
+    if not most:
+        return start(rows, None)
     config = TrainConfig(
-        epochs=min(max(most, 1), _EPOCHS),
+        epochs=min(most, _EPOCHS),
         batch_size=batch_size,
         lr=_LR,
         patience=max(10, math.ceil(_STEPS * batch_size / len(rows))),

@@ -9,20 +9,20 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .categories import one_hot
-
 __all__ = ["fit_tree"]
 
 _PRIORS = (0.01, 0.1, 0.5, 2.0, 8.0, 32.0, 128.0)
 """How many rows a column's own frequencies may count for, beside those given another column."""
-_NEAR = 512
+_NEAR = 128
 """How many columns before it may be the one that a column is given."""
+_BLOCK = 10_000
+"""Rows that are counted at once."""
 
 
 def fit_tree(
     codes: Tensor, levels: Sequence[int], weight: Tensor
 ) -> tuple[tuple[int, ...], list[Tensor]]:
-    r"""Finds for each column the one before it that tells most of it, and its frequencies given that.
+    r"""Finds for each column one before it that tells most of it, and the frequencies given that.
 
     .. math:: P(b \mid a) = \frac{n_{ab} + \alpha p_b}{n_a + \alpha}
 
@@ -47,25 +47,36 @@ def fit_tree(
         >>> parents, table.exp().round(decimals=2).diagonal()
         ((-1, 0), tensor([0., 0.], dtype=torch.float64))
     """
-    starts = [0, *accumulate(levels)]
-    ones = one_hot(codes, levels, torch.float64)
-    weight = weight.to(ones)
+    weight = weight.double()
     parents, tables = [], []
     for k, count in enumerate(levels):
-        own = ones[:, starts[k] : starts[k + 1]]
-        single = weight @ own
+        single = torch.bincount(codes[:, k], weight, count)
         share = (single + 1 / count) / (single.sum() + 1)
         first = max(0, k - _NEAR)
-        pairs = ones[:, starts[first] : starts[k]].T @ (weight[:, None] * own)
-        parent, alpha = _parent(pairs, single, levels[first:k])
+        near = list(levels[first:k])
+        pairs = _pairs(codes[:, first:k], near, codes[:, k], count, weight)
+        parent, alpha = _parent(pairs, single, near)
         if parent < 0:
             parents.append(-1)
             tables.append(share.log()[None])
             continue
         parents.append(first + parent)
-        n = pairs.split(list(levels[first:k]))[parent]
+        n = pairs.split(near)[parent]
         tables.append(((n + alpha * share) / (n.sum(dim=1, keepdim=True) + alpha)).log())
     return tuple(parents), tables
+
+
+def _pairs(
+    others: Tensor, levels: Sequence[int], column: Tensor, count: int, weight: Tensor
+) -> Tensor:
+    """How often each level of each other column comes with each of a column's."""
+    total = weight.new_zeros(sum(levels) * count)
+    starts = torch.tensor([0, *accumulate(levels)][:-1], dtype=torch.long)
+    for rows in torch.arange(len(column)).split(_BLOCK):
+        place = (others[rows] + starts) * count + column[rows, None]
+        part = weight[rows, None].expand(place.shape)
+        total += torch.bincount(place.flatten(), part.flatten(), len(total))
+    return total.view(-1, count)
 
 
 def _parent(pairs: Tensor, single: Tensor, levels: Sequence[int]) -> tuple[int, float]:
