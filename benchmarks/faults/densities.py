@@ -39,7 +39,9 @@ def within(found: float, wanted: float, gap: float) -> Found:
 
 def text(codes: np.ndarray) -> pd.DataFrame:
     """Codes as strings."""
-    return pd.DataFrame({f"c{k}": [f"v{v:03d}" for v in column] for k, column in enumerate(codes.T)})
+    return pd.DataFrame(
+        {f"c{k}": [f"v{v:03d}" for v in column] for k, column in enumerate(codes.T)}
+    )
 
 
 # ---------------------------------------------------------------------------- categories
@@ -191,7 +193,9 @@ def add_modes(name: str, centres: np.ndarray, sd: np.ndarray, share: np.ndarray,
 
 
 rng = np.random.default_rng(5)
-add_modes("widths 1 and 1e-6", np.array([[0.0], [50.0]]), np.array([1.0, 1e-6]), np.full(2, 0.5), 2000)
+add_modes(
+    "widths 1 and 1e-6", np.array([[0.0], [50.0]]), np.array([1.0, 1e-6]), np.full(2, 0.5), 2000
+)
 add_modes(
     "unequal shares in 3 dimensions",
     1e4 * rng.normal(size=(3, 3)),
@@ -199,7 +203,9 @@ add_modes(
     np.array([0.05, 0.25, 0.7]),
     3000,
 )
-add_modes("16 in a plane", rng.uniform(-5, 5, (16, 2)), np.full(16, 1e-4), np.full(16, 1 / 16), 3000)
+add_modes(
+    "16 in a plane", rng.uniform(-5, 5, (16, 2)), np.full(16, 1e-4), np.full(16, 1 / 16), 3000
+)
 add_modes("two at 1e9", np.array([[0.0], [1e9]]), np.full(2, 1.0), np.full(2, 0.5), 1000)
 
 
@@ -244,7 +250,9 @@ add_repeated("geometric", lambda rng, n: rng.geometric(0.2, n), False)
 add_repeated("lognormal weights", lambda rng, n: rng.lognormal(0, 1, n), True)
 
 
-def same(name: str, one: Callable[[], DensityEstimator], other: Callable[[], DensityEstimator]) -> None:
+def same(
+    name: str, one: Callable[[], DensityEstimator], other: Callable[[], DensityEstimator]
+) -> None:
     @case(f"the same density: {name}")
     def _() -> Found:
         x = banana(np.random.default_rng(9), 200)
@@ -258,13 +266,21 @@ def variants() -> Iterator[None]:
     whole = np.arange(250) % 3
     for flow in ("gaussian", "auto"):
 
-        def fit(x: np.ndarray = x, w: np.ndarray | None = None, flow: str = flow) -> DensityEstimator:
+        def fit(
+            x: np.ndarray = x, w: np.ndarray | None = None, flow: str = flow
+        ) -> DensityEstimator:
             return DensityEstimator(flow, work=2).fit(x, sample_weight=w)
 
         same(f"{flow}, fitted twice", fit, fit)
         same(f"{flow}, weight 2 and none", fit, lambda fit=fit: fit(w=np.full(250, 2.0)))
-        same(f"{flow}, weights times 1e-7", lambda fit=fit: fit(w=w), lambda fit=fit: fit(w=1e-7 * w))
-        same(f"{flow}, weights times 1e300", lambda fit=fit: fit(w=w), lambda fit=fit: fit(w=1e300 * w))
+        same(
+            f"{flow}, weights times 1e-7", lambda fit=fit: fit(w=w), lambda fit=fit: fit(w=1e-7 * w)
+        )
+        same(
+            f"{flow}, weights times 1e300",
+            lambda fit=fit: fit(w=w),
+            lambda fit=fit: fit(w=1e300 * w),
+        )
         same(f"{flow}, rows twice", fit, lambda fit=fit: fit(np.r_[x, x]))
         same(
             f"{flow}, whole weights and repeats",

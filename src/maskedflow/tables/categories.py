@@ -181,7 +181,9 @@ class LogitTables(nn.Module):
             raise ValueError(f"parents: expected a place before each column's, got {list(parents)}")
         count = torch.tensor(levels)
         given = torch.tensor([max(parent, 0) for parent in parents])
-        width = torch.tensor([level if p >= 0 else 0 for level, p in zip(levels, parents, strict=True)])
+        width = torch.tensor(
+            [level if p >= 0 else 0 for level, p in zip(levels, parents, strict=True)]
+        )
         size = torch.where(width > 0, count[given], 1) * count
         begin = size.cumsum(0) - size
         level = torch.cat([torch.arange(each) for each in levels])
@@ -200,7 +202,10 @@ class LogitTables(nn.Module):
 
     def forward(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
         """The logits of all columns side by side, or of a part of them, with shape (*, part)."""
-        return self.logits[codes[..., self.given[part]] * self.width[part] + self.begin[part]]
+        found: Tensor = self.logits[
+            codes[..., self.given[part]] * self.width[part] + self.begin[part]
+        ]
+        return found
 
 
 class AutoregressiveCategoricalDistribution(Base):

@@ -53,7 +53,9 @@ def fit_categories(
     there = effective(rows.weight)
     rows = Weighed(rows.split, rows.weight * (there / rows.weight.sum()))
 
-    def start(part: Weighed, hidden: int | None) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
+    def start(
+        part: Weighed, hidden: int | None
+    ) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
         parents, tables = fit_tree(part.split.x.long(), levels, part.weight)
         plan = {"parents": list(parents), "hidden": hidden, "seed": seed}
         made = build_categories(levels, context, plan)
@@ -65,7 +67,9 @@ def fit_categories(
     if alone or there < _FEWEST or sum(levels) > _LEVELS:
         return start(rows, None)
     hidden = max(_HIDDEN, len(levels))
-    weights = sum(parameter.numel() for parameter in start(rows[torch.arange(1)], hidden)[0].parameters())
+    weights = sum(
+        parameter.numel() for parameter in start(rows[torch.arange(1)], hidden)[0].parameters()
+    )
     batch_size = min(max(len(rows) // 10, _SMALLEST), _LARGEST)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)

@@ -82,7 +82,9 @@ def _tells(layout: Layout, rows: Rows) -> Tensor:
 
 def _first_of_equals(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The first of equal rows, in order, and for each row which one of these it is."""
-    cells = [np.ascontiguousarray(part.numpy()).view(np.uint8).reshape(len(part), -1) for part in parts]
+    cells = [
+        np.ascontiguousarray(part.numpy()).view(np.uint8).reshape(len(part), -1) for part in parts
+    ]
     joined = np.ascontiguousarray(np.concatenate(cells, axis=1))
     keys = joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)

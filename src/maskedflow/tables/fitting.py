@@ -74,7 +74,8 @@ class _WeighedDensity(nn.Module):
         return self
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.weight * self.made.log_prob(x)
+        found: Tensor = self.weight * self.made.log_prob(x)
+        return found
 
 
 def batch_size_of(rows: int) -> int:

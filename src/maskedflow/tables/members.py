@@ -149,13 +149,12 @@ class MemberSearch:
         whole = LazyComposedTransform(*steps)
         found = []
         for block in rows.split(_BLOCK):
-            part, here = self.all[block].split, self.here[block]
+            given, here = self.all[block].split, self.here[block]
             if here.all():
-                found.append(whole(part.context)(part.x))
+                found.append(whole(given.context)(given.x))
             else:
-                found.append(call_layers(steps, part.x, part.context, here)[0])
-        part = self.all[rows]
-        return part.with_x(torch.cat(found))
+                found.append(call_layers(steps, given.x, given.context, here)[0])
+        return self.all[rows].with_x(torch.cat(found))
 
     def front(self, name: str, rows: Tensor, ridge: float) -> list[LazyTransform]:
         """Fits what comes before a flow."""

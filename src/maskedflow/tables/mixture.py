@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 __all__ = ["Mixture", "fit_mixture"]

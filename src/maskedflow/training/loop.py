@@ -38,6 +38,9 @@ CHECKPOINT_SECONDS = 60.0
 SKIPS_IN_A_ROW = 5
 """Steps with a non-finite loss or gradient, one after the other, that lead to a roll-back."""
 
+PACED = 20
+"""Steps whose pace tells how many there is time for; the first quarter, often slow, is not timed."""
+
 ROLLBACKS = 3
 """Roll-backs that are tried before training stops with an error."""
 
@@ -154,6 +157,7 @@ class _Run:
 
         self.state = TrainingState()
         self.skips_in_a_row = 0
+        self.first: tuple[int, float] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
@@ -177,7 +181,7 @@ class _Run:
         if not all(parameter.isfinite().all() for parameter in self.parameters):
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
-        if self.config.time_limit is not None and not self.state.records:
+        if self.limit is not None and not self.state.records:
             splits = (self.validation, self.sample) if self.has_batch_norm else (self.validation,)
             self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
@@ -215,6 +219,8 @@ class _Run:
             return None
         if state.epoch > self.config.epochs:
             return "epochs"
+        if state.step >= self.steps:
+            return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
         return "time_limit" if self.out_of_time() else None
@@ -229,7 +235,7 @@ class _Run:
             f"stopped by {reason} after {state.seconds:.1f} s, "
             f"best validation {state.best_nll:.6f} in epoch {state.best_epoch}"
         )
-        return History(tuple(state.records), state.best_epoch, reason)
+        return History(tuple(state.records), state.best_epoch, reason, self.steps)
 
     def restore_best(self) -> None:
         if self.best_weights is not None:
@@ -258,7 +264,8 @@ class _Run:
             else:
                 self.skip(loss, rows, batch)
             bar.step(state.epoch, state.batch, state.train_nll)
-            if self.out_of_time():
+            self.plan()
+            if state.step >= self.steps or self.out_of_time():
                 break
 
     def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
@@ -281,18 +288,42 @@ class _Run:
         state, config = self.state, self.config
         factor = 1.0
         if config.schedule == "cosine":
-            done = (state.epoch - 1 + state.batch / len(self.bounds)) / config.epochs
-            if config.time_limit is not None:
-                budget = config.time_limit - state.validation_seconds
-                done = max(done, state.seconds / budget if budget > 0 else 1.0)
-            factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+            factor = (1 + math.cos(math.pi * min(state.step / self.steps, 1.0))) / 2
         state.lr = config.lr * state.lr_scale * factor
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
 
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training, as far as it is known."""
+        every = self.config.epochs * len(self.bounds)
+        return min(every, self.config.steps or self.state.planned or every)
+
+    @property
+    def limit(self) -> float | None:
+        """The seconds of the whole training, unless its steps are counted."""
+        return self.config.time_limit if self.config.steps is None else None
+
+    def plan(self) -> None:
+        """Tells from the pace of the first steps how many there is time for."""
+        state, limit = self.state, self.limit
+        if limit is None or state.planned_within == limit:
+            return
+        if self.first is None or state.step <= self.first[0] + PACED // 4:
+            self.first = (self.first or (state.step,))[0], state.seconds
+            return
+        timed = state.step - self.first[0] - PACED // 4
+        if timed >= PACED or state.batch == len(self.bounds):
+            pace = (state.seconds - self.first[1]) / timed
+            left = max(limit - state.seconds - state.validation_seconds, 0.0)
+            epoch = pace * len(self.bounds) + state.validation_seconds
+            state.planned = state.step + int(left / max(epoch, 1e-9) * len(self.bounds))
+            state.planned_within = limit
+            self.log.line(f"at {pace:.3g} s a step there is time for {self.steps} steps")
+
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
-        limit = self.config.time_limit
+        limit = self.limit
         return limit is not None and self.state.seconds + self.state.validation_seconds >= limit
 
     def finish_epoch(self, bar: ProgressBar) -> None:
