@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import standard_normal
+from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, evaluate
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
@@ -64,7 +65,8 @@ _MIXED, _PARTS = 2_000_000, 20_000_000
 _WEIGHTS = 10_000_000
 """Most weights of a flow: tables so wide that one has more have too few rows for it."""
 _EPOCHS, _PATIENCE = 30, 12
-_MEMBERS = 8
+_MEMBERS, _ENOUGH = 8, 15.0
+"""Most members, and the work that each of the later ones may do even if few others are left."""
 _LEAST_WEIGHT = 0.02
 _OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
@@ -127,8 +129,12 @@ class MemberSearch:
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
         for fold in range(1, _MEMBERS if again else 1):
+            if self.budget.left < 0.1 * self.budget.total:
+                break
             k = max(again, key=lambda k: weights[k] / (len(groups[k]) + 1))
-            if made := self.train(*flows[k], fold, self.budget.left / (_MEMBERS - fold)):
+            work = self.budget.left / (_MEMBERS - fold)
+            work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
+            if made := self.train(*flows[k], fold, work):
                 groups[k].append(made)
         found = [one for group in groups.values() for one in group]
         shares = [weights[k] / len(group) for k, group in groups.items() for _ in group]
@@ -265,12 +271,16 @@ class MemberSearch:
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:
-    """About how many weights a flow has, half of them masked."""
-    outputs = {"a": 2, "s": 23}
-    inner = sum(
-        hidden * ((1 + outputs[letter]) * features // 2 + given + 2 * hidden) for letter in layers
-    )
-    return inner + 1
+    """About how many weights a flow has: half of a large masked matrix is left out."""
+
+    def kept(rows: int, columns: int) -> int:
+        return rows * columns if rows * columns < SMALLEST_CUT else rows * columns * 5 // 9
+
+    def layer(outputs: int) -> int:
+        ends = kept(hidden, features) + kept(outputs * features, hidden)
+        return ends + 4 * kept(hidden, hidden) + hidden * given
+
+    return sum(layer({"a": 2, "s": 23}[letter]) for letter in layers)
 
 
 def _plan(front: list[LazyTransform]) -> dict[str, Any]:
