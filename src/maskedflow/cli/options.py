@@ -39,12 +39,11 @@ class TrainOptions:
         lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
         schedule: Learning rate over the run. [default: cosine]
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
-        time_limit: Stop training after this many seconds. Of --flow auto, choose --work so that it
-            takes about as many.
-        steps: Stop training after this many steps, whatever --time_limit says: a run that had a time
+        time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
+        steps: Stop training after this many steps, whatever --time_limit says: a run with such a
             limit records the steps that there was time for.
-        work: How much --flow auto may do, in units of about a second of a core; what is found depends
-            on it and on no clock. [default: from the size of the table]
+        work: How much --flow auto may do, in units of about a second of a core; what is found
+            depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
         time: Column of times of --data, dates or numbers: its rows are one time series.
         window: Steps of a time series to train on at once. [default: 168, or the validation's]

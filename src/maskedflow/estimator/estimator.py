@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from maskedflow.tables import (
-    Rows,
     Schema,
     TableDensity,
     build_density,
@@ -26,11 +25,10 @@ from maskedflow.tables import (
     to_rows,
     to_table,
 )
-from maskedflow.tables.column import VALUES
 from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
-from .inputs import context_of, known_of, rows_of, scale_of, table_of
+from .inputs import context_of, known_of, refuse_huge, rows_of, scale_of, table_of
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
 
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from maskedflow.report.page import Page
 
 __all__ = ["DensityEstimator"]
-
-_LARGEST = 1e150
-"""The size of numbers whose squares are finite."""
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -114,8 +109,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: The table: an array, or a frame of pandas, Polars, Arrow or their like.
             y: Ignored.
-            sample_weight: How much each row counts, with shape (n,). Only their ratios matter: a row
-                of twice the weight is the same row twice.
+            sample_weight: How much each row counts, with shape (n,). Only ratios matter: a row of
+                twice the weight is the same row twice.
             context: A table of as many rows; the density of X is then conditional on it.
 
         Raises:
@@ -140,7 +135,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.kind_ = kind_of(X)
         self.schema_ = known if isinstance(known, Schema) else Schema.infer(table, missing, known)
         rows = to_rows(self.schema_, table)
-        self._refuse_huge(rows, index)
+        refuse_huge(self.schema_, rows, index)
         self.context_schema_ = self.context_scale_ = None
         if given is not None:
             self.context_schema_ = Schema.infer(given)
@@ -368,17 +363,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """The work that was allowed in `fit`."""
         check_is_fitted(self)
         return float(self.density_.plan["work"])
-
-    def _refuse_huge(self, rows: Rows, index: NDArray[np.int64]) -> None:
-        """Says which number is too large for a variance."""
-        huge = rows.values.abs() > _LARGEST
-        if huge.any():
-            row, column = huge.nonzero()[0].tolist()
-            names = [one.name for one in self.schema_.columns if one.kind in VALUES]
-            raise ValueError(
-                f"X: column {names[column]!r}, row {index[row] + 1}: expected numbers up to "
-                f"{_LARGEST:g} in size, got {rows.values[row, column]:g}"
-            )
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
@@ -27,7 +28,10 @@ from maskedflow.transforms import Standardize
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
 
-__all__ = ["context_of", "known_of", "rows_of", "scale_of", "table_of"]
+__all__ = ["context_of", "known_of", "refuse_huge", "rows_of", "scale_of", "table_of"]
+
+_LARGEST = 1e150
+"""The size of numbers whose squares are finite."""
 
 
 def table_of(estimator: DensityEstimator, X: Any, missing: Missing, *, reset: bool) -> pa.Table:
@@ -68,6 +72,26 @@ def rows_of(estimator: DensityEstimator, X: Any, context: Any) -> tuple[Rows, Te
     rows = to_rows(estimator.schema_, table)
     given = None if context is None else to_arrow(context, "context")
     return rows, context_of(estimator, given, len(rows))
+
+
+def refuse_huge(schema: Schema, rows: Rows, number: NDArray[np.int64]) -> None:
+    """Says which number is too large for a variance.
+
+    Args:
+        schema: What is known of the columns.
+        rows: The rows.
+        number: The number of each in X, from 0.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    huge = rows.values.abs() > _LARGEST
+    if huge.any():
+        row, column = huge.nonzero()[0].tolist()
+        raise ValueError(
+            f"column {schema.valued[column].name!r}, row {number[row] + 1}: expected numbers up to "
+            f"{_LARGEST:g} in size, found {rows.values[row, column]:g}"
+        )
 
 
 def known_of(

@@ -246,7 +246,8 @@ class AutoregressiveCategoricalDistribution(Base):
             made = cast(Tensor, hyper(ones, self.c))[..., part]
             return made if total is None else made + total
         assert total is not None
-        return total.expand(*torch.broadcast_shapes(total.shape[:-1], self.batch_shape), -1)
+        shape = torch.broadcast_shapes(total.shape[:-1], self.batch_shape)
+        return cast(Tensor, total.expand(*shape, -1))
 
     def log_probs(self, codes: Tensor) -> Tensor:
         r"""The terms :math:`\log P(k_i \mid k_{<i}, c)`, in nats.

@@ -19,11 +19,11 @@ _RARE = 10
 def distinct_rows(
     layout: Layout, rows: Rows, c: Tensor | None = None, weight: Tensor | None = None
 ) -> tuple[Rows, Tensor | None, Tensor]:
-    """Takes rows that are equal, contexts included, for one that weighs as much as all of them.
+    """Takes equal rows, with equal contexts, for one that weighs as much as all of them.
 
-    Chains of Metropolis steps, bootstraps and whole weights repeat rows. Dealt one by one they would
-    be judges of what was fitted to them. Rows are left apart where some are equal by chance, for they
-    have no number, or only numbers on grids of few cells.
+    Metropolis steps, bootstraps and whole weights repeat rows. Dealt one by one they would judge
+    what was fitted to them. Rows are left apart where some are equal by chance, for they have no
+    number, or only numbers on grids of few cells.
 
     Args:
         layout: What the columns are.

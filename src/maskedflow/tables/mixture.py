@@ -61,15 +61,16 @@ def fit_mixture(x: Tensor, weight: Tensor, components: int, seed: int) -> Mixtur
         clusters = KMeans(components, n_init=1, random_state=seed)
         labels = clusters.fit(x.numpy(), sample_weight=share.numpy() * len(x)).labels_
     part = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), components).double()
-    before, found, step = -math.inf, _maximise(x, part, share), 0
-    for step in range(1, _STEPS + 1):
+    before, found, steps = -math.inf, _maximise(x, part, share), 0
+    while steps < _STEPS:
+        steps += 1
         each = _log_probs(x, *found)
         total = each.logsumexp(dim=1)
         now = float(share @ total)
         if abs(now - before) < _SMALL_GAIN:
             break
         before, found = now, _maximise(x, (each - total[:, None]).exp(), share)
-    return Mixture(*found, step)
+    return Mixture(*found, steps)
 
 
 def _log_probs(x: Tensor, logits: Tensor, loc: Tensor, scale_tril: Tensor) -> Tensor:

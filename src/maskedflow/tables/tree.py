@@ -39,7 +39,8 @@ def fit_tree(
         frequencies, with shape (levels of the other or 1, levels).
 
     References:
-        | Approximating Discrete Probability Distributions with Dependence Trees (Chow and Liu, 1968)
+        | Approximating Discrete Probability Distributions with Dependence Trees
+        | (Chow and Liu, 1968)
 
     Example:
         >>> codes = torch.tensor([[0, 1], [1, 0]]).repeat(20, 1)

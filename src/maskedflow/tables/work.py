@@ -1,4 +1,4 @@
-"""How much a search may do, in work: rows, weights and steps, none of which a busy machine changes."""
+"""How much a search may do, in rows, weights and steps: a busy machine changes none of them."""
 
 from __future__ import annotations
 

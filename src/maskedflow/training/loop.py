@@ -22,6 +22,7 @@ from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for
 from .history import EpochRecord, History, RunLog, StopReason
+from .pace import PACED, Pace
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
 from .state import TrainingState, load_moments, read_latest, write_latest
@@ -37,9 +38,6 @@ CHECKPOINT_SECONDS = 60.0
 
 SKIPS_IN_A_ROW = 5
 """Steps with a non-finite loss or gradient, one after the other, that lead to a roll-back."""
-
-PACED = 20
-"""Steps whose pace tells how many there is time for; the first quarter, often slow, is not timed."""
 
 ROLLBACKS = 3
 """Roll-backs that are tried before training stops with an error."""
@@ -157,7 +155,7 @@ class _Run:
 
         self.state = TrainingState()
         self.skips_in_a_row = 0
-        self.first: tuple[int, float] | None = None
+        self.pace = Pace()
         self.best_weights: dict[str, Tensor] | None = None
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
@@ -288,7 +286,11 @@ class _Run:
         state, config = self.state, self.config
         factor = 1.0
         if config.schedule == "cosine":
-            factor = (1 + math.cos(math.pi * min(state.step / self.steps, 1.0))) / 2
+            # Before the pace is known, the rate cannot depend on the number of steps.
+            known = config.time_limit is None and config.steps is None
+            held = 0 if known else min(PACED, self.steps)
+            done = max(state.step - held, 0) / max(self.steps - held, 1)
+            factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         state.lr = config.lr * state.lr_scale * factor
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
@@ -306,25 +308,13 @@ class _Run:
 
     def plan(self) -> None:
         """Tells from the pace of the first steps how many there is time for."""
-        state, limit = self.state, self.limit
-        if limit is None or state.planned_within == limit:
-            return
-        if self.first is None or state.step <= self.first[0] + PACED // 4:
-            self.first = (self.first or (state.step,))[0], state.seconds
-            return
-        timed = state.step - self.first[0] - PACED // 4
-        if timed >= PACED or state.batch == len(self.bounds):
-            pace = (state.seconds - self.first[1]) / timed
-            left = max(limit - state.seconds - state.validation_seconds, 0.0)
-            epoch = pace * len(self.bounds) + state.validation_seconds
-            state.planned = state.step + int(left / max(epoch, 1e-9) * len(self.bounds))
-            state.planned_within = limit
-            self.log.line(f"at {pace:.3g} s a step there is time for {self.steps} steps")
+        if self.limit is not None and self.pace.plan(self.state, self.limit, len(self.bounds)):
+            self.log.line(f"there is time for {self.steps} steps")
 
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
-        limit = self.limit
-        return limit is not None and self.state.seconds + self.state.validation_seconds >= limit
+        seconds = self.state.seconds + self.state.validation_seconds
+        return self.limit is not None and seconds >= self.limit
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints.
