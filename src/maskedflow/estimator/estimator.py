@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DensityEstimator"]
 
-_REPEATED = 10
-"""Whole weights are taken for repetitions up to this many, on average."""
-
 
 class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     r"""Estimates the density of a table's rows, exactly, with columns of every kind.
@@ -72,10 +68,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         bounds: "inferred" bounds numbers where that is obvious, "data" all of them by their range
             in `fit`: samples stay within it, and a row out of it has density 0. What `schema` says
             of a column counts more.
-        time_limit: About how many seconds `fit` may take.
+        time_limit: About how many seconds `fit` may take: it times a few steps and chooses `work`
+            accordingly. None is no limit.
+        work: How much `fit` may do, in units of about a second of one core, whatever `time_limit`
+            says. If both are None it follows from the size of the table. What is fitted depends on
+            the work, never on the clock.
         random_state: Seed of every random draw in `fit`.
 
     Attributes:
+        work_: The work that was allowed: `work=work_` finds the same density again.
         schema_: The schema.
         density_: The fitted density, in double precision.
         trace_: Hashes by which rows that it was fitted to are known again, no data.
@@ -105,7 +106,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
         missing: str = "error",
         bounds: str = "inferred",
-        time_limit: float = 300.0,
+        time_limit: float | None = None,
+        work: float | None = None,
         random_state: Any = 0,
     ) -> None:
         self.flow = flow
@@ -113,6 +115,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.missing = missing
         self.bounds = bounds
         self.time_limit = time_limit
+        self.work = work
         self.random_state = random_state
 
     def fit(
@@ -124,8 +127,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             X: The table: an array, records, a mapping from names to columns, or a frame of pandas,
                 Polars, Arrow or their like. What is masked is missing, a row index is left out.
             y: Ignored.
-            sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows. If
-                None, a level "weights" of the index of pandas says so, where samplers keep them.
+            sample_weight: How much each row counts, with shape (n,). Only ratios matter: a row of
+                twice the weight is the same row twice. If None, a level "weights" of the index of
+                pandas says so, where samplers keep them.
             context: A table of as many rows; the density of X is then conditional on it.
 
         Raises:
@@ -141,7 +145,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise
 
     def _fit(self, X: Any, sample_weight: Any, context: Any) -> DensityEstimator:
-        start = time.monotonic()
         known, missing = known_of(self)
         table, self.form_ = fitted_table(self, X)
         weight = weight_of(X, sample_weight, table.num_rows)
@@ -153,9 +156,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             kept &= complete(table)
             kept &= True if given is None else complete(given)
         index = kept.nonzero()[0]
-        weight = weight[index]
-        if repeated := _repeats(weight):
-            index = index.repeat(weight.astype(np.int64))
         table = table.take(index)
         given = None if given is None else given.take(index)
         if isinstance(known, Schema):
@@ -173,9 +173,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             self.schema_.layout,
             rows,
             context_of(self, given, len(rows)),
-            weight=None if repeated else torch.from_numpy(weight),
+            weight=torch.from_numpy(weight[index]),
             flow=self.flow,
-            time_limit=max(self.time_limit - (time.monotonic() - start), 0.5 * self.time_limit),
+            time_limit=self.time_limit,
+            work=self.work,
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
@@ -390,6 +391,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         return read_estimator(path, cls)
 
+    @property
+    def work_(self) -> float:
+        """The work that was allowed in `fit`."""
+        check_is_fitted(self)
+        return float(self.density_.plan["work"])
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(density := state.get("density_"), TableDensity):
@@ -412,9 +419,3 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = self.missing != "error"
         tags.input_tags.categorical = tags.input_tags.string = False
         return tags
-
-
-def _repeats(weight: NDArray[np.float64]) -> bool:
-    """Whether weights are numbers of repetitions, and not too many."""
-    whole = bool((weight == np.round(weight)).all())
-    return whole and weight.sum() <= _REPEATED * len(weight)

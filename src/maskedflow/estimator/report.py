@@ -34,8 +34,8 @@ __all__ = ["column_of", "estimator_report", "table_report"]
 
 _DAY = 86_400.0
 
-_SECONDS = 15.0
-"""How long the Gaussian that is fitted beside an estimator may take."""
+_WORK = 15.0
+"""What the fit of the Gaussian beside an estimator may do."""
 _RESIDUALS = 2000
 """Most rows of which residuals are taken, evenly from all."""
 
@@ -148,7 +148,7 @@ def _unbounded(tables: Tables, rows: Matrix, seed: int) -> tuple[Matrix, Matrix]
 def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: Matrix) -> Matrix:
     """The log-density of a Gaussian of the numbers whose mean depends on all codes."""
     (x, c), (other, other_c) = tables.split(train), tables.split(test)
-    simple = type(estimator)("gaussian", schema=tables.main.schema, time_limit=_SECONDS)
+    simple = type(estimator)("gaussian", schema=tables.main.schema, work=_WORK)
     return simple.fit(x, context=c).score_samples(other, context=other_c)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import with_config
 from typing_extensions import TypedDict
 
@@ -41,7 +41,10 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
             "bounds": str(estimator.bounds),
-            "time_limit": float(estimator.time_limit),
+            **{
+                name: None if value is None else float(value)
+                for name, value in (("time_limit", estimator.time_limit), ("work", estimator.work))
+            },
             "random_state": int(estimator.random_state) if seeded else None,
         },
         "schema_given": estimator.schema is not None,
@@ -67,7 +70,8 @@ class _Params(TypedDict):
     flow: Name
     missing: Missing
     bounds: NotRequired[Bounds]
-    time_limit: Annotated[Finite, Ge(0)]
+    time_limit: Annotated[Finite, Ge(0)] | None
+    work: NotRequired[Annotated[Finite, Gt(0)] | None]
     random_state: Count | None
 
 
