@@ -104,16 +104,6 @@ def fit_angles(
     return Stack(found, shares[kept]), plan
 
 
-def build_angles(
-    present: Sequence[int | None], context: int, plan: Sequence[dict[str, Any]]
-) -> Stack:
-    """Makes the density that a plan tells of, its numbers to be loaded."""
-    members = [
-        AutoregressiveVonMises(present, context, one["components"], one["hidden"]) for one in plan
-    ]
-    return Stack(members, torch.ones(len(members)))
-
-
 def _made(
     present: Sequence[int | None],
     context: int,

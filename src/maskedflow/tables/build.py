@@ -26,9 +26,9 @@ from maskedflow.transforms import (
     NormalScores,
 )
 
-from .angles import build_angles
 from .bounds import column_maps
 from .categories import AutoregressiveCategorical
+from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
 from .partial import PartialFlow
 from .rows import Layout
@@ -95,6 +95,16 @@ def build_categories(
         plan.get("parents"),
         generator=torch.Generator().manual_seed(plan.get("seed", 0)),
     )
+
+
+def build_angles(
+    present: Sequence[int | None], context: int, plan: Sequence[dict[str, Any]]
+) -> Stack:
+    """Makes the density that a plan tells of, its numbers to be loaded."""
+    members = [
+        AutoregressiveVonMises(present, context, one["components"], one["hidden"]) for one in plan
+    ]
+    return Stack(members, torch.ones(len(members)))
 
 
 def _angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
