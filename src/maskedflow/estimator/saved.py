@@ -103,6 +103,9 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
     with blame(path, "expected a saved DensityEstimator"):
         header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
+        names = header["feature_names_in"] or list(schema.names)
+        if names != list(schema.names) or header["n_features_in"] != len(names):
+            raise ValueError("feature_names_in, n_features_in: not those of the schema")
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
         loaded.schema_ = schema
         loaded.form_ = Form.from_text(header["kind"], header.get("like"))
