@@ -8,6 +8,9 @@ from typing import ClassVar, Literal
 
 from maskedflow.files import CLOSED
 
+PACED = 25
+"""The steps whose pace tells how many there is time for."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -87,6 +90,27 @@ class TrainConfig:
             raise ValueError(
                 f"time_limit: expected positive seconds or None, got {self.time_limit!r}"
             )
+
+    @property
+    def limit(self) -> float | None:
+        """The seconds that training may take: without end where its steps are counted."""
+        return self.time_limit if self.steps is None else None
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step, the first of which is 0.
+
+        Where a time limit tells the number of steps, it is not known in the first ones: the rate
+        begins to fall after these.
+
+        Args:
+            step: The step.
+            steps: The steps of the whole training.
+        """
+        if self.schedule == "constant":
+            return self.lr
+        held = 0 if self.time_limit is None and self.steps is None else min(PACED, steps)
+        done = max(step - held, 0) / max(steps - held, 1)
+        return self.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def _is_number(value: object) -> bool:

@@ -35,7 +35,7 @@ from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for
 from .history import EpochRecord, History, RunLog, StopReason
-from .pace import PACED, Pace
+from .pace import Pace
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
 from .state import TrainingState, load_moments, read_latest, write_latest
@@ -196,7 +196,7 @@ class _Run:
         if not all(parameter.isfinite().all() for parameter in self.parameters):
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
-        if self.limit is not None and not self.state.records:
+        if self.config.limit is not None and not self.state.records:
             splits = (self.validation, self.sample) if self.has_batch_norm else (self.validation,)
             self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
@@ -300,15 +300,8 @@ class _Run:
 
     def set_learning_rate(self) -> None:
         """The rate of the next step: by schedule, halved by each roll-back."""
-        state, config = self.state, self.config
-        factor = 1.0
-        if config.schedule == "cosine":
-            # Before the pace is known, the rate cannot depend on the number of steps.
-            known = config.time_limit is None and config.steps is None
-            held = 0 if known else min(PACED, self.steps)
-            done = max(state.step - held, 0) / max(self.steps - held, 1)
-            factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        state.lr = config.lr * state.lr_scale * factor
+        state = self.state
+        state.lr = state.lr_scale * self.config.lr_at(state.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
 
@@ -318,20 +311,16 @@ class _Run:
         every = self.config.epochs * len(self.bounds)
         return min(every, self.config.steps or self.state.planned or every)
 
-    @property
-    def limit(self) -> float | None:
-        """The seconds of the whole training, unless its steps are counted."""
-        return self.config.time_limit if self.config.steps is None else None
-
     def plan(self) -> None:
         """Tells from the pace of the first steps how many there is time for."""
-        if self.limit is not None and self.pace.plan(self.state, self.limit, len(self.bounds)):
+        limit = self.config.limit
+        if limit is not None and self.pace.plan(self.state, limit, len(self.bounds)):
             self.log.line(f"there is time for {self.steps} steps")
 
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
         seconds = self.state.seconds + self.state.validation_seconds
-        return self.limit is not None and seconds >= self.limit
+        return self.config.limit is not None and seconds >= self.config.limit
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from .config import PACED
 from .state import TrainingState
 
-__all__ = ["PACED", "Pace"]
+__all__ = ["Pace"]
 
-UNTIMED, PACED = 5, 25
-"""Steps that are not timed, since the first ones compile, and the step after which it is known."""
+UNTIMED = 5
+"""Steps that are not timed: the first ones compile."""
 SPARE = 0.05
 """The share of the time that is left for steps which take longer."""
 
