@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import SigmoidTransform, constraints, transform_to
 
 from .base import DependentTransform, Transform, check_features
 from .lazy import LazyTransform
@@ -53,6 +54,28 @@ class ScaleTransform(Transform):
         return self._inverse(y), self.log_scale.expand(y.shape).sum(dim=-1)
 
 
+class _UnitInterval(constraints.Constraint):
+    """The unit interval: closed and up to rounding where it is squeezed, else open."""
+
+    def __init__(self, closed: bool) -> None:
+        self.closed = closed
+
+    def __repr__(self) -> str:
+        return "UnitInterval([0, 1])" if self.closed else "UnitInterval((0, 1))"
+
+    def check(self, value: Tensor) -> Tensor:
+        # A pixel that is scaled may round to a number a little beyond 1.
+        margin = 8 * torch.finfo(value.dtype).eps
+        if self.closed:
+            return (-margin <= value) & (value <= 1 + margin)
+        return (value > 0) & (value < 1)
+
+
+@transform_to.register(_UnitInterval)  # type: ignore[untyped-decorator]
+def _to_unit_interval(_: _UnitInterval) -> SigmoidTransform:
+    return SigmoidTransform()
+
+
 class LogitTransform(Transform):
     r"""The map of the unit interval to the real line, squeezed away from its ends.
 
@@ -70,7 +93,6 @@ class LogitTransform(Transform):
         tensor([0.])
     """
 
-    domain = constraints.unit_interval
     codomain = constraints.real
     sign = +1
 
@@ -79,6 +101,7 @@ class LogitTransform(Transform):
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha: expected a number in [0, 0.5), got {alpha}")
         self.alpha = alpha
+        self.domain = _UnitInterval(closed=alpha > 0)
 
     def __repr__(self) -> str:
         return f"LogitTransform(alpha={self.alpha})"
@@ -98,20 +121,17 @@ class _DequantizeTransform(Transform):
     codomain = constraints.real_vector
     bijective = False
 
-    def __init__(self, step: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, step: Tensor, draw: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.step = step
-        self.generator = generator
+        self.draw = draw
 
     def __repr__(self) -> str:
         return "Dequantize()"
 
     def _call(self, x: Tensor) -> Tensor:
-        noise = torch.rand(
-            x.shape, dtype=x.dtype, device=self.generator.device, generator=self.generator
-        )
         step = self.step.to(x)
-        y, end = x + step * noise.to(x.device), x + step
+        y, end = x + step * self.draw(x), x + step
         # In float32 a sum may round up to the next value, which has a cell of its own.
         return torch.where(step > 0, y.minimum(torch.nextafter(end, x)), y)
 
@@ -160,9 +180,21 @@ class Dequantize(LazyTransform):
     def seed(self, seed: int) -> None:
         """Starts the noise anew from a seed."""
         self.generator.manual_seed(seed)
+        self.before = self.generator.get_state()
+
+    def rewind(self) -> None:
+        """Lets the next noise be the last one again."""
+        self.generator.set_state(self.before)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Draws the noise of a batch, uniform on [0, 1)."""
+        source = self.generator
+        self.before = source.get_state()
+        noise = torch.rand(like.shape, dtype=like.dtype, device=source.device, generator=source)
+        return noise.to(like.device)
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return _DequantizeTransform(self.step, self.generator)
+        return _DequantizeTransform(self.step, self.draw)
 
 
 class Logit(LazyTransform):
