@@ -18,6 +18,9 @@ from .base import Base
 
 __all__ = ["Density", "Origin", "refuse_nan"]
 
+#: From here on the gradient of a log-density may be too large for single precision.
+LARGE = 1e30
+
 
 @dataclass
 class Origin:
@@ -26,24 +29,31 @@ class Origin:
     Args:
         module: The lazy module.
         make: Makes the distribution by the module, or a copy of it, and the tensors it was given.
-        given: These tensors, each with the number of its event dimensions.
+        given: These tensors.
+        dims: How many of their leftmost dimensions are the batch's.
     """
 
     module: nn.Module
     make: Callable[..., Density]
-    given: tuple[tuple[Tensor, int], ...] = ()
+    given: tuple[Tensor, ...]
+    dims: int
+
+    def rows(self, batch: torch.Size) -> list[Tensor]:
+        """The tensors, one for each row of a larger batch."""
+        return [one.expand(*batch, *one.shape[self.dims :]) for one in self.given]
 
 
 class Density(Base):
     r"""A distribution whose log-density is a finite number or :math:`-\infty` at each point.
 
-    Subclasses define `density`. Where that is not finite, and the distribution is of single
-    precision, those rows are computed again in double precision, by a copy of the module that made
-    it. What is no number then either is :math:`-\infty`: on the way there a finite x has become
-    larger than any number. Unless weights are not finite, which has to show: then it is NaN.
+    Subclasses define `density`. Where that is not finite, or very large, and the distribution is of
+    single precision, those rows are computed again in double precision, by a copy of the module
+    that made it. What is no number then either is :math:`-\infty`: on the way there a finite x has
+    become larger than any number. Unless weights are not finite, which has to show: then it is NaN.
 
-    Such a row leaves the others as they are, in value and gradient. In training, batch
-    normalization makes each row depend on all others, and nothing can be done.
+    Such a row leaves the others as they are, in value and gradient, and its own gradient is finite
+    where it is. In training, batch normalization makes each row depend on all others, and nothing
+    can be done.
     """
 
     origin: Origin | None = None
@@ -58,7 +68,7 @@ class Density(Base):
         """
         dims = len(self.batch_shape)
         if given or not dims:  # else a batch is the weights' own, and no row of it can be picked
-            self.origin = Origin(module, make, tuple((one, one.ndim - dims) for one in given))
+            self.origin = Origin(module, make, given, dims)
         return self
 
     def density(self, value: Tensor) -> Tensor:
@@ -71,13 +81,15 @@ class Density(Base):
         """The same where it is finite, and what the class promises elsewhere."""
         log_prob = self.density(value)
         # A sum is one cheap pass; only a suspicious one is worth a closer look.
-        if is_traced() or math.isfinite(log_prob.detach().sum()):
+        if is_traced() or abs(log_prob.detach().sum().item()) < LARGE:
             return log_prob
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
-        lost = ~log_prob.detach().isfinite().reshape(*batch, -1).all(dim=-1)
+        largest = math.inf if log_prob.dtype == torch.float64 else LARGE
+        fine = log_prob.detach().abs() < largest
+        lost = ~fine.reshape(*batch, -1).all(dim=-1)
         if self.origin is None or not lost.any() or _mixes_rows(self.origin.module):
             return log_prob
         found = self._found(log_prob, value, lost)
@@ -92,7 +104,7 @@ class Density(Base):
         """The log-densities of the rows that are lost, from double precision."""
         assert self.origin is not None
         origin, single = self.origin, log_prob.dtype != torch.float64
-        rows = [value, *(one.expand(*lost.shape, *_event(one, k)) for one, k in origin.given)]
+        rows = [value, *origin.rows(lost.shape)]
         module = _in_double(origin.module) if single else origin.module
 
         def again(lost: Tensor) -> Tensor:
@@ -119,14 +131,12 @@ class Density(Base):
         origin, kept = self.origin, ~lost
         if not kept.any():
             return log_prob
-        whole = [value, *(one.expand(*lost.shape, *_event(one, k)) for one, k in origin.given)]
-        x, *ordinary = (part[kept][0] for part in whole)
+        x, *ordinary = (part[kept][0] for part in (value, *origin.rows(lost.shape)))
         value = torch.where(_beside(lost, value), x.detach(), value)
         given = []
-        for (one, events), instead in zip(origin.given, ordinary, strict=True):
+        for one, instead in zip(origin.given, ordinary, strict=True):
             # A context that some other row goes well with is left as it is.
-            batch = one.shape[: one.ndim - events]
-            bad = ~kept.long().sum_to_size(batch).bool()
+            bad = ~kept.long().sum_to_size(one.shape[: origin.dims]).bool()
             given.append(torch.where(_beside(bad, one), instead.detach(), one))
         for module in origin.module.modules():
             if isinstance(module, Dequantize):
@@ -135,17 +145,19 @@ class Density(Base):
         return made.density(value)
 
 
-def _event(one: Tensor, events: int) -> torch.Size:
-    return one.shape[one.ndim - events :]
-
-
 def _beside(rows: Tensor, value: Tensor) -> Tensor:
     """Rows with dimensions of size one for the event's."""
     return rows.reshape(*rows.shape, *[1] * (value.ndim - rows.ndim))
 
 
 def _double(value: Tensor) -> Tensor:
-    return value.double() if value.is_floating_point() else value
+    """The same numbers in double precision, whose gradient has a place in their own."""
+    if not value.is_floating_point() or value.dtype == torch.float64:
+        return value
+    largest, value = torch.finfo(value.dtype).max, value.double()
+    if value.requires_grad:
+        value.register_hook(lambda gradient: gradient.clamp(-largest, largest))
+    return value
 
 
 def _in_double(module: nn.Module) -> nn.Module:
@@ -179,7 +191,7 @@ def refuse_nan(name: str, value: Tensor, *, infinite: bool = True) -> None:
         ValueError: If there is one, with its index.
     """
     # A sum is one cheap pass; only a suspicious one is worth a closer look.
-    if is_traced() or math.isfinite(value.detach().sum()):
+    if is_traced() or math.isfinite(value.detach().sum().item()):
         return
     wrong = value.isnan() if infinite else ~value.isfinite()
     if wrong.any():

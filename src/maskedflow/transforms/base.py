@@ -41,19 +41,19 @@ def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]
         >>> call_and_ladj(ExpTransform().inv, torch.tensor([1.0, -1.0]))[1]
         tensor([-0., -inf])
     """
-    if isinstance(transform, ComposeTransform) and transform.parts:
-        transform = ComposedTransform(*transform.parts)
-    elif isinstance(transform, IndependentTransform):
-        transform = DependentTransform(
-            transform.base_transform, transform.reinterpreted_batch_ndims
-        )
-    if isinstance(transform, ComposedTransform | DependentTransform):
+    if isinstance(transform, ComposedTransform):
         return transform.call_and_ladj(x)  # whose parts come here, too
-    domain = transform.domain
-    wrong = outside(domain, x)
+    if isinstance(transform, DependentTransform):
+        return transform.call_and_ladj(x)
+    if isinstance(transform, ComposeTransform) and transform.parts:
+        return ComposedTransform(*transform.parts).call_and_ladj(x)
+    if isinstance(transform, IndependentTransform):
+        dims = transform.reinterpreted_batch_ndims
+        return DependentTransform(transform.base_transform, dims).call_and_ladj(x)
+    wrong = outside(transform.domain, x)
     if wrong is None:
         return _call_and_ladj(transform, x)
-    y, ladj = _call_and_ladj(transform, moved_inside(domain, x, wrong))
+    y, ladj = _call_and_ladj(transform, moved_inside(transform.domain, x, wrong))
     return y, torch.where(wrong, -math.inf, ladj)
 
 
