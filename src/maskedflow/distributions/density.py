@@ -95,10 +95,11 @@ class Density(Base):
         found = self._found(log_prob, value, lost)
         if log_prob.requires_grad:
             log_prob = self._without(log_prob, value, lost)
-        filled = torch.zeros_like(log_prob, requires_grad=False).index_put((lost,), found)
+        mask = _beside(lost, log_prob).expand_as(log_prob)
+        filled = torch.zeros_like(log_prob).masked_scatter(mask, found)
         if found.requires_grad and lost.all():
             return filled
-        return torch.where(_beside(lost, log_prob), filled, log_prob)
+        return torch.where(mask, filled, log_prob)
 
     def _found(self, log_prob: Tensor, value: Tensor, lost: Tensor) -> Tensor:
         """The log-densities of the rows that are lost, from double precision."""
@@ -147,7 +148,7 @@ class Density(Base):
 
 def _beside(rows: Tensor, value: Tensor) -> Tensor:
     """Rows with dimensions of size one for the event's."""
-    return rows.reshape(*rows.shape, *[1] * (value.ndim - rows.ndim))
+    return rows.reshape([*rows.shape, *[1] * (value.ndim - rows.ndim)])
 
 
 def _double(value: Tensor) -> Tensor:
@@ -196,6 +197,6 @@ def refuse_nan(name: str, value: Tensor, *, infinite: bool = True) -> None:
     wrong = value.isnan() if infinite else ~value.isfinite()
     if wrong.any():
         index = wrong.nonzero()[0].tolist()
-        found = "NaN" if value[tuple(index)].isnan() else f"{value[tuple(index)]:g}"
-        expected = "numbers" if infinite else "finite numbers"
-        raise ValueError(f"{name}: expected {expected}, got {found} at index {index}")
+        found = value[tuple(index)].item()
+        what = "numbers, got NaN" if math.isnan(found) else f"finite numbers, got {found:g}"
+        raise ValueError(f"{name}: expected {what} at index {index}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any, Literal, cast
 
@@ -112,7 +113,9 @@ class GMM(LazyDistribution):
             parts = self.hyper(c).split([prod(shape) for shape in self.shapes], dim=-1)
             phi = [p.unflatten(-1, shape) for p, shape in zip(parts, self.shapes, strict=True)]
         logits, loc, diagonal, *lower = phi
-        scale = diagonal.exp() + self.epsilon
+        # The square of a larger one would be infinite.
+        most = 0.5 * math.log(torch.finfo(diagonal.dtype).max)
+        scale = diagonal.clamp(max=most).exp() + self.epsilon
         if not lower:
             return MixtureOfGaussians(logits, loc, scale).made_by(self, given, *origin)
         rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)

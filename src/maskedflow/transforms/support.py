@@ -60,4 +60,4 @@ def moved_inside(constraint: constraints.Constraint, x: Tensor, wrong: Tensor) -
     except NotImplementedError:  # torch does not know the way
         return x
     inner = to_inside(x.new_zeros(to_inside.inverse_shape(x.shape)))
-    return torch.where(wrong.reshape(*wrong.shape, *[1] * constraint.event_dim), inner, x)
+    return torch.where(wrong.reshape([*wrong.shape, *[1] * constraint.event_dim]), inner, x)
