@@ -97,8 +97,6 @@ class Density(Base):
             log_prob = self._without(log_prob, value, lost)
         mask = _beside(lost, log_prob).expand_as(log_prob)
         filled = torch.zeros_like(log_prob).masked_scatter(mask, found)
-        if found.requires_grad and lost.all():
-            return filled
         return torch.where(mask, filled, log_prob)
 
     def _found(self, log_prob: Tensor, value: Tensor, lost: Tensor) -> Tensor:
@@ -115,6 +113,8 @@ class Density(Base):
         with torch.no_grad():
             found = again(lost) if single else log_prob[lost]
             finite = found.isfinite()
+            if found.ndim == 1:  # no density reaches infinity, whatever is clamped on the way
+                finite &= value[lost].isfinite().reshape(len(found), -1).all(dim=-1)
             nothing = -math.inf if _is_finite(origin.module) else math.nan
             found = torch.where(finite, found, nothing)
         if single and log_prob.requires_grad:
@@ -130,8 +130,9 @@ class Density(Base):
         """The log-densities with an ordinary row in place of each that is lost."""
         assert self.origin is not None
         origin, kept = self.origin, ~lost
-        if not kept.any():
-            return log_prob
+        if not kept.any():  # anything with a graph, for a gradient of zero
+            weights = (one for one in origin.module.parameters() if one.requires_grad)
+            return next(weights, value).sum().to(log_prob).expand_as(log_prob)
         x, *ordinary = (part[kept][0] for part in (value, *origin.rows(lost.shape)))
         value = torch.where(_beside(lost, value), x.detach(), value)
         given = []
