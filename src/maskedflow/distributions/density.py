@@ -90,6 +90,8 @@ class Density(Base):
         largest = math.inf if log_prob.dtype == torch.float64 else LARGE
         fine = log_prob.detach().abs() < largest
         lost = ~fine.reshape(*batch, -1).all(dim=-1)
+        if log_prob.ndim == len(batch):  # no density reaches infinity, whatever clamps on the way
+            lost = lost | _beyond(value, lost)
         if self.origin is None or not lost.any() or _mixes_rows(self.origin.module):
             return log_prob
         found = self._found(log_prob, value, lost)
@@ -113,8 +115,8 @@ class Density(Base):
         with torch.no_grad():
             found = again(lost) if single else log_prob[lost]
             finite = found.isfinite()
-            if found.ndim == 1:  # no density reaches infinity, whatever is clamped on the way
-                finite &= value[lost].isfinite().reshape(len(found), -1).all(dim=-1)
+            if log_prob.ndim == lost.ndim:
+                finite &= ~_beyond(value, lost)[lost]
             nothing = -math.inf if _is_finite(origin.module) else math.nan
             found = torch.where(finite, found, nothing)
         if single and log_prob.requires_grad:
@@ -145,6 +147,11 @@ class Density(Base):
                 module.rewind()
         made = origin.make(origin.module, *given) if given else self
         return made.density(value)
+
+
+def _beyond(value: Tensor, rows: Tensor) -> Tensor:
+    """Which rows hold an infinity."""
+    return value.isinf().reshape(*rows.shape, -1).any(dim=-1)
 
 
 def _beside(rows: Tensor, value: Tensor) -> Tensor:
