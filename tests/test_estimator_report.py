@@ -284,7 +284,10 @@ def test_a_conditional_density(tmp_path: Path) -> None:
     assert marginals["t"].distance < 0.15
     assert marginals["city"].distance < 0.1
     strange = given_[400:].assign(city="Rome")
-    with pytest.raises(ValueError, match=r"^context: row 1 has a value that was not there in fit$"):
+    unseen = (
+        r"^context: column 'city', row 1: expected a category that was there in fit, found 'Rome'$"
+    )
+    with pytest.raises(ValueError, match=unseen):
         estimator.report(x[400:], path, strange)
     with pytest.raises(ValueError, match=r"^context: got none, unlike in fit$"):
         estimator.report(x[400:], path)

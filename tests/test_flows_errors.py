@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -122,3 +123,35 @@ def test_nan_in_the_context(build: Entry) -> None:
     shows(error, "c", "2", "1")
     with pytest.raises(ValueError, match="NaN"):
         flow(c).sample()
+
+
+@every_flow
+def test_what_is_no_tensor(build: Entry) -> None:
+    flow = build(Case(features=3, context=2, dtype=torch.float32))
+    for wrong, kind in ((np.zeros((5, 3)), "numpy.ndarray"), ([0.0] * 3, "list")):
+        with pytest.raises(TypeError, match=rf"^x: expected a torch.Tensor, got a {kind}; "):
+            flow(torch.zeros(2)).log_prob(wrong)
+        with pytest.raises(TypeError, match=rf"^c: expected a torch.Tensor, got a {kind}; "):
+            flow(wrong)
+
+
+@pytest.mark.parametrize("name", ["MAF", "NSF", "NCSF", "NICE", "RealNVP", "NAF", "MADE"])
+def test_another_precision(name: str) -> None:
+    flow = getattr(mf.flows, name)(3, context=2)
+    x, c = torch.zeros(5, 3), torch.zeros(5, 2)
+    told = r"expected a tensor of float32, as the parameters are, got one of float64; use "
+    with pytest.raises(ValueError, match=rf"^x: {told}x.to\(torch.float32\), or flow.double\(\)$"):
+        flow(c).log_prob(x.double())
+    with pytest.raises(ValueError, match=rf"^c: {told}"):
+        flow(c.double()).log_prob(x)
+
+
+@pytest.mark.parametrize(
+    "name", ["MAF", "NSF", "NCSF", "IAF", "NICE", "RealNVP", "NAF", "GF", "GMM", "TemporalMAF"]
+)
+def test_an_unknown_keyword_is_told_with_the_nearest_one(name: str) -> None:
+    told = rf"^{name}: got an unknown keyword 'hidden_feature'; did you mean 'hidden_features'\?$"
+    with pytest.raises(TypeError, match=told):
+        getattr(mf.flows, name)(3, hidden_feature=[8])
+    with pytest.raises(TypeError, match=rf"^{name}: got an unknown keyword 'qqq'$"):
+        getattr(mf.flows, name)(3, qqq=1)

@@ -106,3 +106,18 @@ def test_command_line_tour_is_true(inside: Path) -> None:
     drawn = (inside / "drawn.csv").read_text("utf-8").splitlines()
     assert drawn[0] == "height,weight,age"
     assert len(drawn) == 5001
+
+
+def test_the_face_shows_its_names_and_imports_each_when_used() -> None:
+    code = (
+        "import maskedflow as mf\n"
+        "assert dir(mf) == sorted([*mf.__all__, '__version__']), dir(mf)\n"
+        "for name in mf.__all__: getattr(mf, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_reference_has_every_name_of_the_face() -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    rooms = [name for name in maskedflow.__all__ if f"maskedflow.{name}\n" in page]
+    assert sorted(rooms) == sorted(set(maskedflow.__all__) - {"lazy", "mixtures"})

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import maskedflow as mf
+from maskedflow.cli.options import TrainOptions
+from maskedflow.cli.settings import settle
 from maskedflow.data import ContextStandardizer, Dataset, Split
+from maskedflow.recipes import RECIPES
 from maskedflow.runs import (
     DataConfig,
     Evaluation,
@@ -33,8 +39,9 @@ from maskedflow.runs import (
     score_batches,
     summary,
 )
+from maskedflow.runs.arguments import numbers_of
 from maskedflow.runs.build import restore
-from maskedflow.training import TrainConfig
+from maskedflow.training import TrainConfig, checkpoint
 from maskedflow.transforms import Dequantize, Logit, Standardize
 from small_runs import config_of, gaussian, trained
 
@@ -129,6 +136,13 @@ def test_unknown_preprocessing_is_refused() -> None:
 # ---------------------------------------------------------------------------------------- load_run
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "g"
+    trained(directory, gaussian(200))
+    return directory
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -209,6 +223,77 @@ def test_a_run_finds_its_rows_again_and_sees_when_they_changed(tmp_path: Path) -
     mf.data.write_table(table, ["a", "c"], [rows])
     with pytest.raises(ValueError, match="columns"):
         run.dataset()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "seed", "a text"),
+        ("training", "batch_size", True),
+        ("data", "rows", [1, 2]),
+        ("data", "columns", "a"),
+        ("flow", "name", "annotations"),
+        ("flow", "name", "Glow"),
+        ("flow", "seed", -1),
+        ("flow", "extra", 1),
+        ("flow", "embedding", {"kind": "Linear"}),
+        ("flow", "preprocessing", [{"kind": "Standardize"}]),
+        ("flow", "preprocessing", [{"kind": "Standardize", "shapes": [[10**6, 10**6], [1]]}]),
+        ("flow", "preprocessing", [{"kind": "Logit", "alpha": 0.5}]),
+        ("arguments", "features", 10**6),
+        ("arguments", "hidden_features", [10**6]),
+        ("arguments", "hidden_features", [[16]]),
+        ("arguments", "transforms", 10**5),
+        ("arguments", "transforms", 1.5),
+        ("arguments", "degrees", 1e15),
+        ("arguments", "components", 10**9),
+        ("arguments", "base", {"name": "mixture", "components": 10**9}),
+        ("arguments", "base", {"name": "made", "hidden_features": [10**6, 10**6]}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("earlier", [False, True], ids=["digest", "no digest"])
+def test_a_record_of_something_else_is_refused_before_anything_is_built(
+    earlier: bool, section: str, key: str, value: Any, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    best, record = Path("checkpoints") / "best.safetensors", tmp_path / "config.toml"
+    tensors, header = checkpoint.read(folder / best)
+    if earlier:  # builds before left no digest of the record
+        header["maskedflow"] = "{}"
+    checkpoint.write(tmp_path / best, tensors, header)
+    document = tomllib.loads((folder / "config.toml").read_text())
+    inner = document["flow"]["arguments"] if section == "arguments" else document[section]
+    inner[key] = value
+    record.write_text(tomli_w.dumps(document))
+    with pytest.raises(ValueError, match=re.escape(str(record))) as error:
+        load_run(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_columns_cannot_change_places_in_a_record(tmp_path: Path) -> None:
+    trained(tmp_path / "g", gaussian(200))
+    record = tmp_path / "g" / "config.toml"
+    text = record.read_text()
+    record.write_text(text.replace("somewhere.csv", "elsewhere.csv"))
+    assert load_run(tmp_path / "g").config.data.file == "elsewhere.csv"
+    record.write_text(re.sub(r'"a",(\s+)"b"', r'"b",\1"a"', text))
+    with pytest.raises(ValueError, match=r"the columns of \[data\] are not those that .*best"):
+        load_run(tmp_path / "g")
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_no_flow_is_taken_for_larger_than_it_is(name: str, conditional: bool) -> None:
+    made = RECIPES[name]
+    shape = (1, 4, 4) if made.images else None
+    for features in (16,) if made.images else (1, 2, 7):
+        for base in ("normal", "student-t", "mixture", "made"):
+            settings = {**vars(settle(TrainOptions(flow=name))), "base": base, "hidden_dim": 12}
+            arguments = made.build(features, 3 * conditional, settings, shape)
+            flow = build_flow(FlowConfig(made.constructor, arguments))
+            stored = sum(tensor.numel() for tensor in flow.state_dict().values())
+            assert numbers_of(made.constructor, arguments) <= stored
 
 
 # ------------------------------------------------------------------------- sampling and scoring

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +17,8 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
@@ -21,12 +27,14 @@ from maskedflow.cli.tables import why_estimator
 from maskedflow.data import open_source, write_batches
 from maskedflow.estimator import (
     MixedTable,
+    TableConfig,
     TableRun,
     fit_table,
     load_run,
     open_mixed,
     sample_table,
     score_table,
+    tell_schema,
     write_run,
 )
 from maskedflow.tables import Schema, read_source, to_rows, to_table
@@ -85,16 +93,47 @@ def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     assert why_estimator(TrainOptions(data=numbers)) is None
     assert why_estimator(TrainOptions(data=numbers, flow="auto")) == "--flow auto"
     assert why_estimator(TrainOptions(data=numbers, missing="error")) == "--missing"
-    cells = {"text": "x", "boolean": "true", "date": "2020-01-01", "empty": "", "endless": "inf"}
-    for name, cell in cells.items():
+    for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", ("2020-01-01",))):
         path = tmp_path / f"{name}.csv"
-        path.write_text(f"a,b\n{cell},1\n2,3\n")
+        path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in column))
         assert why_estimator(TrainOptions(data=path)) == f"--data {path}"
         assert why_estimator(TrainOptions(data=path, flow="maf")) is None
     # Whoever shapes a flow wants one, and hears which cell is no number.
     code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
     assert (code, err.count("\n")) == (2, 1)
-    assert "row 1: expected a number, found 'x'" in err
+    assert "row 1: expected a number, found 'x'; --flow auto takes columns of every kind" in err
+
+
+@pytest.mark.parametrize(
+    ("cell", "named"),
+    [
+        (
+            "",
+            "row 3: expected a finite number, found a missing value (empty, NA or nan); --missing",
+        ),
+        ("inf", "row 3: expected a finite number within"),
+        ("oops", "row 3: expected a number or a date, found 'oops' in a column of numbers"),
+        ("$5", "row 3: expected a number or a date, found '$5' (a currency sign; leave it out)"),
+    ],
+)
+def test_one_cell_does_not_change_the_kind_of_model(
+    cell: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "t.csv"
+    data.write_text(f"a,b\n1,2\n2,3\n{cell},4\n" + "5,6\n" * 20)
+    code, _, err = call(capsys, "train", "--data", data, "--out", tmp_path / "runs")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"column 'a', {named}" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_column_may_be_declared_to_be_what_it_is(tmp_path: Path) -> None:
+    data, known = tmp_path / "t.csv", tmp_path / "known.toml"
+    data.write_text("a,b\n" + "1,2\n2,3\n2A,4\n" * 20)
+    known.write_text('[columns.a]\nkind = "categorical"\n')
+    with pytest.raises(ValueError, match=r"column 'a', row 3: .* found '2A'"):
+        tell_schema(data)
+    assert tell_schema(data, known).columns[0].levels == ("1", "2", "2A")
 
 
 def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
@@ -162,3 +201,87 @@ def test_draws_from_far_away_can_be_read_again(tmp_path: Path, far: float) -> No
     again = pa.Table.from_batches(source.batches(schema.names, types))
     assert again.select([*kinds, "day"]).equals(drawn.select([*kinds, "day"]))
     assert torch.equal(to_rows(schema, again).values, to_rows(schema, drawn).values)
+
+
+# ----------------------------------------------------------------------------------- changed files
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "e.safetensors"
+    frame = pa.table({"a": table()[:, 0], "word": ["u", "v"] * 200})
+    mf.DensityEstimator("gaussian", time_limit=1).fit(frame).save(path)
+    return path
+
+
+FRONT = {"knots": 0, "whiten": True}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("params", "random_state"), "a text", "random_state: expected an integer"),
+        (("params", "time_limit"), math.inf, "time_limit: expected a finite number"),
+        (("params", "other"), 1, "other: unknown"),
+        (("kind",), "spark", "kind: expected 'numpy'"),
+        (("n_features_in",), -2, "n_features_in: expected greater"),
+        (("feature_names_in",), [1], "feature_names_in.0: expected text"),
+        (("schema",), "[", "TOMLDecodeError"),
+        (("schema",), "[columns.a]\nkind = 'continuous'\ntype = 5", "name of an Arrow type"),
+        (("schema",), "[columns.a]\nkind = 'continuous'\ntype = 'decimal9(1, 2)'", "Arrow type"),
+        (("context_schema",), "", "at least one"),
+        (("plan", "context"), 10**15, "numbers at least"),
+        (("plan", "given"), -1, "plan.given: expected greater"),
+        (("plan", "members"), None, "plan.members: expected a list"),
+        (("plan", "members"), [{"front": {"knots": 10**10, "whiten": True}}], "numbers at least"),
+        (("plan", "members"), [{"front": FRONT, "components": 10**9}], "numbers at least"),
+        (("plan", "members"), [{"front": FRONT, "layers": "s" * 10**5}], "layers: expected"),
+        (("plan", "members"), [{"front": FRONT, "layers": "s", "hidden": 10**6}], "numbers at"),
+        (("plan", "members"), [{"front": FRONT, "layers": "x"}], "layers: expected"),
+    ],
+    ids=str,
+)
+def test_an_estimator_that_cannot_be_is_refused_before_it_is_built(
+    saved: Path, place: tuple[str, ...], value: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "e.safetensors"
+    with safe_open(saved, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    document = json.loads(header["maskedflow"])
+    inner = document["estimator"]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    changed = {"maskedflow": json.dumps(document)}
+    for metadata, wanted in (
+        (header | changed, "changed since it was written"),
+        (changed, message),  # as in files of earlier builds, which had no checksum
+    ):
+        save_file(tensors, path, metadata)
+        with pytest.raises(ValueError, match=rf"e\.safetensors: .*{wanted}") as error:
+            mf.DensityEstimator.load(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seed = 0", 'seed = "a text"'),
+        ("seed = 0", "seed = -1"),
+        ("[table]", "[tables]"),
+        ('name = "n"', 'name = "../n"'),
+        ("seconds = ", "seconds = nan #"),
+        ("rows = [", "rows = [ 1,"),
+    ],
+)
+def test_a_changed_record_of_a_table_is_refused(old: str, new: str, tmp_path: Path) -> None:
+    options = {"data": "n.csv", "flow": "auto", "time_limit": 1.0, "seed": 0}
+    path = tmp_path / "config.toml"
+    TableConfig("n", options, ("a",), (9, 1)).write(path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        load_run(tmp_path)
+    assert "\n" not in str(error.value)

@@ -247,7 +247,7 @@ def test_in_training_noise_is_fresh_and_gradients_reach_everything() -> None:
     # on average the noise gives what the places give
     with torch.no_grad():
         mean = torch.stack([density.log_prob(rows, c).exp() for _ in range(400)]).mean(dim=0)
-        torch.testing.assert_close(mean.log(), density.eval().log_prob(rows, c), atol=0.1, rtol=0)
+        torch.testing.assert_close(mean.log(), density.eval().log_prob(rows, c), atol=0.15, rtol=0)
 
 
 def test_a_file_of_tensors_is_all_its_state(tmp_path: Path) -> None:

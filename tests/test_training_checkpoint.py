@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -153,6 +155,84 @@ def test_a_header_that_lies(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     broken(path, "not a valid safetensors file")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, -4]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"__metadata__": {"maskedflow": null}}',
+        b'{"__metadata__": {"maskedflow": "{}", "maskedflow": "{}"}}',
+        json.dumps({"__metadata__": {f"k{i}": "" for i in range(200_000)}}).encode(),
+    ],
+    ids=["infinite", "negative", "shape", "nested", "null", "twice", "many"],
+)
+def test_a_header_that_cannot_be(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    broken(path, "not a safetensors file, whose header is a table")
+
+
+@pytest.mark.parametrize("metadata", ["null", "[]", "1", "{", "[" * 100_000])
+def test_metadata_that_is_no_table(metadata: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(nn.Linear(2, 2).state_dict(), path, {"maskedflow": metadata})
+    broken(path, "not a file whose 'maskedflow' can be read")
+
+
+def test_a_file_that_was_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    square = torch.arange(4.0).view(2, 2)
+    save(path, nn.ParameterDict({"a": square, "b": -square}), {"answer": 42})
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    for tensors, change in (
+        ({"a": square, "b": -square + 1e-6}, {}),
+        ({"a": -square, "b": square}, {}),  # swapped
+        ({"a": square, "b": -square}, {"maskedflow": '{"answer": 43}'}),
+    ):
+        save_file(tensors, path, {**header, **change})
+        broken(path, "changed since it was written")
+
+
+def test_files_of_earlier_builds_have_no_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    flow = mf.transforms.Standardize(torch.zeros(2), torch.ones(2))
+    save_file({"loc": torch.ones(2), "scale": torch.full((2,), 3.0)}, path, {"maskedflow": "{}"})
+    load(path, flow)
+    assert flow.scale.tolist() == [3.0, 3.0]
+    for name, value, message in (
+        ("loc", math.nan, "'loc' holds numbers that are not finite"),
+        ("loc", math.inf, "'loc' holds numbers that are not finite"),
+        ("scale", 0.0, "'scale' holds numbers that are not positive"),
+        ("scale", -1.0, "'scale' holds numbers that are not positive"),
+    ):
+        tensors = {"loc": torch.ones(2), "scale": torch.ones(2), name: torch.tensor([1, value])}
+        save_file(tensors, path, {"maskedflow": "{}"})
+        with pytest.raises(ValueError, match=message):
+            load(path, flow)
+    assert flow.scale.tolist() == [3.0, 3.0]
+
+
+def test_numbers_may_be_infinite_where_the_flow_has_such(tmp_path: Path) -> None:
+    def bounds(high: float) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("high", torch.tensor([1.0, high]))
+        return module
+
+    save(tmp_path / "a.safetensors", bounds(math.inf))
+    load(tmp_path / "a.safetensors", bounds(math.inf))
+    with pytest.raises(ValueError, match="not finite"):
+        load(tmp_path / "a.safetensors", bounds(2.0))
+
+
+def test_metadata_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.safetensors: expected metadata of at most"):
+        save(tmp_path / "a.safetensors", nn.Linear(2, 2), {"note": "x" * 2**24})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_safetensors_file_of_somebody_else(tmp_path: Path) -> None:

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import data, distributions, flows, lazy, masks, models, nn, training, transforms
+    from . import (
+        data,
+        distributions,
+        estimator,
+        flows,
+        lazy,
+        masks,
+        models,
+        nn,
+        report,
+        runs,
+        tables,
+        training,
+        transforms,
+    )
     from .estimator import DensityEstimator, load_run
     from .flows import mixtures
 
@@ -16,6 +30,7 @@ if TYPE_CHECKING:
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "models", "training")},
+    **{name: name for name in ("estimator", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
     "load_run": "estimator",
     "mixtures": "flows",
@@ -25,6 +40,7 @@ __all__ = [
     "DensityEstimator",
     "data",
     "distributions",
+    "estimator",
     "flows",
     "lazy",
     "load_run",
@@ -32,6 +48,9 @@ __all__ = [
     "mixtures",
     "models",
     "nn",
+    "report",
+    "runs",
+    "tables",
     "training",
     "transforms",
 ]
@@ -45,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -4,9 +4,11 @@ Each command is one file. None of them imports torch before it runs, so that ``-
 once.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import FrameType
 from typing import Never
 
 from cyclopts import App, CycloptsError, Parameter
@@ -45,7 +47,7 @@ for command in (schema, evaluate, sample, score, report, compare, reproduce, dat
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
-    """Run the command line and exit: 0, 2 for a user's error, 130 when interrupted.
+    """Run the command line and exit: 0, 2 for a user's error, 130 or 143 when told to stop.
 
     A user's error is one line on stderr. Anything else that goes wrong is a bug and keeps its
     traceback.
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> Never:
         arguments: The words after ``maskedflow``; ``sys.argv[1:]`` by default.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app(
             [_underscored(token) for token in tokens],
@@ -65,10 +68,24 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     except (CycloptsError, ValueError, OSError) as error:
         print(f"maskedflow: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("maskedflow: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        told = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+        print(f"maskedflow: {_STOPPED[told]}", file=sys.stderr)
+        sys.exit(128 + told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+class _Terminated(KeyboardInterrupt):
+    """Told to stop by another process; what has been begun is cleared away as by Ctrl-C."""
+
+
+_STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def _terminate(number: int, frame: FrameType | None) -> Never:
+    raise _Terminated
 
 
 def _underscored(token: str) -> str:

@@ -41,9 +41,13 @@ def compare(
 
     from maskedflow.estimator import compare_any, load_run
 
+    from .evaluate import tell_seen
+
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
     found = compare_any([load_run(path) for path in runs], data_dir)
+    for one in found:
+        tell_seen(one.seen, one.name)
     table = Table(box=SIMPLE, pad_edge=False)
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if i else "left", overflow="fold")
@@ -72,12 +76,13 @@ def _cells(one: Compared) -> tuple[str, ...]:
 
 def _write(path: Path, found: list[Compared]) -> None:
     """The table as Markdown, and the picture."""
+    from maskedflow.files import write_text
     from maskedflow.report import comparison_picture, save
 
     picture = path.with_suffix(".png")
     save(comparison_picture(found), picture)
     lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *map(_cells, found)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    path.write_text(
-        f"{text}\n\n![NLL of each run, and its distance from the best]({picture.name})\n"
+    write_text(
+        path, f"{text}\n\n![NLL of each run, and its distance from the best]({picture.name})\n"
     )

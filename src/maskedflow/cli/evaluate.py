@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts.types import PositiveInt
 
 if TYPE_CHECKING:
-    from maskedflow.data import Dataset
+    from maskedflow.data import Dataset, Seen
     from maskedflow.runs import Run
 
-__all__ = ["evaluate", "report"]
+__all__ = ["evaluate", "report", "tell_seen"]
 
 
 def evaluate(
@@ -59,6 +60,13 @@ def report(run: Run, dataset: Dataset, num_samples: int | None = None) -> None:
 
     evaluation = evaluate_run(run, dataset)
     write_text(run.summary, summary(run, evaluation))
+    tell_seen(evaluation.seen, "the test rows")
     print(f"\n{results_table(evaluation)}\n", flush=True)
     save(run_picture(run, dataset.test, num_samples), run.picture)
     print(f"results in {run.directory}: {run.summary.name}, samples/{run.picture.name}")
+
+
+def tell_seen(seen: Seen | None, where: str) -> None:
+    """Warns of test rows that are no test, if there are some."""
+    if seen is not None and (seen.trained or seen.validated):
+        print(f"note: {where}: {seen}; of such rows the likelihood is too good", file=sys.stderr)

@@ -1,9 +1,8 @@
 """The options of ``maskedflow train``, from the command line over a TOML file."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
@@ -24,7 +23,8 @@ class TrainOptions:
             rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
         auto: Train MNIST, then CIFAR-10, each with its own defaults.
         flow: Which flow, see below; or auto, a density estimator that chooses for itself and takes
-            columns of every kind. [default: maf; auto if --data is not all finite numbers]
+            columns of every kind. [default: maf, or nsf for a single column; auto if --data has
+            columns of other kinds than numbers]
         schema: TOML file with what is known of the columns of --data (see: maskedflow schema).
         missing: What becomes of missing values: error, drop (the rows) or model. [default: error]
         base: The distribution behind a flow's last transform. [default: normal]
@@ -39,8 +39,14 @@ class TrainOptions:
         lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
         schedule: Learning rate over the run. [default: cosine]
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
-        time_limit: Stop training after this many seconds. [default of --flow auto: 300]
+        time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
+        steps: Stop training after this many steps, whatever --time_limit says: a run with such a
+            limit records the steps that there was time for.
+        work: How much --flow auto may do, in units of about a second of a core; what is found
+            depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
+        continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
+            which has no bound there. [default: they are dequantised]
         time: Column of times of --data, dates or numbers: its rows are one time series.
         window: Steps of a time series to train on at once. [default: 168, or the validation's]
         labels: Condition an image data set on its class labels.
@@ -74,7 +80,10 @@ class TrainOptions:
     schedule: Literal["constant", "cosine"] | None = None
     patience: PositiveInt | None = None
     time_limit: PositiveFloat | None = None
+    steps: PositiveInt | None = None
+    work: PositiveFloat | None = None
     context: str | None = None
+    continuous: bool | None = None
     time: str | None = None
     window: PositiveInt | None = None
     labels: bool | None = None
@@ -97,12 +106,11 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     if not given:
         return
     path = Path(given[0].value)
-    with path.open("rb") as file:
-        try:
-            document: dict[str, Any] = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"--config {path} is no TOML file: {error}") from None
-    options = {
-        key.replace("-", "_"): value for key, value in document.get("options", document).items()
-    }
+    from maskedflow.files import blame, parse_toml, read_text
+
+    text = read_text(path)
+    with blame(path, "not a TOML file (--config)"):
+        document = parse_toml(text)
+        found = dict(document.get("options", document))
+    options = {key.replace("-", "_"): value for key, value in found.items()}
     Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)

@@ -1,15 +1,16 @@
-"""Rows on their way into a file: a bar on a terminal, and the rate at the end."""
+"""What goes on, on a terminal: rows on their way into a file, or a wait."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["tracked", "written"]
+__all__ = ["tracked", "waiting", "written"]
 
 Block = TypeVar("Block")
 
@@ -56,6 +57,27 @@ def tracked(
                 completed=rows if total is None else min(rows, total),
                 rows=f"{rows:,} rows, {rate:,.0f} rows/s",
             )
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Tells on standard error, if that is a terminal, what goes on and for how long.
+
+    Args:
+        what: What goes on, in a few words.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def written(rows: int, output: Path, start: float) -> str:

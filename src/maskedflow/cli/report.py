@@ -38,6 +38,6 @@ def report(
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
     if data is not None:
         names, width = (*found.columns, *found.context_columns), len(found.columns)
-        rows = read_table(data, names)
+        rows = read_table(data, names, found.dtype)
         test = Split(rows[:, :width], rows[:, width:] if found.context_columns else None)
     print(f"report in {run_report(found, found.dataset(data_dir=data_dir), test)}")

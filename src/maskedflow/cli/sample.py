@@ -88,7 +88,7 @@ def sample(
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
     names = found.context_columns
     _check_context(found, context)
-    conditions = None if context is None else read_table(context, names)
+    conditions = None if context is None else read_table(context, names, found.dtype)
     rows = number if conditions is None else number * len(conditions)
     blocks = (
         x if c is None else torch.hstack([x, c])

@@ -32,11 +32,13 @@ def schema(
     if output is not None and output.suffix != ".toml":
         raise ValueError(f"-o {output}: expected a file ending in .toml")
 
-    from maskedflow.data import write_text
+    from maskedflow.data import open_source, write_text
     from maskedflow.estimator import tell_schema
 
     found = tell_schema(file, schema, missing)
     print(found)
+    for note in open_source(file).notes:
+        print(f"note: {note}", file=sys.stderr)
     gaps = [column.name for column in found.columns if column.missing]
     if gaps and found.missing == "error":
         print(

@@ -28,6 +28,7 @@ class Settings:
     schedule: Literal["constant", "cosine"] = "cosine"
     patience: int = 30
     time_limit: float | None = None
+    steps: int | None = None
     labels: bool = False
     seed: int = 0
 
@@ -63,8 +64,13 @@ SHAPES = ("base", "hidden_dim", "num_layers", "hidden_layers", "degrees", "resid
 """The settings that shape some flows and not others."""
 
 
-def settle(options: TrainOptions) -> Settings:
+def settle(options: TrainOptions, features: int | None = None) -> Settings:
     """The options that were given, over the defaults of their flow, over those of their data set.
+
+    Args:
+        options: What was asked for.
+        features: The number of features of a table of one's own. One alone gets splines: affine
+            transforms would make it a Gaussian.
 
     Raises:
         ValueError: If the flow is unknown, or an option is given that does not shape it.
@@ -72,6 +78,8 @@ def settle(options: TrainOptions) -> Settings:
     defaults = OWN_TABLE if options.dataset is None else DEFAULTS.get(options.dataset, Settings())
     if options.time is not None:
         defaults = SERIES
+    elif features == 1 and options.dataset is None:
+        defaults = replace(defaults, flow="nsf")
     names = {field.name for field in fields(Settings)}
     given = {k: v for k, v in asdict(options).items() if k in names and v is not None}
     flow = given.get("flow", defaults.flow)

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import TrainOptions
+from .progress import waiting
 
 if TYPE_CHECKING:
     from maskedflow.estimator import MixedTable, TableRun
 
 __all__ = ["report", "train_table", "why_estimator"]
 
-TIME_LIMIT = 300.0
 SAMPLES = 1000
 
-TAKEN = ("data", "flow", "schema", "missing", "time_limit", "context", "seed", "out")
+ADVICE = {
+    "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
+    "kind": "; --flow auto takes columns of every kind",
+    "notation": "",
+}
+"""What to do about a cell that is no number."""
+
+TAKEN = ("data", "flow", "schema", "missing", "time_limit", "work", "context", "seed", "out")
 """The options that an estimator takes; others shape a single flow or its training."""
 
 
@@ -37,6 +44,7 @@ def why_estimator(options: TrainOptions) -> str | None:
         "--flow auto": options.flow == "auto",
         "--schema": options.schema is not None,
         "--missing": options.missing is not None,
+        "--work": options.work is not None,
     }
     why = next((name for name, asks in asking.items() if asks), None)
     if why is None:
@@ -59,28 +67,34 @@ def why_estimator(options: TrainOptions) -> str | None:
 
 def _all_numbers(file: Path) -> bool:
     from maskedflow.data import open_source
+    from maskedflow.data.stream import CellError
     from maskedflow.tables import all_numbers
 
     source = open_source(file)
-    return all_numbers(source, source.names)
+    try:
+        return all_numbers(source, source.names)
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
 
 
 def train_table(
     options: TrainOptions, directory: Path, context: tuple[str, ...]
 ) -> tuple[TableRun, MixedTable]:
     """Fits an estimator to a table of columns of every kind."""
+    from maskedflow.data import open_source
     from maskedflow.estimator import fit_table, open_mixed
+    from maskedflow.runs import told_distinct
 
     assert options.data is not None
-    seed, limit = options.seed or 0, options.time_limit or TIME_LIMIT
+    seed, limit = options.seed or 0, options.time_limit
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
+    notes = [*open_source(options.data).notes]
     if (options.flow, options.schema, options.missing) == (None, None, None):
-        print(
-            f"note: {options.data} is not all finite numbers, so --flow auto is taken",
-            file=sys.stderr,
-        )
+        notes.append(f"{options.data} is not all finite numbers, so --flow auto is taken")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     for name in table.undeclared:
         print(
             f"note: --schema: what it says of {name!r} does not count in --context", file=sys.stderr
@@ -91,16 +105,22 @@ def train_table(
         "schema": None if options.schema is None else str(options.schema.resolve()),
         "missing": table.schema.missing,
         "time_limit": limit,
+        "work": options.work,
         "context": options.context,
         "seed": seed,
     }
+    rows = table.train.num_rows + table.test.num_rows
+    if copies := told_distinct(rows, table.distinct):
+        print(f"note: {options.data}{copies}", file=sys.stderr)
     print(f"{table.schema}\n")
     print(
         f"fitting {asked['flow']} to {directory.name}: {table.train.num_rows:,} rows of "
-        f"{len(table.schema.names)} columns, for about {limit:g} s at most",
+        f"{len(table.schema.names)} columns"
+        + (f", for about {limit:g} s at most" if limit else ""),
         flush=True,
     )
-    run = fit_table(directory, table, asked)
+    with waiting(f"fitting {asked['flow']}, for about {limit:g} s at most"):
+        run = fit_table(directory, table, asked)
     print(f"fitted in {run.config.seconds:.0f} s")
     return run, table
 
@@ -115,8 +135,11 @@ def report(run: TableRun, table: MixedTable, number: int | None = None) -> None:
         table_summary,
     )
 
+    from .evaluate import tell_seen
+
     evaluation = evaluate_table(run, table)
     write_text(run.summary, table_summary(run, evaluation))
+    tell_seen(evaluation.seen, "the test rows")
     print(f"\n{table_results(evaluation)}\n", flush=True)
     number, (_, given) = number or SAMPLES, table.parts(run.scorable(table.test))
     if given is not None:

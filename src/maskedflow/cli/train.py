@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,10 +15,11 @@ from maskedflow.recipes import recipe
 
 from .options import TrainOptions
 from .settings import SHAPES, Settings, settle
-from .tables import why_estimator
+from .tables import ADVICE, why_estimator
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
+    from maskedflow.data.split import Dealing
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig
     from maskedflow.training import TrainConfig
 
@@ -65,9 +69,7 @@ def _train(options: TrainOptions) -> None:
     if options.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
-    from maskedflow.runs import open_data, rows_of, train_run
-
-    dataset = open_data(
+    dataset = _open(
         dataset=options.dataset,
         file=options.data,
         data_dir=options.data_dir,
@@ -78,18 +80,33 @@ def _train(options: TrainOptions) -> None:
         time=options.time,
         window=options.window,
         stream=stream,
+        dealing=_dealing(options, directory),
+        continuous=bool(options.continuous),
     )
+    if options.resume and _was_float32(directory):
+        dataset = dataset.in_float32()
+    settings = settle(options, dataset.features)
     config = _config(options, settings, dataset)
-    if config.flow.note:
-        print(f"note: {config.flow.note}", file=sys.stderr)
+    for note in (*dataset.notes, config.flow.note):
+        if note:
+            print(f"note: {note}", file=sys.stderr)
     if options.data is not None and options.flow is None and not (options.time or stream):
-        print("note: --flow auto would choose among densities by itself", file=sys.stderr)
+        chosen = f"{settings.flow} was taken for one column; " if dataset.features == 1 else ""
+        print(f"note: {chosen}--flow auto would choose among densities by itself", file=sys.stderr)
     if options.resume:
         _check_same(config, directory)
-    else:
-        _set_aside(directory)
+    with _in_place_of_earlier(directory, options.resume):
+        _fit(directory, config, dataset, options)
+
+
+def _fit(directory: Path, config: RunConfig, dataset: Dataset, options: TrainOptions) -> None:
+    """Trains and evaluates what has been settled."""
+    from maskedflow.runs import rows_of, told_distinct, train_run
+
+    if copies := told_distinct(sum(rows_of(dataset)), dataset.distinct):
+        print(f"note: {dataset.name}{copies}", file=sys.stderr)
     rows = f"{rows_of(dataset)[0]:,} rows of {dataset.features} features"
-    print(f"training {settings.flow} on {dataset.name}: {rows}", flush=True)
+    print(f"training {config.options['flow']} on {dataset.name}: {rows}", flush=True)
     run, history = train_run(
         directory,
         config,
@@ -115,17 +132,19 @@ def _train(options: TrainOptions) -> None:
 def _train_table(options: TrainOptions, directory: Path) -> None:
     """Fits an estimator to a mixed table."""
     from maskedflow.estimator import write_run
+    from maskedflow.files import exclusive
 
     from .tables import report, train_table
 
-    run, table = train_table(options, directory, _context(options))
-    _set_aside(directory)
-    write_run(run)
-    report(run, table)
-    if options.report:
-        from maskedflow.estimator import table_report
+    with exclusive(directory):
+        run, table = train_table(options, directory, _context(options))
+        with _in_place_of_earlier(directory):
+            write_run(run)
+            report(run, table)
+            if options.report:
+                from maskedflow.estimator import table_report
 
-        print(f"report in {table_report(run, table)}")
+                print(f"report in {table_report(run, table)}")
 
 
 def _context(options: TrainOptions) -> tuple[str, ...]:
@@ -182,6 +201,8 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
         time=options.time,
         window=dataset.window,
         stream=dataset.streamed is not None,
+        dealing=dataset.dealing,
+        distinct=dataset.distinct,
     )
     made = recipe(settings.flow)
     chosen = asdict(settings)
@@ -207,7 +228,7 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
     asked["stream"] = dataset.streamed is not None
     series = {"time": options.time, "window": dataset.window}
-    asked |= {**series, "data_dir": data_dir}
+    asked |= {**series, "data_dir": data_dir, "continuous": bool(options.continuous)}
     return RunConfig(dataset.name, data, flow, training, {**asked, **told})
 
 
@@ -222,9 +243,28 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     if not path.is_file():
         print(f"note: no run in {directory} to resume, beginning one", file=sys.stderr)
         return options
-    then = RunConfig.read(path).options
+    recorded = RunConfig.read(path)
+    then = {**recorded.options, "continuous": recorded.flow.continuous}
+    if options.time_limit is not None or options.epochs is not None:
+        then.pop("steps", None)  # those that there was time for
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
+
+
+def _dealing(options: TrainOptions, directory: Path) -> Dealing:
+    """How rows are dealt: as they were, when a run goes on."""
+    from maskedflow.runs import RunConfig
+
+    path = directory / "config.toml"
+    return RunConfig.read(path).data.dealing if options.resume and path.is_file() else "values"
+
+
+def _was_float32(directory: Path) -> bool:
+    """Whether there is a run that takes float32, as all did once."""
+    from maskedflow.runs import RunConfig
+
+    path = directory / "config.toml"
+    return path.is_file() and not RunConfig.read(path).flow.wide
 
 
 def _check_same(config: RunConfig, directory: Path) -> None:
@@ -234,7 +274,7 @@ def _check_same(config: RunConfig, directory: Path) -> None:
     if not (directory / "config.toml").is_file():
         return
     then = RunConfig.read(directory / "config.toml")
-    free = {"file", "data_dir", "epochs", "patience", "time_limit"}
+    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps"}
     for part in ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
         for name, value in new.items():
@@ -249,12 +289,50 @@ def _flat(section: DataConfig | FlowConfig | TrainConfig) -> dict[str, Any]:
     return {**values, **values.pop("arguments", {})}
 
 
-def _set_aside(directory: Path) -> None:
-    """Moves an earlier run out of the way; whoever forgot --resume can move it back."""
-    if not any((directory / name).exists() for name in ("checkpoints", "estimator.safetensors")):
-        return
+@contextmanager
+def _in_place_of_earlier(directory: Path, resume: bool = False) -> Iterator[None]:
+    """Moves an earlier run out of the way; whoever forgot --resume can move it back.
+
+    If nothing comes of the new one, not even first weights, all is put back as it was.
+    """
+    from maskedflow.files import exclusive
+
+    kept = [directory / "checkpoints" / "latest.safetensors", directory / "estimator.safetensors"]
+    fresh = not directory.exists() or not any(directory.iterdir())
+    with exclusive(directory):
+        if resume and kept[0].exists():
+            yield
+            return
+        earlier = any(path.exists() for path in (kept[0].parent, kept[1]))
+        aside = _set_aside(directory) if earlier else None
+        try:
+            with exclusive(directory):  # the new one, if the earlier one was moved
+                yield
+        except BaseException:
+            if (fresh or aside is not None) and not any(file.exists() for file in kept):
+                shutil.rmtree(directory, ignore_errors=True)
+                if aside is not None:
+                    aside.rename(directory)
+                    print(f"note: the earlier run is back in {directory}", file=sys.stderr)
+            raise
+
+
+def _set_aside(directory: Path) -> Path:
+    """Gives a run's folder another name, and tells it."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
         number += 1
     directory.rename(aside)
     print(f"note: the earlier run in {directory} is now {aside}", file=sys.stderr)
+    return aside
+
+
+def _open(**asked: Any) -> Dataset:
+    """Opens the data, and says how to go on where a cell is no number."""
+    from maskedflow.data.stream import CellError
+    from maskedflow.runs import open_data
+
+    try:
+        return open_data(**asked)
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None

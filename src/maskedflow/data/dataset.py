@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from maskedflow.transforms import Dequantize, LazyComposedTransform, Logit, Standardize
+from maskedflow.transforms import (
+    Dequantize,
+    LazyComposedTransform,
+    LazyTransform,
+    Logit,
+    Narrow,
+    Standardize,
+)
+
+from .discrete import Cells
 
 if TYPE_CHECKING:
+    from .split import Dealing
     from .streamed import StreamedSplit
 
 
@@ -19,12 +29,14 @@ class Split:
     """The rows of one part of a data set.
 
     Args:
-        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise.
-            Windows of a time series have shape `(n, steps, features)`.
+        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
+            or float64 where float32 would not tell numbers apart. Windows of a time series have
+            shape `(n, steps, features)`.
         context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
+            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
 
     Raises:
-        ValueError: If `x` or `context` has another shape, or their numbers of rows or steps differ.
+        ValueError: If `x` has another shape, or the numbers of rows differ.
 
     Example:
         >>> len(Split(torch.zeros(5, 2)))
@@ -37,12 +49,9 @@ class Split:
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 3):
             raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
-        if self.context is not None and (
-            self.context.ndim != self.x.ndim or self.context.shape[:-1] != self.x.shape[:-1]
-        ):
-            expected = ", ".join(map(str, self.x.shape[:-1]))
+        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
             raise ValueError(
-                f"context: expected shape ({expected}, context), got {tuple(self.context.shape)}"
+                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
             )
 
     def __len__(self) -> int:
@@ -67,6 +76,11 @@ class Dataset:
             tables: protocol standardises (or, BSDS300, scales) them, and these are their units.
         window: For a time series, whose rows are in order, the steps of a window to train on.
         streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
+        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
+        distinct: The number of rows that are no copies of another one, if there are copies.
+        cells: The cells of the features whose values are on grids, which `preprocessing` fills with
+            noise; None if no feature's are, or all shall have a continuous density.
+        notes: What should be known before this table is modelled, a sentence each.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -89,6 +103,10 @@ class Dataset:
     standardize: bool = True
     window: int | None = None
     streamed: StreamedSplit | None = None
+    dealing: Dealing = "rows"
+    distinct: int | None = None
+    cells: Cells | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -117,11 +135,21 @@ class Dataset:
         )
         return replace(self, train=train, validation=validation, test=test, context_columns=())
 
+    def in_float32(self) -> Dataset:
+        """The same data set with rows and contexts rounded to float32."""
+        train, validation, test = (
+            Split(split.x.float(), None if split.context is None else split.context.float())
+            for split in (self.train, self.validation, self.test)
+        )
+        streamed = None if self.streamed is None else self.streamed.in_float32()
+        return replace(self, train=train, validation=validation, test=test, streamed=streamed)
+
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.
 
         Images get uniform noise, a division by the number of levels and the logit transform;
-        tables and toy densities are standardised; None means that nothing is to be done.
+        tables and toy densities are standardised, after uniform noise in those columns of a table
+        whose values are on a grid; None means that nothing is to be done.
 
         Example:
             >>> import maskedflow as mf
@@ -140,9 +168,16 @@ class Dataset:
         if not self.standardize:
             return None
         if self.streamed is not None:
-            x, _ = self.streamed.moments
-            return LazyComposedTransform(Standardize(*x))
-        return LazyComposedTransform(Standardize(*location_and_scale(self.train.x)))
+            (loc, scale), _ = self.streamed.moments
+        else:
+            loc, scale = location_and_scale(self.train.x)
+        steps: list[LazyTransform] = []
+        if self.cells is not None:
+            steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
+        steps.append(Standardize(loc, scale))
+        if self.train.x.dtype == torch.float64:
+            steps.append(Narrow())
+        return LazyComposedTransform(*steps)
 
     def embedding(self) -> nn.Module | None:
         """The map applied to a context before the network sees it, fitted on the training split.
@@ -168,7 +203,8 @@ class ContextStandardizer(nn.Module):
     r"""Brings a context to zero mean and unit variance, `(c - loc) / scale`.
 
     Args:
-        loc: The mean, shape `(context,)`.
+        loc: The mean, shape `(context,)`. In float64 it takes such contexts, of which it leaves
+            numbers near zero in the flow's own dtype.
         scale: The standard deviation, shape `(context,)`.
 
     Example:
@@ -176,6 +212,7 @@ class ContextStandardizer(nn.Module):
         tensor([2.])
     """
 
+    positive = ("scale",)
     loc: Tensor
     scale: Tensor
 
@@ -183,13 +220,15 @@ class ContextStandardizer(nn.Module):
         super().__init__()
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
+        self.narrow = Narrow() if loc.dtype == torch.float64 else None
 
     def forward(self, c: Tensor) -> Tensor:
-        return (c - self.loc) / self.scale
+        y = (c - self.loc) / self.scale
+        return y if self.narrow is None else cast(Tensor, self.narrow()(y))
 
 
 def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column, in float32, computed in float64.
+    """The mean and standard deviation of each column, in float32 or x's own float64.
 
     A constant column gets scale 1: it is only centred, and nothing is divided by zero.
 
@@ -200,7 +239,8 @@ def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     # Column by column: a float64 copy of a large table would double its memory twice over.
     moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
     variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
-    scale = variance.sqrt().float()
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    scale = variance.sqrt().to(dtype)
     # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
     scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
-    return mean.float(), scale
+    return mean.to(dtype), scale

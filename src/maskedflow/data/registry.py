@@ -12,6 +12,8 @@ from pathlib import Path
 import pooch
 import torch
 
+from maskedflow.files import atomic
+
 from . import benchmarks, images
 from .dataset import Dataset, Split
 from .toy import TOYS, toy
@@ -327,10 +329,8 @@ def _extract(archive: Path, members: tuple[tuple[str, str], ...], folder: Path) 
         for member, file in members:
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
             content = tar.extractfile(member)
             if content is None:
                 raise ValueError(f"{archive}: expected a file {member}, found something else")
-            with content, partial.open("wb") as sink:
+            with content, atomic(target) as beside, beside.open("wb") as sink:
                 shutil.copyfileobj(content, sink)
-            os.replace(partial, target)

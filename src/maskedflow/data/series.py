@@ -17,8 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.files import atomic
+
 from .dataset import Dataset, Split
+from .discrete import find_cells, notes_on
 from .stream import one_line_errors, open_source
+from .stream_csv import CsvSource
 from .table import check_varying, column_names, read_table
 
 __all__ = ["Series", "calendar", "open_series", "read_series", "windows", "write_forecasts"]
@@ -142,7 +146,12 @@ def open_series(
         for x, known in zip(series.x.split(lengths), c.split(lengths), strict=True)
     )
     check_varying(train.x, names, path)
-    return Dataset(path.stem, train, validates, tests, names, context, window=window)
+    order = torch.randperm(len(series.x), generator=torch.Generator().manual_seed(0))
+    cells, shared = find_cells(series.x, order, names)
+    if cells is not None:
+        shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
+    notes = (*open_source(path).notes, *notes_on(names, None, shared))
+    return Dataset(path.stem, train, validates, tests, names, context, window=window, notes=notes)
 
 
 def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
@@ -252,25 +261,21 @@ def write_forecasts(
             **{name: samples[..., i].reshape(-1).cpu().numpy() for i, name in enumerate(columns)},
         }
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        (pacsv.write_csv if path.suffix == ".csv" else pq.write_table)(table, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as beside:
+        (pacsv.write_csv if path.suffix == ".csv" else pq.write_table)(table, beside)
     return n * steps
 
 
 def _times(path: Path, name: str) -> Times:
     """The times of a table's rows, in the file's order."""
+    source = open_source(path)
     with one_line_errors(path):
-        if path.suffix == ".csv":
+        if isinstance(source, CsvSource):
             try:
-                column = _csv_column(path, name, {})
+                column = _csv_column(source, name, {})
             except pa.ArrowInvalid:  # the first block looked like integers, a later one did not
-                column = _csv_column(path, name, {name: pa.float64()})
+                column = _csv_column(source, name, {name: pa.float64()})
         else:
-            source = open_source(path)
             column = pa.Table.from_batches(source.batches([name]), source.types([name]))[name]
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy())) + 1
@@ -292,6 +297,5 @@ def _times(path: Path, name: str) -> Times:
     return numbers
 
 
-def _csv_column(path: Path, name: str, types: dict[str, pa.DataType]) -> pa.ChunkedArray:
-    options = pacsv.ConvertOptions(include_columns=[name], column_types=types)
-    return pacsv.read_csv(path, convert_options=options)[name]
+def _csv_column(source: CsvSource, name: str, types: dict[str, pa.DataType]) -> pa.ChunkedArray:
+    return source.read([name], types)[name]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -22,16 +23,35 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 Types = Mapping[str, pa.DataType]
 
 
+class CellError(ValueError):
+    """A cell of a table that is not what its column is.
+
+    Args:
+        message: Where it is, what was expected there, and what was found.
+        fault: Whether it is missing, of another kind, or of a wrong size or notation.
+    """
+
+    def __init__(
+        self, message: str, fault: Literal["missing", "kind", "notation"] = "notation"
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class Source(ABC):
     """A table on disk.
 
     Attributes:
         path: The file, or the folder.
         names: The names of its columns.
+        index: Columns beside these that are a row index, and are read only if they are asked for.
+        notes: How it is read where that had to be guessed, a sentence each.
     """
 
     path: Path
     names: tuple[str, ...]
+    index: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def count(self) -> int:
@@ -48,6 +68,10 @@ class Source(ABC):
     @abstractmethod
     def place(self, row: int) -> tuple[Path, int]:
         """The file that holds a row, and the row's number in it from 1: where an error is."""
+
+    def text(self, column: str, row: int) -> str | None:
+        """A cell as it stands in the file, whose rows are counted from 0; None if types do."""
+        return None
 
     @abstractmethod
     def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:
@@ -93,7 +117,7 @@ class Source(ABC):
             ValueError: If it has not, or one is given twice.
         """
         for i, name in enumerate(wanted):
-            if name not in self.names:
+            if name not in (*self.names, *self.index):
                 raise ValueError(
                     f"{argument}: {self.path} has no column {name!r}; its columns are "
                     f"{', '.join(self.names)}"
@@ -159,7 +183,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 
     Args:
         path: A `.csv` file with a header, a `.parquet` file, or a folder of `.parquet` files, which
-            are one table in the order of their names.
+            are one table in the order of their names; those that begin with `_` or `.` are not, by
+            custom.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -182,7 +207,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
-        files = tuple(sorted(path.glob("*.parquet")))
+        files = tuple(sorted(f for f in path.glob("*.parquet") if f.name[0] not in "_."))
         if not files:
             raise ValueError(
                 f"{path}: expected a {' or '.join(READABLE)} file or a folder of .parquet files, "
@@ -214,6 +239,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
+        if "invalid UTF8" in reason:
+            reason = "not all of it is UTF-8 text; if it was saved as Latin-1, save it as UTF-8"
         raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from .stream import ROWS, Source, Types, one_line_errors
+from .dialect import notation, ragged_row, sniff
+from .stream import ROWS, CellError, Source, Types, one_line_errors
 
 BYTES = 2**20
 """What is read at once."""
@@ -31,7 +33,9 @@ class CsvSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with one_line_errors(path), pacsv.open_csv(path) as reader:
+        self.dialect = sniff(path)
+        self.notes = self.dialect.notes
+        with self.errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
             self.names = tuple(reader.schema.names)
 
     def count(self) -> int:
@@ -67,10 +71,37 @@ class CsvSource(Source):
             rows += len(starts)
         return places, rows
 
+    def text(self, column: str, row: int) -> str:
+        """A cell as it stands in the file; rows are counted from 0."""
+        batch = next(self.batches([column], first=row, last=row + 1))
+        return str(batch.column(0)[0].as_py())
+
+    def read(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
+        """Reads columns whole; a type that is not given is told from all cells."""
+        convert = pacsv.ConvertOptions(
+            decimal_point=self.dialect.decimal,
+            include_columns=list(columns),
+            column_types=dict(types or {}),
+        )
+        return pacsv.read_csv(
+            self.path, parse_options=self.dialect.parsing, convert_options=convert
+        )
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns pyarrow's complaints into one line, which tells a row that is too long or short."""
+        with one_line_errors(self.path):
+            try:
+                yield
+            except pa.ArrowInvalid as error:
+                if "columns, got" in str(error) and (row := ragged_row(self.path, self.dialect)):
+                    raise ValueError(f"{self.path}: {row}") from None
+                raise
+
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
     ) -> Iterator[pa.RecordBatch]:
-        with one_line_errors(self.path):
+        with self.errors():
             try:
                 if first == 0 and last is None:
                     yield from self._parsed(columns, types)
@@ -108,6 +139,7 @@ class CsvSource(Source):
         # Types are declared: inferred ones come from the first block, where a column of floats may
         # look like integers, or be empty.
         convert = pacsv.ConvertOptions(
+            decimal_point=self.dialect.decimal,
             include_columns=columns,
             column_types=dict(zip(columns, self.types(columns, types).types, strict=True)),
         )
@@ -116,7 +148,7 @@ class CsvSource(Source):
         )
         with pa.OSFile(str(self.path)) as file:
             file.seek(place or 0)
-            with pacsv.open_csv(file, read_options=read, convert_options=convert) as reader:
+            with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:
                 yield from reader
 
     def _raise_for_first_bad_cell(self, columns: tuple[str, ...], types: Types) -> None:
@@ -126,14 +158,28 @@ class CsvSource(Source):
             for name, kind in wanted.items():
                 cells = batch.column(name)
                 blank = pc.is_in(cells, pa.array(pacsv.ConvertOptions().null_values))
-                row = _first_bad(pc.if_else(blank, pa.scalar(None, cells.type), cells), kind)
+                given = pc.if_else(blank, pa.scalar(None, cells.type), cells)
+                if self.dialect.decimal != ".":
+                    given = pc.replace_substring(given, self.dialect.decimal, ".")
+                row = _first_bad(given, kind)
                 if row is not None:
-                    what = "a number" if pa.types.is_floating(kind) else f"{kind}"
-                    raise ValueError(
+                    cell = cells[row].as_py()
+                    what, hint = _called(kind), notation(cell)
+                    raise CellError(
                         f"{self.path}: column {name!r}, row {start + row}: expected {what}, "
-                        f"found {cells[row].as_py()!r}"
+                        f"found {cell!r}" + (f" ({hint})" if hint else ""),
+                        "notation" if hint else "kind",
                     )
             start += batch.num_rows
+
+
+def _called(kind: pa.DataType) -> str:
+    """A type in words."""
+    if pa.types.is_floating(kind):
+        return "a number"
+    if pa.types.is_integer(kind):
+        return "a whole number"
+    return "true or false" if pa.types.is_boolean(kind) else f"{kind}"
 
 
 def _first_bad(cells: pa.Array, kind: pa.DataType) -> int | None:

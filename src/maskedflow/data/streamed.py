@@ -1,8 +1,9 @@
 """Training on a table that stays on disk: statistics in one pass, and a shuffle through a buffer.
 
-Which rows validate and test is a hash of their numbers, so nothing is kept of the others. An epoch
-reads the table's pieces (row groups of Parquet, runs of lines of CSV) in a random order, as many at
-a time as fit into the buffer, and shuffles the rows within it.
+Which rows validate and test is a hash of their values, so that copies of a row go to one side and
+nothing is kept of the others. An epoch reads the table's pieces (row groups of Parquet, runs of
+lines of CSV) in a random order, as many at a time as fit into the buffer, and shuffles the rows
+within it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -19,7 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .stream import Source, open_source
+from .discrete import find_cells, needs_float64, notes_on
+from .fingerprint import Fingerprint, Sketch
+from .split import (
+    GOLDEN,
+    Dealing,
+    Grain,
+    check_dealing,
+    columns_of,
+    row_hashes,
+    scrambled,
+)
+from .stream import ROWS, Source, open_source
 from .table import check_range, floats, numbers, roles
 
 BUFFER = 2**23
@@ -30,6 +43,9 @@ HELD = 100_000
 
 HELD_NUMBERS = 2**24
 """The most numbers in them."""
+
+LOOKS = 8
+"""Places of the table that tell whether equal rows are copies."""
 
 SHARE = 8
 """A table is too large for memory if its numbers would take more than this part of it: to read,
@@ -46,11 +62,13 @@ class StreamedSplit:
         features: The number of features.
         held: The fraction of rows that are none of these: they validate or test.
         seed: Seed of which.
+        grain: How finely their numbers tell rows apart; None if each is dealt by itself.
         pieces: The row that each piece of the table begins at, and the number of all rows.
         counts: The training rows in each piece.
         sample: Some of the rows, in memory.
-        location: The mean of each column over all training rows, float32.
+        location: The mean of each column over all training rows, in the dtype of the rows.
         scale: The standard deviations, 1 where that is zero.
+        fingerprint: By which the rows can be known again.
     """
 
     source: Source
@@ -58,14 +76,23 @@ class StreamedSplit:
     features: int
     held: float
     seed: int
+    grain: Grain | None = field(repr=False)
     pieces: tuple[int, ...] = field(repr=False)
     counts: tuple[int, ...] = field(repr=False)
     sample: Split = field(repr=False)
     location: Tensor = field(repr=False)
     scale: Tensor = field(repr=False)
+    fingerprint: Fingerprint = field(repr=False)
 
     def __len__(self) -> int:
         return sum(self.counts)
+
+    def in_float32(self) -> StreamedSplit:
+        """The same rows, rounded to float32."""
+        x, c = self.sample.x.float(), self.sample.context
+        sample = Split(x, None if c is None else c.float())
+        location, scale = self.location.float(), self.scale.float()
+        return replace(self, sample=sample, location=location, scale=scale)
 
     @property
     def moments(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -126,12 +153,12 @@ class StreamedSplit:
         """The training rows of some pieces: their numbers in the table, and all columns."""
         size = sum(self.counts[piece] for piece in pool)
         rows = torch.empty(size, dtype=torch.int64)
-        x = torch.empty(size, len(self.columns))
+        x = torch.empty(size, len(self.columns), dtype=self.location.dtype)
         filled = 0
         for piece in pool:
             first, last = self.pieces[piece : piece + 2]
-            for row, block in _blocks(self.source, self.columns, first, last):
-                kept = _hashed(row, self.seed) >= self.held
+            for row, block in _blocks(self.source, self.columns, first, last, x.dtype):
+                kept = _shares(row, block, self.grain, self.pieces[-1], self.seed) >= self.held
                 count = int(kept.sum())
                 if filled + count <= size:
                     rows[filled : filled + count] = torch.from_numpy(row[kept])
@@ -143,18 +170,27 @@ class StreamedSplit:
 
 
 def open_streamed(
-    path: str | os.PathLike[str], *, context: Sequence[str] = (), seed: int = 0
+    path: str | os.PathLike[str],
+    *,
+    context: Sequence[str] = (),
+    seed: int = 0,
+    dealing: Dealing = "values",
+    continuous: bool = False,
 ) -> Dataset:
     """Opens your own table as a data set whose training rows stay on disk.
 
     One pass over the table finds mean, scale and range of the training rows and makes sure that
-    every cell is a finite number. Whether a row validates or tests is a hash of its number: a tenth
-    of the rows each, but at most 100,000, which are in memory as is a sample of the training rows.
+    every cell is a finite number; another one follows if float32 does not tell them apart. Whether
+    a row validates or tests is a hash of its values, or of its number where equal rows are no
+    copies: a tenth of the rows each, but at most about 100,000, which are in memory as is a sample
+    of the training rows. From these follows which features are dequantised.
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
         context: The columns to condition on; the others are the features.
         seed: Which rows go where.
+        dealing: "values", or "rows" to go by the rows' numbers only, as earlier versions did.
+        continuous: Whether to leave values on a grid as they are.
 
     Returns:
         The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
@@ -179,49 +215,34 @@ def open_streamed(
     columns = (*features, *context)
     total = source.count()
     held = min(HELD, HELD_NUMBERS // len(columns)) / max(total, 1)
-    fraction = min(0.1, held)
-    pieces = [*source.pieces(), total]
-    counts = np.zeros(len(pieces) - 1, np.int64)
-    moments = _Moments(len(columns))
-    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
-    for row, block in _blocks(source, columns, 0, total):
-        share = _hashed(row, seed)
-        training = share >= 2 * fraction
-        counts += np.histogram(row[training], pieces)[0] if total else 0
-        moments.add(block[torch.from_numpy(training)])
-        for name, chosen in (
-            ("validation", share < fraction),
-            ("test", (share >= fraction) & ~training),
-            ("sample", training & (share >= 1 - held)),
-        ):
-            parts[name].append(block[torch.from_numpy(chosen)])
-    blocks = {
-        name: torch.cat([torch.empty(0, len(columns)), *some]) for name, some in parts.items()
-    }
-    if not all(len(block) for block in blocks.values()):
-        raise ValueError(
-            f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
-        )
-    check_range(
-        moments.low[: len(features)],
-        moments.high[: len(features)],
-        features,
-        source.path,
-        moments.n,
-    )
+    check_dealing(dealing)
+    grain = _grain(source, columns, [*source.pieces(), total])
+    by = grain if dealing == "values" else None
+    survey = partial(_survey, source, columns, total, held, seed, grain, by)
+    table = survey(torch.float32)
+    if needs_float64(*table.some()):
+        exact = survey(torch.float64)
+        table = exact if needs_float64(*exact.some()) else table
+    moments, width = table.moments, len(features)
+    low, high = moments.low[:width], moments.high[:width]
+    check_range(low, high, features, source.path, moments.n)
+    some, order = table.some()
+    cells, without = (None, []) if continuous else find_cells(some[:, :width], order, features)
     location, scale = moments.location_and_scale()
-    splits = {name: _split(block, len(features)) for name, block in blocks.items()}
+    splits = {name: _split(block, width) for name, block in table.parts.items()}
     streamed = StreamedSplit(
         source,
         columns,
-        len(features),
-        2 * fraction,
+        width,
+        2 * min(0.1, held),
         seed,
-        tuple(pieces),
-        tuple(counts.tolist()),
+        by,
+        tuple(table.pieces),
+        tuple(table.counts.tolist()),
         splits["sample"],
         location,
         scale,
+        table.sketch.fingerprint(),
     )
     return Dataset(
         source.path.stem,
@@ -231,7 +252,78 @@ def open_streamed(
         features,
         context,
         streamed=streamed,
+        dealing=dealing,
+        cells=cells,
+        notes=(*source.notes, *notes_on(features, cells, without)),
     )
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one pass over a table finds.
+
+    Args:
+        pieces: The row that each piece begins at, and the number of all rows.
+        counts: The training rows in each piece.
+        moments: Mean, deviation and range of the training rows.
+        parts: The rows that validate and test, and a sample of those that train.
+        sketch: By which training rows are known again.
+    """
+
+    pieces: list[int]
+    counts: NDArray[np.int64]
+    moments: _Moments
+    parts: dict[str, Tensor]
+    sketch: Sketch
+
+    def some(self) -> tuple[Tensor, Tensor]:
+        """The rows in memory and the ends of each column, and their numbers in random order."""
+        ends = torch.stack([self.moments.low, self.moments.high])
+        rows = torch.cat([*self.parts.values(), ends])
+        return rows, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+
+
+def _survey(
+    source: Source,
+    columns: tuple[str, ...],
+    total: int,
+    held: float,
+    seed: int,
+    grain: Grain,
+    by: Grain | None,
+    dtype: torch.dtype,
+) -> _Survey:
+    """Reads the whole table once, in a dtype.
+
+    Raises:
+        ValueError: If a cell is no finite number, or rows are few.
+    """
+    fraction = min(0.1, held)
+    pieces = [*source.pieces(), total]
+    counts = np.zeros(len(pieces) - 1, np.int64)
+    moments, sketch = _Moments(len(columns), dtype), Sketch(grain, total)
+    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
+    for row, block in _blocks(source, columns, 0, total, dtype):
+        share = _shares(row, block, by, total, seed)
+        training = share >= 2 * fraction
+        counts += np.histogram(row[training], pieces)[0] if total else 0
+        trained = block[torch.from_numpy(training)]
+        moments.add(trained)
+        told = columns_of(Split(trained))
+        sketch.add(row_hashes(told), told)
+        for name, chosen in (
+            ("validation", share < fraction),
+            ("test", (share >= fraction) & ~training),
+            ("sample", training & (share >= 1 - held)),
+        ):
+            parts[name].append(block[torch.from_numpy(chosen)])
+    empty = torch.empty(0, len(columns), dtype=dtype)
+    found = {name: torch.cat([empty, *some]) for name, some in parts.items()}
+    if not all(map(len, found.values())):
+        raise ValueError(
+            f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
+        )
+    return _Survey(pieces, counts, moments, found, sketch)
 
 
 def too_large(path: str | os.PathLike[str]) -> bool:
@@ -245,11 +337,11 @@ def too_large(path: str | os.PathLike[str]) -> bool:
 
 
 def _blocks(
-    source: Source, columns: tuple[str, ...], first: int, last: int
+    source: Source, columns: tuple[str, ...], first: int, last: int, dtype: torch.dtype
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Rows from `first` to `last`: their numbers, and columns, checked."""
     for batch in source.batches(columns, floats(columns), first=first, last=last):
-        block = numbers(batch, columns, source, first)
+        block = numbers(batch, columns, source, first, dtype)
         yield np.arange(first, first + len(block)), block
         first += len(block)
 
@@ -260,20 +352,29 @@ def _split(block: Tensor, features: int) -> Split:
     return Split(block[:, :features], c if c.shape[1] else None)
 
 
-def _hashed(rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each row number, as good as random: SplitMix64's finaliser.
+def _grain(source: Source, columns: tuple[str, ...], pieces: Sequence[int]) -> Grain:
+    """How finely numbers tell rows apart, from blocks out of all parts of the table."""
+    total = pieces[-1]
+    starts = [pieces[i * (len(pieces) - 1) // LOOKS] for i in range(LOOKS)]
+    blocks = [torch.empty(0, len(columns))]
+    for first in sorted(set(starts)):
+        last = min(first + ROWS // LOOKS, total)
+        blocks += [block for _, block in _blocks(source, columns, first, last, torch.float32)]
+    return Grain.of(columns_of(Split(torch.cat(blocks))))
 
-    References:
-        | Fast splittable pseudorandom number generators (Steele, Lea, Flood, 2014), figure 17
-        | https://doi.org/10.1145/2660193.2660195
-    """
+
+def _shares(
+    rows: NDArray[np.int64], block: Tensor, grain: Grain | None, total: int, seed: int
+) -> NDArray[np.float64]:
+    """A number in [0, 1) for each row, as good as random: of its values, or of its number."""
     start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     with np.errstate(over="ignore"):
-        mixed = start + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
-    uniform: NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
+        keys = start + (rows.astype(np.uint64) - np.uint64(1)) * np.uint64(GOLDEN)
+        if grain is not None:
+            columns = columns_of(Split(block))
+            told = grain.tells(columns, len(block), total)
+            keys = np.where(told, start + row_hashes(columns), keys)
+    uniform: NDArray[np.float64] = (scrambled(keys) >> np.uint64(11)) * 2.0**-53
     return uniform
 
 
@@ -285,12 +386,12 @@ class _Moments:
         | (Chan, Golub, LeVeque, 1979), equation 2.1
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dtype: torch.dtype) -> None:
         self.n = 0
         self.mean = torch.zeros(width, dtype=torch.float64)
         self.squares = torch.zeros(width, dtype=torch.float64)
-        self.low = torch.full((width,), torch.inf)
-        self.high = torch.full((width,), -torch.inf)
+        self.low = torch.full((width,), torch.inf, dtype=dtype)
+        self.high = torch.full((width,), -torch.inf, dtype=dtype)
 
     def add(self, block: Tensor) -> None:
         """Takes some more rows into account."""
@@ -306,7 +407,7 @@ class _Moments:
         self.high = torch.maximum(self.high, block.amax(0))
 
     def location_and_scale(self) -> tuple[Tensor, Tensor]:
-        """The mean and deviation in float32; a constant column has scale 1."""
-        scale = (self.squares / self.n).sqrt().float()
+        """The mean and deviation in the dtype of the rows; a constant column has scale 1."""
+        scale = (self.squares / self.n).sqrt().to(self.low)
         scale[(self.low == self.high) | (scale == 0)] = 1
-        return self.mean.float(), scale
+        return self.mean.to(self.low), scale

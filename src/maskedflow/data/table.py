@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .dataset import Dataset, Split
-from .stream import ROWS, Source, open_source
+from .discrete import find_cells, needs_float64, notes_on
+from .split import Dealing, check_dealing, copies, deal
+from .stream import ROWS, CellError, Source, open_source
 
 
 def open_table(
@@ -23,11 +25,17 @@ def open_table(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    dealing: Dealing = "values",
+    continuous: bool = False,
 ) -> Dataset:
     """Opens your own table as a data set, its rows dealt at random into three splits.
 
+    Rows that are copies of one another (of a chain of Markov's, a bootstrap) go to one split.
+
     Every column must hold finite numbers; integers are read as floats. A context column may be
-    constant, a feature may not: its density would be infinite.
+    constant, a feature may not: its density would be infinite. Features whose values are on a grid
+    and shared by many rows, such as flags and counts, are dequantised by the data set's
+    `preprocessing`, since a continuous density of them has no bound; its `notes` name them.
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
@@ -35,14 +43,18 @@ def open_table(
         validation: The fraction of the rows that validates, in [0, 1).
         test: The fraction of the rows that tests, in [0, 1).
         seed: Which rows go where.
+        dealing: "values", or "rows" to deal each row by itself, as earlier versions did.
+        continuous: Whether to leave values on a grid as they are.
 
     Returns:
-        The data set, in float32 and the table's own units.
+        The data set in the table's own units: in float32, or in float64 if a column has an offset
+        so large that float32 would not tell its numbers apart.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, a cell is no finite number (the message names its
-            column and row), a context column is unknown, a feature is constant, or rows are few.
+            column and row), a context column is unknown, a feature is constant, or rows, or
+            distinct ones, are few.
 
     Example:
         >>> import tempfile
@@ -60,8 +72,16 @@ def open_table(
             "validation, test: expected fractions in [0, 1), together below 1, "
             f"got {validation} and {test}"
         )
-    features, context = roles(open_source(path), context)
-    x = read_table(path, (*features, *context))
+    source = open_source(path)
+    features, context = roles(source, context)
+    columns = (*features, *context)
+    x = read_table(path, columns)
+    if not len(x):
+        raise ValueError(f"{path}: expected rows below the header, found none")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    if needs_float64(x, order):
+        exact = read_table(path, columns, torch.float64)
+        x = exact if needs_float64(exact, order) else x
     sizes = int(validation * len(x)), int(test * len(x))
     for argument, fraction, size in zip(
         ("validation", "test"), (validation, test), sizes, strict=True
@@ -70,14 +90,33 @@ def open_table(
             raise ValueError(
                 f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
             )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([len(x) - sum(sizes), *sizes])
+    check_dealing(dealing)
+    numbers_of_rows = list(x.numpy().T)
+    group = copies(numbers_of_rows, numbers_of_rows) if dealing == "values" else None
+    try:
+        parts = deal([len(x) - sum(sizes), *sizes], seed, group)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     train, validation_split, test_split = (
         Split(x[rows, : len(features)], x[rows, len(features) :] if context else None)
         for rows in parts
     )
     check_varying(train.x, features, path)
-    return Dataset(path.stem, train, validation_split, test_split, features, context)
+    cells, without = (
+        (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
+    )
+    return Dataset(
+        path.stem,
+        train,
+        validation_split,
+        test_split,
+        features,
+        context,
+        dealing="rows" if group is None else "values",
+        distinct=None if group is None else len(np.unique(group)),
+        cells=cells,
+        notes=(*source.notes, *notes_on(features, cells, without)),
+    )
 
 
 def roles(source: Source, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -103,19 +142,27 @@ def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return open_source(path).names
 
 
-def read_table(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Tensor:
-    """Reads columns of a table (all, if None) as float32, shape `(rows, columns)`.
+def read_table(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Reads columns of a table (all, if None), shape `(rows, columns)`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: As `iter_batches`.
     """
     names = column_names(path) if columns is None else tuple(columns)
-    return torch.cat([torch.empty(0, len(names)), *iter_batches(path, names)])
+    empty = torch.empty(0, len(names), dtype=dtype)
+    return torch.cat([empty, *iter_batches(path, names, dtype=dtype)])
 
 
 def iter_batches(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, rows: int = ROWS
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    rows: int = ROWS,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
     """Reads columns of a table (all, if None) block by block, in constant memory.
 
@@ -123,9 +170,10 @@ def iter_batches(
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
         columns: The columns wanted, in the order wanted.
         rows: The most rows in a block.
+        dtype: float32 or float64.
 
     Yields:
-        The next rows in the file's order, float32, shape `(<= rows, columns)`.
+        The next rows in the file's order, shape `(<= rows, columns)`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -138,7 +186,7 @@ def iter_batches(
     columns = source.names if columns is None else source.known(columns, "columns")
     start = 0
     for batch in source.batches(columns, floats(columns), rows=rows):
-        yield numbers(batch, columns, source, start)
+        yield numbers(batch, columns, source, start, dtype)
         start += batch.num_rows
 
 
@@ -147,47 +195,85 @@ def floats(columns: Sequence[str]) -> dict[str, pa.DataType]:
     return dict.fromkeys(columns, pa.float64())
 
 
-def numbers(batch: pa.RecordBatch, columns: Sequence[str], source: Source, start: int) -> Tensor:
-    """Turns columns of a block into float32.
+def numbers(
+    batch: pa.RecordBatch,
+    columns: Sequence[str],
+    source: Source,
+    start: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Turns columns of a block into numbers.
 
     Args:
         batch: The block.
         columns: The columns wanted, in the order wanted.
         source: The table that it is of.
         start: The number of its first row in the table.
+        dtype: float32 or float64.
 
     Raises:
         ValueError: If a cell is no finite number; the message names file, column and row.
     """
-    block = np.empty((batch.num_rows, len(columns)), np.float32)
+    block = np.empty((batch.num_rows, len(columns)))
     for i, name in enumerate(columns):
         cells = batch.column(name)
         kind = cells.type
         if not (
             pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         ):
-            raise ValueError(f"{source.path}: column {name!r}: expected numbers, found type {kind}")
-        if cells.null_count:
-            path, row = source.place(start + int(pc.index(cells.is_null(), True).as_py()))
-            raise ValueError(
-                f"{path}: column {name!r}, row {row}: expected a finite number, "
-                "found a missing value (empty, NA or nan)"
+            raise CellError(
+                f"{source.path}: column {name!r}: expected numbers, found type {kind}", "kind"
             )
+        block[:, i] = cells.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
         with np.errstate(over="ignore"):
-            block[:, i] = cells.cast(pa.float64(), safe=False).to_numpy()
-        finite = np.isfinite(block[:, i])
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            path, row = source.place(start + bad)
-            raise ValueError(
-                f"{path}: column {name!r}, row {row}: expected a finite number within "
-                f"the range of float32, found {cells[bad].as_py()}"
-            )
-    return torch.from_numpy(block)
+            finite = np.isfinite(block[:, i].astype(np.float32))
+        good = finite & are_exact(cells, block[:, i], name, source, start)
+        if good.all():
+            continue
+        bad = int(np.argmin(good))
+        path, row = source.place(start + bad)
+        if not cells[bad].is_valid:
+            expected, found = "a finite number", "a missing value (empty, NA or nan)"
+        elif not finite[bad]:
+            expected = "a finite number within the range of float32"
+            found = str(cells[bad].as_py())
+        else:
+            expected = "a number of at most 15 digits"
+            value = cells[bad].as_py()
+            digits = f"{value:.0f}" if isinstance(value, float) else value
+            found = f"{digits}, whose last digits would be lost"
+        raise CellError(
+            f"{path}: column {name!r}, row {row}: expected {expected}, found {found}",
+            "notation" if cells[bad].is_valid else "missing",
+        )
+    return torch.from_numpy(block).to(dtype)
+
+
+def are_exact(
+    cells: pa.Array | pa.ChunkedArray, x: NDArray[np.float64], name: str, source: Source, start: int
+) -> NDArray[np.bool_]:
+    """Which numbers are no whole numbers that float64 may have rounded.
+
+    Args:
+        cells: The cells, as they were read.
+        x: The numbers.
+        name: The column's name.
+        source: The table, whose text tells of a large number whether it is whole.
+        start: The number of the first cell's row in the table.
+    """
+    large = np.abs(x) >= 2.0**53
+    if not large.any():
+        return ~large
+    kind = cells.type
+    whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    if pa.types.is_floating(kind):
+        cell = source.text(name, start + int(np.argmax(large)))
+        whole = cell is not None and cell.strip().lstrip("+-").isdecimal()
+    return ~large if whole else np.ones_like(large)
 
 
 def check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
-    """Refuses features without spread, and those whose spread float32 cannot show."""
+    """Refuses features without spread, and those whose spread x's dtype cannot show."""
     check_range(x.amin(0), x.amax(0), columns, path, len(x))
 
 
@@ -195,14 +281,16 @@ def check_range(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path,
     """Refuses features, given the smallest and largest of n values of each, that do not vary."""
     for name, least, most in zip(columns, low.tolist(), high.tolist(), strict=True):
         size = max(abs(least), abs(most))
-        if most - least > 1000 * torch.finfo(torch.float32).eps * size:
+        eps = torch.finfo(low.dtype).eps
+        if most - least > 1000 * eps * size:
             continue
-        if least == most and size < 2**24:
+        if least == most and size < 2 / eps:
             raise ValueError(
                 f"{path}: column {name!r} is constant ({least:g} in all {n} training rows); "
                 "expected values that vary, leave the column out or make it a context"
             )
         raise ValueError(
             f"{path}: column {name!r} is {least:.10g} nearly everywhere, its differences too "
-            "small for float32; expected values nearer to zero, subtract an offset first"
+            f"small for {str(low.dtype)[6:]}; expected values nearer to zero, subtract an offset"
+            " first"
         )

@@ -1,4 +1,4 @@
-"""Files written beside their place and moved into it: tables block by block, and texts."""
+"""Tables written block by block, beside their place and then moved into it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.files import atomic
+
 GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
 Batches = Iterator[pa.RecordBatch]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, beside its place first and then moved into it; makes missing folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_table(
@@ -110,16 +101,12 @@ def write_batches(
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        written = _WRITERS[path.suffix](partial, schema, iter(batches), header)
-        os.replace(partial, path)
+        with atomic(path) as beside:
+            return _WRITERS[path.suffix](beside, schema, iter(batches), header)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: cannot be written as {path.suffix[1:]}: {reason}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return written
 
 
 def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:

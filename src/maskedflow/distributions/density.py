@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import BatchNorm, Dequantize
+from maskedflow.transforms.base import require_tensor
 
 from .base import Base
 
@@ -83,16 +84,18 @@ class Density(Base):
         # A sum is one cheap pass; only a suspicious one is worth a closer look.
         if is_traced() or abs(log_prob.detach().sum().item()) < LARGE:
             return log_prob
+        if self.origin is None or _mixes_rows(self.origin.module):
+            return log_prob
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
-        largest = math.inf if log_prob.dtype == torch.float64 else LARGE
+        largest = LARGE if _is_single(self.origin.module) else math.inf
         fine = log_prob.detach().abs() < largest
         lost = ~fine.reshape(*batch, -1).all(dim=-1)
         if log_prob.ndim == len(batch):  # no density reaches infinity, whatever clamps on the way
             lost = lost | _beyond(value, lost)
-        if self.origin is None or not lost.any() or _mixes_rows(self.origin.module):
+        if not lost.any():
             return log_prob
         found = self._found(log_prob, value, lost)
         if log_prob.requires_grad:
@@ -104,7 +107,7 @@ class Density(Base):
     def _found(self, log_prob: Tensor, value: Tensor, lost: Tensor) -> Tensor:
         """The log-densities of the rows that are lost, from double precision."""
         assert self.origin is not None
-        origin, single = self.origin, log_prob.dtype != torch.float64
+        origin, single = self.origin, _is_single(self.origin.module)
         rows = [value, *origin.rows(lost.shape)]
         module = _in_double(origin.module) if single else origin.module
 
@@ -169,6 +172,12 @@ def _double(value: Tensor) -> Tensor:
     return value
 
 
+def _is_single(module: nn.Module) -> bool:
+    """Whether anything of it is in less than double precision."""
+    parts = (*module.parameters(), *module.buffers())
+    return any(part.is_floating_point() and part.dtype != torch.float64 for part in parts)
+
+
 def _in_double(module: nn.Module) -> nn.Module:
     """A copy in double precision, whose gradients reach the parameters of the module itself."""
     memo = {id(part): _double(part) for part in (*module.parameters(), *module.buffers())}
@@ -197,8 +206,10 @@ def refuse_nan(name: str, value: Tensor, *, infinite: bool = True) -> None:
         infinite: Whether it may hold infinities.
 
     Raises:
+        TypeError: If it is no tensor.
         ValueError: If there is one, with its index.
     """
+    require_tensor(name, value)
     # A sum is one cheap pass; only a suspicious one is worth a closer look.
     if is_traced() or math.isfinite(value.detach().sum().item()):
         return

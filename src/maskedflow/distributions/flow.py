@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import indent
@@ -12,7 +13,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
-from maskedflow.transforms import call_and_ladj
+from maskedflow.transforms import call_and_ladj, spread
+from maskedflow.transforms.base import require_tensor
 
 from .base import draw, log_density, unvalidated
 from .density import Density, refuse_nan
@@ -122,8 +124,14 @@ class NormalizingFlow(Density):
         return self.settled(value)
 
     def density(self, value: Tensor) -> Tensor:
-        z, ladj = call_and_ladj(self.transform, value)
-        return log_density(self.base, z) + self._event_sum(ladj)
+        transform, points = spread(self.transform, value)
+        found = []
+        for x in points:
+            z, ladj = call_and_ladj(transform, x)
+            found.append(log_density(self.base, z) + self._event_sum(ladj))
+        if len(found) == 1:
+            return found[0]
+        return torch.stack(found).logsumexp(dim=0) - math.log(len(found))
 
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
@@ -145,6 +153,7 @@ class NormalizingFlow(Density):
         return ladj.flatten(-dims).sum(dim=-1) if dims > 0 else ladj
 
     def _check(self, value: Tensor) -> None:
+        require_tensor("x", value)
         dims = len(self.event_shape)
         if dims and (value.ndim < dims or value.shape[-dims:] != self.event_shape):
             raise ValueError(

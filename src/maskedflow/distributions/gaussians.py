@@ -23,10 +23,11 @@ class FullNormal(MultivariateNormal):
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        shape = (*sample_shape, *self.batch_shape, *self.event_shape, 1)
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         loc: Tensor = self.loc
         noise = torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator)
-        return loc + (self.scale_tril @ noise)[..., 0]
+        # No copy of the factor for each draw, as a product with vectors would make.
+        return loc + torch.einsum("...ij,...j->...i", self.scale_tril, noise)
 
     def sample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
@@ -100,9 +101,11 @@ class MixtureOfGaussians(Mixture):
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         x = self.sample(sample_shape, generator)
-        residual = self._normalise(x)
-        if not residual.requires_grad:
+        spread = self.base.scale if isinstance(self.base, DiagNormal) else self.base.scale_tril
+        parameters = (self.logits, self.base.loc, spread)
+        if not torch.is_grad_enabled() or not any(one.requires_grad for one in parameters):
             return x
+        residual = self._normalise(x)
         with torch.enable_grad():
             at = x.clone().requires_grad_()
             z = self._normalise(at)
@@ -112,6 +115,29 @@ class MixtureOfGaussians(Mixture):
             ]
         slopes = torch.stack(rows, dim=-2)
         return x - _solve(slopes, residual - residual.detach())
+
+    def sample(
+        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws rows, each from a component that is drawn first."""
+        with torch.no_grad():
+            chosen = self._choose(sample_shape, generator)
+            shape, loc = (*chosen.shape, *self.event_shape), self.base.loc
+            x = torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator)
+            for k in range(self.logits.shape[-1]):
+                here = chosen == k
+                if self.batch_shape:
+                    x = torch.where(here[..., None], self._component(k, x), x)
+                else:
+                    x[here] = self._component(k, x[here])
+            return x
+
+    def _component(self, k: int, noise: Tensor) -> Tensor:
+        """Draws of one component, from standard normal ones."""
+        loc: Tensor = self.base.loc[..., k, :]
+        if isinstance(self.base, DiagNormal):
+            return loc + self.base.scale[..., k, :] * noise
+        return loc + torch.einsum("...ij,...j->...i", self.base.scale_tril[..., k, :, :], noise)
 
     def _normalise(self, x: Tensor) -> Tensor:
         """Maps x to N(0, I), each feature given those before it."""
@@ -133,6 +159,12 @@ class MixtureOfGaussians(Mixture):
 
 
 def _solve(factor: Tensor, value: Tensor) -> Tensor:
-    """Solves a lower triangular system, (*, D, D), for a vector, (*, D)."""
-    solution = torch.linalg.solve_triangular(factor, value[..., None], upper=False)
-    return cast(Tensor, solution[..., 0])
+    """Solves lower triangular systems, (*, D, D), for vectors, (*draws, *, D)."""
+    draws = value.ndim + 1 - factor.ndim
+    if draws <= 0:
+        solution = torch.linalg.solve_triangular(factor, value[..., None], upper=False)
+        return cast(Tensor, solution[..., 0])
+    # All draws as columns of one system: else the factor would be copied for each.
+    columns = value.flatten(0, draws - 1).movedim(0, -1)
+    solution = torch.linalg.solve_triangular(factor, columns, upper=False)
+    return cast(Tensor, solution.movedim(-1, 0).unflatten(0, value.shape[:draws]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.runs import Compared, Run, compare_runs
-from maskedflow.runs.comparison import compared, compared_flow, rank, score
+from maskedflow.runs.comparison import compared, compared_flow, rank
 
 from .run import TableRun
 
@@ -47,8 +48,7 @@ def compare_any(runs: Sequence[Run | TableRun], data_dir: Path | None = None) ->
     found: list[tuple[Compared, Tensor]] = []
     for run in runs:
         if isinstance(run, Run):
-            log_prob, seconds = score(run, run.dataset())
-            found.append((compared_flow(run, log_prob, seconds), log_prob))
+            found.append(compared_flow(run, run.dataset()))
         else:
             found.append(_compared(run))
     return rank(found)
@@ -64,6 +64,7 @@ def _rows(run: Run | TableRun) -> dict[str, Any]:
         data = run.config.data
         told = {"file": data.file, "seed": data.seed, "stream": data.stream, "time": data.time}
         rows = data.rows
+    told["dealing"] = run.config.dealing if isinstance(run, TableRun) else run.config.data.dealing
     names = {"columns": sorted(run.columns), "context": sorted(run.context_columns)}
     return {**told, **names, "rows": sum(rows)}
 
@@ -76,4 +77,4 @@ def _compared(run: TableRun) -> tuple[Compared, Tensor]:
     seconds = time.perf_counter() - start
     density, trained = run.estimator.density_, run.config.seconds
     facts = compared(run.directory, len(run.columns), density, trained, log_prob, seconds)
-    return facts, log_prob
+    return replace(facts, seen=run.seen(test)), log_prob

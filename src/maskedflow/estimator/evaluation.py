@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maskedflow.data import gaussian_log_likelihood
+from maskedflow.data import Seen, gaussian_log_likelihood
+from maskedflow.data.fingerprint import unknown
 from maskedflow.report import independent
 from maskedflow.runs import Mean
 from maskedflow.runs.config import versions
-from maskedflow.runs.summary import in_a_line, laid_out, result_row
+from maskedflow.runs.summary import in_a_line, laid_out, result_row, told_distinct
 from maskedflow.tables import Rows, Schema, to_rows
 from maskedflow.tables.column import VALUES
 
@@ -43,6 +46,7 @@ class TableEvaluation:
         rows: The number of rows.
         unseen: The rows more that were left out, as their context was not there before.
         seconds: Wall time of the estimator's part.
+        seen: How many of the rows the estimator was fitted to; None if that is not known.
     """
 
     estimator: Mean
@@ -51,6 +55,7 @@ class TableEvaluation:
     rows: int
     unseen: int
     seconds: float
+    seen: Seen | None = None
 
 
 def evaluate_table(run: TableRun, table: MixedTable) -> TableEvaluation:
@@ -82,6 +87,7 @@ def evaluate_table(run: TableRun, table: MixedTable) -> TableEvaluation:
         rows=len(log_prob),
         unseen=table.test.num_rows - test.num_rows,
         seconds=seconds,
+        seen=run.seen(test),
     )
 
 
@@ -148,14 +154,16 @@ def table_summary(run: TableRun, evaluation: TableEvaluation) -> str:
     context = ", ".join(run.context_columns)
     known = {
         "data": options["data"],
-        "rows": f"{fitted:,} fitted, {held_out:,} test",
+        "rows": f"{fitted:,} fitted, {held_out:,} test"
+        + told_distinct(fitted + held_out, run.config.distinct),
         "columns": f"{len(run.columns):,}, below",
         "context": f"{len(run.context_columns)}: {context}" if context else "none",
         "missing": run.schema.missing,
         "flow": f"{options['flow']}: {_members(run) or 'probabilities'}",
         "parameters": f"{sum(p.numel() for p in run.estimator.density_.parameters()):,}",
-        "fit": f"{run.config.seconds:.1f} s, about {options['time_limit']:g} s were allowed",
+        "fit": f"{run.config.seconds:.1f} s, {_allowed(options)}",
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
+        "seen before": str(evaluation.seen or unknown()),
         "seed": options["seed"],
         "versions": in_a_line(run.config.versions),
         "evaluated with": in_a_line(versions()),
@@ -180,3 +188,10 @@ def _members(run: TableRun) -> str:
         for one in run.estimator.density_.plan.get("members", ())
     )
     return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in kinds.items())
+
+
+def _allowed(options: Mapping[str, Any]) -> str:
+    """What the search was allowed: runs of earlier versions had a time limit alone."""
+    if options.get("work") is None:
+        return f"about {options['time_limit']:g} s were allowed"
+    return f"for a work of {options['work']:.3g}"

@@ -10,7 +10,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.tables import Schema, complete, kind_of, to_arrow, to_rows, to_table
+from maskedflow.tables import (
+    Schema,
+    check_context,
+    complete,
+    free_numbers,
+    kind_of,
+    to_arrow,
+    to_rows,
+    to_table,
+)
 from maskedflow.tables.cells import dates, decode, encode, numbers
 from maskedflow.tables.column import CODES, FIXED, Column
 
@@ -57,17 +66,17 @@ class Tables:
             if one is not None and len(one.fixed) == len(one.columns):
                 raise ValueError(f"{role}: expected a column that is not constant, found none")
         self.main = Side(schema)
-        self.given = None if given is None else Side(given)
+        self.given = None if given is None else Side(free_numbers(given))
 
     def rows(self, X: Any, context: Any, name: str) -> tuple[Matrix, dict[str, str]]:
         """Rows that have a density, and what is to be said of others."""
-        table, other = to_arrow(X, name), None
+        table, other = to_arrow(X, name, self.main.schema.names), None
         if table.column_names != list(self.main.schema.names) and kind_of(X) == "numpy":
             table = table.rename_columns(self.main.schema.names)
         if (context is None) != (self.given is None):
             raise ValueError(f"context: got {'none' if context is None else 'one'}, unlike in fit")
-        if context is not None:
-            other = to_arrow(context, "context")
+        if context is not None and self.given is not None:
+            other = to_arrow(context, "context", self.given.schema.names)
             if other.num_rows != table.num_rows:
                 wanted = f"expected {table.num_rows} as in {name}"
                 raise ValueError(f"context: {other.num_rows} rows, {wanted}")
@@ -87,10 +96,7 @@ class Tables:
         found = self.main.matrix(table)
         if other is not None and self.given is not None:
             other = other.filter(pa.array(kept)).filter(pa.array(possible))
-            strange = to_rows(self.given.schema, other).impossible
-            if strange.any():
-                row = int(strange.nonzero()[0]) + 1
-                raise ValueError(f"context: row {row} has a value that was not there in fit")
+            check_context(self.given.schema, other)
             found = np.hstack([found, self.given.matrix(other)])
         return found, notes
 

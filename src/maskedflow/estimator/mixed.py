@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
-from maskedflow.data import open_source
+from maskedflow.data import open_source, split
+from maskedflow.data.split import Dealing, check_dealing
 from maskedflow.data.table import roles
-from maskedflow.tables import Schema, complete, read_document, read_source
+from maskedflow.files import read_text
+from maskedflow.tables import Schema, complete, read_document, read_source, refuse_odd_cells
 from maskedflow.tables.cells import is_missing
+from maskedflow.tables.column import FIXED
 from maskedflow.tables.schema import Missing
+from maskedflow.tables.types import is_number, is_temporal
 
 __all__ = ["MixedTable", "deal", "open_mixed", "tell_schema"]
 
@@ -32,6 +37,8 @@ class MixedTable:
         train: The rows to fit, those of the context with them.
         test: The rows held out.
         context_columns: The columns to condition on; the others are the schema's.
+        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
+        distinct: The number of rows that are no copies of another one, if there are copies.
         undeclared: Those of the context of which something was declared: an estimator infers what
             its context is, and nothing else.
     """
@@ -40,6 +47,8 @@ class MixedTable:
     train: pa.Table
     test: pa.Table
     context_columns: tuple[str, ...] = ()
+    dealing: Dealing = "rows"
+    distinct: int | None = None
     undeclared: tuple[str, ...] = ()
 
     def parts(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
@@ -60,7 +69,7 @@ def open_mixed(
 
     Args:
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
-        context: The columns to condition on. They may not miss values.
+        context: The columns to condition on.
         schema: A TOML file with what is known of the columns.
         missing: What becomes of missing values, whatever the schema says; "error" if neither does.
         seed: Which rows are held out: the same as of a table of numbers.
@@ -72,41 +81,75 @@ def open_mixed(
     """
     source = open_source(path)
     features, given = roles(source, context)
-    table = read_source(source)
     told, known = _read_schema(schema)
+    table = read_source(source)
+    refuse_odd_cells(source, table, known)
     undeclared = tuple(name for name in given if name in known)
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(path):
         found = Schema.infer(table.select(list(features)), missing or told or "error", known)
+        if all(column.kind in FIXED for column in found.columns):
+            raise ValueError("all columns are constant or repeat another; expected some that vary")
         return replace(deal(table, found, given, seed), undeclared=undeclared)
 
 
 def deal(
-    table: pa.Table, schema: Schema, context_columns: tuple[str, ...], seed: int
+    table: pa.Table,
+    schema: Schema,
+    context_columns: tuple[str, ...],
+    seed: int,
+    dealing: Dealing = "values",
 ) -> MixedTable:
     """Deals rows as `maskedflow.data.open_table` does, whose validating rows are fitted too.
 
     Raises:
-        ValueError: If rows are few, or a context misses values.
+        ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
+    check_dealing(dealing)
     table = table.select([*schema.names, *context_columns])
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
-    for name in context_columns:
+    for name in context_columns if schema.missing != "model" else ():
         missing = is_missing(table.column(name))
         if missing.any():
             raise ValueError(
                 f"column {name!r}, row {int(missing.argmax()) + 1}: missing; a context has to be "
-                "known: fill it in, or leave such rows out (--missing drop)"
+                "known: fill it in, leave such rows out (--missing drop), or give what is missing "
+                "an indicator (--missing model)"
             )
     n = table.num_rows
     test = int(_TEST * n)
     if not test:
         raise ValueError(f"test: {_TEST} of {n} rows is less than one row; expected 10 at least")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+    columns, numbers = _cells(table)
+    group = split.copies(columns, numbers) if dealing == "values" else None
+    train, validation, held_out = split.deal([n - 2 * test, test, test], seed, group)
     return MixedTable(
-        schema, table.take(order[: n - test]), table.take(order[n - test :]), context_columns
+        schema,
+        table.take(torch.cat([train, validation]).numpy()),
+        table.take(held_out.numpy()),
+        context_columns,
+        dealing="rows" if group is None else "values",
+        distinct=None if group is None else len(np.unique(group)),
     )
+
+
+def _cells(table: pa.Table) -> tuple[list[split.Array], list[split.Array]]:
+    """The columns as numbers, as a table of numbers would be read, and those of quantities."""
+    columns, numbers = [], []
+    for cells in table.columns:
+        if is_number(cells.type):
+            with np.errstate(over="ignore"):
+                found = cells.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
+        else:
+            if not pa.types.is_dictionary(cells.type):
+                cells = cells.dictionary_encode()
+            codes = cells.unify_dictionaries().combine_chunks()
+            found = codes.indices.fill_null(-1).to_numpy()
+        columns.append(found)
+        if is_number(cells.type) or is_temporal(cells.type):
+            numbers.append(found)
+    return columns, numbers
 
 
 def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
@@ -119,7 +162,9 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
             looked at, and the schema says "error".
     """
     told, known = _read_schema(schema)
-    table = read_source(open_source(path))
+    source = open_source(path)
+    table = read_source(source)
+    refuse_odd_cells(source, table, known)
     said = missing or told
     with _naming(path):
         found = Schema.infer(table, said or "model", known)
@@ -129,10 +174,9 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
 def _read_schema(path: Path | None) -> tuple[Missing | None, Mapping[str, Mapping[str, Any]]]:
     if path is None:
         return None, {}
-    if not path.is_file():
-        raise FileNotFoundError(f"schema: {path}: no such file")
+    text = read_text(path)
     with _naming(path):
-        return read_document(path.read_text("utf-8"))
+        return read_document(text)
 
 
 @contextmanager

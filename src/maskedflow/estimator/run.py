@@ -20,12 +20,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.data import open_source, write_text
-from maskedflow.tables import Schema, complete, read_source, to_rows
+from maskedflow.data import Seen, open_source
+from maskedflow.files import write_text
+from maskedflow.tables import (
+    Schema,
+    blanks_to_null,
+    check_context,
+    complete,
+    strange_context,
+    to_rows,
+)
 
 from .config import TableConfig
 from .estimator import DensityEstimator
 from .mixed import MixedTable, deal
+from .trace import seen_by
 
 __all__ = [
     "TableRun",
@@ -103,7 +112,11 @@ class TableRun:
         """
         path = Path(file or self.config.options["data"])
         found = deal(
-            self.read(path), self.schema, self.context_columns, self.config.options["seed"]
+            self.read(path),
+            self.schema,
+            self.context_columns,
+            self.config.options["seed"],
+            self.config.dealing,
         )
         rows = found.train.num_rows, found.test.num_rows
         if rows != self.config.rows:
@@ -112,10 +125,18 @@ class TableRun:
             )
         return found
 
+    def seen(self, rows: pa.Table) -> Seen | None:
+        """How many of some rows it was fitted to; None if that is not known."""
+        given = rows.select(list(self.context_columns)) if self.context_columns else None
+        return seen_by(self.estimator, rows.select(list(self.columns)), given)
+
     def read(self, path: Path) -> pa.Table:
         """Reads the run's columns, those of the context too, from a file."""
         source = open_source(path)
-        return read_source(source, source.known((*self.columns, *self.context_columns), "columns"))
+        names = source.known((*self.columns, *self.context_columns), "columns")
+        batches = source.batches(names, self.types)
+        table = pa.Table.from_batches(batches, schema=source.types(names, self.types))
+        return blanks_to_null(source, table, self.schemas)
 
     def log_prob(self, table: pa.Table, start: int = 0) -> NDArray[np.float64]:
         """Computes the log-density of each row, in nats: NaN of a row that is left out.
@@ -149,24 +170,13 @@ class TableRun:
         """Raises a ValueError that names the first cell that cannot be scored."""
         if set(self.columns) <= set(table.column_names):
             to_rows(self.schema, table, start)
-        unseen = self.unseen(table, start)
-        if unseen.any():
-            row = start + int(unseen.argmax()) + 1
-            names = ", ".join(self.context_columns)
-            raise ValueError(f"row {row}: the context ({names}) has a value that fit has not seen")
+        if self.estimator.context_schema_ is not None:
+            check_context(self.estimator.context_schema_, table, start)
 
     def scorable(self, table: pa.Table) -> pa.Table:
-        """The rows whose context was there when the estimator was fitted: all without one."""
-        return table.filter(pa.array(~self.unseen(table)))
-
-    def unseen(self, table: pa.Table, start: int = 0) -> NDArray[np.bool_]:
-        """Which rows have a context that was not there when the estimator was fitted."""
-        if self.estimator.context_schema_ is None:
-            return np.zeros(table.num_rows, np.bool_)
-        found: NDArray[np.bool_] = to_rows(
-            self.estimator.context_schema_, table, start
-        ).impossible.numpy()
-        return found
+        """The rows whose context has categories that were there in `fit`: all without one."""
+        given = self.estimator.context_schema_
+        return table if given is None else table.filter(pa.array(~strange_context(given, table)))
 
 
 def load_table_run(directory: Path) -> TableRun:
@@ -187,13 +197,15 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
     Args:
         directory: Where the run will lie.
         table: The table.
-        options: Those of `maskedflow train`, of which `flow`, `time_limit` and `seed` count here.
+        options: Those of `maskedflow train`, of which `flow`, `time_limit`, `work` and `seed` count
+            here. The work that was chosen is recorded, so that the record leads to the same fit.
     """
     estimator = DensityEstimator(
         options["flow"],
         schema=table.schema,
         missing=table.schema.missing,
-        time_limit=options["time_limit"],
+        time_limit=options.get("time_limit"),
+        work=options.get("work"),
         random_state=options["seed"],
     )
     x, c = table.parts(table.train)
@@ -201,10 +213,12 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
     estimator.fit(x, context=c)
     config = TableConfig(
         name=directory.name,
-        options=options,
+        options=options | {"work": estimator.work_},
         columns=table.schema.names,
         rows=(table.train.num_rows, table.test.num_rows),
         context_columns=table.context_columns,
+        dealing=table.dealing,
+        distinct=table.distinct,
         seconds=round(time.monotonic() - start, 1),
     )
     return TableRun(directory, config, estimator)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import numbers
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
+from annotated_types import Ge, Gt
+from pydantic import with_config
+from typing_extensions import TypedDict
 
-from maskedflow.tables import Schema, build_density
+from maskedflow.data import Trace
+from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
+from maskedflow.tables import Form, Schema, build_density
+from maskedflow.tables.frames import Kind
+from maskedflow.tables.inference import Bounds
+from maskedflow.tables.plan import Plan, numbers_of
+from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
@@ -27,20 +35,27 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     seeded = isinstance(estimator.random_state, numbers.Integral)
     names = getattr(estimator, "feature_names_in_", None)
     given = estimator.context_schema_
+    trace: Trace | None = getattr(estimator, "trace_", None)
     header = {
         "params": {
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
-            "time_limit": float(estimator.time_limit),
+            "bounds": str(estimator.bounds),
+            **{
+                name: None if value is None else float(value)
+                for name, value in (("time_limit", estimator.time_limit), ("work", estimator.work))
+            },
             "random_state": int(estimator.random_state) if seeded else None,
         },
         "schema_given": estimator.schema is not None,
         "schema": estimator.schema_.to_toml(),
         "context_schema": None if given is None else given.to_toml(),
-        "kind": estimator.kind_,
+        "kind": estimator.form_.kind,
+        "like": estimator.form_.to_text(),
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
+        "trace": None if trace is None else trace.to_plain(),
     }
     tensors = dict(estimator.density_.state_dict())
     if estimator.context_scale_ is not None:
@@ -50,14 +65,47 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
     checkpoint.write(path, tensors, {checkpoint.METADATA: text})
 
 
+@with_config(CLOSED)
+class _Params(TypedDict):
+    flow: Name
+    missing: Missing
+    bounds: NotRequired[Bounds]
+    time_limit: Annotated[Finite, Ge(0)] | None
+    work: NotRequired[Annotated[Finite, Gt(0)] | None]
+    random_state: Count | None
+
+
+@with_config(CLOSED)
+class _Estimator(TypedDict):
+    """What the header says of an estimator; schemas are texts of their own."""
+
+    params: _Params
+    schema_given: bool
+    schema: str
+    context_schema: str | None
+    kind: Kind
+    like: NotRequired[str | None]
+    n_features_in: Size
+    feature_names_in: list[str] | None
+    plan: Plan
+    trace: NotRequired[dict[str, Any] | None]
+
+
+@with_config(CLOSED)
+class _Header(TypedDict):
+    estimator: _Estimator
+
+
 def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEstimator:
     """Reads what :func:`write_estimator` wrote; see :meth:`DensityEstimator.load`."""
+    path = Path(path)
     tensors, entries = checkpoint.read(path)
-    try:
-        header = json.loads(entries[checkpoint.METADATA])["estimator"]
+    with blame(path, "expected a saved DensityEstimator"):
+        header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
-        loaded.schema_, loaded.kind_ = schema, header["kind"]
+        loaded.schema_ = schema
+        loaded.form_ = Form.from_text(header["kind"], header.get("like"))
         loaded.n_features_in_ = header["n_features_in"]
         if header["feature_names_in"] is not None:
             loaded.feature_names_in_ = np.asarray(header["feature_names_in"], dtype=object)
@@ -66,13 +114,12 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
             loaded.context_schema_ = Schema.from_toml(given)
             scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
             loaded.context_scale_ = Standardize(*scale)
+        announced = numbers_of(schema.layout, header["plan"])
+        stored = sum(tensor.numel() for tensor in tensors.values())
+        if announced > stored:
+            raise ValueError(f"plan: of {announced:,} numbers at least, the file has {stored:,}")
+        loaded.trace_ = Trace.from_plain(header.get("trace"))
         density = build_density(schema.layout, header["plan"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: expected a saved DensityEstimator, found another file of maskedflow "
-            f"({type(error).__name__}: {reason})"
-        ) from None
     checkpoint.load_weights(path, density, tensors)
     loaded.density_ = density.eval()
     return loaded

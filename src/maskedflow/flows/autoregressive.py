@@ -50,6 +50,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
         univariate: The constructor of the map of one feature. Of a module, a copy of its own.
         shapes: The shapes of its parameters, one tuple a parameter.
+        periodic: Whether features are angles in radians: the conditioner then reads their cosines
+            and sines, so that nothing jumps at half a turn. An inverse costs a pass a generation.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`.
 
@@ -78,11 +80,13 @@ class MaskedAutoregressiveTransform(LazyTransform):
         adjacency: Tensor | None = None,
         univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
+        *,
+        periodic: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         check_sizes(features, context)
-        self.features, self.context = features, context
+        self.features, self.context, self.periodic = features, context, periodic
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)
@@ -99,11 +103,12 @@ class MaskedAutoregressiveTransform(LazyTransform):
         self.register_buffer("generation", generation)
         self._sort()
         ranks = torch.arange(features) if self._order is None else self._order
-        depends = torch.cat([depends[ranks][:, ranks], on_context[ranks]], dim=1)
+        read = [depends[ranks][:, ranks]] * (2 if periodic else 1)
+        depends = torch.cat([*read, on_context[ranks]], dim=1)
         self.hyper = MaskedMLP(
             depends.repeat_interleave(self.total, dim=0),
             context=context,
-            generation=generation[ranks],
+            generation=None if periodic else generation[ranks],
             **kwargs,
         )
         self._known = self._kernel()
@@ -128,7 +133,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
         check_features("x", x, self.features)
-        phi = self.hyper(x if self._order is None else x[..., self._order], c)
+        x = x if self._order is None else x[..., self._order]
+        phi = self.hyper(torch.cat([x.cos(), x.sin()], dim=-1) if self.periodic else x, c)
         phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
@@ -137,7 +143,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
-        sweep = partial(self._sweep, c) if type(self.hyper) is MaskedMLP else None
+        swept = type(self.hyper) is MaskedMLP and not self.periodic
+        sweep = partial(self._sweep, c) if swept else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
     def _map(self, phi: Tensor) -> DependentTransform:
@@ -211,6 +218,7 @@ class MAF(Flow):
     """
 
     density_cost, sample_cost = "pass", "sweep"
+    passes_to = (MaskedAutoregressiveTransform, MaskedMLP)
 
     def __init__(
         self,

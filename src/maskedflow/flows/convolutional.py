@@ -17,6 +17,7 @@ from maskedflow.transforms import (
     LazyTransform,
     MonotonicAffineTransform,
 )
+from maskedflow.transforms.coupling import parts_of
 
 from .layers import check_context, check_sizes
 
@@ -70,7 +71,7 @@ class ConvCouplingTransform(LazyTransform):
         channels, *sides = shape
         kept = channels // 2
         self.kept = (kept, *sides)
-        self._mask = torch.arange(prod(shape)) < prod(self.kept)
+        self._parts = parts_of(torch.arange(prod(shape)) < prod(self.kept))
         self.hyper = ConvNet(kept, 2 * (channels - kept), context, **kwargs)
 
     def extra_repr(self) -> str:
@@ -86,4 +87,4 @@ class ConvCouplingTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
-        return CouplingTransform(partial(self.meta, c), self._mask)
+        return CouplingTransform(partial(self.meta, c), self._parts)

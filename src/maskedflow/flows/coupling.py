@@ -20,6 +20,7 @@ from maskedflow.transforms import (
     LazyTransform,
     MonotonicAffineTransform,
 )
+from maskedflow.transforms.coupling import parts_of
 
 from .flow import Flow, LazyDistribution, standard_normal
 from .layers import check_context, check_sizes, costs, cut, interleave, summary
@@ -111,8 +112,9 @@ class GeneralCouplingTransform(LazyTransform):
         self.register_load_state_dict_post_hook(_take_mask)  # type: ignore[no-untyped-call]
 
     def _take_mask(self) -> None:
-        """Keeps the mask as a constant: indices cannot depend on what torch.func maps over."""
+        """Keeps indices as constants: they cannot depend on what torch.func maps over."""
         self._mask = self.mask.cpu().clone()
+        self._parts = parts_of(self._mask)
 
     def extra_repr(self) -> str:
         return summary(self.univariate, "mask", self._mask.int().tolist())
@@ -128,7 +130,7 @@ class GeneralCouplingTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
-        return CouplingTransform(partial(self.meta, c), self._mask)
+        return CouplingTransform(partial(self.meta, c), self._parts)
 
 
 def _take_mask(transform: GeneralCouplingTransform, _: object) -> None:
@@ -180,6 +182,8 @@ class NICE(Flow):
         >>> flow().transform.call_and_ladj(torch.zeros(3))[1]
         tensor(0.)
     """
+
+    passes_to = (GeneralCouplingTransform, MaskedMLP)
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from maskedflow.transforms import (
     check_features,
 )
 
-from .layers import check_context, cut, summary
+from .layers import check_context, check_keywords, cut, summary
 
 __all__ = ["ElementWiseTransform"]
 
@@ -67,6 +67,7 @@ class ElementWiseTransform(LazyTransform):
             total = features * sum(self.sizes)
             self.hyper = MLP(context, total, generator=generator, **kwargs)
         else:
+            check_keywords(MLP, kwargs)
             self.phi = nn.ParameterList(
                 torch.randn(features, *shape, generator=generator) for shape in self.shapes
             )

@@ -13,10 +13,12 @@ from torch.distributions import Distribution
 from maskedflow.distributions import DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.transforms.lazy import LazyComposedTransform, LazyTransform, Unconditional
 
+from .keywords import NamesKeywords
+
 __all__ = ["Flow", "LazyDistribution", "UnconditionalDistribution", "standard_normal"]
 
 
-class LazyDistribution(nn.Module, abc.ABC):
+class LazyDistribution(nn.Module, metaclass=NamesKeywords):
     """A module whose call makes the distribution p(x | c), given a context c."""
 
     @abc.abstractmethod
@@ -41,6 +43,8 @@ class UnconditionalDistribution(Unconditional, LazyDistribution):
         >>> UnconditionalDistribution(DiagNormal, torch.zeros(3), torch.ones(3), buffer=True)()
         DiagNormal(loc: torch.Size([3]), scale: torch.Size([3]))
     """
+
+    positive = ("scale",)
 
 
 def standard_normal(features: int) -> UnconditionalDistribution:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from maskedflow.nn import MLP
 from maskedflow.transforms import (
     GaussianizationTransform,
     LazyTransform,
@@ -43,6 +44,8 @@ class GF(Flow):
         >>> flow(torch.zeros(4)).log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
+
+    passes_to = (ElementWiseTransform, MLP)
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 
 from maskedflow.transforms import BatchNorm, LazyTransform
 
-__all__ = ["check_context", "check_sizes", "costs", "cut", "interleave", "summary"]
+__all__ = [
+    "check_context",
+    "check_keywords",
+    "check_sizes",
+    "costs",
+    "cut",
+    "interleave",
+    "summary",
+]
 
 
 def check_sizes(features: int, context: int) -> None:
@@ -37,6 +46,18 @@ def check_context(c: Tensor | None, context: int) -> None:
         raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
     elif c.shape[-1:] != (context,):
         raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
+
+
+def check_keywords(network: type[nn.Module], keywords: Iterable[str]) -> None:
+    """Refuses what a network that is made with a context only would not take either.
+
+    Raises:
+        TypeError: If it does not know a keyword.
+    """
+    known = inspect.signature(network).parameters
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{network.__name__} got an unexpected keyword argument {name!r}")
 
 
 def interleave(

@@ -13,7 +13,7 @@ from maskedflow.distributions import MixtureOfGaussians, refuse_nan
 from maskedflow.nn import MLP, Linear
 
 from .flow import LazyDistribution, given
-from .layers import check_context
+from .layers import check_context, check_keywords
 
 __all__ = ["GMM"]
 
@@ -51,6 +51,8 @@ class GMM(LazyDistribution):
         (torch.Size([2]), True)
     """
 
+    passes_to = (MLP,)
+
     def __init__(
         self,
         features: int,
@@ -84,6 +86,7 @@ class GMM(LazyDistribution):
             # Components that start alike would stay alike.
             nn.init.normal_(cast(Tensor, self.hyper[-1].bias), generator=generator)
         else:
+            check_keywords(MLP, kwargs)
             self.phi = nn.ParameterList(
                 torch.randn(shape, generator=generator) for shape in self.shapes
             )

@@ -58,7 +58,19 @@ class MNN(nn.Module):
 
     def forward(self, signal: Tensor) -> MonotonicTransform:
         """Makes the map for a signal, with shape (*, signal)."""
-        return MonotonicTransform(partial(_steered, self.network, signal))
+        return _SteeredTransform(self.network, signal)
+
+
+class _SteeredTransform(MonotonicTransform):
+    """The map that a monotone network makes of one feature, given a signal."""
+
+    def __init__(self, network: MonotonicMLP, signal: Tensor) -> None:
+        super().__init__(partial(_steered, network, signal))
+        self.network, self.signal = network, signal
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, slope = self.network.value_and_slope(_inputs(self.signal, x))
+        return y[..., 0], slope[..., 0]
 
 
 class UMNN(nn.Module):
@@ -105,10 +117,14 @@ class UMNN(nn.Module):
 
 def _steered(network: nn.Module, signal: Tensor, x: Tensor) -> Tensor:
     """A network of x and a signal, element by element."""
+    y: Tensor = network(_inputs(signal, x))
+    return y[..., 0]
+
+
+def _inputs(signal: Tensor, x: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(x.shape, signal.shape[:-1])
     inputs = [x.expand(shape)[..., None], signal.expand(*shape, signal.shape[-1])]
-    y: Tensor = network(torch.cat(inputs, dim=-1))
-    return y[..., 0]
+    return torch.cat(inputs, dim=-1)
 
 
 class NAF(MAF):

@@ -54,15 +54,17 @@ class NSF(MAF):
 class NCSF(MAF):
     r"""A neural circular spline flow, for features that are angles in :math:`[-\pi, \pi)`.
 
-    Its transforms are splines on the circle, and its base is uniform. The conditioner reads angles
-    as numbers, so bring them into the interval. Costs are those of :class:`MAF`.
+    Its transforms are splines on the circle, and its base is uniform. The conditioner reads cosines
+    and sines of angles, so that the density is periodic in each of them and continuous at half a
+    turn. Scoring costs one pass of each transform's network, a sample D passes.
 
     Args:
         features: The number of features D.
         context: The number of context features.
         bins: The number of bins of a spline.
         slope: The smallest slope at a knot, and the smallest ratio of two bins.
-        kwargs: What :class:`MAF` takes.
+        kwargs: What :class:`MAF` takes. With `periodic=False` the conditioner reads radians,
+            as weights of earlier builds expect.
 
     References:
         | Normalizing Flows on Tori and Spheres (Rezende et al., 2020)
@@ -74,9 +76,12 @@ class NCSF(MAF):
         True
     """
 
+    sample_cost = "D passes"
+
     def __init__(
         self, features: int, context: int = 0, bins: int = 8, slope: float = 1e-3, **kwargs: Any
     ) -> None:
+        kwargs.setdefault("periodic", True)
         # A little wider than the circle: rounding may take a latent past its end.
         bound = torch.full((features,), math.pi + 1e-5)
         kwargs.setdefault(

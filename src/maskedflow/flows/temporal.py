@@ -72,6 +72,8 @@ class TemporalMAF(LazyDistribution):
         torch.Size([100, 5, 4, 2])
     """
 
+    passes_to = (MAF, *MAF.passes_to)
+
     def __init__(
         self,
         features: int,

@@ -266,6 +266,7 @@ class MaskedMLP(nn.Module):
         first = cast(MaskedLinear, self.layers[0])
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected shape (*, {self.in_features}), got {tuple(x.shape)}")
+        self._check_dtypes(x, c)
         bias = first.added_bias(None if self.context is None else self.context(c))
         shape = x.shape[:-1]
         if bias.ndim > 1:
@@ -274,6 +275,18 @@ class MaskedMLP(nn.Module):
             x = x.expand(*shape, -1)
         return shape, x.reshape(-1, self.in_features), bias
 
+    def _check_dtypes(self, x: Tensor, c: Tensor | None) -> None:
+        dtype = cast(MaskedLinear, self.layers[0]).weight.dtype
+        for name, value in (("x", x), ("c", c)):
+            if value is None or value.dtype == dtype or torch.is_autocast_enabled(x.device.type):
+                continue
+            mine, found = (str(one).removeprefix("torch.") for one in (dtype, value.dtype))
+            raise ValueError(
+                f"{name}: expected a tensor of {mine}, as the parameters are, got one of {found}; "
+                f"use {name}.to(torch.{mine})"
+                + (", or flow.double()" if found == "float64" else "")
+            )
+
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
         """What goes into the activation of each hidden layer, and last the output.
 
@@ -281,6 +294,7 @@ class MaskedMLP(nn.Module):
             x: The input, with shape (*, in_features).
             c: The context, with shape (*, context).
         """
+        self._check_dtypes(x, c)
         first = cast(MaskedLinear, self.layers[0])
         return self._sums(x, first.added_bias(None if self.context is None else self.context(c)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ class MonotonicLinear(Linear):
         """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
         return self.apply_weight(x, self.weight.abs())
 
+    def tangent(self, x: Tensor) -> Tensor:
+        """Maps a direction of x, without the bias."""
+        weight = self.weight.abs()
+        if self.stack is None:
+            return nn.functional.linear(x, weight)
+        return torch.einsum("...ij,...j->...i", weight, x)
+
 
 class TwoWayELU(nn.ELU):
     r"""Applies :math:`\text{ELU}(x)` to the first half, :math:`-\text{ELU}(-x)` to the second.
@@ -52,6 +60,12 @@ class TwoWayELU(nn.ELU):
         half = (input.shape[-1] + 1) // 2
         right, left = input[..., :half], input[..., half:]
         return torch.cat([super().forward(right), -super().forward(-left)], dim=-1)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """The derivative at x."""
+        half = (x.shape[-1] + 1) // 2
+        inner = torch.cat([x[..., :half], -x[..., half:]], dim=-1)
+        return torch.where(inner > 0, 1, self.alpha * inner.clamp(max=0).exp())
 
 
 class MonotonicMLP(MLP):
@@ -98,3 +112,21 @@ class MonotonicMLP(MLP):
             stack=stack,
             generator=generator,
         )
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The outputs y and their derivatives :math:`\partial y_j / \partial x_1`.
+
+        Args:
+            x: The inputs, with shape (*, C).
+
+        Returns:
+            Both with shape (*, C').
+        """
+        slope = torch.cat([torch.ones_like(x[..., :1]), torch.zeros_like(x[..., 1:])], dim=-1)
+        for layer in self:
+            if isinstance(layer, TwoWayELU):
+                slope, x = slope * layer.slope(x), layer(x)
+            else:
+                linear = cast(MonotonicLinear, layer)
+                slope, x = linear.tangent(slope), linear(x)
+        return x, slope

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from maskedflow.files import atomic
 
 __all__ = ["DATA_COLOUR", "SAMPLE_COLOUR", "new_figure", "save"]
 
@@ -37,9 +38,5 @@ def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as beside:
+        figure.savefig(beside, format="png", dpi=dpi)

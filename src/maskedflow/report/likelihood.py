@@ -1,4 +1,4 @@
-"""Held-out likelihood beside what a density estimator has to beat; the extreme rows."""
+"""Likelihood of test rows beside what a density estimator has to beat; the extreme rows."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def likelihoods(
     rng = np.random.default_rng(seed)
     most = max(FITTED, 10 * subject.features)
     fitted = train[np.sort(rng.permutation(len(train))[:most])]
-    found = [_likelihood(subject, subject.name, len(train), log_prob, None)]
+    own = len(train) if subject.fitted is None else subject.fitted
+    found = [_likelihood(subject, subject.name, own, log_prob, None)]
     remarks: list[str] = []
     for name, number, other in _baselines(subject, fitted, validation, test, seed, remarks):
         found.append(_likelihood(subject, name, number, other, log_prob[: len(other)]))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow import data
-from maskedflow.data import Dataset, Split
+from maskedflow.data import Dataset, Seen, Split
 from maskedflow.distributions import DiagNormal, NormalizingFlow
 from maskedflow.runs import Evaluation, Run, evaluate_run, facts, front_of, preprocessed
 from maskedflow.training import evaluate
@@ -20,7 +20,7 @@ from maskedflow.training.randomness import noise_of, seed_noise
 from .embed import embed
 from .forecasts import series_picture
 from .likelihood import Likelihood, Likelihoods
-from .page import Page, curve_picture, write_page, write_report
+from .page import Page, curve_picture, seen_facts, write_page, write_report
 from .subject import Column, Image, Rows, Subject
 
 __all__ = ["run_report"]
@@ -69,13 +69,13 @@ def _subject(run: Run, test: Split) -> Subject:
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
-        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).float()
+        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(run.dtype)
         c = rows[:, features:]
         if not run.context_columns:
             return Split(x)
         if levels:
             c = np.eye(len(levels))[c[:, 0].astype(int)]
-        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).float())
+        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(run.dtype))
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
         found: NDArray[np.float64] = evaluate(run.flow, split(rows), BATCH).numpy()
@@ -100,6 +100,9 @@ def _subject(run: Run, test: Split) -> Subject:
         y, ladj = preprocessed(front_of(run), split(rows), seed)
         return y.numpy(), ladj.numpy()
 
+    def seen(rows: Rows) -> Seen | None:
+        return run.seen(split(rows))
+
     return Subject(
         run.name,
         columns,
@@ -111,6 +114,8 @@ def _subject(run: Run, test: Split) -> Subject:
         notes=tuple(facts(run).items()),
         history=run.metrics,
         image=None if image is None else Image(image, run.config.data.levels or 256),
+        seen=seen,
+        fitted=run.config.data.rows[0],
     )
 
 
@@ -132,7 +137,7 @@ def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
 def _is_normal(run: Run, test: Split) -> bool:
     c = None if test.context is None else test.context[:1]
     with torch.no_grad():
-        return _normal(run.flow(c), test.x[:1].float()) is not None
+        return _normal(run.flow(c), test.x[:1].to(run.dtype)) is not None
 
 
 def _levels(run: Run) -> tuple[str, ...]:
@@ -173,6 +178,7 @@ def _series_page(run: Run, dataset: Dataset) -> Page:
         run.name,
         tuple(facts(run).items()),
         rows=(len(dataset.test), len(dataset.test)),
+        **seen_facts(evaluation.seen, "steps"),
         curve=curve_picture(run.metrics),
         likelihoods=_series_likelihoods(run, evaluation),
         forecasts=embed(

@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.data import write_text
+from maskedflow.data import Fingerprint, Seen, Trace, write_text
+from maskedflow.data.fingerprint import unknown
 
 from .curve import training_curve
 from .embed import Picture, embed
@@ -81,6 +82,10 @@ class Page:
         schema: What each column is.
         rows: The test rows that were looked at, and those there are.
         samples: The samples that they are compared with.
+        seen: What is known of whether the density was trained on the test rows, a sentence or two,
+            beyond what the next says.
+        new: Whether it is known that it was trained on none of them.
+        spoilt: Whether it was trained on so many that they are no test.
     """
 
     name: str
@@ -88,6 +93,9 @@ class Page:
     schema: Sequence[tuple[str, str, str]] = ()
     rows: tuple[int, int] = (0, 0)
     samples: int = 0
+    seen: str = ""
+    new: bool = False
+    spoilt: bool = False
     curve: Picture | None = None
     likelihoods: Likelihoods | None = None
     given: list[str] = field(default_factory=list)
@@ -136,7 +144,7 @@ def write_report(
 
     Args:
         subject: The density.
-        train: The rows it was trained on.
+        train: The rows it was trained on, as far as is known. Other densities are fitted to them.
         validation: Rows to choose baselines by.
         test: The rows it is judged by.
         path: File to write.
@@ -153,12 +161,14 @@ def write_report(
         raise ValueError(f"test: {subject.name} has no test rows to report on")
     rng = np.random.default_rng(seed)
     most = min(ROWS, max(TIMED, NUMBERS // len(subject.columns)))
+    known = _seen(subject, train, test)
     chosen = np.sort(rng.permutation(len(test))[:most])
     total, test = len(test), test[chosen]
     log_prob = subject.log_prob(test)
     samples = _draw(subject, max(len(test), min(most, 2000)), seed)
     likelihood = likelihoods(subject, log_prob, train, validation, test, seed)
     facts: dict[str, Any] = {
+        **known,
         "rows": (len(test), total),
         "columns": len(subject.columns),
         "numeric": len(subject.numeric),
@@ -181,6 +191,42 @@ def write_report(
     page = Page(subject.name, subject.notes, subject.schema, **facts)
     write_page(page, Path(path))
     return page
+
+
+def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:
+    """What the page says of whether a density was trained on the test rows.
+
+    Args:
+        seen: What is known of it, if anything is.
+        what: What the rows are called.
+    """
+    text = str(seen or unknown(what))
+    new = seen is not None and seen.new
+    plain = seen is not None and new and seen.told == seen.rows and not seen.validated
+    return {
+        "seen": "" if plain else f"{text[0].upper()}{text[1:]}.",
+        "new": new,
+        "spoilt": seen is not None and seen.spoilt,
+    }
+
+
+def _seen(subject: Subject, train: Rows, test: Rows) -> dict[str, Any]:
+    """The same, from what the density knows of its rows and from those that are handed over."""
+    what = "rows" if subject.image is None else "images"
+    seen = None if subject.seen is None else subject.seen(test)
+    if not len(train):
+        return seen_facts(seen, what)
+    columns, others = ([np.asarray(x, np.float32) for x in rows.T] for rows in (train, test))
+    fingerprint = Fingerprint.of(columns, [columns[i] for i in subject.numeric])
+    given = Trace(fingerprint).seen(others, what)
+    if given.trained and (seen is None or not (seen.known or seen.trained)):
+        return seen_facts(given, what)
+    found = seen_facts(seen, what)
+    if given.trained and found["new"]:
+        found["seen"] += f" Other densities were fitted to {given.trained:,} of them."
+    elif given.new and not found["new"] and not (seen and seen.trained):
+        found["seen"] += f" None is among the {len(train):,} training {what} that were given."
+    return found
 
 
 def write_page(page: Page, path: Path) -> None:

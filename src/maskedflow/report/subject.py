@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from maskedflow.data import Seen
+
 from .words import number, signed
 
 __all__ = ["Column", "Image", "Rows", "Subject"]
@@ -95,6 +97,8 @@ class Subject:
         schema: What each column is, as its name, what it is taken for, and why.
         history: One record an epoch, with ``train_nll`` and ``validation_nll``.
         image: That the rows are images.
+        seen: Recognises rows that it was trained on; its answer, or itself, is None if it cannot.
+        fitted: The number of rows it was trained on, if that is known.
 
     Example:
         >>> coin = Subject(
@@ -122,6 +126,8 @@ class Subject:
     schema: Sequence[tuple[str, str, str]] = ()
     history: Sequence[dict[str, Any]] = ()
     image: Image | None = None
+    seen: Callable[[Rows], Seen | None] | None = None
+    fitted: int | None = None
 
     @property
     def features(self) -> int:

@@ -20,7 +20,7 @@ from .run import Run, load_run, open_data, rows_of, train_run
 from .sampling import sample_batches
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
-from .summary import facts, results_table, summary
+from .summary import facts, results_table, summary, told_distinct
 
 __all__ = [
     "Compared",
@@ -50,5 +50,6 @@ __all__ = [
     "score_series",
     "score_source",
     "summary",
+    "told_distinct",
     "train_run",
 ]

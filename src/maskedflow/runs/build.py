@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -11,6 +13,7 @@ from maskedflow import flows
 from maskedflow.data import ContextStandardizer
 from maskedflow.data.dataset import Split
 from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
+from maskedflow.training.batches import input_like
 from maskedflow.transforms import (
     ActNorm,
     AdditiveTransform,
@@ -21,11 +24,13 @@ from maskedflow.transforms import (
     Logit,
     LULinear,
     MeanPrecisionTransform,
+    Narrow,
     Standardize,
     UnconditionalTransform,
 )
 
-from .config import FlowConfig
+from .arguments import numbers_of
+from .config import FlowConfig, RunConfig
 
 __all__ = ["build_flow", "describe", "start_at_data"]
 
@@ -38,6 +43,8 @@ _NAMED: dict[str, dict[str, Any]] = {
 
 #: The shapes of a named univariate's parameters.
 _SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()], "gaussian": [(), ()]}
+
+_FLOWS = (LazyDistribution, TemporalMAF)
 
 #: Rows to find clusters in.
 _ROWS = 20_000
@@ -55,13 +62,18 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """
     match module:
         case Dequantize():
-            return {"kind": "Dequantize", "step": module.step.tolist()}
-        case Standardize():
-            return {"kind": "Standardize", "shapes": _shapes(module.loc, module.scale)}
+            if module.low is None or module.high is None:
+                return {"kind": "Dequantize", "step": module.step.tolist()}
+            ends = {"low": module.low.tolist(), "high": module.high.tolist()}
+            return {"kind": "Dequantize", "step": module.step.tolist(), **ends}
+        case Standardize() | ContextStandardizer():
+            shapes = _shapes(module.loc, module.scale)
+            wide = {"dtype": "float64"} if module.loc.dtype == torch.float64 else {}
+            return {"kind": type(module).__name__, "shapes": shapes, **wide}
+        case Narrow():
+            return {"kind": "Narrow"}
         case Logit():
             return {"kind": "Logit", "alpha": module.transform.alpha}
-        case ContextStandardizer():
-            return {"kind": "ContextStandardizer", "shapes": _shapes(module.loc, module.scale)}
     raise ValueError(f"preprocessing: no record is known for a {type(module).__name__}")
 
 
@@ -73,15 +85,21 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
     """
     match kind:
         case "Dequantize":
-            return Dequantize(torch.tensor(arguments["step"]))
-        case "Standardize":
+            step, *ends = (
+                torch.tensor(arguments[name], dtype=torch.float64)
+                for name in ("step", "low", "high")
+                if name in arguments
+            )
+            return Dequantize(step, *ends)
+        case "Standardize" | "ContextStandardizer":
             loc, scale = arguments["shapes"]
-            return Standardize(torch.zeros(loc), torch.ones(scale))
+            dtype = torch.float64 if arguments.get("dtype") == "float64" else None
+            made = Standardize if kind == "Standardize" else ContextStandardizer
+            return made(torch.zeros(loc, dtype=dtype), torch.ones(scale, dtype=dtype))
+        case "Narrow":
+            return Narrow()
         case "Logit":
             return Logit(arguments["alpha"])
-        case "ContextStandardizer":
-            loc, scale = arguments["shapes"]
-            return ContextStandardizer(torch.zeros(loc), torch.ones(scale))
     raise ValueError(f"preprocessing: unknown kind {kind!r}")
 
 
@@ -120,7 +138,9 @@ def build_flow(
     if embedding is None and config.embedding is not None:
         embedding = restore(**config.embedding)
     generator = torch.Generator().manual_seed(config.seed)
-    constructor = getattr(flows, config.name)
+    constructor = getattr(flows, config.name, None)
+    if not (isinstance(constructor, type) and issubclass(constructor, _FLOWS)):
+        raise ValueError(f"flow: expected a flow of maskedflow.flows, got {config.name!r}")
     arguments = _arguments(config.arguments, generator)
     if constructor is TemporalMAF:
         steps = LazyComposedTransform(*cast(list[LazyTransform], front)) if front else None
@@ -138,7 +158,26 @@ def build_flow(
         front += list(cast(LazyComposedTransform, core.transform).transforms)
         base = core.base
     front = front or [UnconditionalTransform(IdentityTransform)]
-    return Flow(cast(list[LazyTransform], front), cast(LazyDistribution, base), embedding)
+    return Flow(cast(list[LazyTransform], front), base, embedding)
+
+
+def check_numbers(config: RunConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses a record that announces more than a checkpoint holds, before memory is asked for.
+
+    Raises:
+        ValueError: If it does, or columns and features are not equally many.
+    """
+    arguments, data = config.flow.arguments, config.data
+    for key, names in (("features", data.columns), ("context", data.context_columns)):
+        found = arguments.get(key, 0)
+        if found != len(names):
+            raise ValueError(f"flow.arguments.{key}: expected {len(names)} as columns, got {found}")
+    modules = [*config.flow.preprocessing, config.flow.embedding or {}]
+    announced = numbers_of(config.flow.name, arguments)
+    announced += sum(prod(shape) for module in modules for shape in module.get("shapes", ()))
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    if announced > stored:
+        raise ValueError(f"flow: of {announced:,} numbers at least, the checkpoint has {stored:,}")
 
 
 def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
@@ -177,10 +216,10 @@ def start_at_data(flow: Flow, train: Split, seed: int) -> None:
     flow.eval()  # batch norms and the like are not to start here
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(train), generator=generator)[:_ROWS]
-    c = None if train.context is None else train.context[rows]
+    c = None if train.context is None else train.context[rows].to(input_like(flow))
     if c is not None and flow.embedding is not None:
         c = flow.embedding(c)
-    z = flow.transform(c)(train.x[rows].to(torch.get_default_dtype()))
+    z = flow.transform(c)(train.x[rows].to(input_like(flow)))
     for mixture in mixtures:
         if len(z) >= mixture.components:
             mixture.initialize(z, generator=generator)

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from maskedflow import data, training
-from maskedflow.data import Dataset, Split
+from maskedflow.data import Dataset, Seen, Split
 
 from .evaluation import Mean
 from .run import Run
@@ -34,6 +34,7 @@ class Compared:
         parameters: The number of its parameters.
         training: Seconds of its training; None if the log is gone.
         scoring: Seconds to score 1,000 test rows.
+        seen: How many of the test rows it was trained on; None if that is not known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Compared:
     parameters: int
     training: float | None
     scoring: float
+    seen: Seen | None = None
 
 
 def compare_runs(runs: Sequence[Run], dataset: Dataset) -> list[Compared]:
@@ -64,14 +66,15 @@ def compare_runs(runs: Sequence[Run], dataset: Dataset) -> list[Compared]:
         raise ValueError(f"{dataset.name}: it has no test rows")
     for run in runs[1:]:
         _check_same(runs[0], run)
-    scores = [score(run, dataset) for run in runs]
-    return rank([(compared_flow(run, *one), one[0]) for run, one in zip(runs, scores, strict=True)])
+    return rank([compared_flow(run, dataset) for run in runs])
 
 
-def compared_flow(run: Run, log_prob: Tensor, seconds: float) -> Compared:
-    """What is to be said of a run, given the log-likelihood of the test rows and the time taken."""
+def compared_flow(run: Run, dataset: Dataset) -> tuple[Compared, Tensor]:
+    """What is to be said of a run, and the log-likelihood of the test rows."""
+    log_prob, seconds = score(run, dataset)
     training = sum(r["seconds"] for r in run.metrics) if run.metrics else None
-    return compared(run.directory, len(run.columns), run.flow, training, log_prob, seconds)
+    found = compared(run.directory, len(run.columns), run.flow, training, log_prob, seconds)
+    return replace(found, seen=run.seen(dataset.test)), log_prob
 
 
 def compared(
@@ -126,7 +129,7 @@ def score(run: Run, dataset: Dataset) -> tuple[Tensor, float]:
 def _check_same(first: Run, other: Run) -> None:
     """Refuses runs whose test rows are not the same."""
     one, two = first.config.data, other.config.data
-    names = ["dataset", "file", "columns", "context_columns", "rows", "time"]
+    names = ["dataset", "file", "columns", "context_columns", "rows", "time", "dealing"]
     if one.time is None and (one.dataset is None or data.describe(one.dataset).built_in):
         names.append("seed")  # which rows test
     for what in names:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
-import tomllib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import tomli_w
+from annotated_types import Len
 
-from maskedflow.data import write_text
+from maskedflow.data.split import Dealing
+from maskedflow.files import (
+    CLOSED,
+    Count,
+    Name,
+    Size,
+    Stem,
+    blame,
+    check,
+    parse_toml,
+    read_text,
+    write_text,
+)
 from maskedflow.training import TrainConfig
+
+from .arguments import Arguments, Module
 
 __all__ = ["DataConfig", "FlowConfig", "RunConfig", "read_record", "versions"]
 
@@ -23,8 +38,10 @@ _HEADER = """\
 
 """
 
-_Section = TypeVar("_Section")
-_Record = TypeVar("_Record")
+_SAME = ("columns", "context_columns", "image_shape", "levels", "time", "window")
+"""What the flow of a run takes its numbers for: settings of the data that cannot be edited."""
+_AFFINE = ("MADE", "MAF", "IAF", "NICE", "RealNVP")
+"""The constructors whose transforms are affine in a feature."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +62,28 @@ class DataConfig:
         time: The column of times, for a time series.
         window: The steps of a window to train on, for a time series.
         stream: Whether the table stayed on disk.
+        dealing: "values" if copies of a row of the table went to one split, "rows" if each row was
+            dealt by itself: where there are none, and by earlier versions.
+        distinct: The number of rows that are no copies of another one, if there are copies.
     """
 
-    columns: tuple[str, ...]
-    rows: tuple[int, int, int]
-    dataset: str | None = None
-    file: str | None = None
-    data_dir: str | None = None
+    __pydantic_config__: ClassVar = CLOSED
+
+    columns: Annotated[tuple[Name, ...], Len(min_length=1)]
+    rows: tuple[Count, Count, Count]
+    dataset: Name | None = None
+    file: Name | None = None
+    data_dir: Name | None = None
     labels: bool = False
-    seed: int = 0
-    context_columns: tuple[str, ...] = ()
-    image_shape: tuple[int, int, int] | None = None
-    levels: int | None = None
-    time: str | None = None
-    window: int | None = None
+    seed: Count = 0
+    context_columns: tuple[Name, ...] = ()
+    image_shape: tuple[Size, Size, Size] | None = None
+    levels: Size | None = None
+    time: Name | None = None
+    window: Size | None = None
     stream: bool = False
+    dealing: Dealing = "rows"
+    distinct: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -75,26 +99,47 @@ class FlowConfig:
         embedding: The module that a context goes through first, alike.
     """
 
-    name: str
-    arguments: dict[str, Any]
-    seed: int = 0
-    preprocessing: tuple[dict[str, Any], ...] = ()
-    embedding: dict[str, Any] | None = None
+    __pydantic_config__: ClassVar = CLOSED
+
+    name: Name
+    arguments: Arguments
+    seed: Count = 0
+    preprocessing: tuple[Module, ...] = ()
+    embedding: Module | None = None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether values that are on a grid have a continuous density."""
+        return all(step["kind"] != "Dequantize" for step in self.preprocessing)
+
+    @property
+    def wide(self) -> bool:
+        """Whether rows and contexts are taken in float64."""
+        return any(step["kind"] == "Narrow" for step in self.preprocessing)
 
     @property
     def note(self) -> str | None:
-        """What a reader of the results should know: whether a masked hidden layer is narrow.
+        """What a reader of the results should know: whether the flow is less than it seems.
 
-        Networks without degrees are not masked, and `passes` leave `passes - 1` of these.
+        A hidden layer may be too narrow for its masks: networks without degrees are not masked,
+        and `passes` leave `passes - 1` of these. And affine transforms of one feature, however
+        many, are one affine transform.
 
         Example:
             >>> shape = {"features": 9, "hidden_features": [4, 16], "degrees": "sequential"}
             >>> FlowConfig("MAF", shape).note
             'a hidden layer of 4 units has no unit of its own for each of 8 degrees (9 features)'
         """
+        features = self.arguments["features"]
+        affine = self.name in _AFFINE and not self.arguments.keys() & {"components", "base"}
+        if affine and features == 1:
+            given = ", given the context" if self.arguments.get("context") else ""
+            return (
+                f"affine transforms of one feature, however many, make a Gaussian{given}; "
+                "--flow nsf, of splines, makes more"
+            )
         if "degrees" not in self.arguments:
             return None
-        features = self.arguments["features"]
         degrees = min(features, self.arguments.get("passes", features)) - 1
         narrowest = min(self.arguments["hidden_features"])
         if narrowest >= degrees:
@@ -128,36 +173,48 @@ class RunConfig:
         True
     """
 
-    name: str
+    __pydantic_config__: ClassVar = CLOSED
+
+    name: Stem
     data: DataConfig
     flow: FlowConfig
     training: TrainConfig
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())  # noqa: PLW0108 (defined below)
 
+    @property
+    def digest(self) -> str:
+        """What a checkpoint is known by: it changes with all that its numbers depend on.
+
+        Where data lie, how the training went and the seed that it began with may be edited.
+        """
+        plain = self.to_dict()
+        flow = {key: value for key, value in plain["flow"].items() if key != "seed"}
+        data = {key: plain["data"].get(key) for key in _SAME}
+        text = json.dumps([flow, data], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values."""
+        values: dict[str, Any] = _without_none(asdict(self))
+        return values
+
     def to_toml(self) -> str:
         """The text of `config.toml`."""
-        return _HEADER + tomli_w.dumps(_without_none(asdict(self)))
+        return _HEADER + tomli_w.dumps(self.to_dict())
 
     @classmethod
     def from_toml(cls, text: str) -> RunConfig:
         """Reads what `to_toml` wrote.
 
         Raises:
-            ValueError: If it is no TOML, or a section or key is missing or unknown.
+            ValueError: If it is no TOML, or something is missing, unknown, or not of its type.
         """
-        document = tomllib.loads(text)
+        document = parse_toml(text)
         sections = {f.name for f in fields(cls)}
         if document.keys() != sections:
-            raise ValueError(f"expected {sorted(sections)}, found {sorted(document)}")
-        return cls(
-            name=document["name"],
-            data=_section(DataConfig, document["data"]),
-            flow=_section(FlowConfig, document["flow"]),
-            training=_section(TrainConfig, document["training"]),
-            options=document["options"],
-            versions=document["versions"],
-        )
+            raise ValueError(f"expected {sorted(sections)}, found {sorted(document)!r:.200}")
+        return check(cls, document)
 
     def write(self, path: Path) -> None:
         """Writes `config.toml`, beside its place first and then moved into it."""
@@ -171,17 +228,16 @@ class RunConfig:
             FileNotFoundError: If there is none.
             ValueError: If it is not what `write` writes; the message names the file.
         """
-        return read_record(path, cls.from_toml, "a run")
+        text = read_record(path)
+        with blame(path, "not the record of a run"):
+            return cls.from_toml(text)
 
 
-def read_record(path: Path, parse: Callable[[str], _Record], what: str) -> _Record:
-    """Reads a `config.toml`, with errors of one line that name the file."""
-    if not path.is_file():
+def read_record(path: Path) -> str:
+    """Reads the text of a `config.toml`."""
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
-    try:
-        return parse(path.read_text("utf-8"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not the record of {what}: {error}") from None
+    return read_text(path)
 
 
 def versions() -> dict[str, str]:
@@ -197,8 +253,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_none(v) for v in value]
     return value
-
-
-def _section(kind: type[_Section], values: dict[str, Any]) -> _Section:
-    """A dataclass from a TOML table, whose arrays become tuples."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

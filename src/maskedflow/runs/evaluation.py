@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskedflow import training
-from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.data import Dataset, Seen, Split, gaussian_log_likelihood
 from maskedflow.training.randomness import noise_of, seed_noise
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
 
@@ -72,6 +72,7 @@ class Evaluation:
         features: The number of features.
         seconds: Wall time of the flow's part.
         lags: The steps that the autoregression looks back, for a time series.
+        seen: How many of the test rows the run was trained on; None if that is not known.
     """
 
     flow: Mean
@@ -82,6 +83,7 @@ class Evaluation:
     features: int
     seconds: float
     lags: int | None = None
+    seen: Seen | None = None
 
 
 def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
@@ -115,6 +117,7 @@ def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
         rows=len(dataset.test),
         features=dataset.features,
         seconds=seconds,
+        seen=run.seen(dataset.test),
     )
 
 
@@ -134,6 +137,7 @@ def _evaluate_series(run: Run, dataset: Dataset, window: int) -> Evaluation:
         features=dataset.features,
         seconds=seconds,
         lags=lags,
+        seen=run.seen(dataset.test),
     )
 
 
@@ -163,7 +167,9 @@ def preprocessed(
     with torch.no_grad():
         for start in range(0, len(split), _ROWS):
             rows = slice(start, start + _ROWS)
-            y[rows], ladj[rows] = call_and_ladj(front(), split.x[rows].float())
+            x = split.x[rows]
+            x = x if x.dtype == torch.float64 else x.float()
+            y[rows], ladj[rows] = call_and_ladj(front(), x)
     return y, ladj
 
 

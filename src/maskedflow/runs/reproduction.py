@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow import training
-from maskedflow.data import Dataset, Split, gaussian_log_likelihood, write_text
+from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
@@ -52,9 +53,9 @@ def reproduce(
             finds no runs of other rows.
     """
     path = results / row.dataset / f"{row.name}.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    known = _read(path) if path.is_file() else None
     if known is not None and known["recipe"] == row.recipe and known["seed"] == seed:
-        return cast(dict[str, Any], known)
+        return known
     start = time.monotonic()
     if row.model == "gaussian":
         logit, ladj = _gaussian(row, dataset)
@@ -107,7 +108,13 @@ def mark(mean: Mean, published: Published | None) -> str:
 
 def read_results(results: Path) -> list[dict[str, Any]]:
     """All results in a folder."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(results.glob("*/*.json"))]
+    return [_read(path) for path in sorted(results.glob("*/*.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    with blame(path, "not a result of this row"):
+        return check(dict[str, Any], parse_json(text))
 
 
 def markdown_table(found: list[dict[str, Any]]) -> str:

@@ -88,7 +88,8 @@ def score_run(
             return Scores(_schema(), (_batch(_schema(), score_file(run, p)) for p in (path,)), None)
         array = _npy(path, len(names))
         first, last = (shard or Shard()).part(len(array), rows)
-        blocks = _blocks(array, path, rows, first, last)
+        dtype = np.float64 if run.dtype == torch.float64 else np.float32
+        blocks = _blocks(array, path, rows, first, last, dtype)
         scores = (_log_prob(run, x, number) for number, x in enumerate(blocks, first // rows))
         return Scores(_schema(), (_batch(_schema(), part) for part in scores), last - first)
 
@@ -96,7 +97,7 @@ def score_run(
     source.known(names, "columns")
 
     def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
-        return _log_prob(run, numbers(batch, names, source, start), start // rows)
+        return _log_prob(run, numbers(batch, names, source, start, run.dtype), start // rows)
 
     return score_source(source, floats(names), log_prob, keep=keep, shard=shard, rows=rows)
 
@@ -190,10 +191,12 @@ def _npy(path: Path, width: int) -> Array:
     return array
 
 
-def _blocks(array: Array, path: Path, rows: int, first: int, last: int) -> Iterator[Tensor]:
+def _blocks(
+    array: Array, path: Path, rows: int, first: int, last: int, dtype: type[np.floating]
+) -> Iterator[Tensor]:
     """The rows of an array block by block."""
     for start in range(first, last, rows):
-        block = torch.from_numpy(np.array(array[start : min(start + rows, last)], np.float32))
+        block = torch.from_numpy(np.array(array[start : min(start + rows, last)], dtype))
         block = block.reshape(len(block), -1)
         if not block.isfinite().all():
             row, column = (~block.isfinite()).nonzero()[0].tolist()

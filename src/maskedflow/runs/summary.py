@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from maskedflow.data.fingerprint import unknown
+
 from .config import FlowConfig, versions
 from .evaluation import Evaluation, Mean
 from .run import Run
 
-__all__ = ["facts", "results_table", "summary"]
+__all__ = ["facts", "results_table", "summary", "told_distinct"]
+
+_FEW_COPIES = 0.99
+"""The share of distinct rows from which on copies are few."""
 
 
 def results_table(evaluation: Evaluation) -> str:
@@ -62,6 +67,7 @@ def summary(run: Run, evaluation: Evaluation) -> str:
     known = {
         **facts(run),
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
+        "seen before": str(evaluation.seen or unknown()),
         "seed": config.training.seed,
         "versions": in_a_line(config.versions),
         "evaluated with": in_a_line(versions()),
@@ -83,9 +89,10 @@ def facts(run: Run) -> dict[str, str]:
     """What a run is, in words: its data, its flow and its training."""
     config, data = run.config, run.config.data
     parameters = sum(p.numel() for p in run.flow.parameters())
+    rows = "{:,} training, {:,} validation, {:,} test".format(*data.rows)
     return {
         "data": data.dataset or data.file or "",
-        "rows": "{:,} training, {:,} validation, {:,} test".format(*data.rows),
+        "rows": rows + told_distinct(sum(data.rows), data.distinct),
         "features": _list(data.columns),
         "context": _list(data.context_columns) if data.context_columns else "none",
         "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
@@ -93,6 +100,18 @@ def facts(run: Run) -> dict[str, str]:
         "parameters": f"{parameters:,}",
         **_training(run.metrics),
     }
+
+
+def told_distinct(rows: int, distinct: int | None) -> str:
+    """What is said of copies among rows, nothing if there are few.
+
+    Example:
+        >>> told_distinct(2000, 560)
+        ': 560 of 2,000 rows distinct, copies on one side'
+    """
+    if distinct is None or distinct > _FEW_COPIES * rows:
+        return ""
+    return f": {distinct:,} of {rows:,} rows distinct, copies on one side"
 
 
 def result_row(

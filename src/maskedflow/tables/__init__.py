@@ -4,11 +4,13 @@ from .bounds import Bounds, BoundsTransform, column_maps
 from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .column import Column
+from .context import check_context, context_matrix, free_numbers, strange_context
 from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
-from .files import all_numbers, blanks_to_null, read_source
-from .frames import from_arrow, kind_of, to_arrow
+from .files import all_numbers, blanks_to_null, read_source, refuse_odd_cells
+from .forms import Form, from_arrow
+from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
@@ -27,6 +29,7 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "Form",
     "Layout",
     "Marginal",
     "PartialDistribution",
@@ -41,11 +44,15 @@ __all__ = [
     "Whiten",
     "WhitenTransform",
     "all_numbers",
+    "as_array",
     "blanks_to_null",
     "build_density",
+    "check_context",
     "column_maps",
     "complete",
+    "context_matrix",
     "fit_density",
+    "free_numbers",
     "from_arrow",
     "given_columns",
     "kind_of",
@@ -55,10 +62,14 @@ __all__ = [
     "pit",
     "present_columns",
     "read_document",
+    "read_frame",
     "read_source",
+    "refuse_odd_cells",
     "stacking_weights",
+    "strange_context",
     "to_arrow",
     "to_rows",
     "to_table",
     "units_of",
+    "weights_of",
 ]

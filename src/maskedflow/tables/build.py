@@ -26,6 +26,7 @@ from maskedflow.transforms import (
     NormalScores,
 )
 
+from .angles import build_angles
 from .bounds import column_maps
 from .categories import AutoregressiveCategorical
 from .density import TableDensity, present_columns
@@ -34,7 +35,7 @@ from .rows import Layout
 from .stack import Stack
 from .whiten import Whiten
 
-__all__ = ["build_angles", "build_density", "build_layers", "build_mixture"]
+__all__ = ["build_categories", "build_density", "build_layers", "build_mixture"]
 
 _BINS = 8
 _LAYERS: dict[str, dict[str, Any]] = {
@@ -76,16 +77,33 @@ def build_layers(
     return made
 
 
-def build_angles(layout: Layout, context: int, seed: int) -> PartialFlow:
-    """Makes the flow of the angles, splines on circles."""
-    flow = NCSF(
-        len(layout.angle_state),
+def build_categories(
+    levels: Sequence[int], context: int, plan: Mapping[str, Any]
+) -> AutoregressiveCategorical:
+    """Makes the distribution of the codes.
+
+    Args:
+        levels: The number of levels of each column.
+        context: The number of context features.
+        plan: The width of its network or None, the `parents` of its tables, and a seed.
+    """
+    hidden = plan["hidden"]
+    return AutoregressiveCategorical(
+        levels,
         context,
-        transforms=2,
-        hidden_features=(64, 64),
-        generator=torch.Generator().manual_seed(seed),
+        None if hidden is None else (hidden, hidden),
+        plan.get("parents"),
+        generator=torch.Generator().manual_seed(plan.get("seed", 0)),
     )
-    return PartialFlow([flow.transform], flow.base, present_columns(layout)[0])
+
+
+def _angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
+    """Makes the density of the angles; of a plan of earlier builds, which says nothing of it."""
+    present = present_columns(layout)[0]
+    if "angles" in plan:
+        return build_angles(present, context, plan["angles"])
+    flow = NCSF(len(present), context, transforms=2, hidden_features=(64, 64), periodic=False)
+    return PartialFlow([flow.transform], flow.base, present)
 
 
 def build_mixture(logits: Tensor, loc: Tensor, scale_tril: Tensor) -> LazyDistribution:
@@ -105,9 +123,11 @@ def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
     context, features = plan["context"], len(layout.value_state)
     categories = angles = None
     if layout.levels:
-        categories = AutoregressiveCategorical(layout.levels, context)
+        # Plans of earlier versions say nothing of categories: all had such a network.
+        told = plan.get("categories", {"hidden": 64})
+        categories = build_categories(layout.levels, context, told)
     if layout.angle_state:
-        angles = build_angles(layout, sum(layout.levels) + context, 0)
+        angles = _angles(layout, sum(layout.levels) + context, plan)
     members = [
         build_member(layout, plan["given"], features, **one) for one in plan.get("members", ())
     ]

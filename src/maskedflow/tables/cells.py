@@ -14,7 +14,22 @@ from numpy.typing import NDArray
 from .column import CODES, Column
 from .types import is_category, is_number, is_temporal, ticks_per_unit
 
-__all__ = ["Cells", "dates", "decode", "encode", "equal", "is_missing", "numbers", "plain", "ticks"]
+__all__ = [
+    "LARGE",
+    "Cells",
+    "dates",
+    "decode",
+    "encode",
+    "equal",
+    "is_missing",
+    "numbers",
+    "plain",
+    "ticks",
+    "too_large",
+]
+
+LARGE = 2**53
+"""Where doubles begin to skip whole numbers."""
 
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
 """The first days of these years, counted from 1970."""
@@ -40,23 +55,27 @@ class Cells:
     impossible: Mask
 
 
-def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
+def encode(column: Column, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Cells:
     """Turns cells into codes and numbers; `decode` is the way back.
 
     Args:
         column: What is known of the column; neither constant nor a duplicate.
         cells: Its cells, of any type that can be read as what the column is.
         start: The number of rows before these, for errors.
+        strict: Whether a number must be on the grid, within the bounds and, if levels are numbers,
+            one of these. If not, one on no grid lies between cells, and one that is no level has
+            the code of one.
 
     Raises:
         ValueError: If the type of the cells does not fit, or a number is infinite.
     """
     if column.kind in CODES:
-        return _levels(column, cells, start)
+        return _levels(column, cells, start, strict)
     if column.kind == "date":
         x = dates(column, cells)
     else:
-        x = numbers(column.name, cells, start, column.type)
+        rounded = strict or pa.types.is_floating(column.type)
+        x = numbers(column.name, cells, start, column.type if rounded else None)
     missing = np.isnan(x)
     code = missing.astype(np.int64)
     for i, atom in enumerate(column.atoms):
@@ -68,9 +87,12 @@ def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
         x = np.where(observed, _radians(x, column.period or math.inf), 0.0)
     elif grid := column.grid:
         cell, off = grid.cells(x)
-        impossible |= off & observed
+        if strict:
+            impossible |= off & observed
+        else:
+            cell = np.where(off, grid.places(x), cell)
         x = np.where(observed, cell * column.step, 0.0)
-    else:
+    elif strict:
         outside = np.zeros(len(x), np.bool_)
         if column.low is not None:
             outside |= x <= column.low
@@ -82,7 +104,7 @@ def encode(column: Column, cells: pa.ChunkedArray, start: int = 0) -> Cells:
     return Cells(np.where(impossible, 0, code), x, observed | impossible, impossible)
 
 
-def _levels(column: Column, cells: pa.ChunkedArray, start: int) -> Cells:
+def _levels(column: Column, cells: pa.ChunkedArray, start: int, strict: bool) -> Cells:
     if isinstance(column.levels[0], str):
         values = _strings(column.name, cells)
         levels = pa.array(column.levels, pa.string())
@@ -94,7 +116,7 @@ def _levels(column: Column, cells: pa.ChunkedArray, start: int) -> Cells:
         order = np.argsort(known)
         place = order[np.searchsorted(known[order], x).clip(max=len(known) - 1)]
         missing = np.isnan(x)
-        index = np.where(known[place] == x, place, -1)
+        index = np.where((known[place] == x) | (~missing & (not strict)), place, -1)
     if column.missing:
         index = np.where(missing, len(column.levels), index)
     none = np.zeros(len(index))
@@ -133,13 +155,14 @@ def numbers(
     """Cells as float64, rounded to what this type can hold; missing ones are NaN.
 
     Raises:
-        ValueError: If they are no numbers, or one of them is infinite or an integer that float64
-            cannot hold.
+        ValueError: If they are no numbers, or one of them is infinite or a whole number, also one
+            with decimals, that float64 cannot hold.
     """
     cells = _decoded(cells)
     found = cells.type
     if not (is_number(found) or pa.types.is_boolean(found) or pa.types.is_null(found)):
         raise ValueError(f"column {name!r}: expected numbers, found type {found}")
+    told = cells
     if kind is not None and pa.types.is_floating(kind):
         cells = cells.cast(kind, safe=False)
     x: Numbers = cells.cast(pa.float64(), safe=False).to_numpy()
@@ -147,14 +170,21 @@ def numbers(
         if decimal is not None and pa.types.is_decimal(decimal):  # Arrow rounds them badly
             x = np.round(x, decimal.scale)
     with np.errstate(invalid="ignore"):
-        wrong = np.abs(x) > 2.0**53 if pa.types.is_integer(found) else np.isinf(x)
+        wrong = np.isinf(x) if pa.types.is_floating(found) else np.abs(x) >= LARGE
     if wrong.any():
         row = int(wrong.argmax())
-        wanted = "an integer below 2^53" if pa.types.is_integer(found) else "a finite number"
-        raise ValueError(
-            f"column {name!r}, row {start + row + 1}: expected {wanted}, found {x[row]:g}"
-        )
+        infinite = f"expected a finite number, found {x[row]:g}"
+        reason = infinite if pa.types.is_floating(found) else too_large(told[row].as_py())
+        raise ValueError(f"column {name!r}, row {start + row + 1}: {reason}")
     return x
+
+
+def too_large(value: Any) -> str:
+    """What is wrong with a whole number that float64 cannot hold."""
+    return (
+        f"expected an integer below 2^53 in size, which a double can hold, found {value}; leave "
+        "a column of names out, or make it text"
+    )
 
 
 def ticks(name: str, kind: pa.DataType, cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -271,13 +301,13 @@ def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) ->
     if pa.types.is_decimal(kind):
         # The largest number of so many digits, and as a float no larger.
         whole = 10.0 ** (kind.precision - kind.scale)
-        most = min(whole - 10.0**-kind.scale, np.nextafter(whole, 0.0))
+        most = min(whole - 10.0**-kind.scale, np.nextafter(whole, 0.0), LARGE - 1.0)
         return pa.array(np.clip(x, -most, most), mask=absent).cast(kind)
     dtype = kind.to_pandas_dtype()
     if pa.types.is_integer(kind):
         limits = np.iinfo(dtype)
         # Larger ones are no longer told apart as floats, and are refused when they are read.
-        x = np.clip(np.rint(x), max(limits.min, -(2.0**53)), min(limits.max, 2.0**53))
+        x = np.clip(np.rint(x), max(limits.min, 1 - LARGE), min(limits.max, LARGE - 1))
     elif pa.types.is_floating(kind):
         x = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max)
     return pa.array(x.astype(dtype), mask=absent)

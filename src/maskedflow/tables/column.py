@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-from .grid import Grid
+from maskedflow.data.grid import Grid
+
 from .types import is_category, is_number, is_temporal, unit_of
 
 __all__ = ["CODES", "FIXED", "VALUES", "Column", "Kind", "Level"]

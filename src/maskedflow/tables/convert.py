@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from .cells import decode, encode, equal, plain
-from .column import Column
+from .column import FIXED, Column
 from .rows import Rows
 from .schema import Schema, refuse_missing
 from .types import is_number, is_temporal
@@ -15,7 +15,7 @@ from .types import is_number, is_temporal
 __all__ = ["to_rows", "to_table"]
 
 
-def to_rows(schema: Schema, table: pa.Table, start: int = 0) -> Rows:
+def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = True) -> Rows:
     """Turns a table into codes, values and angles.
 
     What a column cannot hold, a category that is not known, a number out of bounds or off the grid,
@@ -26,6 +26,8 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0) -> Rows:
         schema: What is known of the columns.
         table: The table, in any order of columns.
         start: The number of rows before these, for errors.
+        strict: Whether numbers off the grid or out of bounds, and other values than a constant's,
+            make a row impossible. They do not where no density is asked of them.
 
     Raises:
         ValueError: If a column is not there or has cells of another type, a number is infinite, or
@@ -38,8 +40,9 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0) -> Rows:
         >>> rows.values, rows.codes
         (tensor([[1.5000]], dtype=torch.float64), tensor([[1]]))
     """
+    there = set(table.column_names)
     for name in schema.names:
-        if name not in table.column_names:
+        if name not in there:
             raise ValueError(f"expected a column {name!r}, found {', '.join(table.column_names)}")
     table = table.select(list(schema.names))
     if schema.missing != "model":
@@ -52,12 +55,14 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0) -> Rows:
     impossible = np.zeros(n, np.bool_)
     code_of, value_of, angle_of = map(_places, (schema.coded, schema.valued, schema.angular))
     for column in schema.columns:
+        if column.kind in FIXED and not strict:
+            continue
         if column.kind == "constant":
-            impossible |= _not_constant(column, table, start)
+            impossible |= is_not_constant(column, table, start)
         elif column.kind == "duplicate":
-            impossible |= _not_duplicate(column, table, start)
+            impossible |= is_not_duplicate(column, table, start)
         else:
-            cells = encode(column, table.column(column.name), start)
+            cells = encode(column, table.column(column.name), start, strict=strict)
             impossible |= cells.impossible
             if column.name in code_of:
                 codes[:, code_of[column.name]] = cells.code
@@ -75,13 +80,15 @@ def _places(columns: tuple[Column, ...]) -> dict[str, int]:
     return {column.name: i for i, column in enumerate(columns)}
 
 
-def _not_constant(column: Column, table: pa.Table, start: int) -> np.ndarray:
+def is_not_constant(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
+    """Which cells are not what they are in all rows of a constant column."""
     cells = plain(column.name, column.type, table.column(column.name), start)
     value = float(column.value) if isinstance(column.value, bool) else column.value
     return ~equal(cells, pa.scalar(value, cells.type))
 
 
-def _not_duplicate(column: Column, table: pa.Table, start: int) -> np.ndarray:
+def is_not_duplicate(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
+    """Which cells are not those of the column that this one repeats."""
     cells = plain(column.name, column.type, table.column(column.name), start)
     others = plain(column.name, column.type, table.column(column.of), start)
     return ~equal(cells, others)

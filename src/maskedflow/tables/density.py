@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from maskedflow.flows import LazyDistribution
 from maskedflow.training.batches import weight_of
-from maskedflow.transforms import Dequantize
+from maskedflow.transforms import Dequantize, places_in_a_cell
 
 from .categories import AutoregressiveCategorical, one_hot
 from .rows import Layout, Rows
@@ -25,8 +25,6 @@ __all__ = ["TableDensity", "blocks", "present_columns"]
 BLOCK = 256
 #: The rows that are drawn at a time.
 DRAWN = 2**14
-#: The places within a cell where the density of a discretised row is taken.
-PLACES = 8
 
 
 def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
@@ -310,9 +308,7 @@ def _places(steps: tuple[float, ...]) -> Tensor:
     """Places in a unit cell, with shape (M, D): one place, its corner, if there are no cells."""
     if not any(steps):
         return torch.zeros(1, len(steps), dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(PLACES, generator=generator) for _ in steps]
-    return (torch.stack(orders, dim=1).double() + 0.5) / PLACES
+    return places_in_a_cell(len(steps))
 
 
 def blocks(n: int) -> Iterator[tuple[Tensor, int]]:

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
+from pydantic import AfterValidator, with_config
+from typing_extensions import TypedDict
 
-from .column import FIXED, VALUES, Column, Kind
+from maskedflow.files import CLOSED, check, parse_toml
+
+from .column import FIXED, VALUES, Column, Kind, Level
 from .types import type_of
 
 __all__ = ["read_arguments", "read_document", "write_document"]
 
 _HEADER = "# The schema of a table. Leave out what is to be inferred.\n\n"
 
-_NUMBERS = ("low", "high", "step", "origin", "period")
+
+def _kind(kind: str) -> str:
+    kinds = (*get_args(Kind), "integer")
+    if kind not in kinds:
+        raise ValueError(f"expected one of {', '.join(kinds)}, got {kind!r:.60}")
+    return kind
+
+
+def _levels(levels: tuple[Any, ...]) -> tuple[Any, ...]:
+    for kind in (str, bool, int | float):
+        if all(isinstance(level, kind) for level in levels):
+            return levels
+    raise ValueError(f"expected all strings or all numbers, got {list(levels)!r:.60}")
+
+
+@with_config(CLOSED)
+class _Document(TypedDict):
+    missing: Literal["error", "drop", "model"] | None
+
+
+@with_config(CLOSED)
+class _Arguments(TypedDict, total=False):
+    """Arguments of `Column` but for its name, all plain but the type."""
+
+    kind: Annotated[str, AfterValidator(_kind)]
+    type: Annotated[str, AfterValidator(type_of)]
+    low: float
+    high: float
+    step: float
+    origin: float
+    period: float
+    levels: Annotated[tuple[Any, ...], AfterValidator(_levels)]
+    atoms: tuple[float, ...]
+    missing: bool
+    of: str
+    value: Level
+    note: str
 
 
 def write_document(columns: Iterable[Column], missing: str) -> str:
@@ -58,17 +97,15 @@ def read_document(
         >>> read_document('[columns.income]\nkind = "positive"')
         (None, {'income': {'kind': 'positive'}})
     """
-    document = tomllib.loads(text)
+    document = parse_toml(text)
     for key in document:
         if key not in ("missing", "columns"):
             raise ValueError(f"schema: expected 'missing' and 'columns', found {key!r}")
-    missing = document.get("missing")
-    if missing not in (None, "error", "drop", "model"):
-        raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {missing!r}")
+    found = check(_Document, {"missing": document.get("missing")})
     columns = document.get("columns", {})
     if not isinstance(columns, dict):
-        raise ValueError(f"columns: expected a section for each column, found {columns!r}")
-    return missing, {name: read_arguments(name, given) for name, given in columns.items()}
+        raise ValueError(f"columns: expected a section for each column, found {columns!r:.60}")
+    return found["missing"], {name: read_arguments(name, given) for name, given in columns.items()}
 
 
 def read_arguments(name: str, given: Any) -> dict[str, Any]:
@@ -78,55 +115,13 @@ def read_arguments(name: str, given: Any) -> dict[str, Any]:
         ValueError: If one is unknown or of the wrong type; the message names the column.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f"column {name!r}: expected a section of settings, found {given!r}")
-    known = [field.name for field in fields(Column) if field.name != "name"]
-    arguments: dict[str, Any] = {}
-    for key, value in given.items():
+        raise ValueError(f"column {name!r}: expected a section of settings, found {given!r:.60}")
+    known = _Arguments.__annotations__
+    for key in given:
         if key not in known:
             raise ValueError(f"column {name!r}: expected {', '.join(known)}, found {key!r}")
-        try:
-            arguments[key] = _argument(key, value)
-        except ValueError as error:
-            raise ValueError(f"column {name!r}: {error}") from None
-    return arguments
-
-
-def _argument(key: str, value: Any) -> Any:
-    if key == "kind":
-        if value not in (*get_args(Kind), "integer"):
-            kinds = ", ".join((*get_args(Kind), "integer"))
-            raise ValueError(f"kind: expected one of {kinds}, got {value!r}")
-        return value
-    if key == "type":
-        return type_of(value) if isinstance(value, str) else value
-    if key in _NUMBERS:
-        return _number(key, value)
-    if key == "atoms":
-        return tuple(_number(key, atom) for atom in _list(key, value))
-    if key == "levels":
-        return _levels(value)
-    if key == "missing" and not isinstance(value, bool):
-        raise ValueError(f"missing: expected true or false, got {value!r}")
-    if key in ("of", "note") and not isinstance(value, str):
-        raise ValueError(f"{key}: expected text, got {value!r}")
-    return value
-
-
-def _number(key: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{key}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _list(key: str, value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{key}: expected a list, got {value!r}")
-    return list(value)
-
-
-def _levels(value: Any) -> tuple[Any, ...]:
-    levels = _list("levels", value)
-    for kind in (str, bool, int | float):
-        if all(isinstance(level, kind) for level in levels):
-            return tuple(levels)
-    raise ValueError(f"levels: expected all strings or all numbers, got {levels!r}")
+    plain = {key: str(value) if key == "type" else value for key, value in given.items()}
+    try:
+        return {**check(_Arguments, plain)}
+    except ValueError as error:
+        raise ValueError(f"column {name!r}: {error}") from None

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .cells import encode, is_missing, numbers, plain, ticks
+from .cells import dates, encode, is_missing, numbers, plain, ticks
 from .column import CODES, FIXED, VALUES, Column
-from .numeric import FEW, guess_numbers, plain_numbers, specify_numbers
+from .numeric import FEW, guess_numbers, plain_numbers, range_of, specify_numbers
 from .types import is_category, is_number, is_temporal, ticks_per_unit
 
 __all__ = ["infer_column"]
 
 Mask = NDArray[np.bool_]
 Found = dict[str, Any]
+Bounds = Literal["inferred", "data"]
 
 MANY = 1000
 """The most levels of a categorical column."""
@@ -26,7 +28,9 @@ TIMES = (86_400, 43_200, 21_600, 10_800, 3600, 1800, 900, 600, 300, 60, 30, 15, 
 """Steps in which times are likely to be told, in seconds."""
 
 
-def infer_column(name: str, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+def infer_column(
+    name: str, cells: pa.ChunkedArray, given: Mapping[str, Any], bounds: Bounds = "inferred"
+) -> Column:
     """Tells what a column is from its cells and from what is given of it.
 
     Args:
@@ -34,6 +38,7 @@ def infer_column(name: str, cells: pa.ChunkedArray, given: Mapping[str, Any]) ->
         cells: All its cells, at least one.
         given: Arguments of `Column` that are known; those left out are inferred. The kind may also
             be `integer`: a grid of step 1.
+        bounds: Whether numbers are bounded where that is obvious, or by their range.
 
     Raises:
         ValueError: If the type is none that a density can be of, categories are too many, what is
@@ -61,9 +66,22 @@ def infer_column(name: str, cells: pa.ChunkedArray, given: Mapping[str, Any]) ->
     if found["kind"] in FIXED:
         found["missing"] = False
     column = Column(**found)
+    if bounds == "data" and column.kind in VALUES and not missing.all():
+        column = _within_range(column, cells, given)
     if given and column.kind not in FIXED:
         _check(column, cells)
     return column
+
+
+def _within_range(column: Column, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+    """The column with its range as bounds, where none are given."""
+    date = column.kind == "date"
+    x = dates(column, cells) if date else numbers(column.name, cells, kind=column.type)
+    x = x[~np.isnan(x)]
+    found = range_of(x, column.step, column.atoms)
+    found = {name: found[name] for name in ("low", "high") if name not in given}
+    kind = column.kind if column.step else "bounded"
+    return replace(column, **found, kind=kind) if x.min() < x.max() else column
 
 
 def _kind_by_arguments(given: Mapping[str, Any]) -> str | None:

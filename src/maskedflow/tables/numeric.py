@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .grid import Grid, find_grid
+from maskedflow.data.grid import Grid, find_grid
 
-__all__ = ["FEW", "guess_numbers", "plain_numbers", "specify_numbers"]
+__all__ = ["FEW", "guess_numbers", "plain_numbers", "range_of", "specify_numbers"]
 
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -27,6 +27,12 @@ ATOM, ATOM_ROWS, ATOM_PEAK = 0.05, 10, 5
 """The least share and the least number of rows at an atom, and how far it towers over others."""
 ROWS, POSITIVE_GAIN, BOUNDED_GAIN = 50, 0.2, 0.1
 """The rows, and the nats a row nearer to normal on a bounded scale, that suggest bounds."""
+FULL_ROWS, FULL_SHARE = 8, 0.3
+"""The rows of a cell, on average, and the share of these in the first and in the last cell, if a
+grid ends there: one more cell of as many rows would not have been missed."""
+NEIGHBOURS, FREE = 5, 0.1
+"""How many rows tell how far apart neighbours are where numbers end, and what is left free there,
+in units of that: less than a tenth of a row would lie there."""
 UNITS = (1.0, 100.0)
 """Shares and percentages: where intervals that numbers may fill are likely to end."""
 
@@ -60,6 +66,9 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
         found = {"kind": "continuous"}
     ordinary = x[~np.isin(x, atoms)]
     bounds, why = _bounds(ordinary, grid.step if grid else 0.0)
+    if grid and not bounds and _is_full(x, ordinary, grid.step):
+        bounds = {"low": float(x.min()), "high": float(x.max())}
+        why = "as many rows at both ends as between; "
     found |= bounds
     if bounds and not grid:
         atoms = _with_ends(atoms, values, bounds.values())
@@ -213,6 +222,35 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
             why = f"all above 0 and skewed ({gain:.2g} nats a row nearer to normal as logs); "
             return {"kind": "positive", "low": 0.0}, why
     return {}, ""
+
+
+def _is_full(x: Numbers, ordinary: Numbers, step: float) -> bool:
+    """Whether the first and the last cell of a grid have rows as all others have."""
+    cells = np.rint((x.max() - x.min()) / step) + 1
+    mean = len(ordinary) / cells
+    ends = min(np.sum(x == x.min()), np.sum(x == x.max()))
+    return bool(mean >= FULL_ROWS and ends >= FULL_SHARE * mean)
+
+
+def range_of(x: Numbers, step: float, atoms: Collection[float]) -> Found:
+    """Bounds that leave nothing beyond the numbers that are there.
+
+    Numbers on no grid cannot be at a bound: a tenth of the distance of neighbours is left free.
+
+    Args:
+        x: The numbers.
+        step: The width of their grid, 0 if there is none.
+        atoms: Numbers that have a probability of their own.
+    """
+    low, high = float(x.min()), float(x.max())
+    values = np.unique(x)
+    if not step and len(values) > 1:
+        near = min(NEIGHBOURS, len(values) - 1)
+        if low not in atoms:
+            low -= FREE * float(values[near] - values[0]) / near
+        if high not in atoms:
+            high += FREE * float(values[-1] - values[-1 - near]) / near
+    return {"low": low, "high": high}
 
 
 def _gain(x: Numbers, y: Numbers, ladj: Numbers) -> float:

@@ -125,29 +125,35 @@ class PartialFlow(LazyDistribution):
         return self.given(c)
 
     def given(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
-        here, origin = None, () if c is None else (c,)
+        here, origin = features_here(self.present, c), () if c is None else (c,)
         if c is not None:
-            here = self._here(c)
             c = c if self.embedding is None else cast(Tensor, self.embedding(c))
-        elif any(column is not None for column in self.present):
-            raise ValueError("c: expected a context that tells which features are there, got none")
         transform, base = cast(ComposedTransform, self.transform(c)), self.base()
         if here is not None:
             return PartialDistribution(transform, base, here).made_by(self, given, *origin)
         flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
         return flow.made_by(self, given, *origin)
 
-    def _here(self, c: Tensor) -> Tensor | None:
-        """Whether each feature is there, with shape (*, D); None if all of them always are."""
-        if all(column is None for column in self.present):
-            return None
-        last = max(column for column in self.present if column is not None)
-        if c.shape[-1] <= last:
-            raise ValueError(f"c: expected at least {last + 1} features, got {c.shape[-1]}")
-        always = torch.ones(c.shape[:-1], dtype=torch.bool, device=c.device)
-        return torch.stack(
-            [always if column is None else c[..., column] != 0 for column in self.present], dim=-1
-        )
+
+def features_here(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
+    """Whether each feature is there, with shape (*, D); None if all of them always are.
+
+    Args:
+        present: For each feature the dimension of the context that tells, or None.
+        c: The context, with shape (*, context), or none.
+
+    Raises:
+        ValueError: If the context is missing, or too small to tell.
+    """
+    last = max((column for column in present if column is not None), default=None)
+    if last is None:
+        return None
+    if c is None:
+        raise ValueError("c: expected a context that tells which features are there, got none")
+    if c.shape[-1] <= last:
+        raise ValueError(f"c: expected at least {last + 1} features, got {c.shape[-1]}")
+    always = torch.ones(c.shape[:-1], dtype=torch.bool, device=c.device)
+    return torch.stack([always if i is None else c[..., i] != 0 for i in present], dim=-1)
 
 
 class PartialDistribution(Density):

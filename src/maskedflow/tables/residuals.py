@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.transforms import PermutationTransform
 
+from .circular import AutoregressiveVonMisesDistribution
 from .density import BLOCK, TableDensity, blocks
 from .partial import PartialDistribution, call_present, elements_of, steps_of
 from .rows import Rows
@@ -82,14 +83,15 @@ def _block(
     turns, numbers = uniform(0), uniform(0)
     if density.angles is not None:
         given = density.angle_context(rows, c)
-        turns = _latent(density.angles(given), rows.angles, uniform())[0]
+        place = torch.zeros(BLOCK, 1, 1, dtype=torch.float64)
+        turns = _of_stack(density.angles, rows.angles, place, given, uniform().repeat(2, 1).T)
     if density.numbers is not None:
         spread = torch.tensor(layout.steps, dtype=torch.float64)
         shape = (PLACES if any(layout.steps) else 1, len(spread))
         orders = uniform(*shape).argsort(dim=1)
         places = (orders + uniform(*shape)) / shape[0] * spread
         given = density.number_context(rows, c)
-        numbers = _numbers(density.numbers, rows.values, places, given, uniform(2))
+        numbers = _of_stack(density.numbers, rows.values, places, given, uniform(2))
     code = {column.name: k for k, column in enumerate(schema.coded)}
     made = {column.name: u for column, u in zip(schema.angular, turns.T, strict=True)}
     made |= {column.name: u for column, u in zip(schema.valued, numbers.T, strict=True)}
@@ -113,11 +115,11 @@ def _pieces(logits: list[Tensor], codes: Tensor) -> tuple[Tensor, Tensor]:
     return up_to - mass, mass
 
 
-def _numbers(numbers: Any, x: Tensor, places: Tensor, c: Tensor | None, u: Tensor) -> Tensor:
-    """The residuals of numbers, of one member at one of some places, (n, M, D)."""
-    members, log_weights = [numbers], x.new_zeros(1)
-    if isinstance(numbers, Stack):
-        members, log_weights = list(numbers.members), numbers.weights.double().log()
+def _of_stack(stack: Any, x: Tensor, places: Tensor, c: Tensor | None, u: Tensor) -> Tensor:
+    """The residuals of numbers or angles, of one member at one of some places, (n, M, D)."""
+    members, log_weights = [stack], x.new_zeros(1)
+    if isinstance(stack, Stack):
+        members, log_weights = list(stack.members), stack.weights.double().log()
     found, log_probs = [], []
     for member, log_weight in zip(members, log_weights, strict=True):
         made = member(c)
@@ -131,6 +133,8 @@ def _numbers(numbers: Any, x: Tensor, places: Tensor, c: Tensor | None, u: Tenso
 
 def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """For each feature the probability of a lower latent, and the log-density of the row."""
+    if isinstance(made, AutoregressiveVonMisesDistribution):
+        return made.cdf(x), made.log_prob(x)
     flow = cast(Any, made)  # a NormalizingFlow has both of these, too
     transform, base = flow.transform, flow.base
     here = torch.ones_like(x, dtype=torch.bool)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from .cells import is_missing, plain
 from .column import FIXED, VALUES, Column
 from .document import read_arguments, read_document, write_document
-from .inference import infer_column
+from .inference import Bounds, infer_column
 from .rows import Layout
 from .types import is_number, parsing_type
 
@@ -81,16 +81,20 @@ class Schema:
         table: pa.Table,
         missing: Missing = "error",
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        bounds: Bounds = "inferred",
     ) -> Schema:
         """Tells a schema from a table.
 
-        Bounds are inferred only where they are obvious, angles never.
+        Angles are never inferred.
 
         Args:
             table: The table; everything is told from all its rows.
             missing: What is done about missing values.
             overrides: For each column by name arguments of `Column` that are known, as in a file
                 that `read_document` has read. The others are inferred.
+            bounds: `"inferred"` bounds numbers only where that is obvious, `"data"` by the range
+                of those in the table, or a tenth of the distance of neighbours beyond it where
+                they are on no grid. All that is out of bounds has density 0.
 
         Raises:
             ValueError: If a column is of no known kind or contradicts what is given of it, a value
@@ -98,6 +102,8 @@ class Schema:
         """
         if missing not in get_args(Missing):
             raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {missing!r}")
+        if bounds not in get_args(Bounds):
+            raise ValueError(f"bounds: expected 'inferred' or 'data', got {bounds!r}")
         given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}
         for name in given:
             if name not in table.column_names:
@@ -113,7 +119,7 @@ class Schema:
         seen: dict[tuple[str, bytes], str] = {}
         for name in table.column_names:
             cells = table.column(name)
-            column = infer_column(name, cells, given.get(name, {}))
+            column = infer_column(name, cells, given.get(name, {}), bounds)
             if column.kind not in FIXED and "kind" not in given.get(name, {}):
                 first = seen.setdefault(_fingerprint(column, cells), name)
                 if first != name:
@@ -219,7 +225,7 @@ def refuse_missing(table: pa.Table, start: int = 0) -> None:
             raise ValueError(
                 f"column {name!r}, row {start + int(missing.argmax()) + 1}: missing "
                 f"({int(missing.sum()):,} of {len(missing):,} values are); fill it in, or choose "
-                "missing = 'drop' or 'model' (--missing on the command line)"
+                "missing = 'drop' or 'model' (--missing on the command line); NaN is missing"
             )
 
 

@@ -77,17 +77,21 @@ def type_of(name: str) -> pa.DataType:
         >>> type_of("timestamp[us, tz=UTC]")
         TimestampType(timestamp[us, tz=UTC])
     """
+    try:
+        return _type_of(name)
+    except (AttributeError, ValueError):
+        raise ValueError(
+            f"expected the name of an Arrow type such as 'double', got {name!r:.60}"
+        ) from None
+
+
+def _type_of(name: str) -> pa.DataType:
     if match := re.fullmatch(r"dictionary<values=(.+), indices=(\w+), ordered=([01])>", name):
         values, indices, ordered = match.groups()
-        return pa.dictionary(type_of(indices), type_of(values), ordered == "1")
+        return pa.dictionary(_type_of(indices), _type_of(values), ordered == "1")
     if match := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", name):
         return pa.timestamp(*match.groups())
     if match := re.fullmatch(r"(decimal\d+)\((\d+), (-?\d+)\)", name):
         kind, precision, scale = match.groups()
         return getattr(pa, kind)(int(precision), int(scale))
-    try:
-        return pa.type_for_alias(name)
-    except ValueError:
-        raise ValueError(
-            f"type: expected the name of an Arrow type such as 'double', got {name!r}"
-        ) from None
+    return pa.type_for_alias(name)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
 from maskedflow.data.streamed import StreamedSplit
+from maskedflow.transforms import Narrow
 
 from .randomness import derive_seed
 
@@ -26,8 +27,10 @@ def check_finite(split: Split, name: str) -> None:
         raise ValueError(f"{name}: expected at least one row, got none")
     for part, values in (("x", split.x), ("context", split.context)):
         if values is not None and not values.isfinite().all():
-            row, *step, column = place = (~values.isfinite()).nonzero()[0].tolist()
-            where = f"row {row}, column {column}" + (f", step {step[0]}" if step else "")
+            row, *inner = place = (~values.isfinite()).nonzero()[0].tolist()
+            where = f"row {row}" + (f", column {inner[-1]}" if inner else "")
+            where += f", step {inner[0]}" if len(inner) == 2 else ""
+            where = where if len(inner) < 3 else f"row {row} at {inner}"
             raise ValueError(
                 f"{name}.{part}: expected finite numbers, got {values[*place].item()} in {where}"
             )
@@ -68,24 +71,54 @@ def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
     """First and last position of each mini-batch, the last one smaller if need be.
 
     With `merge` a last batch of at most half the size joins the one before it: batch norm can do
-    nothing with the statistics of a few rows.
+    nothing with the statistics of a few rows. A single row joins it in any case.
 
     Example:
-        >>> bounds(10, 4, merge=False)
-        [(0, 4), (4, 8), (8, 10)]
+        >>> bounds(10, 4, merge=False), bounds(9, 4, merge=False)
+        ([(0, 4), (4, 8), (8, 10)], [(0, 4), (4, 9)])
         >>> bounds(10, 4, merge=True)
         [(0, 4), (4, 10)]
     """
     starts = list(range(0, rows, batch_size))
-    if merge and len(starts) > 1 and 2 * (rows - starts[-1]) <= batch_size:
+    few = max(batch_size // 2, 1) if merge else 1
+    if batch_size > 1 and len(starts) > 1 and rows - starts[-1] <= few:
         starts.pop()
     return list(zip(starts, [*starts[1:], rows], strict=True))
 
 
-def take(split: Split, rows: slice | Tensor, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Some rows of a split and their contexts, in the dtype and on the device of `like`."""
-    c = None if split.context is None else split.context[rows].to(like)
+def take(
+    split: Split, rows: slice | Tensor, like: Tensor, whole: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Some rows of a split and their contexts, in the dtype and on the device of `like`.
+
+    Args:
+        split: The split.
+        rows: Which rows.
+        like: A tensor of the flow.
+        whole: Whether a context of integers stays one, see :func:`takes_integers`.
+    """
+    c = None if split.context is None else split.context[rows]
+    if c is not None:
+        c = c.to(like.device) if whole else c.to(like)
     return split.x[rows].to(like), c
+
+
+def takes_integers(flow: nn.Module, split: Split) -> bool:
+    """Whether a split's contexts are integers that the flow's embedding network takes as such."""
+    embedding, c = getattr(flow, "embedding", None), split.context
+    if embedding is None or c is None or c.is_floating_point():
+        return False
+    modes = [(module, module.training) for module in embedding.modules()]
+    embedding.eval()
+    try:
+        with torch.no_grad():
+            embedding(c[:1].to(weight_of(flow).device))
+    except (RuntimeError, TypeError, ValueError):  # it wants numbers
+        return False
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return True
 
 
 def weight_of(flow: nn.Module) -> Tensor:
@@ -94,6 +127,15 @@ def weight_of(flow: nn.Module) -> Tensor:
         if tensor.is_floating_point():
             return tensor
     raise ValueError("flow: expected a module with a floating-point parameter or buffer")
+
+
+def input_like(flow: nn.Module) -> Tensor:
+    """An empty tensor with the dtype and on the device that rows and contexts have to be in.
+
+    That is float64 for a flow that begins by bringing large numbers near to zero.
+    """
+    wide = any(isinstance(module, Narrow) for module in flow.modules())
+    return weight_of(flow).new_empty((), dtype=torch.float64 if wide else None)
 
 
 def largest(batch: Split, rows: Tensor) -> str:

@@ -11,7 +11,7 @@ from maskedflow.data.dataset import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, LazyComposedTransform
 
-from .batches import take, weight_of
+from .batches import input_like, take, takes_integers, weight_of
 from .evaluation import BATCH_SIZE, frozen
 from .randomness import noise_of, seed_noise
 
@@ -81,14 +81,15 @@ def _push(
     flow: Flow, chain: list[nn.Module], split: Split, values: Tensor, batch_size: int
 ) -> Tensor:
     """All rows after some more transforms, given the rows before them."""
-    weight = weight_of(flow)
-    pushed = torch.empty(split.x.shape, dtype=weight.dtype) if values is split.x else values
+    first, whole = values is split.x, takes_integers(flow, split)
+    weight, like = weight_of(flow), input_like(flow)
+    pushed = torch.empty(split.x.shape, dtype=weight.dtype) if first else values
     for start in range(0, len(split), batch_size):
         rows = slice(start, start + batch_size)
-        _, c = take(split, rows, like=weight)
+        _, c = take(split, rows, like, whole)
         if c is not None and flow.embedding is not None:
             c = flow.embedding(c)
-        x = values[rows].to(weight)
+        x = values[rows].to(like if first else weight)
         for transform in chain:
             x = transform(c)(x)
         pushed[rows] = x

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
+from annotated_types import Interval
+from pydantic import with_config
 from torch import Tensor, nn
+from typing_extensions import TypedDict
+
+from maskedflow.files import CLOSED, atomic, blame, check, open_regular, parse_json
 
 METADATA = "maskedflow"
 """Key of the header entry that holds the JSON metadata and marks the file as ours."""
+
+CHECKSUM = "checksum"
+"""Key of the header entry that tells whether anything else in the file has changed."""
+
+HEADER, KEYS = 2**24, 100_000
+"""Bytes of the longest header that is read or written, and its most names."""
+
+_T = TypeVar("_T")
+_Length = Annotated[int, Interval(ge=0, lt=2**63)]
 
 EXTRA = "/"
 """A tensor with this in its name is no weight; `state_dict` keys cannot contain it."""
@@ -60,8 +75,8 @@ def load(path: str | Path, flow: nn.Module) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, was not written by :func:`save`, or holds other
-            tensors than the flow has.
+        ValueError: If the file is truncated or changed, was not written by :func:`save`, holds
+            other tensors than the flow has, or numbers that no flow can have.
 
     Example:
         >>> import tempfile
@@ -73,12 +88,22 @@ def load(path: str | Path, flow: nn.Module) -> dict[str, Any]:
         ValueError: a.safetensors: 'weight' is float32 (2, 2), the flow expects float32 (3, 2)
     """
     tensors, header = read(path)
+    metadata = metadata_of(path, header, METADATA, dict[str, Any])
     load_weights(path, flow, tensors)
-    return dict(json.loads(header[METADATA]))
+    return metadata
+
+
+def metadata_of(path: str | Path, header: Mapping[str, str], key: str, schema: type[_T]) -> _T:
+    """What an entry of the header holds as JSON, checked against a schema."""
+    with blame(Path(path), f"not a file whose {key!r} can be read"):
+        return check(schema, parse_json(header[key]))
 
 
 def load_weights(path: str | Path, flow: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the tensors read from a file into a flow, after comparing names, dtypes and shapes."""
+    """Puts the tensors read from a file into a flow, after comparing names, dtypes and shapes.
+
+    Numbers have to be finite, and positive where a module lists their names as `positive`.
+    """
     name = Path(path).name
     weights = {key: tensor for key, tensor in tensors.items() if EXTRA not in key}
     expected = flow.state_dict()
@@ -88,18 +113,25 @@ def load_weights(path: str | Path, flow: nn.Module, tensors: Mapping[str, Tensor
     for key, tensor in expected.items():
         if key not in weights:
             raise ValueError(f"{name}: does not hold {key!r}, which the flow has")
-        if weights[key].shape != tensor.shape or weights[key].dtype != tensor.dtype:
+        found = weights[key]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise ValueError(
-                f"{name}: {key!r} is {_describe(weights[key])}, the flow expects "
-                f"{_describe(tensor)}"
+                f"{name}: {key!r} is {_describe(found)}, the flow expects {_describe(tensor)}"
             )
+        # Bounds may be infinite, where the flow was made with such.
+        if not (found.isfinite() | (found == tensor.to(found.device))).all():
+            raise ValueError(f"{name}: {key!r} holds numbers that are not finite")
+    for prefix, module in flow.named_modules():
+        for key in getattr(module, "positive", ()):
+            key = f"{prefix}.{key}" if prefix else key
+            if key in weights and not (weights[key] > 0).all():
+                raise ValueError(f"{name}: {key!r} holds numbers that are not positive")
     flow.load_state_dict(weights)
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Writes tensors and header entries to a safetensors file, atomically."""
+    """Writes tensors and header entries to a safetensors file, atomically, with a checksum."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
     stored = {}
     for key, tensor in tensors.items():
@@ -108,23 +140,22 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
         # safetensors refuses two names for one memory: the second one is stored as a copy
         stored[key] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
-    # one fixed temporary name: what a killed process leaves behind is overwritten by the next
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(safetensors.torch.save(stored, dict(header)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not tell the file
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as beside:
+        entries = {**header, CHECKSUM: _checksum(stored, header)}
+        content = safetensors.torch.save(stored, entries)
+        if int.from_bytes(content[:8], "little") > HEADER:
+            raise ValueError(f"{path}: expected metadata of at most {HEADER:,} bytes")
+        beside.write_bytes(content)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads all tensors and header entries of a safetensors file written by :func:`write`."""
+    """Reads all tensors and header entries of a safetensors file written by :func:`write`.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is of another kind, truncated, or changed since it was written.
+    """
     path = Path(path)
     _check(path)
     try:
@@ -135,7 +166,20 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: not a valid safetensors file ({error})") from None
     if METADATA not in header:
         raise ValueError(f"{path}: not written by maskedflow (no {METADATA!r} in its header)")
+    # Files of version 0.1.0 have no checksum.
+    if header.pop(CHECKSUM, None) not in (None, _checksum(tensors, header)):
+        raise ValueError(f"{path}: changed since it was written, its checksum is another")
     return tensors, header
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """A digest of names, dtypes, shapes and bytes of all tensors, and of the header's entries."""
+    digest = hashlib.blake2b(digest_size=32)
+    plain = [sorted(header.items()), [(key, _describe(tensors[key])) for key in sorted(tensors)]]
+    digest.update(json.dumps(plain).encode())
+    for key in sorted(tensors):
+        digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def to_json(value: Any) -> str:
@@ -148,14 +192,22 @@ def to_json(value: Any) -> str:
         ) from None
 
 
+@with_config(CLOSED)
+class _Entry(TypedDict):
+    """What a safetensors header says of a tensor."""
+
+    dtype: str
+    shape: list[_Length]
+    data_offsets: tuple[_Length, _Length]
+
+
 def _check(path: Path) -> None:
     """Says what is wrong with a file that is missing, truncated or of another format."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > 100_000_000 or file.read(1) != b"{":
+        if size < 10 or length > HEADER or file.read(1) != b"{":
             raise ValueError(f"{path}: not a safetensors file, or truncated ({size} bytes)")
         file.seek(8)
         text = file.read(length)
@@ -163,15 +215,13 @@ def _check(path: Path) -> None:
         raise ValueError(
             f"{path}: truncated, its header has {len(text)} bytes where {length} are announced"
         )
-    try:
-        header = json.loads(text)
-        end = max(
-            (entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"),
-            default=0,
-        )
-        expected = 8 + length + int(end)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise ValueError(f"{path}: not a safetensors file, its header is no table") from None
+    with blame(path, "not a safetensors file, whose header is a table"):
+        if text.count(b'":') - text.count(b'\\":') > KEYS:  # of texts within, quotes are escaped
+            raise ValueError(f"more than {KEYS:,} names")
+        header = parse_json(text)
+        check(dict[str, str], header.pop("__metadata__", {}))
+        ends = [entry["data_offsets"][1] for entry in check(dict[str, _Entry], header).values()]
+    expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise ValueError(f"{path}: truncated, it has {size} bytes where {expected} are announced")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from maskedflow.files import CLOSED
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,16 @@ class TrainConfig:
         lr: Learning rate at the start.
         weight_decay: L2 penalty, added to the gradient as `weight_decay * weight`.
         schedule: `"constant"`, or `"cosine"`: half a cosine from `lr` down to zero over all
-            epochs, or over `time_limit` where that ends first.
+            steps.
         patience: Epochs without a better validation NLL after which training stops.
         clip: Largest norm of the whole gradient, longer ones are scaled down; `inf` is no limit.
         seed: Seed of every random draw: shuffling, dequantization noise, dropout.
         time_limit: Most seconds of training, all sessions of a resumed run together, last
-            validation included; `None` is no limit.
+            validation included; `None` is no limit. The pace of the first steps tells how many
+            steps there is time for, which the training's history keeps.
+        steps: Most steps, the last epoch of which may be cut short; `None` is no limit. They are
+            taken whatever `time_limit` says: with `History.steps` of another training they repeat
+            it.
         compile: Whether the loss is compiled by :func:`torch.compile`.
 
     Raises:
@@ -43,6 +49,8 @@ class TrainConfig:
         ValueError: batch_size: expected an integer of at least 1, got 0
     """
 
+    __pydantic_config__: ClassVar = CLOSED
+
     epochs: int = 100
     batch_size: int = 100
     lr: float = 1e-4
@@ -52,13 +60,19 @@ class TrainConfig:
     clip: float = 5.0
     seed: int = 0
     time_limit: float | None = None
+    steps: int | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+        least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
+        if self.steps is not None:
+            least["steps"] = 1
+        for name, smallest in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ValueError(
+                    f"{name}: expected an integer of at least {smallest}, got {value!r}"
+                )
         if not _is_number(self.lr) or not 0 < self.lr < math.inf:
             raise ValueError(f"lr: expected a positive number, got {self.lr!r}")
         if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:

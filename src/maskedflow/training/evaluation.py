@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.data.dataset import Split
 
-from .batches import take, weight_of
+from .batches import input_like, take, takes_integers
 from .randomness import noise_of, seed_noise
 
 BATCH_SIZE = 1000
@@ -22,7 +22,8 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
     r"""Computes :math:`\log p(x_i \mid c_i)` of each row, in nats.
 
     The flow is in evaluation mode meanwhile and then as it was before. Dequantization noise is
-    restarted at `seed`: two calls with the same seed and batch size agree.
+    restarted at `seed`: two calls with the same seed and batch size agree. A row that is not on the
+    grid of columns whose range a `Dequantize` knows has minus infinity.
 
     Args:
         flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
@@ -45,12 +46,17 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    seed_noise(noise_of(flow), seed)
+    noise, like = noise_of(flow), input_like(flow)
+    seed_noise(noise, seed)
     log_prob = torch.empty(len(split.x), dtype=torch.float64)
+    whole = takes_integers(flow, split)
     with frozen(flow):
         for start in range(0, len(log_prob), batch_size):
-            x, c = take(split, slice(start, start + batch_size), like=weight_of(flow))
+            x, c = take(split, slice(start, start + batch_size), like, whole)
             log_prob[start : start + batch_size] = flow(c).log_prob(x)
+            for cells in noise:
+                if cells.low is not None:
+                    log_prob[start : start + batch_size][~cells.holds(x).cpu()] = -torch.inf
     return log_prob
 
 

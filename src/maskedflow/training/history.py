@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from maskedflow.files import CLOSED, Count, Size, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-StopReason = Literal["epochs", "patience", "time_limit"]
+StopReason = Literal["epochs", "patience", "time_limit", "steps"]
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,16 @@ class EpochRecord:
         rollbacks: Returns to earlier weights so far.
     """
 
-    epoch: int
-    step: int
+    __pydantic_config__: ClassVar = CLOSED
+
+    epoch: Size
+    step: Count
     train_nll: float
     validation_nll: float
     lr: float
     seconds: float
-    skipped: int
-    rollbacks: int
+    skipped: Count
+    rollbacks: Count
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class History:
     Attributes:
         records: One record an epoch.
         best_epoch: The epoch whose weights the flow has now.
-        stopped_because: `"epochs"`, `"patience"` or `"time_limit"`.
+        stopped_because: `"epochs"`, `"patience"`, `"time_limit"` or `"steps"`.
+        steps: The steps that were planned, over which the learning rate fell.
 
     Example:
         >>> record = EpochRecord(1, 15, 2.5, 2.25, 1e-3, 0.5, 0, 0)
@@ -60,6 +64,7 @@ class History:
     records: tuple[EpochRecord, ...]
     best_epoch: int
     stopped_because: StopReason
+    steps: int = 0
 
     @property
     def train_nll(self) -> list[float]:
@@ -114,9 +119,7 @@ class RunLog:
         log, metrics = self._folder / "training.log", self._folder / "metrics.jsonl"
         with log.open("ab") as file:
             file.truncate(min(size, file.tell()))
-        temporary = metrics.with_name(".metrics.jsonl.tmp")
-        temporary.write_text("".join(_json_line(record) for record in records), "utf-8")
-        os.replace(temporary, metrics)
+        write_text(metrics, "".join(_json_line(record) for record in records))
         if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -6,22 +6,36 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskedflow.data.dataset import Split
+from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 
-from .batches import Training, bounds, check_finite, in_memory, largest, shuffled, take, weight_of
+from .batches import (
+    Training,
+    bounds,
+    check_finite,
+    in_memory,
+    input_like,
+    largest,
+    shuffled,
+    take,
+    takes_integers,
+    weight_of,
+)
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for
 from .history import EpochRecord, History, RunLog, StopReason
+from .pace import PACED, Pace
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
 from .state import TrainingState, load_moments, read_latest, write_latest
@@ -91,7 +105,8 @@ def fit(
 
     Raises:
         ValueError: If the data are empty or not finite, if the checkpoint to resume from is
-            damaged or of another configuration, or if no validation NLL was ever finite.
+            damaged or of another configuration, if another process trains in the directory, or if
+            no validation NLL was ever finite.
         NonFiniteError: If roll-backs did not bring back a finite loss.
 
     References:
@@ -114,7 +129,8 @@ def fit(
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
-    with own_generator(run.device), closing(log):
+    lock = nullcontext() if root is None else exclusive(root)
+    with lock, own_generator(run.device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
@@ -140,7 +156,9 @@ class _Run:
         self.sample = in_memory(train)
         self.noise = noise_of(flow)
         self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
-        self.bounds = bounds(len(train), config.batch_size, merge=self.has_batch_norm)
+        merge = any(isinstance(module, BatchNorm | _BatchNorm) for module in flow.modules())
+        self.bounds = bounds(len(train), config.batch_size, merge=merge)
+        self.whole = takes_integers(flow, self.sample)
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
@@ -154,6 +172,7 @@ class _Run:
 
         self.state = TrainingState()
         self.skips_in_a_row = 0
+        self.pace = Pace()
         self.best_weights: dict[str, Tensor] | None = None
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
@@ -177,7 +196,7 @@ class _Run:
         if not all(parameter.isfinite().all() for parameter in self.parameters):
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
-        if self.config.time_limit is not None and not self.state.records:
+        if self.limit is not None and not self.state.records:
             splits = (self.validation, self.sample) if self.has_batch_norm else (self.validation,)
             self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
@@ -204,7 +223,7 @@ class _Run:
         self.parameters = [p for p in self.flow.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("flow: expected a parameter to train, got none")
-        self.weight = weight_of(self.flow)
+        self.like = input_like(self.flow)
         decay = self.config.weight_decay
         self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
 
@@ -215,6 +234,8 @@ class _Run:
             return None
         if state.epoch > self.config.epochs:
             return "epochs"
+        if state.step >= self.steps:
+            return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
         return "time_limit" if self.out_of_time() else None
@@ -229,7 +250,7 @@ class _Run:
             f"stopped by {reason} after {state.seconds:.1f} s, "
             f"best validation {state.best_nll:.6f} in epoch {state.best_epoch}"
         )
-        return History(tuple(state.records), state.best_epoch, reason)
+        return History(tuple(state.records), state.best_epoch, reason, self.steps)
 
     def restore_best(self) -> None:
         if self.best_weights is not None:
@@ -244,7 +265,7 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             self.set_learning_rate()
-            loss, norm = self.step(*take(batch, slice(None), like=self.weight))
+            loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
@@ -258,7 +279,8 @@ class _Run:
             else:
                 self.skip(loss, rows, batch)
             bar.step(state.epoch, state.batch, state.train_nll)
-            if self.out_of_time():
+            self.plan()
+            if state.step >= self.steps or self.out_of_time():
                 break
 
     def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
@@ -281,19 +303,35 @@ class _Run:
         state, config = self.state, self.config
         factor = 1.0
         if config.schedule == "cosine":
-            done = (state.epoch - 1 + state.batch / len(self.bounds)) / config.epochs
-            if config.time_limit is not None:
-                budget = config.time_limit - state.validation_seconds
-                done = max(done, state.seconds / budget if budget > 0 else 1.0)
+            # Before the pace is known, the rate cannot depend on the number of steps.
+            known = config.time_limit is None and config.steps is None
+            held = 0 if known else min(PACED, self.steps)
+            done = max(state.step - held, 0) / max(self.steps - held, 1)
             factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         state.lr = config.lr * state.lr_scale * factor
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
 
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training, as far as it is known."""
+        every = self.config.epochs * len(self.bounds)
+        return min(every, self.config.steps or self.state.planned or every)
+
+    @property
+    def limit(self) -> float | None:
+        """The seconds of the whole training, unless its steps are counted."""
+        return self.config.time_limit if self.config.steps is None else None
+
+    def plan(self) -> None:
+        """Tells from the pace of the first steps how many there is time for."""
+        if self.limit is not None and self.pace.plan(self.state, self.limit, len(self.bounds)):
+            self.log.line(f"there is time for {self.steps} steps")
+
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
-        limit = self.config.time_limit
-        return limit is not None and self.state.seconds + self.state.validation_seconds >= limit
+        seconds = self.state.seconds + self.state.validation_seconds
+        return self.limit is not None and seconds >= self.limit
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import with_config
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from .checkpoint import EXTRA, METADATA, load_weights, read, to_json, write
+from maskedflow.files import CLOSED, Count, Size, blame
+
+from .checkpoint import EXTRA, METADATA, load_weights, metadata_of, read, to_json, write
 from .config import TrainConfig
 from .history import EpochRecord
 
@@ -25,7 +28,7 @@ MOMENTS = f"optimizer{EXTRA}"
 Moments = dict[str, dict[str, Tensor]]
 """The optimizer's tensors, by parameter and kind."""
 
-FREE = ("epochs", "patience", "time_limit")
+FREE = ("epochs", "patience", "time_limit", "steps")
 """Settings that may change on resuming: they say when to stop, not how to train."""
 
 
@@ -44,6 +47,8 @@ class TrainingState:
         past_seconds: Wall time of the epochs done, all sessions together.
         epoch_seconds: Wall time of the epoch so far.
         validation_seconds: Wall time of the newest validation, or a guess before the first.
+        planned: Steps that there is time for, 0 before their pace is known or without a limit.
+        planned_within: The time limit that this was planned for.
         best_epoch: Epoch of the best validation, 0 before there is one.
         best_nll: The best validation NLL.
         lr: Learning rate of the newest step.
@@ -53,20 +58,24 @@ class TrainingState:
         records: The epochs done.
     """
 
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
+    __pydantic_config__: ClassVar = CLOSED
+
+    epoch: Size = 1
+    batch: Count = 0
+    step: Count = 0
     loss_sum: float = 0.0
-    rows: int = 0
+    rows: Count = 0
     past_seconds: float = 0.0
     epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
-    best_epoch: int = 0
+    planned: Count = 0
+    planned_within: float = 0.0
+    best_epoch: Count = 0
     best_nll: float = math.inf
     lr: float = 0.0
     lr_scale: float = 1.0
-    rollbacks: int = 0
-    skipped: int = 0
+    rollbacks: Count = 0
+    skipped: Count = 0
     records: list[EpochRecord] = field(default_factory=list)
 
     @property
@@ -78,6 +87,16 @@ class TrainingState:
     def train_nll(self) -> float:
         """Mean loss of the epoch so far."""
         return self.loss_sum / self.rows if self.rows else math.nan
+
+
+@with_config(CLOSED)
+class _Training(TypedDict):
+    """What the entry `TRAINING` holds."""
+
+    config: dict[str, Any]
+    data: dict[str, Any]
+    state: TrainingState
+    log_size: Count
 
 
 def write_latest(
@@ -119,21 +138,22 @@ def read_latest(
     tensors, header = read(path)
     if TRAINING not in header:
         raise ValueError(f"{path}: holds weights only, cannot resume from it")
-    training = json.loads(header[TRAINING])
-    for kind, values in (("config", asdict(config)), ("data", data)):
+    training = metadata_of(path, header, TRAINING, _Training)
+    now = {"config": asdict(config), "data": data}
+    then = {"config": training["config"], "data": training["data"]}
+    for kind, values in now.items():
         for name, value in values.items():
-            before = training[kind].get(name)
+            before = then[kind].get(name)
             if name not in FREE and before != value:
                 raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
     load_weights(path, flow, tensors)
     moments: Moments = {}
-    for key, tensor in tensors.items():
-        if key.startswith(MOMENTS):
-            kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
-            moments.setdefault(name, {})[kind] = tensor
-    state = TrainingState(**training["state"])
-    state.records = [EpochRecord(**record) for record in training["state"]["records"]]
-    return state, int(training["log_size"]), moments
+    with blame(path, "not a training checkpoint"):
+        for key, tensor in tensors.items():
+            if key.startswith(MOMENTS):
+                kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
+                moments.setdefault(name, {})[kind] = tensor
+    return training["state"], training["log_size"], moments
 
 
 def load_moments(flow: nn.Module, optimizer: torch.optim.Optimizer, moments: Moments) -> None:

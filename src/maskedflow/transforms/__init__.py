@@ -16,6 +16,7 @@ from .base import (
 )
 from .bernstein import BernsteinTransform, BoundedBernsteinTransform
 from .coupling import CouplingTransform
+from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,
     CosTransform,
@@ -34,7 +35,7 @@ from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
 from .permutation import Permutation, PermutationTransform
 from .pixelwise import Pixelwise, PixelwiseTransform
-from .preprocessing import Dequantize, Logit, LogitTransform, ScaleTransform, Standardize
+from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
 from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
@@ -72,6 +73,7 @@ __all__ = [
     "MonotonicMixtureTransform",
     "MonotonicRQSTransform",
     "MonotonicTransform",
+    "Narrow",
     "NormalScores",
     "PLULinear",
     "Permutation",
@@ -96,6 +98,8 @@ __all__ = [
     "UnconstrainedMonotonicTransform",
     "call_and_ladj",
     "check_features",
+    "places_in_a_cell",
+    "spread",
 ]
 
 if not TYPE_CHECKING:

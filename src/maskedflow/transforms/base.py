@@ -66,12 +66,27 @@ def _call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor
     return y, transform.log_abs_det_jacobian(x, y)
 
 
+def require_tensor(name: str, value: object) -> None:
+    """Refuses what is no tensor.
+
+    Raises:
+        TypeError: If it is so.
+    """
+    if not isinstance(value, Tensor):
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+        raise TypeError(
+            f"{name}: expected a torch.Tensor, got a {kind}; make one of it by torch.as_tensor"
+        )
+
+
 def check_features(name: str, value: Tensor, features: int) -> None:
     """Refuses a tensor whose last dimension is not the features.
 
     Raises:
+        TypeError: If it is no tensor.
         ValueError: If its shape is not (*, features).
     """
+    require_tensor(name, value)
     if value.shape[-1:] != (features,):
         raise ValueError(f"{name}: expected shape (*, {features}), got {tuple(value.shape)}")
 

@@ -12,7 +12,25 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .base import Transform, call_and_ladj, check_features
 
-__all__ = ["CouplingTransform"]
+__all__ = ["CouplingTransform", "parts_of"]
+
+
+def parts_of(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the features of a coupling lie.
+
+    Args:
+        mask: Which features are kept, with shape (D,).
+
+    Returns:
+        The indices of those that are kept, of the others, and of all in the order of both.
+
+    Raises:
+        ValueError: If the mask is no vector.
+    """
+    if mask.ndim != 1:
+        raise ValueError(f"mask: expected a vector, got shape {tuple(mask.shape)}")
+    kept, mapped = (part.nonzero().flatten() for part in (mask.bool(), ~mask.bool()))
+    return kept, mapped, torch.cat([kept, mapped]).argsort()
 
 
 class CouplingTransform(Transform):
@@ -24,7 +42,7 @@ class CouplingTransform(Transform):
 
     Args:
         meta: Makes the transform of :math:`x_b`, with one event dimension, given :math:`x_a`.
-        mask: Which features are :math:`x_a`, with shape (D,).
+        mask: Which features are :math:`x_a`, with shape (D,), or what :func:`parts_of` makes of it.
 
     References:
         | NICE (Dinh et al., 2014), section 3.1, https://arxiv.org/abs/1410.8516
@@ -41,15 +59,15 @@ class CouplingTransform(Transform):
     domain = constraints.real_vector
     codomain = constraints.real_vector
 
-    def __init__(self, meta: Callable[[Tensor], TorchTransform], mask: Tensor) -> None:
+    def __init__(
+        self,
+        meta: Callable[[Tensor], TorchTransform],
+        mask: Tensor | tuple[Tensor, Tensor, Tensor],
+    ) -> None:
         super().__init__()
-        if mask.ndim != 1:
-            raise ValueError(f"mask: expected a vector, got shape {tuple(mask.shape)}")
         self.meta = meta
-        self.mask = mask.bool()
-        self.idx_a = self.mask.nonzero().flatten()
-        self.idx_b = (~self.mask).nonzero().flatten()
-        self._merged = torch.cat([self.idx_a, self.idx_b]).argsort()
+        parts = parts_of(mask) if isinstance(mask, Tensor) else mask
+        self.idx_a, self.idx_b, self._merged = parts
 
     def __repr__(self) -> str:
         return f"CouplingTransform(kept={len(self.idx_a)}, transformed={len(self.idx_b)})"
@@ -64,23 +82,23 @@ class CouplingTransform(Transform):
         return torch.cat(parts, dim=-1)[..., self._merged]
 
     def _call(self, x: Tensor) -> Tensor:
-        check_features("x", x, len(self.mask))
+        check_features("x", x, len(self._merged))
         x_a, x_b = self.split(x)
         return self.merge(x_a, cast(Tensor, self.meta(x_a)(x_b)))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        check_features("z", y, len(self.mask))
+        check_features("z", y, len(self._merged))
         y_a, y_b = self.split(y)
         return self.merge(y_a, cast(Tensor, self.meta(y_a).inv(y_b)))
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        check_features("x", x, len(self.mask))
+        check_features("x", x, len(self._merged))
         x_a, x_b = self.split(x)
         y_b, ladj = call_and_ladj(self.meta(x_a), x_b)
         return self.merge(x_a, y_b), ladj
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_features("z", y, len(self.mask))
+        check_features("z", y, len(self._merged))
         y_a, y_b = self.split(y)
         x_b, ladj = call_and_ladj(self.meta(y_a).inv, y_b)
         return self.merge(y_a, x_b), ladj

@@ -44,6 +44,7 @@ class BatchNorm(LazyTransform):
                 [ 1.0000]], grad_fn=<AddBackward0>)
     """
 
+    positive = ("variance",)
     mean: Tensor
     variance: Tensor
     batches: Tensor

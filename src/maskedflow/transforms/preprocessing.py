@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch.distributions import SigmoidTransform, constraints, transform_to
 from .base import DependentTransform, Transform, check_features
 from .lazy import LazyTransform
 
-__all__ = ["Dequantize", "Logit", "LogitTransform", "ScaleTransform", "Standardize"]
+__all__ = ["Logit", "LogitTransform", "Narrow", "ScaleTransform", "Standardize"]
 
 
 class ScaleTransform(Transform):
@@ -116,85 +115,47 @@ class LogitTransform(Transform):
         return math.log1p(-2 * self.alpha) + F.softplus(y) + F.softplus(-y)
 
 
-class _DequantizeTransform(Transform):
+class _NarrowTransform(Transform):
     domain = constraints.real_vector
     codomain = constraints.real_vector
-    bijective = False
 
-    def __init__(self, step: Tensor, draw: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, like: Tensor) -> None:
         super().__init__()
-        self.step = step
-        self.draw = draw
+        self.like = like
 
     def __repr__(self) -> str:
-        return "Dequantize()"
+        return "Narrow()"
 
     def _call(self, x: Tensor) -> Tensor:
-        step = self.step.to(x)
-        y, end = x + step * self.draw(x), x + step
-        # In float32 a sum may round up to the next value, which has a cell of its own.
-        return torch.where(step > 0, y.minimum(torch.nextafter(end, x)), y)
+        return x.to(self.like)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        step = self.step.to(y)
-        grid = torch.floor(y / step.clamp(min=torch.finfo(y.dtype).tiny)) * step
-        return torch.where(step > 0, grid, y)
+        return y.double()
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return x.new_zeros(x.shape[:-1])
+        return y.new_zeros(y.shape[:-1])
 
 
-class Dequantize(LazyTransform):
-    r"""Spreads each discrete value evenly over its cell: :math:`y = x + s u`, u uniform on [0, 1).
+class Narrow(LazyTransform):
+    """The step from float64, in which large numbers are told apart, to a flow's own dtype.
 
-    The density of y integrates over a cell of volume :math:`\prod_i s_i` to the probability of x,
-    so its logarithm, in expectation over u, is at most :math:`\log P(x) - \sum_i \log s_i`. The
-    inverse is the lower corner of the cell that y lies in. The noise is its own generator's:
-    :meth:`seed` starts it anew, for fresh noise each epoch and the same noise each evaluation.
-
-    Args:
-        step: The width :math:`s` of the cells, a number or one a feature; 0 for a continuous one.
-
-    References:
-        | A note on the evaluation of generative models (Theis et al., 2016), section 3.1
-        | https://arxiv.org/abs/1511.01844
+    It comes after what brings numbers near to zero, and makes a flow one that takes float64.
 
     Example:
-        >>> dequantize = Dequantize()
-        >>> y = dequantize()(torch.tensor([3.0, 7.0]))
-        >>> dequantize().inv(y)
-        tensor([3., 7.])
+        >>> x = torch.tensor([[1.26e9 + 0.5]], dtype=torch.float64)
+        >>> shift = Standardize(torch.tensor([1.26e9], dtype=torch.float64), 1.0)
+        >>> Narrow()(None)(shift()(x))
+        tensor([[0.5000]])
     """
 
-    step: Tensor
+    like: Tensor
 
-    def __init__(self, step: float | Tensor = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        step = torch.as_tensor(step, dtype=torch.float64)
-        if (step < 0).any():
-            raise ValueError("step: expected widths >= 0")
-        self.register_buffer("step", step)
-        self.generator = torch.Generator()
-        self.seed(0)
-
-    def seed(self, seed: int) -> None:
-        """Starts the noise anew from a seed."""
-        self.generator.manual_seed(seed)
-        self.before = self.generator.get_state()
-
-    def rewind(self) -> None:
-        """Lets the next noise be the last one again."""
-        self.generator.set_state(self.before)
-
-    def draw(self, like: Tensor) -> Tensor:
-        """Draws the noise of a batch, uniform on [0, 1)."""
-        source = self.generator
-        self.before = source.get_state()
-        noise = torch.rand(like.shape, dtype=like.dtype, device=source.device, generator=source)
-        return noise.to(like.device)
+        self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return _DequantizeTransform(self.step, self.draw)
+        return _NarrowTransform(self.like)
 
 
 class Logit(LazyTransform):
@@ -234,6 +195,7 @@ class Standardize(LazyTransform):
         tensor([3.])
     """
 
+    positive = ("scale",)
     loc: Tensor
     scale: Tensor
 

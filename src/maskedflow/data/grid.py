@@ -81,6 +81,12 @@ class Grid:
             off |= cells >= high
         return cells, off
 
+    def places(self, x: Numbers) -> Numbers:
+        """Where any x lie, counted in cells: numbers of the grid at whole ones, others between."""
+        exact = (x - self.origin) / self.step
+        places: Numbers = exact - np.searchsorted(self._atoms, exact)
+        return places
+
     def numbers(self, cells: NDArray[Any]) -> Numbers:
         """The number at each cell, to the decimals that step and origin have."""
         low, high = self.edges

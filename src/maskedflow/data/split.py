@@ -1,0 +1,243 @@
+"""Which rows go where: dealt at random, and rows that are copies of one another to one side.
+
+A chain of Markov's, a bootstrap or a weighted sample holds rows several times. If a copy tests what
+another was trained on, a flow that has learnt its rows by heart looks best. Where rows take few
+values, though, equal rows are no copies: of a coin's throws each is a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .dataset import Split
+from .grid import find_grid
+
+__all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "row_hashes", "scrambled"]
+
+Array = NDArray[Any]
+
+Dealing = Literal["rows", "values"]
+"""Whether each row is dealt by itself, as earlier versions did, or copies go to one side."""
+
+ATOM, ATOM_ROWS = 0.05, 10
+"""The least share and number of rows that make a round number an atom, which tells nothing."""
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""The golden ratio in 64 bits, by which SplitMix64 counts."""
+
+RARE = 100.0
+"""How many times more values than rows there are, so that a new row hardly equals an old one."""
+
+_PRECISION = 2.0**-23
+
+
+def check_dealing(dealing: str) -> None:
+    """Raises a ValueError if this is no way to deal rows."""
+    if dealing not in get_args(Dealing):
+        raise ValueError(f"dealing: expected 'rows' or 'values', got {dealing!r}")
+
+
+def deal(
+    sizes: Sequence[int], seed: int, group: NDArray[np.int64] | None = None
+) -> tuple[Tensor, ...]:
+    """Deals rows at random into parts; those of a group go to the same part.
+
+    Without groups the parts have exactly these sizes. With them they are as near to these as whole
+    groups allow, and none is empty that was not to be. Groups that are larger than a later part go
+    to the first, and the other rows are dealt as if these were not there.
+
+    Args:
+        sizes: The rows of each part, that of training first.
+        seed: Seed of a permutation of the rows, which decides.
+        group: The group of each row, by any number; see :func:`copies`.
+
+    Returns:
+        The rows of each part.
+
+    Raises:
+        ValueError: If there are fewer groups than parts.
+
+    Example:
+        >>> deal([3, 2], seed=0)
+        (tensor([4, 0, 1]), tensor([3, 2]))
+        >>> deal([3, 2], seed=0, group=np.array([0, 1, 0, 1, 1]))
+        (tensor([4, 1, 3]), tensor([0, 2]))
+    """
+    order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
+    if group is None:
+        return tuple(order.split(list(sizes)))
+    places = group[order.numpy()]
+    _, first, found, counts = np.unique(
+        places, return_index=True, return_inverse=True, return_counts=True
+    )
+    large = counts > min((size for size in sizes[1:] if size), default=len(places))
+    rank = np.where(large, first - len(places), first)  # each group where its first row is
+    order = order[torch.from_numpy(np.argsort(rank[found], kind="stable"))]
+    ends = np.cumsum(counts[np.argsort(rank)])
+    wanted = [size for size in sizes if size]
+    if len(ends) < len(wanted):
+        raise ValueError(
+            f"expected at least {len(wanted)} distinct rows to deal into {len(wanted)} parts, "
+            f"found {len(ends)} in {len(places)} rows"
+        )
+    cuts, done, last = [], max(int(large.sum()) - 1, 0), int(counts[large].sum())
+    for i, size in enumerate(sizes):
+        if size:
+            # As near as can be, with a group for this part and one for each that is to come.
+            wanted.pop()
+            room = len(ends) - len(wanted)
+            done = min(done, room - 1)
+            some = ends[done:room]
+            target = last + (len(places) - last) * size / sum(sizes[i:])
+            best = int(np.abs(some - target).argmin())
+            done, last = done + best + 1, int(some[best])
+        cuts.append(last)
+    return tuple(order.tensor_split(cuts[:-1]))
+
+
+def copies(columns: Sequence[Array], numbers: Sequence[Array]) -> NDArray[np.int64] | None:
+    """The groups of rows that are copies of one another.
+
+    Args:
+        columns: What makes a row, as numbers, an array of shape (n,) for each column.
+        numbers: Those columns that hold quantities, which can tell rows apart; see :class:`Grain`.
+
+    Returns:
+        For each row the first that it is a copy of, which may be itself; None if there are none.
+
+    Example:
+        >>> x = np.array([0.123, 4.567, 0.123, 8.901])
+        >>> copies([x], [x]).tolist()
+        [0, 1, 0, 3]
+        >>> throws = np.array([0, 1, 0, 0])
+        >>> copies([throws], [throws]) is None
+        True
+    """
+    _, first, found = np.unique(row_hashes(columns), return_index=True, return_inverse=True)
+    if len(first) == len(found):
+        return None
+    rows = np.arange(len(found))
+    told = Grain.of(numbers).tells(numbers, len(rows), among=len(rows))
+    group = np.where(told, first[found], rows)
+    return None if (group == rows).all() else group
+
+
+def columns_of(split: Split) -> list[Array]:
+    """The columns of features and of the context, in float32, which is what flows see."""
+    parts = [split.x] if split.context is None else [split.x, split.context]
+    return [column.float().numpy() for part in parts for column in part.unbind(1)]
+
+
+def row_hashes(columns: Iterable[Array]) -> NDArray[np.uint64]:
+    """A number for each row, as good as random, which equal rows have in common.
+
+    0 equals -0, NaN equals NaN, and a number is the same in float32, float64 or as an integer.
+
+    Args:
+        columns: Numbers, an array of shape (n,) for each column.
+
+    Returns:
+        The numbers, 64 bits each, shape (n,).
+
+    Example:
+        >>> one, other = row_hashes([np.array([0.0, -0.0])])
+        >>> bool(one == other)
+        True
+    """
+    found: Any = np.uint64(0)
+    for column in columns:
+        x = np.asarray(column, np.float64) + 0.0
+        x[np.isnan(x)] = np.nan
+        found = scrambled(found ^ x.view(np.uint64))
+    hashes: NDArray[np.uint64] = found
+    return hashes
+
+
+def scrambled(x: Any) -> Any:
+    """A permutation of the numbers of 64 bits, as good as random: a step of SplitMix64.
+
+    References:
+        | Fast splittable pseudorandom number generators (Steele, Lea, Flood, 2014), figure 17
+        | https://doi.org/10.1145/2660193.2660195
+    """
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(GOLDEN)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Grain:
+    r"""How finely numbers tell rows apart, to know whether equal rows are copies.
+
+    Rows that have nothing to do with each other are hardly ever equal if the numbers of values that
+    their columns can take, multiplied, are more than the rows. A round number that many rows share,
+    such as no rain, tells nothing.
+
+    Args:
+        cells: The logarithm of the number of values of each column: of whole numbers those there
+            are, of others the cells of their grid, or what float32 can tell.
+        atoms: The numbers of each column that many rows share.
+    """
+
+    cells: tuple[float, ...]
+    atoms: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, numbers: Iterable[Array]) -> Self:
+        """The grain of columns, as many of them as are needed."""
+        cells, atoms = [], []
+        told: Any = 0.0
+        for x in numbers:
+            values, counts = np.unique(x[np.isfinite(x)] + 0.0, return_counts=True)
+            many = (counts >= ATOM * len(x)) & (counts >= ATOM_ROWS)
+            cells.append(_cells(values.astype(np.float64)))
+            atoms.append(values[many & _round(values)])
+            told = told + _told(x, cells[-1], atoms[-1])
+            if told.min(initial=np.inf) > np.log(RARE * max(len(x), 1)):
+                break
+        return cls(tuple(cells), tuple(atoms))
+
+    def tells(self, numbers: Iterable[Array], rows: int, among: float) -> NDArray[np.bool_]:
+        """Which rows are none that would be there again by chance.
+
+        Args:
+            numbers: The columns, as in :meth:`of`.
+            rows: The number of rows.
+            among: How many rows there are in all: of so many values at least each must be one.
+        """
+        columns = zip(numbers, self.cells, self.atoms, strict=False)
+        told = sum((_told(*column) for column in columns), start=np.zeros(rows))
+        found: NDArray[np.bool_] = told > np.log(max(among, 1))
+        return found
+
+
+def _told(x: Array, cells: float, atoms: Array) -> Array:
+    return np.where(np.isfinite(x) & ~np.isin(x, atoms), cells, 0.0)
+
+
+def _cells(values: NDArray[np.float64]) -> float:
+    """The logarithm of the number of values that a column can take, of which it has these."""
+    if len(values) < 2:
+        return 0.0
+    grid = find_grid(values, _PRECISION)
+    if grid is None:
+        return float(-np.log(_PRECISION))
+    if grid.step >= 1:
+        return float(np.log(len(values)))
+    return float(np.log1p((values[-1] - values[0]) / grid.step))
+
+
+def _round(values: Array) -> NDArray[np.bool_]:
+    """Which numbers have three decimals at most, as far as float32 can tell."""
+    scaled = 1000.0 * values.astype(np.float64)
+    found: NDArray[np.bool_] = np.abs(scaled - np.rint(scaled)) <= 4 * _PRECISION * np.abs(scaled)
+    return found

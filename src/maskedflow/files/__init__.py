@@ -1,0 +1,24 @@
+"""Files: written whole or not at all, locked while in use, and read as plain, checked data."""
+
+from .locks import exclusive
+from .plain import CLOSED, Count, Finite, Name, Size, Stem, blame, check, parse_json, parse_toml
+from .reading import open_regular, read_text
+from .writing import atomic, write_text
+
+__all__ = [
+    "CLOSED",
+    "Count",
+    "Finite",
+    "Name",
+    "Size",
+    "Stem",
+    "atomic",
+    "blame",
+    "check",
+    "exclusive",
+    "open_regular",
+    "parse_json",
+    "parse_toml",
+    "read_text",
+    "write_text",
+]

@@ -1,0 +1,184 @@
+"""Plain data: parsed, and checked against a schema before anything is made of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+from annotated_types import Interval, Len
+from pydantic import AllowInfNan, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+__all__ = [
+    "CLOSED",
+    "Count",
+    "Finite",
+    "Name",
+    "Size",
+    "Stem",
+    "blame",
+    "check",
+    "parse_json",
+    "parse_toml",
+]
+
+Size = Annotated[int, Interval(ge=1, le=2**31)]
+"""How many there are of something that cannot be missing."""
+
+Count = Annotated[int, Interval(ge=0, le=2**62)]
+"""How many there are, or a seed."""
+
+Finite = Annotated[float, AllowInfNan(False)]
+
+Name = Annotated[str, Len(max_length=10_000)]
+
+Stem = Annotated[str, StringConstraints(pattern=r"\A[^/\x00]+\z", max_length=255)]
+"""What files may be named after."""
+
+CLOSED = ConfigDict(extra="forbid")
+"""The `__pydantic_config__` of a record without other keys than its own."""
+
+DEPTH = 100
+"""Tables within tables that a dotted key may name."""
+
+_T = TypeVar("_T")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parses TOML.
+
+    Raises:
+        ValueError: If it is none, or nested too deeply.
+    """
+    # A dotted key is a table for each dot, which take time and memory with their square.
+    if any(part.count(".") > DEPTH for part in re.split(r"[=,\[\]{}\n]", text)):
+        raise ValueError("nested too deeply")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON.
+
+    Raises:
+        ValueError: If it is none, nested too deeply, or names something twice.
+
+    Example:
+        >>> parse_json('{"a": 1, "a": 2}')
+        Traceback (most recent call last):
+        ...
+        ValueError: names 'a' twice
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"names {reprlib.repr(key)} twice")
+        found[key] = value
+    return found
+
+
+def check(schema: type[_T], values: Any) -> _T:
+    """Checks plain values against a schema, and makes one of it.
+
+    Types are strict: a text is no number, and a number no text.
+
+    Args:
+        schema: A dataclass or a `TypedDict` whose annotations say types and bounds.
+        values: Plain values, as parsed.
+
+    Raises:
+        ValueError: If they are not of the schema; the message names the first that is not.
+
+    Example:
+        >>> check(dict[str, Size], {"hidden": 64})
+        {'hidden': 64}
+        >>> check(dict[str, Size], {"hidden": "64"})
+        Traceback (most recent call last):
+        ...
+        ValueError: hidden: expected an integer, got '64'
+    """
+    try:
+        # As JSON, whose lists may become tuples and whose objects may become dataclasses.
+        adapter = _adapter(cast(Any, schema))
+        found: _T = adapter.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError(_line(error)) from None
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"expected plain values: {error}") from None
+    return found
+
+
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+_WORDS = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "list_type": "a list",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def _line(error: ValidationError) -> str:
+    """The first thing that is wrong, in the words of this library's errors."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+    place = f"{place}: " if place else ""
+    match first["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{place}unknown"
+        case "missing" | "missing_argument":
+            return f"{place}missing"
+        case "value_error":
+            return place + first["msg"].removeprefix("Value error, ")
+    said = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    wanted = _WORDS.get(first["type"], said)
+    return f"{place:.200}expected {wanted:.200}, got {reprlib.repr(first['input'])}"
+
+
+@contextmanager
+def blame(path: Path, claim: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file's content into one line that names the file.
+
+    Args:
+        path: The file.
+        claim: What it then is not.
+
+    Raises:
+        ValueError: In place of any error but those of the operating system.
+
+    Example:
+        >>> with blame(Path("a.toml"), "not a record"):
+        ...     {}["name"]
+        Traceback (most recent call last):
+        ...
+        ValueError: a.toml: not a record: KeyError: 'name'
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"{path}: {claim}: {kind}{told}") from None

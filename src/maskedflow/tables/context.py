@@ -1,0 +1,153 @@
+"""What a density is conditional on: any numbers, no density is asked of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .cells import encode, is_missing, numbers
+from .column import FIXED, VALUES, Column
+from .convert import is_not_constant, is_not_duplicate, to_rows
+from .density import number_context
+from .schema import Schema
+
+__all__ = ["check_context", "context_matrix", "free_numbers", "strange_context"]
+
+Numbers = NDArray[np.float64]
+
+
+def context_matrix(
+    schema: Schema, table: pa.Table, scale: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    r"""A table of conditions as a matrix, in the order of :func:`number_context`.
+
+    Codes become one-hot vectors, angles their sines and cosines, and numbers are scaled. A number
+    may be any: between the cells of a grid, out of the bounds and beside the atoms of those in
+    `fit`. One between the levels :math:`l_k` of an ordinal column, or beyond them, has
+
+    .. math:: w_k = 1 - t, \quad w_{k+1} = t, \quad t = \frac{x - l_k}{l_{k+1} - l_k}
+
+    in place of ones, so that what is linear in them is interpolated.
+
+    Args:
+        schema: What the columns were in `fit`.
+        table: The conditions.
+        scale: What numbers go through, those that are missing with 0 behind it.
+
+    Raises:
+        ValueError: If a category was not there in `fit`, or a value is missing that never was; the
+            message names column, row and value.
+
+    Warns:
+        UserWarning: If a column that was the same in all rows of `fit`, or repeated another, is
+            not so: it cannot count.
+
+    Example:
+        >>> schema = Schema.infer(pa.table({"dose": [5.0] * 9 + [10.0] * 9}))
+        >>> context_matrix(schema, pa.table({"dose": [5.0, 9.0]}))
+        tensor([[1.0000, 0.0000],
+                [0.2000, 0.8000]], dtype=torch.float64)
+    """
+    rows = to_rows(schema, table, strict=False)
+    check_context(schema, table)
+    _warn(schema, table)
+    values = rows.values if scale is None else scale(rows.values)
+    for k, column in enumerate(schema.valued):
+        if column.missing:
+            values[torch.from_numpy(is_missing(table.column(column.name))), k] = 0
+    c = number_context(schema.layout, rows, values)
+    assert c is not None
+    starts = [0, *accumulate(schema.code_levels)]
+    for start, column in zip(starts, schema.coded, strict=False):
+        if _is_numeric(column):
+            x = numbers(column.name, table.column(column.name))
+            known = ~np.isnan(x)
+            weights = torch.from_numpy(_between(x[known], column.levels))
+            c[torch.from_numpy(known), start : start + len(column.levels)] = weights
+    return c
+
+
+def strange_context(schema: Schema, table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows have a category that was not there in `fit`, or miss a value that never was."""
+    found: NDArray[np.bool_] = to_rows(schema, table, strict=False).impossible.numpy()
+    return found
+
+
+def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
+    """Refuses what :func:`strange_context` finds.
+
+    Args:
+        schema: What the columns were in `fit`.
+        table: The conditions.
+        start: The number of rows before these, for errors.
+
+    Raises:
+        ValueError: If there is such a row; the message names column, row and value.
+    """
+    for column in schema.columns:
+        if column.kind in FIXED:
+            continue
+        cells = table.column(column.name)
+        strange = encode(column, cells, start, strict=False).impossible
+        if strange.any():
+            row = int(strange.argmax())
+            found = cells[row].as_py()
+            what = f"expected a category that was there in fit, found {found!r}"
+            if is_missing(cells)[row]:
+                what = "missing, as in no row of fit; fill it in"
+            raise ValueError(f"context: column {column.name!r}, row {start + row + 1}: {what}")
+
+
+def free_numbers(schema: Schema) -> Schema:
+    """The same columns, whose numbers may be any."""
+    return Schema(tuple(map(_free, schema.columns)), schema.missing)
+
+
+def _warn(schema: Schema, table: pa.Table) -> None:
+    for column in schema.fixed:
+        constant = column.kind == "constant"
+        other = (is_not_constant if constant else is_not_duplicate)(column, table)
+        if other.any():
+            was = f"{column.value!r}" if constant else f"that of column {column.of!r}"
+            warnings.warn(
+                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in all rows of "
+                f"fit the value was {was}, so that no other one counts: it is ignored",
+                stacklevel=2,
+            )
+
+
+def _free(column: Column) -> Column:
+    if _is_numeric(column) or (column.kind in VALUES and column.kind != "date"):
+        return Column(column.name, "continuous", pa.float64(), missing=column.missing)
+    if column.kind == "date":
+        return replace(column, step=0.0, atoms=(), low=None, high=None)
+    return column
+
+
+def _is_numeric(column: Column) -> bool:
+    """Whether its levels are numbers."""
+    return column.kind == "ordinal" and not any(
+        isinstance(level, str | bool) for level in column.levels
+    )
+
+
+def _between(x: Numbers, levels: Iterable[object]) -> Numbers:
+    """The weights of levels, (n, L), whose mean is x."""
+    known = np.asarray(list(levels), np.float64)
+    weights = np.zeros((len(x), len(known)))
+    if len(known) == 1:
+        return weights + 1
+    order, rows = np.argsort(known), np.arange(len(x))
+    up = np.searchsorted(known[order], x).clip(1, len(known) - 1)
+    left, right = order[up - 1], order[up]
+    share = (x - known[left]) / (known[right] - known[left])
+    weights[rows, left], weights[rows, right] = 1 - share, share
+    return weights
