@@ -60,7 +60,7 @@ def fit_mixture(x: Tensor, weight: Tensor, components: int, seed: int) -> Mixtur
     """
     share = weight.double() / weight.sum()
     with threadpool_limits(1), warnings.catch_warnings():  # other threads would sum otherwise
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer rows differ than there are means
+        warnings.simplefilter("ignore", ConvergenceWarning)
         clusters = KMeans(components, n_init=1, random_state=seed)
         labels = clusters.fit(x.numpy(), sample_weight=share.numpy() * len(x)).labels_
     part = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), components).double()
