@@ -8,8 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
-__all__ = ["on_all_threads"]
+__all__ = ["run_on", "team_size"]
+
+#: The multiplications that are worth a thread: a millisecond or so. Two threads that share less
+#: hardly gain what it takes to wake one, and may wait for a core that other processes use.
+WORTH_A_THREAD = 2**25
 
 
 def _team() -> Callable[..., None] | None:
@@ -27,25 +32,42 @@ _start = _team()
 _call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def _forget_team() -> None:
-    global _start  # noqa: PLW0603 - a team does not survive a fork, and waiting for it never ends
+def _stay_alone() -> None:
+    """Has a forked child compute by itself: OpenMP would wait for threads that stayed behind."""
+    global _start  # noqa: PLW0603 - a child that wants torch's threads gets no more of ours
     _start = None
+    torch.set_num_threads(1)
+    threadpool_limits(1, user_api="openmp")  # scikit-learn brings an OpenMP of its own
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_team)
+    os.register_at_fork(after_in_child=_stay_alone)
 
 
-def on_all_threads(function: int, job: Any, most: int) -> None:
-    """Calls a function on as many threads as torch uses, without Python's lock, and waits.
+def team_size(work: int, most: int) -> int:
+    """The number of threads to ask for: torch's, as far as each finds enough to do.
 
     Args:
-        function: The address of a function of a job's address, which the threads call together.
-        job: The integers of the job, the last of which becomes the number of threads.
-        most: The number of threads that find work.
+        work: About how many multiplications there are.
+        most: The number of threads that find any.
     """
-    threads = 1 if _start is None else max(1, min(torch.get_num_threads(), most))
-    job[-1] = threads
+    if _start is None:
+        return 1
+    return max(1, min(torch.get_num_threads(), most, work // WORTH_A_THREAD))
+
+
+def run_on(threads: int, function: int, job: Any) -> None:
+    """Calls a function together on some threads, without Python's lock, and waits.
+
+    OpenMP may grant fewer than it is asked for, and be it one: inside of another team, or as its
+    settings want it. So a function takes what there is to do piece by piece, until nothing is left,
+    and counts on nobody else.
+
+    Args:
+        threads: The number of threads to ask for.
+        function: The address of a function of a job's address.
+        job: The integers of the job.
+    """
     if threads > 1 and _start is not None:
         _start(function, job.ctypes.data, threads, 0)
     else:
