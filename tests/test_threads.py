@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +20,7 @@ from commands import run
 from digests import FLOWS, digests
 from maskedflow.kernels import threads
 from maskedflow.kernels.run import _compiling
+from maskedflow.kernels.threads import Team
 from strategies import Case
 
 HERE = Path(__file__).parent
@@ -57,10 +56,10 @@ def python(*arguments: str, **environment: str) -> str:
 
 
 @pytest.fixture
-def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def grant(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes a runtime that is asked for four threads and grants another number."""
 
-    def grant(count: int) -> None:
+    def of(count: int) -> None:
         def start(function: int, job: int, asked: int, flags: int) -> None:
             assert 1 < asked <= 4
             call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
@@ -71,8 +70,8 @@ def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(threads, "WORTH_A_THREAD", 1)
-    yield grant
-    monkeypatch.undo()
+    monkeypatch.setattr(threads, "LONGEST_PAUSE", 0)
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +82,9 @@ def alone() -> dict[str, str]:
 
 @pytest.mark.parametrize("granted", [1, 2, 3, 4, 7])
 def test_any_number_of_threads_may_come(
-    team: Callable[[int], None], granted: int, alone: dict[str, str]
+    grant: Callable[[int], None], granted: int, alone: dict[str, str]
 ) -> None:
-    team(granted)
+    grant(granted)
     for name in FLOWS:
         for what, digest in digests(name).items():
             assert digest == alone[what], what
@@ -101,30 +100,34 @@ def test_settings_of_openmp_change_nothing(alone: dict[str, str]) -> None:
             assert found["came"] > 1
 
 
-@pytest.mark.parametrize(
-    ("work", "most", "expected"),
-    [
-        (0, 9, 1),
-        (threads.WORTH_A_THREAD, 9, 1),
-        (2 * threads.WORTH_A_THREAD, 9, 2),
-        (99 * threads.WORTH_A_THREAD, 9, 4),
-        (99 * threads.WORTH_A_THREAD, 3, 3),
-        (99 * threads.WORTH_A_THREAD, 0, 1),
-    ],
-)
-def test_the_work_says_how_many_threads_are_asked_for(
-    team: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-    work: int,
-    most: int,
-    expected: int,
-) -> None:
-    monkeypatch.undo()
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch with four threads that could start."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(threads, "_start", print)
-    assert threads.team_size(work, most) == expected
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(
+    ("worth", "most", "expected"),
+    [(0, 9, 1), (1, 9, 1), (2, 9, 2), (99, 9, 4), (99, 3, 3), (99, 0, 1)],
+)
+def test_the_work_says_how_many_threads_are_asked_for(
+    worth: int, most: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Team().size(worth * threads.WORTH_A_THREAD, most) == expected
     monkeypatch.setattr(threads, "_start", None)
-    assert threads.team_size(work, most) == 1
+    assert Team().size(worth * threads.WORTH_A_THREAD, most) == 1
+
+
+@pytest.mark.usefixtures("four")
+def test_a_thread_that_came_late_is_not_asked_for_again_at_once() -> None:
+    team = Team()
+    sizes = []
+    for call in range(12):
+        sizes.append(team.size(2**40, 9))
+        team.note(sizes[-1], busy=min(sizes[-1], 3 if call < 6 else 4))
+    assert sizes == [4, 3, 4, 3, 3, 3, 4, 4, 4, 4, 4, 4]
 
 
 def test_python_threads_do_not_disturb_each_other() -> None:
@@ -144,11 +147,10 @@ FORKS = """
 import multiprocessing, os, sys, warnings
 import torch
 from sklearn.cluster import KMeans
-from digests import FLOWS, digests
-from maskedflow.kernels import threads
+from digests import FLOWS, ask_for_all, digests
 
 warnings.simplefilter("ignore")
-threads.WORTH_A_THREAD = 1
+ask_for_all()
 matrix = torch.randn(600, 600, generator=torch.Generator().manual_seed(0))
 
 def compute(name):

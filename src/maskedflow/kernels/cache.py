@@ -30,7 +30,7 @@ def compile_cached(function: Callable[[int], None], stamp: str) -> int:
         function: The function, of a module.
         stamp: Stands for all that it is made from; with another one, it is compiled anew.
     """
-    code = CFunc(function, ((types.int64,), types.void), locals={}, options={})
+    code: Any = CFunc(function, ((types.int64,), types.void), locals={}, options={})
     try:
         code._cache = _Cache(function, stamp)
     except RuntimeError:  # Numba has found nowhere to write
@@ -40,7 +40,7 @@ def compile_cached(function: Callable[[int], None], stamp: str) -> int:
     return address
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     def __init__(self, function: Callable[[int], None], stamp: str) -> None:
         super().__init__(function)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
@@ -52,7 +52,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             _tell()
 
 
-class _Files(IndexDataCacheFile):  # type: ignore[misc]
+class _Files(IndexDataCacheFile):
     """The files of Numba's cache, with a digest at their end.
 
     Numba raises whatever pickle raises on a file that was cut, and on one with a hole LLVM ends the

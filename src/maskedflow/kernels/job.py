@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .run import JOB, entry
-from .threads import run_on, team_size
+from .run import BUSY, JOB, entry
+from .threads import Team, run_on
 from .tile import PANEL_BYTES
 
 __all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scratch"]
 
 _local = threading.local()
+_team = Team()
 _PLACES = {name: place for place, name in enumerate(JOB)}
 
 
@@ -146,7 +147,7 @@ def run_panels(
     )
     if len(program.holes):
         run_on(1, entry("clear", size), job)
-    run_on(team_size(program.work * panels.batch, panels.places), entry("panels", size), job)
+    _share("panels", size, job, program.work * panels.batch, panels.places)
 
 
 def accumulate_gradients(
@@ -185,9 +186,17 @@ def accumulate_gradients(
         hole_count=len(gaps),
     )
     size = slopes.memory.element_size()
-    run_on(team_size(program.work * slopes.batch, len(items)), entry("gradients", size), job)
+    _share("gradients", size, job, program.work * slopes.batch, len(items))
     if len(gaps):
         run_on(1, entry("clear", size), job)
+
+
+def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
+    """Has a job done by as many threads as it is worth."""
+    asked = _team.size(work, most)
+    run_on(asked, entry(name, size), job)
+    if asked > 1:
+        _team.note(asked, int(job[BUSY]))
 
 
 def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:

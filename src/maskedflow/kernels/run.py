@@ -30,19 +30,19 @@ AFFINE = 0
 #: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
 #: or back; `from where` is 1 for the panels of `OTHER`. A *fill* is (first row, rows, address of a
 #: bias or 0, address of a matrix to be added or 0, its step). The *vectors* are addresses: of the
-#: weights of each layer, or of what an *item*, described at `_gradient`, writes. `NEXT` and `SLOT`
-#: are what threads have taken so far: panels or items, and places to work in, of which there are
-#: `PLACES`.
+#: weights of each layer, or of what an *item*, described at `_gradient`, writes. Threads take from
+#: `NEXT`, a panel or an item, and from `SLOT`, one of the `PLACES` to work in; `BUSY` is how many
+#: of them found something to do.
 JOB = (
-    "next", "slot", "batch", "program", "operations", "vectors", "loads", "load_count", "fills",
-    "fill_count", "stores", "store_count", "work", "height", "keep", "places", "other",
+    "next", "slot", "busy", "batch", "program", "operations", "vectors", "loads", "load_count",
+    "fills", "fill_count", "stores", "store_count", "work", "height", "keep", "places", "other",
     "other_height", "activation", "univariate", "reals", "real_count", "parameters", "ladj",
     "items", "item_count", "sources", "holes", "hole_count",
 )  # fmt: skip
 (
-    NEXT, SLOT, BATCH, PROGRAM, OPERATIONS, VECTORS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT, STORES,
-    STORE_COUNT, WORK, HEIGHT, KEEP, PLACES, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE, REALS,
-    REAL_COUNT, PARAMETERS, LADJ, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
+    NEXT, SLOT, BUSY, BATCH, PROGRAM, OPERATIONS, VECTORS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT,
+    STORES, STORE_COUNT, WORK, HEIGHT, KEEP, PLACES, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE,
+    REALS, REAL_COUNT, PARAMETERS, LADJ, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
 ) = range(len(JOB))  # fmt: skip
 SIZE = len(JOB)
 
@@ -204,11 +204,14 @@ def _panels(address: int, like: Any) -> None:
     fills = _integers(job[FILLS], job[FILL_COUNT], 5)
     stores = _integers(job[STORES], job[STORE_COUNT], 5)
     height, other_height = job[HEIGHT], job[OTHER_HEIGHT]
+    taken = 0
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
         first = number * width
         if first >= batch:
+            fetch_add(address + 8 * BUSY, min(taken, 1))
             return
+        taken += 1
         count = min(width, batch - first)
         place = number if job[KEEP] else slot
         start = job[WORK] + place * height * PANEL_BYTES
@@ -294,10 +297,13 @@ def _gradients(address: int, like: Any) -> None:
     job = _integers(address, SIZE)
     items = _integers(job[ITEMS], job[ITEM_COUNT], 5)
     sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
+    taken = 0
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
         if number >= job[ITEM_COUNT]:
+            fetch_add(address + 8 * BUSY, min(taken, 1))
             return
+        taken += 1
         _gradient(like, job, items[number], sums)
 
 

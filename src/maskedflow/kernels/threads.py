@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-__all__ = ["run_on", "team_size"]
+__all__ = ["Team", "run_on"]
 
-#: The multiplications that are worth a thread: a millisecond or so. Two threads that share less
-#: hardly gain what it takes to wake one, and may wait for a core that other processes use.
-WORTH_A_THREAD = 2**25
+#: The multiplications that are worth a thread: a tenth of a millisecond or so. Threads that share
+#: less gain little more than it takes to wake them.
+WORTH_A_THREAD = 2**22
+#: For how many calls at most a thread that came late is not asked for.
+LONGEST_PAUSE = 1000
 
 
 def _team() -> Callable[..., None] | None:
@@ -44,16 +46,39 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stay_alone)
 
 
-def team_size(work: int, most: int) -> int:
-    """The number of threads to ask for: torch's, as far as each finds enough to do.
+class Team:
+    """Says how many threads to ask for.
 
-    Args:
-        work: About how many multiplications there are.
-        most: The number of threads that find any.
+    Where another process has a core, a thread may come when nothing is left to do, and all have
+    waited for it, for a hundred times as long as their work took. Then the next calls do without
+    it, the more of them the more often that happens.
     """
-    if _start is None:
-        return 1
-    return max(1, min(torch.get_num_threads(), most, work // WORTH_A_THREAD))
+
+    def __init__(self) -> None:
+        self.most = self.pause = self.calls_left = 0
+
+    def size(self, work: int, most: int) -> int:
+        """The number of threads to ask for: torch's, as far as each finds enough to do.
+
+        Args:
+            work: About how many multiplications there are.
+            most: The number of threads that find any.
+        """
+        wanted = min(torch.get_num_threads(), most, work // WORTH_A_THREAD)
+        if _start is None or wanted < 2:
+            return 1
+        if wanted > self.most and self.calls_left > 0:
+            self.calls_left -= 1
+            return self.most
+        return wanted
+
+    def note(self, asked: int, busy: int) -> None:
+        """Takes note of how many of the threads that were asked for found something to do."""
+        if busy < asked:
+            self.pause = min(2 * self.pause + 1, LONGEST_PAUSE)
+            self.most, self.calls_left = busy, self.pause
+        elif asked > self.most:
+            self.pause = max(self.pause - 1, 0)
 
 
 def run_on(threads: int, function: int, job: Any) -> None:

@@ -37,6 +37,7 @@ class Code(IntEnum):
     SLOPE = 4
     SOLVE = 5
 
+
 #: What takes as long as a row of another operation does for a sample, in multiplications.
 WORK_OF_A_ROW = {Code.ACTIVATE: 32, Code.ADD: 8, Code.INVERT: 2048, Code.SLOPE: 32, Code.SOLVE: 64}
 
