@@ -50,7 +50,8 @@ def compute(name):
         optimizer.zero_grad()
         (-flow().log_prob(x).mean()).backward()
         optimizer.step()
-    return torch.cat([t.detach().flatten() for t in (log_prob, samples, *gradient, *flow.parameters())])
+    numbers = (log_prob, samples, *gradient, *flow.parameters())
+    return torch.cat([tensor.detach().flatten() for tensor in numbers])
 
 def digest(numbers):
     return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()[:16]
@@ -65,7 +66,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "dynamic, active": {"OMP_DYNAMIC": "true", "OMP_WAIT_POLICY": "active"},
     "nested": {"OMP_NESTED": "true"},
-    "no team in torch": {"ATEN_CPU_CAPABILITY": "default", "MKL_NUM_THREADS": "1"},
+    "one thread in MKL": {"MKL_NUM_THREADS": "1"},
 }
 
 FORK = """
