@@ -5,8 +5,8 @@ BENCH  ?= .venv-bench
 
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# One thread each: networks as small as these only wait for a second one.
-TRAIN   = OMP_NUM_THREADS=1 $(BIN)/maskedflow train --time_limit 90
+TRAIN   = $(BIN)/maskedflow train --time_limit 90
+# One thread each: networks as small as those of tests only wait for a second one.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help

@@ -1,10 +1,8 @@
-"""The compiled loops against NumPy and torch, and how they get on with threads and forks."""
+"""The compiled loops against NumPy and torch."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -155,38 +153,6 @@ def test_scratch_memory_is_reused_and_grows() -> None:
     assert scratch("test", 5, like).data_ptr() == first.data_ptr()
     assert len(scratch("test", 1000, like)) >= 1000
     assert scratch("test", 5, like.float()).dtype == torch.float32
-
-
-def test_python_threads_do_not_disturb_each_other() -> None:
-    flow = Case(9, hidden_features=(30,)).build()
-
-    def draw(seed: int) -> Tensor:
-        return flow().sample((500,), torch.Generator().manual_seed(seed))
-
-    expected = [draw(seed) for seed in range(8)]
-    with ThreadPoolExecutor(4) as pool:
-        for found, alone in zip(pool.map(draw, range(8)), expected, strict=True):
-            assert torch.equal(found, alone)
-
-
-def _sample_in_a_child(queue: Any) -> None:
-    flow = Case(9, hidden_features=(30,)).build()
-    queue.put(flow().sample((500,), torch.Generator().manual_seed(0)).sum().item())
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_samples_too() -> None:
-    """The team of threads is not there in a child, which must not wait for it."""
-    here: Any = multiprocessing.get_context("fork")
-    flow = Case(9, hidden_features=(30,)).build()
-    expected = flow().sample((500,), torch.Generator().manual_seed(0)).sum().item()
-    queue = here.Queue()
-    child = here.Process(target=_sample_in_a_child, args=(queue,))
-    child.start()
-    assert queue.get(timeout=60) == pytest.approx(expected)
-    child.join(timeout=60)
-    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("noise", [1.0, 10.0, 100.0])

@@ -5,6 +5,8 @@ a hidden unit, a parameter. A program (see :mod:`maskedflow.staircase.program`) 
 and one panel after another is taken by whichever thread is free.
 """
 
+from . import threads  # noqa: F401 - from now on, forked children compute alone
+
 __all__ = ["GROUP"]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program

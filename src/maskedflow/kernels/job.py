@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .run import JOB, entry
-from .threads import on_all_threads
+from .run import BUSY, JOB, entry
+from .threads import Team, run_on
 from .tile import PANEL_BYTES
 
 __all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scratch"]
 
 _local = threading.local()
+_team = Team()
 _PLACES = {name: place for place, name in enumerate(JOB)}
 
 
@@ -45,7 +46,7 @@ class Panels:
         height: The number of rows.
         like: A tensor of the dtype.
         kept: Whether the panels are kept after a run, each in a place of its own; otherwise each
-            thread has one.
+            thread has one, of `places`.
         memory: Where they are; new memory if None.
     """
 
@@ -55,8 +56,8 @@ class Panels:
         self.batch, self.height, self.kept = batch, height, kept
         width = panel_width(like)
         self.count = -(-batch // width)
-        places = self.count if kept else min(torch.get_num_threads(), self.count)
-        size = places * height * width
+        self.places = self.count if kept else min(torch.get_num_threads(), self.count)
+        size = self.places * height * width
         self.memory = (
             torch.empty(size, dtype=like.dtype) if memory is None else scratch(memory, size, like)
         )
@@ -122,7 +123,7 @@ def run_panels(
         batch=panels.batch,
         program=program.table.ctypes.data,
         operations=len(program.table),
-        weights=starts[3],
+        vectors=starts[3],
         loads=starts[0],
         load_count=len(loads),
         fills=starts[1],
@@ -132,6 +133,7 @@ def run_panels(
         work=like.data_ptr(),
         height=panels.height,
         keep=panels.kept,
+        places=panels.places,
         other=0 if other is None else other.memory.data_ptr(),
         other_height=0 if other is None else other.height,
         activation=activation[0],
@@ -143,7 +145,9 @@ def run_panels(
         holes=program.holes.ctypes.data,
         hole_count=len(program.holes),
     )
-    on_all_threads(entry("panels", size), job, panels.count)
+    if len(program.holes):
+        run_on(1, entry("clear", size), job)
+    _share("panels", size, job, program.work * panels.batch, panels.places)
 
 
 def accumulate_gradients(
@@ -174,14 +178,25 @@ def accumulate_gradients(
         operations=len(program.table),
         work=slopes.memory.data_ptr(),
         height=slopes.height,
-        gradients=places.ctypes.data,
+        vectors=places.ctypes.data,
         items=items.ctypes.data,
         item_count=len(items),
         sources=table.ctypes.data,
         holes=gaps.ctypes.data,
         hole_count=len(gaps),
     )
-    on_all_threads(entry("gradients", slopes.memory.element_size()), job, len(items))
+    size = slopes.memory.element_size()
+    _share("gradients", size, job, program.work * slopes.batch, len(items))
+    if len(gaps):
+        run_on(1, entry("clear", size), job)
+
+
+def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
+    """Has a job done by as many threads as it is worth."""
+    asked = _team.size(work, most)
+    run_on(asked, entry(name, size), job)
+    if asked > 1:
+        _team.note(asked, int(job[BUSY]))
 
 
 def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
+import os
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
+from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import GROUP
 
+from .cache import compile_cached
 from .maps import activate, invert_affine, invert_spline, slope
 from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
 
@@ -26,18 +29,20 @@ AFFINE = 0
 #: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
 #: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
 #: or back; `from where` is 1 for the panels of `OTHER`. A *fill* is (first row, rows, address of a
-#: bias or 0, address of a matrix to be added or 0, its step). An *item* is described at
-#: `_gradient`.
+#: bias or 0, address of a matrix to be added or 0, its step). The *vectors* are addresses: of the
+#: weights of each layer, or of what an *item*, described at `_gradient`, writes. Threads take from
+#: `NEXT`, a panel or an item, and from `SLOT`, one of the `PLACES` to work in; `BUSY` is how many
+#: of them found something to do.
 JOB = (
-    "next", "slot", "batch", "program", "operations", "weights", "loads", "load_count", "fills",
-    "fill_count", "stores", "store_count", "work", "height", "keep", "other", "other_height",
-    "activation", "univariate", "reals", "real_count", "parameters", "ladj", "gradients", "items",
-    "item_count", "sources", "holes", "hole_count", "threads",
+    "next", "slot", "busy", "batch", "program", "operations", "vectors", "loads", "load_count",
+    "fills", "fill_count", "stores", "store_count", "work", "height", "keep", "places", "other",
+    "other_height", "activation", "univariate", "reals", "real_count", "parameters", "ladj",
+    "items", "item_count", "sources", "holes", "hole_count",
 )  # fmt: skip
 (
-    NEXT, SLOT, BATCH, PROGRAM, OPERATIONS, WEIGHTS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT, STORES,
-    STORE_COUNT, WORK, HEIGHT, KEEP, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE, REALS, REAL_COUNT,
-    PARAMETERS, LADJ, GRADIENTS, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT, THREADS,
+    NEXT, SLOT, BUSY, BATCH, PROGRAM, OPERATIONS, VECTORS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT,
+    STORES, STORE_COUNT, WORK, HEIGHT, KEEP, PLACES, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE,
+    REALS, REAL_COUNT, PARAMETERS, LADJ, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
 ) = range(len(JOB))  # fmt: skip
 SIZE = len(JOB)
 
@@ -100,9 +105,10 @@ def _fill(like: Any, panel: Any, bias: int, added: int, step: int, first: int, c
 
 
 @jit
-def _clear(like: Any, job: Any, vectors: int) -> None:
+def _clear(address: int, like: Any) -> None:
     """Sets the runs of numbers to zero that a job calls holes."""
-    addresses = _integers(vectors, 1 << 20)
+    job = _integers(address, SIZE)
+    addresses = _integers(job[VECTORS], 1 << 20)
     holes = _integers(job[HOLES], job[HOLE_COUNT], 3)
     for layer, start, count in holes:
         vector = carray(pointer(addresses[layer], like), (start + count,))
@@ -121,7 +127,7 @@ def _copy(flat: Any, out: int, source: int, count: int) -> None:
 def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
     """The program of a job, on one panel."""
     program = _integers(job[PROGRAM], job[OPERATIONS], 9)
-    weights = _integers(job[WEIGHTS], 1 << 20)
+    weights = _integers(job[VECTORS], 1 << 20)
     reals = carray(pointer(job[REALS], 0.0), (job[REAL_COUNT],))
     size = size_of(like)
     width = work.shape[1]
@@ -189,19 +195,23 @@ def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
 def _panels(address: int, like: Any) -> None:
     """Takes panels until there are none left."""
     job = _integers(address, SIZE)
-    _clear(like, job, job[WEIGHTS])  # each thread for itself, as none waits for another
+    slot = fetch_add(address + 8 * SLOT, 1)
+    if slot >= job[PLACES]:  # the others do it all
+        return
     width = PANEL_BYTES // size_of(like)
     batch = job[BATCH]
-    slot = fetch_add(address + 8 * SLOT, 1)
     loads = _integers(job[LOADS], job[LOAD_COUNT], 5)
     fills = _integers(job[FILLS], job[FILL_COUNT], 5)
     stores = _integers(job[STORES], job[STORE_COUNT], 5)
     height, other_height = job[HEIGHT], job[OTHER_HEIGHT]
+    taken = 0
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
         first = number * width
         if first >= batch:
+            fetch_add(address + 8 * BUSY, min(taken, 1))
             return
+        taken += 1
         count = min(width, batch - first)
         place = number if job[KEEP] else slot
         start = job[WORK] + place * height * PANEL_BYTES
@@ -228,7 +238,7 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
     products in the forward direction. A first column below zero means the gradient of the bias.
     """
     program = _integers(job[PROGRAM], job[OPERATIONS], 9)
-    gradients = _integers(job[GRADIENTS], 1 << 20)
+    gradients = _integers(job[VECTORS], 1 << 20)
     sources = _integers(job[SOURCES], 1 << 20, 2)
     width = PANEL_BYTES // size_of(like)
     batch, height = job[BATCH], job[HEIGHT]
@@ -287,54 +297,75 @@ def _gradients(address: int, like: Any) -> None:
     job = _integers(address, SIZE)
     items = _integers(job[ITEMS], job[ITEM_COUNT], 5)
     sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
+    taken = 0
     while True:
         number = fetch_add(address + 8 * NEXT, 1)
         if number >= job[ITEM_COUNT]:
-            if fetch_add(address + 8 * SLOT, 1) == job[THREADS] - 1:  # the last to finish
-                _clear(like, job, job[GRADIENTS])
+            fetch_add(address + 8 * BUSY, min(taken, 1))
             return
+        taken += 1
         _gradient(like, job, items[number], sums)
 
 
-def _functions(stamp: int) -> dict[tuple[str, int], Callable[[int], None]]:
-    """What is compiled, by name and bytes a number."""
-
-    # Numba looks at the file of a function, and at what it encloses, to see whether a compiled one
-    # in its cache is still good. The stamp stands for the other files of this room.
-    def panels32(address: int) -> None:
-        if stamp >= 0:
-            _panels(address, np.float32(0))
-
-    def panels64(address: int) -> None:
-        if stamp >= 0:
-            _panels(address, np.float64(0))
-
-    def gradients32(address: int) -> None:
-        if stamp >= 0:
-            _gradients(address, np.float32(0))
-
-    def gradients64(address: int) -> None:
-        if stamp >= 0:
-            _gradients(address, np.float64(0))
-
-    return {
-        ("panels", 4): panels32,
-        ("panels", 8): panels64,
-        ("gradients", 4): gradients32,
-        ("gradients", 8): gradients64,
-    }
+def clear32(address: int) -> None:
+    _clear(address, np.float32(0))
 
 
-@cache
+def clear64(address: int) -> None:
+    _clear(address, np.float64(0))
+
+
+def panels32(address: int) -> None:
+    _panels(address, np.float32(0))
+
+
+def panels64(address: int) -> None:
+    _panels(address, np.float64(0))
+
+
+def gradients32(address: int) -> None:
+    _gradients(address, np.float32(0))
+
+
+def gradients64(address: int) -> None:
+    _gradients(address, np.float64(0))
+
+
+_FUNCTIONS: dict[tuple[str, int], Callable[[int], None]] = {
+    ("clear", 4): clear32,
+    ("clear", 8): clear64,
+    ("panels", 4): panels32,
+    ("panels", 8): panels64,
+    ("gradients", 4): gradients32,
+    ("gradients", 8): gradients64,
+}
+
+#: Held while something is compiled, and while a process forks: a child could never take a lock
+#: whose holder has stayed behind.
+_compiling = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_child=_compiling.release,
+        after_in_parent=_compiling.release,
+    )
+
+
 def entry(name: str, size: int) -> int:
     """The address of a compiled function of a job's address, compiled if it has to be.
 
     Args:
-        name: "panels" runs the program of a job, "gradients" its items.
+        name: "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its
+            items.
         size: The bytes of a number.
     """
+    with _compiling:
+        return _address(name, size)
+
+
+@cache
+def _address(name: str, size: int) -> int:
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    stamp = zlib.crc32(b"".join(source.read_bytes() for source in sources))
-    function = _functions(stamp)[name, size]
-    address: int = numba.cfunc(types.void(types.int64), cache=True)(function).address  # type: ignore[assignment]
-    return address
+    stamp = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return compile_cached(_FUNCTIONS[name, size], stamp)

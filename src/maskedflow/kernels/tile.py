@@ -35,7 +35,7 @@ jit: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "ns
 @_intrinsic
 def pointer(typingctx: Any, address: Any, like: Any) -> Any:
     """A pointer to numbers of the type of `like`."""
-    result = types.CPointer(like)  # type: ignore[no-untyped-call]
+    result = types.CPointer(like)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(result))
@@ -91,7 +91,7 @@ def _tile(rows: int) -> Any:
             lanes = _VECTOR_BYTES // size
             vector = ir.VectorType(number, lanes)
             integer = n.type
-            multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            multiply_add = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(vector, [vector] * 3),
                 f"llvm.fma.v{lanes}f{8 * size}",

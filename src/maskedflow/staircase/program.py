@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -35,6 +36,10 @@ class Code(IntEnum):
     INVERT = 3
     SLOPE = 4
     SOLVE = 5
+
+
+#: What takes as long as a row of another operation does for a sample, in multiplications.
+WORK_OF_A_ROW = {Code.ACTIVATE: 32, Code.ADD: 8, Code.INVERT: 2048, Code.SLOPE: 32, Code.SOLVE: 64}
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,14 @@ class Program:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.operations))
+
+    @cached_property
+    def work(self) -> int:
+        """About how many multiplications there are for a sample."""
+        return sum(
+            one.rows * (one.columns if one.code is Code.PRODUCT else WORK_OF_A_ROW[one.code])
+            for one in self.operations
+        )
 
 
 class Rows:
