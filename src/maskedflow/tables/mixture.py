@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 __all__ = ["Mixture", "fit_mixture"]
