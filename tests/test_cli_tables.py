@@ -303,7 +303,6 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ("train --data {f}/t.csv --missing some", "some"),
         ("train --dataset moons --flow auto", "--data FILE"),
         ("train --data {f}/t.csv --flow auto --context where", "'where'"),
-        ("train --data {f}/t.csv --missing model --context gaps", "'gaps', row "),
         ("train --data {f}/t.csv --schema {f}/none.toml", "none.toml"),
         ("train --data {f}/t.csv --schema {f}/t.csv", "t.csv"),
         ("train --data {f}/t.csv --schema {f}/unknown.toml", "'height'"),
@@ -324,8 +323,14 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ("sample {f}/csv/t -n 3 -o {f}/o.csv --context {f}/t.csv", "no context"),
         ("sample {f}/csv/t -n 3 -o {f}/o.csv --steps 4", "--steps"),
         ("sample {f}/given/t -n 3 -o {f}/o.csv", "--context"),
-        ("sample {f}/given/t -n 3 -o {f}/o.csv --context {f}/paris.csv", "paris.csv: row 2"),
-        ("score {f}/given/t {f}/paris.csv -o {f}/o.csv", "paris.csv: row 2"),
+        (
+            "sample {f}/given/t -n 3 -o {f}/o.csv --context {f}/paris.csv",
+            "paris.csv: context: column 'city', row 2",
+        ),
+        (
+            "score {f}/given/t {f}/paris.csv -o {f}/o.csv",
+            "paris.csv: context: column 'city', row 2",
+        ),
         ("compare {f}/csv/t {f}/parquet/t", "file"),
     ],
 )

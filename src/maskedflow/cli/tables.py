@@ -113,13 +113,13 @@ def train_table(
     if copies := told_distinct(rows, table.distinct):
         print(f"note: {options.data}{copies}", file=sys.stderr)
     print(f"{table.schema}\n")
+    within = f", for about {limit:g} s at most" if limit else ""
     print(
         f"fitting {asked['flow']} to {directory.name}: {table.train.num_rows:,} rows of "
-        f"{len(table.schema.names)} columns"
-        + (f", for about {limit:g} s at most" if limit else ""),
+        f"{len(table.schema.names)} columns{within}",
         flush=True,
     )
-    with waiting(f"fitting {asked['flow']}, for about {limit:g} s at most"):
+    with waiting(f"fitting {asked['flow']}{within}"):
         run = fit_table(directory, table, asked)
     print(f"fitted in {run.config.seconds:.0f} s")
     return run, table
