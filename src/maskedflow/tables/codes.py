@@ -19,7 +19,7 @@ from .tree import fit_tree
 
 __all__ = ["fit_categories"]
 
-_FOLDS, _MANY = 5, 20_000
+_FOLDS, _MANY = 5, 5_000
 """The parts of the rows that judge in turn; of so many rows a single one judges."""
 _FEWEST = 20
 """Rows below which no network is tried."""

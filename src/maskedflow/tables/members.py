@@ -47,7 +47,7 @@ FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
 _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, False)}
 """Whether a front makes margins normal, and whether it whitens then."""
 
-_RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 1e-1, 1.0, 10.0)
+_RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
 _MIXING = 0.15
 """The share of the work after which no larger mixture is tried: the next takes twice as much."""

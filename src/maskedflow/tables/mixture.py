@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -57,7 +59,8 @@ def fit_mixture(x: Tensor, weight: Tensor, components: int, seed: int) -> Mixtur
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     share = weight.double() / weight.sum()
-    with threadpool_limits(1):  # sums in another order would be other sums
+    with threadpool_limits(1), warnings.catch_warnings():  # other threads would sum otherwise
+        warnings.simplefilter("ignore", ConvergenceWarning)
         clusters = KMeans(components, n_init=1, random_state=seed)
         labels = clusters.fit(x.numpy(), sample_weight=share.numpy() * len(x)).labels_
     part = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), components).double()
