@@ -28,6 +28,8 @@ _EPOCHS, _STEPS = 1000, 400
 _SMALLEST, _LARGEST = 32, 256
 """The rows of a step."""
 _LR = 3e-3
+_COLUMN = 1500
+"""The weights that take as long as a column's softmax."""
 _HIDDEN, _LEVELS = 64, 3000
 """The least width of a network, and most levels, of all columns, of one."""
 
@@ -70,6 +72,7 @@ def fit_categories(
     weights = sum(
         parameter.numel() for parameter in start(rows[torch.arange(1)], hidden)[0].parameters()
     )
+    weights += _COLUMN * len(levels)
     batch_size = min(max(len(rows) // 10, _SMALLEST), _LARGEST)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
