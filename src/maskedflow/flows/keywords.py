@@ -21,6 +21,12 @@ class NamesKeywords(abc.ABCMeta):
     passes_to: tuple[type, ...] = ()
     """What takes the keywords that a constructor hands on."""
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, which `__call__` would hide."""
+        own, *rest = inspect.signature(vars(cls).get("__init__", cls.__init__)).parameters.values()
+        return inspect.Signature(rest)
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
