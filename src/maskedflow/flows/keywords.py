@@ -24,8 +24,8 @@ class NamesKeywords(abc.ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """That of the constructor, which `__call__` would hide."""
-        own, *rest = inspect.signature(vars(cls).get("__init__", cls.__init__)).parameters.values()
-        return inspect.Signature(rest)
+        made = next(vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
+        return inspect.Signature(list(inspect.signature(made).parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
