@@ -35,7 +35,7 @@ from timing import count_core_seconds, machine
 
 import maskedflow as mf
 from maskedflow.data import choose_kde, choose_mixture, fit_gaussian, write_text
-from maskedflow.tables import search
+from maskedflow.tables import search, work
 from maskedflow.training import evaluation, loop
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat what is in tables.json")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables.json")
     arguments = parser.parse_args()
-    count_core_seconds(search, loop, evaluation)
+    count_core_seconds(search, work, loop, evaluation)
 
     path = arguments.output / "tables.json"
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"tables": {}}

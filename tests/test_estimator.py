@@ -31,7 +31,7 @@ from maskedflow.training import save
 from table_strategies import tables
 
 
-@parametrize_with_checks([DensityEstimator(time_limit=2.0)])
+@parametrize_with_checks([DensityEstimator(work=2.0)])
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -95,7 +95,7 @@ def test_it_works_in_pipelines_and_searches() -> None:
     x = np.random.default_rng(0).normal(size=(60, 2))
     pipeline = make_pipeline(StandardScaler(), DensityEstimator("gaussian"))
     assert np.isfinite(cross_val_score(pipeline, x, cv=3)).all()
-    grid = GridSearchCV(DensityEstimator(time_limit=1), {"flow": ["gaussian", "auto"]}, cv=2)
+    grid = GridSearchCV(DensityEstimator(work=1), {"flow": ["gaussian", "auto"]}, cv=2)
     assert grid.fit(x).best_params_["flow"] in ("gaussian", "auto")
 
 
@@ -160,6 +160,7 @@ def test_a_file_keeps_parameters_names_context_and_kind(tmp_path: Path, kind: An
     given = DensityEstimator("gaussian", missing="drop", time_limit=7, random_state=3)
     given.fit(table, context=context).save(tmp_path / "e.safetensors")
     again = DensityEstimator.load(str(tmp_path / "e.safetensors"))
+    assert again.work_ == given.work_
     assert again.get_params() == given.get_params()
     assert again.n_features_in_ == 2
     assert hasattr(again, "feature_names_in_") == hasattr(given, "feature_names_in_")
@@ -221,10 +222,16 @@ def test_whole_weights_repeat_rows_and_zeros_drop_them(flow: str) -> None:
     x = rng.normal(size=(80, 3)) @ rng.normal(size=(3, 3))
     weight = rng.integers(0, 4, 80)
     before = weight.copy()
-    weighted = DensityEstimator(flow, time_limit=100).fit(x, sample_weight=weight)
-    repeated = DensityEstimator(flow, time_limit=100).fit(x.repeat(weight, axis=0))
+    weighted = DensityEstimator(flow, work=100).fit(x, sample_weight=weight)
+    repeated = DensityEstimator(flow, work=100).fit(x.repeat(weight, axis=0))
     assert np.array_equal(weighted.score_samples(x), repeated.score_samples(x))
     assert np.array_equal(weight, before)
+
+
+def test_a_number_whose_square_is_infinite_is_refused() -> None:
+    table = pd.DataFrame({"a": np.arange(9.0), "b": [1.5, 2.5, 1e200, *np.arange(6)]})
+    with pytest.raises(ValueError, match=r"column 'b', row 3: expected numbers up to 1e\+150"):
+        DensityEstimator("gaussian").fit(table)
 
 
 def test_weights_say_how_much_a_row_counts() -> None:

@@ -71,3 +71,15 @@ def test_knots_out_of_order_are_refused() -> None:
     knots = torch.tensor([[0.0, 2.0, 1.0]])
     with pytest.raises(ValueError, match="ascending knots"):
         NormalScores(knots, knots, torch.ones(1, 3))
+
+
+def test_weights_count_as_repetitions() -> None:
+    x = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    often = torch.arange(400) % 3 + 1
+    weighted = NormalScores.fit(x, weight=often.double())
+    repeated = NormalScores.fit(x.repeat_interleave(often, dim=0))
+    assert weighted.x.shape[1] == round(800**2 / (often**2).sum().item()) // 25
+    z, other = weighted()(x), repeated()(x)
+    middle = z.abs() < 1.5  # the tails begin where ten rows are left, of rows that count alike
+    assert torch.allclose(z[middle], other[middle], atol=0.1)
+    assert torch.equal(NormalScores.fit(x, weight=torch.full((400,), 3.0)).x, NormalScores.fit(x).x)

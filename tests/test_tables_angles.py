@@ -12,8 +12,10 @@ from torch import Tensor
 
 from maskedflow.data import Split
 from maskedflow.tables import Layout, build_density
-from maskedflow.tables.angles import _concentrations, build_angles, fit_angles
+from maskedflow.tables.angles import _concentrations, fit_angles
+from maskedflow.tables.build import build_angles
 from maskedflow.tables.circular import AutoregressiveVonMises
+from maskedflow.tables.fitting import Weighed
 from strategies import overwrite
 
 CIRCLE = (torch.arange(240).double() + 0.5) / 240 * 2 * math.pi - math.pi
@@ -26,8 +28,8 @@ def angles(*present: int | None, context: int = 0) -> AutoregressiveVonMises:
     return overwrite(made.double(), 0.5)
 
 
-def dealt(x: Tensor, context: Tensor | None = None) -> tuple[Split, list[Tensor]]:
-    return Split(x, context), list(torch.arange(len(x)).tensor_split(10))
+def alike(x: Tensor) -> Weighed:
+    return Weighed(Split(x), torch.ones(len(x), dtype=torch.float64))
 
 
 def test_the_density_of_angles_integrates_to_one() -> None:
@@ -83,7 +85,7 @@ def test_concentrations_solve_their_equation() -> None:
 def test_few_rows_are_as_well_described_as_by_one_von_mises_distribution(kappa: float) -> None:
     draws = np.random.default_rng(0)
     x, fresh = (torch.tensor(draws.vonmises(3.0, kappa, n))[:, None] for n in (80, 2000))
-    stack, plan = fit_angles([None], *dealt(x), seed=0, limit=60.0)
+    stack, plan = fit_angles([None], alike(x), seed=0, work=60.0)
     of_best, loc, _ = vonmises.fit(x.numpy(), fscale=1)
     best = vonmises.logpdf(fresh.numpy(), of_best, loc=loc).mean()
     with torch.no_grad():
@@ -95,7 +97,7 @@ def test_few_rows_are_as_well_described_as_by_one_von_mises_distribution(kappa: 
 
 def test_angles_on_a_grid_get_no_spikes() -> None:
     x = torch.tensor(np.random.default_rng(0).integers(0, 36, 2000) / 36 * 2 * math.pi)[:, None]
-    stack, _ = fit_angles([None], *dealt(x), seed=0, limit=60.0)
+    stack, _ = fit_angles([None], alike(x), seed=0, work=60.0)
     with torch.no_grad():
         assert stack().log_prob(CIRCLE[:, None]).abs().max() < 3
 
@@ -114,7 +116,7 @@ def test_a_second_angle_is_told_from_the_first_one() -> None:
     draws = np.random.default_rng(0)
     first = draws.uniform(-math.pi, math.pi, 300)
     x = torch.tensor(np.stack([first, 2 * first + draws.vonmises(0, 20, 300)], axis=1))
-    stack, plan = fit_angles([None, None], *dealt(x[:200]), seed=0, limit=60.0)
+    stack, plan = fit_angles([None, None], alike(x[:200]), seed=0, work=60.0)
     assert any(one["hidden"] for one in plan)
     # Of its own the second one is uniform, as the first: this is 1.3 nats better.
     with torch.no_grad():

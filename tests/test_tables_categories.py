@@ -13,6 +13,9 @@ from torch import Tensor
 
 from maskedflow.data import Split
 from maskedflow.tables import AutoregressiveCategorical
+from maskedflow.tables.codes import fit_categories
+from maskedflow.tables.fitting import Weighed
+from maskedflow.tables.tree import fit_tree
 from maskedflow.training import TrainConfig, fit
 from strategies import overwrite
 
@@ -125,6 +128,72 @@ def test_it_learns_by_the_loop_of_any_flow() -> None:
     fit(categories, split, split, TrainConfig(epochs=15, batch_size=100, lr=2e-2))
     entropy = math.log(3) - 0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     assert -categories().log_prob(split.x).mean().item() < entropy + 0.03
+
+
+def fitted(codes: Tensor, levels: list[int], weight: Tensor | None = None) -> Tensor:
+    """The log-probabilities of all rows that there can be."""
+    weight = torch.ones(len(codes)) if weight is None else weight
+    made, _ = fit_categories(levels, Weighed(Split(codes.double()), weight.double()), 0, 3.0)
+    with torch.no_grad():
+        return made().log_prob(every_row(levels))
+
+
+@pytest.mark.parametrize("hidden", [None, (8, 8)])
+def test_tables_make_a_tree(hidden: tuple[int, int] | None) -> None:
+    levels, parents = [2, 3, 2], (-1, 0, 0)
+    made = overwrite(AutoregressiveCategorical(levels, 0, hidden, parents).double(), 1.0)
+    assert made.tables is not None
+    rows = every_row(levels)
+    terms = made().log_probs(rows)
+    assert terms.sum(dim=1).exp().sum().item() == pytest.approx(1)
+    if hidden is None:
+        table = made.tables.logits[8:].view(2, 2).log_softmax(dim=1)
+        torch.testing.assert_close(terms[:, 2], table[rows[:, 0], rows[:, 2]])
+    drawn = made().sample((20_000,), generator=torch.Generator().manual_seed(0))
+    share = (drawn == rows[3]).all(dim=1).double().mean()
+    assert share.item() == pytest.approx(terms[3].sum().exp().item(), abs=0.015)
+    with pytest.raises(ValueError, match="parents: expected a place before"):
+        AutoregressiveCategorical(levels, parents=(0, 1, -1))
+
+
+def test_a_tree_takes_who_tells_most_and_nobody_who_tells_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(6, (400,), generator=generator) for _ in range(2))
+    codes = torch.stack([a, b, a % 3], dim=1)
+    parents, tables = fit_tree(codes, [6, 6, 3], torch.ones(400))
+    assert parents == (-1, -1, 0)
+    assert (tables[2].exp()[torch.arange(6), torch.arange(6) % 3] > 0.99).all()
+    half = fit_tree(torch.cat([codes, codes[:50]]), [6, 6, 3], torch.ones(450))[1]
+    twice = fit_tree(codes, [6, 6, 3], 1.0 + (torch.arange(400) < 50))[1]
+    for one, other in zip(half, twice, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_dependence_is_found_and_independence_is_not_lost() -> None:
+    generator = torch.Generator().manual_seed(0)
+    store = torch.randint(20, (600,), generator=generator)
+    found = fitted(torch.stack([store, store % 4], dim=1), [20, 4]).exp().view(20, 4)
+    assert found[torch.arange(20), torch.arange(20) % 4].sum() > 0.98
+
+    flags = torch.randint(2, (300, 3), generator=generator)
+    flags[:, 2] = flags[:, 0] ^ flags[:, 1]
+    found = fitted(flags, [2, 2, 2]).exp()
+    even = every_row([2, 2, 2]).sum(dim=1) % 2 == 0
+    assert found[even].sum() > 0.97
+
+    codes = torch.randint(3, (300, 3), generator=generator)
+    counts = torch.stack([(codes[:, k, None] == torch.arange(3)).sum(0) for k in range(3)])
+    shares = ((counts + 1 / 3) / 301).log()
+    apart = shares[torch.arange(3), every_row([3, 3, 3])].sum(dim=1)
+    gap = apart - fitted(codes, [3, 3, 3])
+    assert (apart.exp() * gap).sum() < 0.03
+
+
+def test_dummies_of_a_category_come_one_by_one() -> None:
+    which = torch.randint(6, (500,), generator=torch.Generator().manual_seed(0))
+    codes = torch.nn.functional.one_hot(which, 6)
+    found = fitted(codes, [2] * 6).exp()
+    assert found[every_row([2] * 6).sum(dim=1) == 1].sum() > 0.97
 
 
 def test_mistakes_are_one_line() -> None:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
+from maskedflow.tables.distinct import distinct_rows, effective
+from maskedflow.tables.mixture import fit_mixture
+from maskedflow.tables.work import default_work
 
 
 def numbers(x: Tensor, observed: Tensor | None = None, codes: Tensor | None = None) -> Rows:
@@ -40,6 +43,8 @@ def crescents(n: int, seed: int) -> Tensor:
 def test_stacking_weights_are_the_best_mixture() -> None:
     log_probs = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights = stacking_weights(log_probs)
+    twice = stacking_weights(log_probs, 1.0 + (torch.arange(200) < 50))
+    assert torch.allclose(twice, stacking_weights(torch.cat([log_probs, log_probs[:50]])))
     grid = torch.linspace(1e-6, 1 - 1e-6, 2001, dtype=torch.float64)
     mixtures = torch.stack([grid, 1 - grid], dim=1).log()
     values = (log_probs[:, None] + mixtures).logsumexp(-1).mean(0)
@@ -74,7 +79,7 @@ def test_a_stack_draws_members_as_often_as_they_weigh() -> None:
 
 def test_the_search_beats_a_gaussian_and_its_plan_builds_it_again() -> None:
     train, test = crescents(1000, 0), crescents(500, 1)
-    density = fit_density(plain(2), numbers(train), time_limit=6, seed=0)
+    density = fit_density(plain(2), numbers(train), work=6, seed=0)
     scores = density.log_prob(numbers(test))
     gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())
     assert scores.mean() > gaussian.log_prob(test).mean() + 0.5
@@ -91,7 +96,7 @@ def test_the_search_beats_a_gaussian_and_its_plan_builds_it_again() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 15, 60])
 def test_a_few_rows_are_enough(rows: int, flow: str) -> None:
     x = crescents(rows, 0)
-    density = fit_density(plain(2), numbers(x), flow=flow, time_limit=1)
+    density = fit_density(plain(2), numbers(x), flow=flow, work=1)
     assert density.log_prob(numbers(x)).isfinite().all()
 
 
@@ -101,7 +106,7 @@ def test_with_absent_numbers_it_is_a_density_of_codes_and_numbers() -> None:
     codes = (torch.rand(400, 1, generator=generator) < 0.3).long()
     rows = numbers(torch.where(codes == 0, x, 0), codes == 0, codes)
     layout = Layout((2,), (0,), (), (0.0,), (None,), (None,))
-    density = fit_density(layout, rows, time_limit=3)
+    density = fit_density(layout, rows, work=3)
     grid = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
     there = numbers(grid, codes=torch.zeros(4001, 1, dtype=torch.long))
     mass = torch.trapezoid(density.log_prob(there).exp(), grid[:, 0])
@@ -111,6 +116,94 @@ def test_with_absent_numbers_it_is_a_density_of_codes_and_numbers() -> None:
     missing = density.log_prob(away).exp()
     assert mass.item() + missing.item() == pytest.approx(1, abs=1e-3)
     assert missing.item() == pytest.approx(0.3, abs=0.06)
+
+
+def test_the_same_work_finds_the_same_density_and_a_time_limit_says_how_much() -> None:
+    x, test = crescents(260, 0), numbers(crescents(50, 1))
+    first = fit_density(plain(2), numbers(x), time_limit=3)
+    scores = first.log_prob(test)
+    again = fit_density(plain(2), numbers(x), work=first.plan["work"])
+    assert torch.equal(again.log_prob(test), scores)
+    assert fit_density(plain(2), numbers(x[:20])).plan["work"] == default_work(20, 2)
+    with pytest.raises(ValueError, match="work: expected a positive number or None, got 0"):
+        fit_density(plain(2), numbers(x), work=0)
+
+
+@pytest.mark.parametrize("flow", ["gaussian", "auto"])
+def test_neither_the_scale_of_weights_nor_all_rows_twice_change_anything(flow: str) -> None:
+    x, test = crescents(120, 0), numbers(crescents(50, 1))
+    weight = torch.rand(120, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    scores = fit_density(plain(2), numbers(x), weight=weight, flow=flow).log_prob(test)
+    for scale in (2.0, 1e-7, 1e300):
+        scaled = fit_density(plain(2), numbers(x), weight=scale * weight, flow=flow)
+        assert torch.equal(scaled.log_prob(test), scores)
+    twice = fit_density(plain(2), numbers(x.repeat(2, 1)), weight=weight.repeat(2), flow=flow)
+    assert torch.equal(twice.log_prob(test), scores)
+    plain_scores = fit_density(plain(2), numbers(x), flow=flow).log_prob(test)
+    alike = fit_density(plain(2), numbers(x), weight=torch.full((120,), 2.0), flow=flow)
+    assert torch.equal(alike.log_prob(test), plain_scores)
+    assert not torch.equal(scores, plain_scores)
+
+
+def test_equal_rows_are_one_unless_a_grid_or_codes_make_them_equal_by_chance() -> None:
+    x = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = numbers(x[torch.arange(120) % 40])
+    found, _, weight = distinct_rows(plain(2), rows)
+    assert torch.equal(found.values, x)
+    assert (weight == 1).all()
+    _, c, weight = distinct_rows(plain(2), rows, torch.arange(120.0)[:, None] // 80)
+    assert c is not None
+    assert torch.equal(c, torch.tensor([0.0] * 40 + [1.0] * 40)[:, None])
+    assert weight.tolist() == [1.0] * 40 + [0.5] * 40
+    assert effective(weight) == pytest.approx(60**2 / 50)
+    grid = Layout((), (None,) * 2, (), (1.0,) * 2, (None,) * 2, (None,) * 2)
+    assert len(distinct_rows(grid, numbers(x.round()))[0]) == 40
+    codes = torch.zeros(40, 1, dtype=torch.long)
+    alone = Layout((2,), (), (), (), (), ())
+    assert len(distinct_rows(alone, numbers(torch.zeros(40, 0).double(), codes=codes))[0]) == 40
+
+
+def test_repeated_rows_are_no_evidence_for_a_narrow_density() -> None:
+    x, test = crescents(150, 0), numbers(crescents(500, 1))
+    often = torch.arange(150) % 9 + 1
+    rows = numbers(x.repeat_interleave(often, dim=0))
+    gaussian = fit_density(plain(2), rows, flow="gaussian").log_prob(test).mean()
+    assert fit_density(plain(2), rows, work=3).log_prob(test).mean() > gaussian - 0.1
+
+
+@pytest.mark.parametrize("distance", [10.0, 1e3, 1e6])
+def test_clusters_far_apart_are_as_narrow_as_they_are(distance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> Tensor:
+        far = distance * (torch.rand(n, 1, generator=generator) < 0.3)
+        return far + 0.01 * torch.randn(n, 1, dtype=torch.float64, generator=generator)
+
+    density = fit_density(plain(1), numbers(draw(400)), flow="auto", work=0.5)
+    test = draw(2000)
+    near = torch.distributions.Normal(torch.tensor([0.0, distance]).double(), 0.01)
+    truth = (near.log_prob(test) + torch.tensor([0.7, 0.3]).log()).logsumexp(dim=1).mean()
+    assert density.log_prob(numbers(test)).mean() > truth - 0.1
+
+
+def test_a_mixture_counts_weights_as_repetitions() -> None:
+    x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:20] += 8
+    often = torch.arange(60) % 3 + 1
+    one = fit_mixture(x, often.double(), 2, 0)
+    other = fit_mixture(x.repeat_interleave(often, dim=0), torch.ones(int(often.sum())), 2, 0)
+    order, same = (found.loc[:, 0].argsort() for found in (one, other))
+    assert torch.allclose(one.loc[order], other.loc[same])
+    assert torch.allclose(one.scale_tril[order], other.scale_tril[same])
+    assert torch.allclose(one.logits[order], other.logits[same])
+
+
+def test_what_a_wide_table_has_no_work_for_is_not_begun(recwarn: pytest.WarningsRecorder) -> None:
+    x = torch.randn(220, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    density = fit_density(plain(400), numbers(x), work=0.01)
+    assert density.plan["members"] == [{"front": {"knots": 7, "whiten": False}}]
+    assert density.log_prob(numbers(x)).isfinite().all()
+    assert not recwarn.list
 
 
 def test_a_weight_of_two_is_a_row_twice() -> None:

@@ -173,3 +173,11 @@ def test_mistakes_are_one_line() -> None:
         Whiten.fit(torch.zeros(2, 2), ridge=0)
     with pytest.raises(ValueError, match=r"x: expected shape \(\*, 2\)"):
         whiten(torch.zeros(1))(torch.zeros(3))
+
+
+def test_a_large_ridge_leaves_the_variances_and_takes_the_correlations() -> None:
+    x = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x @ torch.tensor([[3.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    factor = Whiten.fit(x, ridge=1e6).scale_tril
+    torch.testing.assert_close(factor.diagonal(), x.std(dim=0, correction=0), rtol=1e-5, atol=0)
+    assert factor[1, 0].abs() < 1e-4

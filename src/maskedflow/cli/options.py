@@ -39,7 +39,11 @@ class TrainOptions:
         lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
         schedule: Learning rate over the run. [default: cosine]
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
-        time_limit: Stop training after this many seconds. [default of --flow auto: 300]
+        time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
+        steps: Stop training after this many steps, whatever --time_limit says: a run with such a
+            limit records the steps that there was time for.
+        work: How much --flow auto may do, in units of about a second of a core; what is found
+            depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
         continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
             which has no bound there. [default: they are dequantised]
@@ -76,6 +80,8 @@ class TrainOptions:
     schedule: Literal["constant", "cosine"] | None = None
     patience: PositiveInt | None = None
     time_limit: PositiveFloat | None = None
+    steps: PositiveInt | None = None
+    work: PositiveFloat | None = None
     context: str | None = None
     continuous: bool | None = None
     time: str | None = None

@@ -28,6 +28,7 @@ class Settings:
     schedule: Literal["constant", "cosine"] = "cosine"
     patience: int = 30
     time_limit: float | None = None
+    steps: int | None = None
     labels: bool = False
     seed: int = 0
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "train_table", "why_estimator"]
 
-TIME_LIMIT = 300.0
 SAMPLES = 1000
 
 ADVICE = {
@@ -25,7 +24,7 @@ ADVICE = {
 }
 """What to do about a cell that is no number."""
 
-TAKEN = ("data", "flow", "schema", "missing", "time_limit", "context", "seed", "out")
+TAKEN = ("data", "flow", "schema", "missing", "time_limit", "work", "context", "seed", "out")
 """The options that an estimator takes; others shape a single flow or its training."""
 
 
@@ -45,6 +44,7 @@ def why_estimator(options: TrainOptions) -> str | None:
         "--flow auto": options.flow == "auto",
         "--schema": options.schema is not None,
         "--missing": options.missing is not None,
+        "--work": options.work is not None,
     }
     why = next((name for name, asks in asking.items() if asks), None)
     if why is None:
@@ -86,7 +86,7 @@ def train_table(
     from maskedflow.runs import told_distinct
 
     assert options.data is not None
-    seed, limit = options.seed or 0, options.time_limit or TIME_LIMIT
+    seed, limit = options.seed or 0, options.time_limit
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
@@ -105,6 +105,7 @@ def train_table(
         "schema": None if options.schema is None else str(options.schema.resolve()),
         "missing": table.schema.missing,
         "time_limit": limit,
+        "work": options.work,
         "context": options.context,
         "seed": seed,
     }
@@ -114,7 +115,8 @@ def train_table(
     print(f"{table.schema}\n")
     print(
         f"fitting {asked['flow']} to {directory.name}: {table.train.num_rows:,} rows of "
-        f"{len(table.schema.names)} columns, for about {limit:g} s at most",
+        f"{len(table.schema.names)} columns"
+        + (f", for about {limit:g} s at most" if limit else ""),
         flush=True,
     )
     with waiting(f"fitting {asked['flow']}, for about {limit:g} s at most"):

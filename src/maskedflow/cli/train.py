@@ -228,7 +228,7 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     told = {name: v for name, v in chosen.items() if name not in SHAPES or name in takes}
     asked["stream"] = dataset.streamed is not None
     series = {"time": options.time, "window": dataset.window}
-    asked |= {**series, "data_dir": data_dir, "continuous": flow.continuous}
+    asked |= {**series, "data_dir": data_dir, "continuous": bool(options.continuous)}
     return RunConfig(dataset.name, data, flow, training, {**asked, **told})
 
 
@@ -245,6 +245,8 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
         return options
     recorded = RunConfig.read(path)
     then = {**recorded.options, "continuous": recorded.flow.continuous}
+    if options.time_limit is not None or options.epochs is not None:
+        then.pop("steps", None)  # those that there was time for
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
 
@@ -272,7 +274,7 @@ def _check_same(config: RunConfig, directory: Path) -> None:
     if not (directory / "config.toml").is_file():
         return
     then = RunConfig.read(directory / "config.toml")
-    free = {"file", "data_dir", "epochs", "patience", "time_limit"}
+    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps"}
     for part in ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
         for name, value in new.items():
@@ -301,7 +303,8 @@ def _in_place_of_earlier(directory: Path, resume: bool = False) -> Iterator[None
         if resume and kept[0].exists():
             yield
             return
-        aside = _set_aside(directory) if any(file.exists() for file in kept) else None
+        earlier = any(path.exists() for path in (kept[0].parent, kept[1]))
+        aside = _set_aside(directory) if earlier else None
         try:
             with exclusive(directory):  # the new one, if the earlier one was moved
                 yield

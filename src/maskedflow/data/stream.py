@@ -44,11 +44,13 @@ class Source(ABC):
     Attributes:
         path: The file, or the folder.
         names: The names of its columns.
+        index: Columns beside these that are a row index, and are read only if they are asked for.
         notes: How it is read where that had to be guessed, a sentence each.
     """
 
     path: Path
     names: tuple[str, ...]
+    index: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -115,7 +117,7 @@ class Source(ABC):
             ValueError: If it has not, or one is given twice.
         """
         for i, name in enumerate(wanted):
-            if name not in self.names:
+            if name not in (*self.names, *self.index):
                 raise ValueError(
                     f"{argument}: {self.path} has no column {name!r}; its columns are "
                     f"{', '.join(self.names)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,30 @@ import pyarrow.parquet as pq
 from .stream import ROWS, Source, Types, one_line_errors
 
 
+def index_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """The columns that pandas wrote beside those of a frame: its row index.
+
+    pandas' own metadata name them. A table that has lost these may still have their usual names.
+
+    Example:
+        >>> index_columns(pa.schema({"a": pa.int8(), "__index_level_0__": pa.int64()}))
+        ('__index_level_0__',)
+    """
+    told = (schema.pandas_metadata or {}).get("index_columns", ())
+    return tuple(
+        name for name in schema.names if name in told or re.fullmatch(r"__index_level_\d+__", name)
+    )
+
+
+def named(index: Collection[str]) -> tuple[str, ...]:
+    """Those columns of an index that somebody has given a name."""
+    return tuple(name for name in index if not re.fullmatch(r"__\w+__", name))
+
+
 class ParquetSource(Source):
     """One Parquet file, or several that are one table.
+
+    The row index of pandas is none of its `names`, and is read only if it is asked for.
 
     Args:
         path: The file, or the folder of the files.
@@ -29,16 +52,29 @@ class ParquetSource(Source):
         self.path, self._files = path, files
         self._starts = [0]  # the first row of each file, and the number of all rows
         schemas: list[Any] = []
+        index: dict[str, None] = {}
         for file in files:
             with one_line_errors(file), pq.ParquetFile(file) as opened:
-                schemas.append(opened.schema_arrow.remove_metadata())
+                schema = opened.schema_arrow
                 self._starts.append(self._starts[-1] + opened.metadata.num_rows)
-            if set(schemas[-1].names) != set(schemas[0].names):
+            schemas.append(schema.remove_metadata())
+            index |= dict.fromkeys(index_columns(schema))
+            names = tuple(name for name in schema.names if name not in index)
+            if file == files[0]:
+                self.names = names
+            elif set(names) != set(self.names):
                 raise ValueError(
                     f"{file}: expected the columns of {files[0].name}, "
-                    f"{', '.join(schemas[0].names)}; found {', '.join(schemas[-1].names)}"
+                    f"{', '.join(self.names)}; found {', '.join(names)}"
                 )
-        self.names = tuple(schemas[0].names)
+        self.index = tuple(name for name in index if all(name in one.names for one in schemas))
+        if not self.names:
+            raise ValueError(f"{path}: expected at least one column, found none")
+        if told := named(index):
+            self.notes = (
+                f"left out, the row index of a frame of pandas: {', '.join(told)}; to have it as a "
+                "column, write the frame after reset_index()",
+            )
         try:
             self._schema = pa.unify_schemas(schemas, promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

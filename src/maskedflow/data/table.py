@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .dataset import Dataset, Split
 from .discrete import find_cells, needs_float64, notes_on
-from .split import Dealing, check_dealing, columns_of, copies, deal
+from .split import Dealing, check_dealing, copies, deal
 from .stream import ROWS, CellError, Source, open_source
 
 
@@ -91,7 +91,7 @@ def open_table(
                 f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
             )
     check_dealing(dealing)
-    numbers_of_rows = columns_of(Split(x))
+    numbers_of_rows = list(x.numpy().T)
     group = copies(numbers_of_rows, numbers_of_rows) if dealing == "values" else None
     try:
         parts = deal([len(x) - sum(sizes), *sizes], seed, group)

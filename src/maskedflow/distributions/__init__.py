@@ -1,9 +1,10 @@
 """The distribution of a flow, and bases."""
 
 from .bounded import BoxUniform, TransformedUniform, Truncated
+from .density import Density as Density
+from .density import refuse_nan as refuse_nan
 from .elementwise import DiagNormal, GeneralizedNormal, StudentT
 from .flow import NormalizingFlow
-from .flow import refuse_nan as refuse_nan
 from .gaussians import MixtureOfGaussians
 from .joint import Joint
 from .mixtures import Mixture

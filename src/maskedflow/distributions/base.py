@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +11,17 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, constraints
 
-__all__ = ["Base", "Shape", "draw", "draw_and_log_prob", "require_number", "unvalidated"]
+from maskedflow.transforms.support import moved_inside, outside
+
+__all__ = [
+    "Base",
+    "Shape",
+    "draw",
+    "draw_and_log_prob",
+    "log_density",
+    "require_number",
+    "unvalidated",
+]
 
 Shape = Sequence[int]
 
@@ -25,6 +36,10 @@ class Base(Distribution):
 
     def __init__(self, batch_shape: Shape, event_shape: Shape) -> None:
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
+
+    def density(self, value: Tensor) -> Tensor:
+        """The log-density as it comes out, of values that nobody has looked at."""
+        return self.log_prob(value)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points, with shape (*sample_shape, *batch_shape, *event_shape), no gradients."""
@@ -69,11 +84,31 @@ def draw_and_log_prob(
         x, log_prob = distribution.rsample_and_log_prob(sample_shape, generator)
         return x, log_prob
     x = draw(distribution, sample_shape, generator)
-    return x, distribution.log_prob(x)
+    return x, log_density(distribution, x)
+
+
+def log_density(distribution: Distribution, value: Tensor) -> Tensor:
+    r"""The log-density of values that come out of a transform, which may be any.
+
+    Outside of the support it is :math:`-\infty`, of torch's own distributions too.
+
+    Example:
+        >>> from torch.distributions import Exponential
+        >>> base = unvalidated(Exponential(1.0))
+        >>> base.log_prob(torch.tensor(-2.0)), log_density(base, torch.tensor(-2.0))
+        (tensor(2.), tensor(-inf))
+    """
+    if isinstance(distribution, Base):
+        return distribution.density(value)
+    support = distribution.support
+    if support is None or (wrong := outside(support, value)) is None:
+        return distribution.log_prob(value)
+    log_prob = distribution.log_prob(moved_inside(support, value, wrong))
+    return torch.where(wrong, -math.inf, log_prob)
 
 
 def unvalidated(distribution: Distribution) -> Distribution:
-    """The same distribution, whose density outside of its support is zero, and not an error.
+    """The same distribution, to which no value is an error; see :func:`log_density`.
 
     Example:
         >>> from torch.distributions import Uniform

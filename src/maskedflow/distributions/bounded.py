@@ -14,7 +14,7 @@ from torch.distributions.utils import broadcast_all
 
 from maskedflow.transforms.base import sum_rightmost
 
-from .base import Base, require_number, unvalidated
+from .base import Base, log_density, require_number, unvalidated
 from .elementwise import Elementwise
 from .flow import NormalizingFlow
 
@@ -175,7 +175,7 @@ class Truncated(Base):
 
     def log_prob(self, value: Tensor) -> Tensor:
         inside = (self.lower <= value) & (value <= self.upper)
-        log_prob = self.base.log_prob(value) - self.mass.log()
+        log_prob = log_density(self.base, value) - self.mass.log()
         return torch.where(inside, log_prob, -math.inf)
 
     def rsample(

@@ -177,9 +177,13 @@ class StudentT(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         half = 0.5 * (self.df + 1)
         z = (value - self.loc) / self.scale
+        # Beyond this a square would be infinite: log(1 + z^2) is 2 log(z) by then.
+        bound = 0.1 * math.sqrt(torch.finfo(z.dtype).max)
+        far = 2 * torch.log((z / bound).abs().clamp(min=1))
+        near = torch.log1p(z.clamp(-bound, bound).square() / self.df)
         log_norm = torch.lgamma(half) - torch.lgamma(0.5 * self.df)
         log_norm = log_norm - 0.5 * torch.log(math.pi * self.df) - self.scale.log()
-        return sum_rightmost(log_norm - half * torch.log1p(z.square() / self.df), self.ndims)
+        return sum_rightmost(log_norm - half * (near + far), self.ndims)
 
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import indent
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
-from maskedflow.staircase import is_traced
 from maskedflow.transforms import call_and_ladj, spread
 from maskedflow.transforms.base import require_tensor
 
-from .base import Base, draw, unvalidated
+from .base import draw, log_density, unvalidated
+from .density import Density, refuse_nan
 from .elementwise import DiagNormal
 
-__all__ = ["NormalizingFlow", "refuse_nan"]
+__all__ = ["NormalizingFlow"]
 
 
-class NormalizingFlow(Base):
+class NormalizingFlow(Density):
     r"""The distribution of x such that z = f(x) is distributed as a base.
 
     .. math:: \log p(x) = \log p_Z(f(x)) + \log \left| \det \frac{\partial f(x)}{\partial x} \right|
@@ -65,7 +66,9 @@ class NormalizingFlow(Base):
         return self.transform.domain
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NormalizingFlow:
-        return type(self)(self.transform, self.base.expand(Size(batch_shape)))
+        new = type(self)(self.transform, self.base.expand(Size(batch_shape)))
+        new.origin = self.origin
+        return new
 
     def tempered(self, temperature: float) -> NormalizingFlow:
         """The flow whose Gaussian base has its standard deviations times a temperature.
@@ -94,26 +97,38 @@ class NormalizingFlow(Base):
             raise ValueError(
                 f"temperature: expected a Gaussian base, got a {type(self.base).__name__}"
             )
-        return NormalizingFlow(self.transform, self.base.tempered(temperature))
+        flow = NormalizingFlow(self.transform, self.base.tempered(temperature))
+        if (origin := self.origin) is not None:
+
+            def again(*given: Any) -> NormalizingFlow:
+                return cast(NormalizingFlow, origin.make(*given)).tempered(temperature)
+
+            flow.origin = replace(origin, make=again)
+        return flow
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of each row, in nats.
+        r"""The log-density of each row, in nats.
 
         Args:
             value: The points, with shape (*, features).
 
         Returns:
-            The log-densities, with the broadcast of the batch shapes of `value` and of the flow.
+            The log-densities, with the broadcast of the batch shapes of `value` and of the flow:
+            each a finite number, or :math:`-\infty` outside of the support, at infinity, and where
+            the density is less than any number.
 
         Raises:
             ValueError: If `value` has the wrong number of features or holds NaN.
         """
         self._check(value)
+        return self.settled(value)
+
+    def density(self, value: Tensor) -> Tensor:
         transform, points = spread(self.transform, value)
         found = []
         for x in points:
             z, ladj = call_and_ladj(transform, x)
-            found.append(self.base.log_prob(z) + self._event_sum(ladj))
+            found.append(log_density(self.base, z) + self._event_sum(ladj))
         if len(found) == 1:
             return found[0]
         return torch.stack(found).logsumexp(dim=0) - math.log(len(found))
@@ -131,7 +146,7 @@ class NormalizingFlow(Base):
         """Draws points that have gradients, and their log-densities, at the price of the points."""
         z = draw(self.base, sample_shape, generator)
         x, ladj = call_and_ladj(self.transform.inv, z)
-        return x, self.base.log_prob(z) - self._event_sum(ladj)
+        return x, log_density(self.base, z) - self._event_sum(ladj)
 
     def _event_sum(self, ladj: Tensor) -> Tensor:
         dims = self._reinterpreted
@@ -146,17 +161,3 @@ class NormalizingFlow(Base):
                 f"got {tuple(value.shape)}"
             )
         refuse_nan("x", value)
-
-
-def refuse_nan(name: str, value: Tensor) -> None:
-    """Refuses a tensor that holds NaN.
-
-    Raises:
-        TypeError: If it is no tensor.
-        ValueError: If there is one, with its index.
-    """
-    require_tensor(name, value)
-    # A sum is one cheap pass; only a suspicious one is worth a closer look.
-    if not is_traced() and not math.isfinite(value.detach().sum()) and value.isnan().any():
-        index = value.isnan().nonzero()[0].tolist()
-        raise ValueError(f"{name}: expected numbers, got NaN at index {index}")

@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, unvalidated
+from .base import Base, draw, log_density, unvalidated
 
 __all__ = ["Joint"]
 
@@ -51,7 +51,9 @@ class Joint(Base):
         parts = value.split(self.sizes, dim=-1)
         total = value.new_zeros(())
         for part, marginal in zip(parts, self.marginals, strict=True):
-            total = total + marginal.log_prob(part.reshape(part.shape[:-1] + marginal.event_shape))
+            total = total + log_density(
+                marginal, part.reshape(part.shape[:-1] + marginal.event_shape)
+            )
         return total
 
     def rsample(

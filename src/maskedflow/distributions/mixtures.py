@@ -10,12 +10,13 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, unvalidated
+from .base import Base, draw, log_density, unvalidated
+from .density import Density
 
 __all__ = ["Mixture"]
 
 
-class Mixture(Base):
+class Mixture(Density):
     r"""A mixture of distributions.
 
     .. math:: \log p(x) = \log \sum_k w_k \, p_k(x)
@@ -58,8 +59,8 @@ class Mixture(Base):
         Base.__init__(new, batch_shape, self.event_shape)
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        each = self.base.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+    def density(self, value: Tensor) -> Tensor:
+        each = log_density(self.base, value.unsqueeze(-1 - len(self.event_shape)))
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + each, dim=-1)
 
     def sample(

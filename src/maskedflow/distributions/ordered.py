@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, require_number, unvalidated
+from .base import Base, draw, log_density, require_number, unvalidated
 
 __all__ = ["Maximum", "Minimum", "Sort", "TopK"]
 
@@ -57,7 +57,7 @@ class Sort(Base):
         x = value.movedim(-1, 0)
         steps = x.diff(dim=0)
         ordered = ((steps <= 0) if self.descending else (steps >= 0)).all(dim=0)
-        log_prob = self.log_fact + self.base.log_prob(x).sum(dim=0)
+        log_prob = self.log_fact + log_density(self.base, x).sum(dim=0)
         return torch.where(ordered, log_prob, -math.inf)
 
     def sample(

@@ -42,7 +42,8 @@ class _Options(TypedDict):
 
     data: Name
     flow: Name
-    time_limit: Finite
+    time_limit: NotRequired[Finite]
+    work: NotRequired[Finite]
     seed: Count
 
 

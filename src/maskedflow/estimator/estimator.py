@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +11,33 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from maskedflow.data import Trace
 from maskedflow.tables import (
+    Form,
     Schema,
     TableDensity,
     build_density,
     complete,
     fit_density,
     from_arrow,
-    kind_of,
-    to_arrow,
+    read_frame,
     to_rows,
     to_table,
 )
-from maskedflow.tables.frames import Kind
 from maskedflow.transforms import Standardize
 
-from .inputs import context_of, fit_context, known_of, rows_of, table_of
+from .inputs import (
+    check_spread,
+    context_of,
+    context_table,
+    fit_context,
+    fitted_table,
+    known_of,
+    rows_of,
+    weight_of,
+)
 from .queries import ConditionalScore, residuals, score_given, tail_shares
 from .saved import read_estimator, write_estimator
 from .trace import trace_of
@@ -39,9 +46,6 @@ if TYPE_CHECKING:
     from maskedflow.report.page import Page
 
 __all__ = ["DensityEstimator"]
-
-_REPEATED = 10
-"""Whole weights are taken for repetitions up to this many, on average."""
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -64,10 +68,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         bounds: "inferred" bounds numbers where that is obvious, "data" all of them by their range
             in `fit`: samples stay within it, and a row out of it has density 0. What `schema` says
             of a column counts more.
-        time_limit: About how many seconds `fit` may take.
+        time_limit: About how many seconds `fit` may take: it times a few steps and chooses `work`
+            accordingly. None is no limit.
+        work: How much `fit` may do, in units of about a second of one core, whatever `time_limit`
+            says. If both are None it follows from the size of the table. What is fitted depends on
+            the work, never on the clock.
         random_state: Seed of every random draw in `fit`.
 
     Attributes:
+        work_: The work that was allowed: `work=work_` finds the same density again.
         schema_: The schema.
         density_: The fitted density, in double precision.
         trace_: Hashes by which rows that it was fitted to are known again, no data.
@@ -83,7 +92,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     n_features_in_: int
     feature_names_in_: NDArray[Any]
-    kind_: Kind
+    form_: Form
     schema_: Schema
     density_: TableDensity
     context_schema_: Schema | None
@@ -97,7 +106,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         schema: Schema | Mapping[str, Mapping[str, Any]] | str | Path | None = None,
         missing: str = "error",
         bounds: str = "inferred",
-        time_limit: float = 300.0,
+        time_limit: float | None = None,
+        work: float | None = None,
         random_state: Any = 0,
     ) -> None:
         self.flow = flow
@@ -105,6 +115,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.missing = missing
         self.bounds = bounds
         self.time_limit = time_limit
+        self.work = work
         self.random_state = random_state
 
     def fit(
@@ -113,23 +124,31 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Fits the density.
 
         Args:
-            X: The table: an array, or a frame of pandas, Polars, Arrow or their like.
+            X: The table: an array, records, a mapping from names to columns, or a frame of pandas,
+                Polars, Arrow or their like. What is masked is missing, a row index is left out.
             y: Ignored.
-            sample_weight: How much each row counts, with shape (n,). Whole weights repeat rows.
+            sample_weight: How much each row counts, with shape (n,). Only ratios matter: a row of
+                twice the weight is the same row twice. If None, a level "weights" of the index of
+                pandas says so, where samplers keep them.
             context: A table of as many rows; the density of X is then conditional on it.
 
         Raises:
-            ValueError: If a cell cannot be what its column is; the message names both.
+            ValueError: If a cell cannot be what its column is; the message names both. The
+                estimator is then what it was before.
         """
-        start = time.monotonic()
+        before = dict(vars(self))
+        try:
+            return self._fit(X, sample_weight, context)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, sample_weight: Any, context: Any) -> DensityEstimator:
         known, missing = known_of(self)
-        table = table_of(self, X, missing, reset=True)
-        weight = np.ones(table.num_rows)
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, np.zeros((table.num_rows, 1)), ensure_non_negative=True
-            )
-        given = None if context is None else to_arrow(context, "context")
+        table, self.form_ = fitted_table(self, X)
+        weight = weight_of(X, sample_weight, table.num_rows)
+        given = None if context is None else read_frame(context, "context")[0]
         if given is not None and given.num_rows != table.num_rows:
             raise ValueError(f"context: {given.num_rows} rows, expected {table.num_rows} as in X")
         kept = weight > 0
@@ -137,29 +156,27 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             kept &= complete(table)
             kept &= True if given is None else complete(given)
         index = kept.nonzero()[0]
-        weight = weight[index]
-        if repeated := _repeats(weight):
-            index = index.repeat(weight.astype(np.int64))
         table = table.take(index)
         given = None if given is None else given.take(index)
-        self.kind_ = kind_of(X)
         if isinstance(known, Schema):
             self.schema_ = known
         else:
             bounds: Any = self.bounds
             self.schema_ = Schema.infer(table, missing, known, bounds)
         rows = to_rows(self.schema_, table)
+        check_spread(self.schema_, rows, index)
         self.context_schema_ = self.context_scale_ = contexts = None
         if given is not None:
-            contexts = fit_context(self, given, missing)
+            contexts = fit_context(self, given, missing, index)
         self.trace_ = trace_of(self, rows, contexts)
         density = fit_density(
             self.schema_.layout,
             rows,
             context_of(self, given, len(rows)),
-            weight=None if repeated else torch.from_numpy(weight),
+            weight=torch.from_numpy(weight[index]),
             flow=self.flow,
-            time_limit=max(self.time_limit - (time.monotonic() - start), 0.5 * self.time_limit),
+            time_limit=self.time_limit,
+            work=self.work,
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
@@ -176,11 +193,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             return self.density_.log_prob(rows, c).numpy()
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
-        """Computes the mean log-density of the rows, in nats."""
-        return float(self.score_samples(X, context).mean())
+        """Computes the mean log-density of the rows, in nats, weighted as their index says."""
+        scores = self.score_samples(X, context)
+        there = (weight := weight_of(X, None, len(scores))) > 0
+        return float(np.average(scores[there], weights=weight[there]))
 
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
-        """Draws rows, in the kind of frame that was given to `fit`.
+        """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
+
+        Arrays are in this machine's byte order, with NaN for what was masked.
 
         Args:
             n_samples: How many; of a conditional density, how many for each row of `context`.
@@ -191,13 +212,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(random_state).randint(2**31))
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-        given = None if context is None else to_arrow(context, "context")
+        given = context_table(self, context)
         c = context_of(self, given, 0 if given is None else given.num_rows)
         if given is not None:
             n_samples = n_samples * given.num_rows
             c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
         rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
-        return from_arrow(to_table(self.schema_, rows), self.kind_)
+        return from_arrow(to_table(self.schema_, rows), self.form_)
 
     def score_samples_given(
         self,
@@ -370,6 +391,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         return read_estimator(path, cls)
 
+    @property
+    def work_(self) -> float:
+        """The work that was allowed in `fit`."""
+        check_is_fitted(self)
+        return float(self.density_.plan["work"])
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(density := state.get("density_"), TableDensity):
@@ -392,9 +419,3 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = self.missing != "error"
         tags.input_tags.categorical = tags.input_tags.string = False
         return tags
-
-
-def _repeats(weight: NDArray[np.float64]) -> bool:
-    """Whether weights are numbers of repetitions, and not too many."""
-    whole = bool((weight == np.round(weight)).all())
-    return whole and weight.sum() <= _REPEATED * len(weight)

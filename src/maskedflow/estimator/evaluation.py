@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -159,7 +161,7 @@ def table_summary(run: TableRun, evaluation: TableEvaluation) -> str:
         "missing": run.schema.missing,
         "flow": f"{options['flow']}: {_members(run) or 'probabilities'}",
         "parameters": f"{sum(p.numel() for p in run.estimator.density_.parameters()):,}",
-        "fit": f"{run.config.seconds:.1f} s, about {options['time_limit']:g} s were allowed",
+        "fit": f"{run.config.seconds:.1f} s, {_allowed(options)}",
         "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
         "seen before": str(evaluation.seen or unknown()),
         "seed": options["seed"],
@@ -186,3 +188,10 @@ def _members(run: TableRun) -> str:
         for one in run.estimator.density_.plan.get("members", ())
     )
     return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in kinds.items())
+
+
+def _allowed(options: Mapping[str, Any]) -> str:
+    """What the search was allowed: runs of earlier versions had a time limit alone."""
+    if options.get("work") is None:
+        return f"about {options['time_limit']:g} s were allowed"
+    return f"for a work of {options['work']:.3g}"

@@ -10,66 +10,119 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pyarrow as pa
 import torch
-from sklearn.utils.validation import validate_data
+from numpy.typing import NDArray
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from maskedflow.files import read_text
 from maskedflow.tables import (
+    Form,
     Rows,
     Schema,
+    as_array,
     context_matrix,
     kind_of,
     read_document,
+    read_frame,
     to_arrow,
     to_rows,
+    weights_of,
 )
 from maskedflow.tables.schema import Missing
 from maskedflow.transforms import Standardize
 
+Numbers = NDArray[np.float64]
+
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
 
-__all__ = ["context_of", "fit_context", "known_of", "rows_of", "table_of"]
+__all__ = [
+    "check_spread",
+    "context_of",
+    "context_table",
+    "fit_context",
+    "fitted_table",
+    "known_of",
+    "rows_of",
+    "table_of",
+    "weight_of",
+]
+
+_SPREAD = 1e150
+"""The widest range of numbers, and one over the narrowest, whose squares are floats."""
 
 
-def table_of(estimator: DensityEstimator, X: Any, missing: Missing, *, reset: bool) -> pa.Table:
-    """X as an Arrow table, checked as scikit-learn does."""
+def table_of(estimator: DensityEstimator, X: Any) -> pa.Table:
+    """X as an Arrow table, for a fitted estimator."""
     if kind_of(X) == "numpy":
-        mixed = getattr(X, "dtype", None) == np.dtype(object)
-        X = validate_data(
-            estimator,
-            X,
-            reset=reset,
-            dtype=None if mixed else "numeric",
-            ensure_all_finite=True if missing == "error" else "allow-nan",
-        )
-        for cell in X.flat if mixed else ():
-            if isinstance(cell, Mapping | list | tuple | set):
-                kind = type(cell).__name__
-                raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
-        table = to_arrow(X)
+        table, _ = _array_table(estimator, X, reset=False)
         # Of an array after a frame, scikit-learn warns; its columns go by their places.
-        return table if reset else table.rename_columns(estimator.schema_.names)
-    table = to_arrow(X)
-    names = np.asarray(table.column_names, dtype=object)
-    if reset:
-        estimator.n_features_in_, estimator.feature_names_in_ = len(names), names
-    elif list(names) != list(getattr(estimator, "feature_names_in_", names)):
-        absent = [name for name in estimator.feature_names_in_ if name not in names]
-        if absent:
-            raise ValueError(f"X: has no column {absent[0]!r}, which was there in fit")
-        table = table.select(list(estimator.feature_names_in_))
+        return table.rename_columns(estimator.schema_.names)
+    wanted = list(getattr(estimator, "feature_names_in_", estimator.schema_.names))
+    table = to_arrow(X, wanted=wanted)
+    for name in wanted:
+        if name not in table.column_names:
+            raise ValueError(f"X: has no column {name!r}, which was there in fit")
+    return _with_rows(table.select(wanted))
+
+
+def fitted_table(estimator: DensityEstimator, X: Any) -> tuple[pa.Table, Form]:
+    """X as an Arrow table, and its form; an estimator that is to be fitted is told the columns."""
+    if kind_of(X) == "numpy":
+        return _array_table(estimator, X, reset=True)
+    table, form = read_frame(X)
+    estimator.n_features_in_ = table.num_columns
+    estimator.feature_names_in_ = np.asarray(table.column_names, dtype=object)
+    return _with_rows(table), form
+
+
+def _array_table(estimator: DensityEstimator, X: Any, *, reset: bool) -> tuple[pa.Table, Form]:
+    """An array, checked as scikit-learn does; which numbers are there is told by the schema."""
+    X = as_array(X)
+    validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=False)
+    for cell in X.flat if X.dtype == object else ():
+        if isinstance(cell, Mapping | list | tuple | set):
+            kind = type(cell).__name__
+            raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
+    return read_frame(X)
+
+
+def _with_rows(table: pa.Table) -> pa.Table:
     if not table.num_rows:
         raise ValueError("X: expected at least one row, got 0 sample(s)")
     return table
 
 
+def context_table(estimator: DensityEstimator, context: Any) -> pa.Table | None:
+    """A context as an Arrow table, for a fitted estimator."""
+    schema = estimator.context_schema_
+    return None if context is None else to_arrow(context, "context", schema.names if schema else ())
+
+
+def weight_of(X: Any, sample_weight: Any, rows: int) -> Numbers:
+    """How much each row counts, as is told or as the index of X says; 1 if neither does."""
+    kept = weights_of(X)
+    if kept is not None and sample_weight is not None:
+        raise ValueError(
+            "sample_weight: expected none, for the index of X has a level of weights; "
+            "X.reset_index(drop=True) leaves it out"
+        )
+    told = kept if sample_weight is None else sample_weight
+    if told is None:
+        return np.ones(rows)
+    if isinstance(told, Tensor):
+        told = told.double().numpy(force=True)
+    if np.ma.is_masked(told):
+        hidden = int(np.ma.getmaskarray(told).sum())
+        raise ValueError(f"sample_weight: expected a weight for each row, found {hidden:,} masked")
+    weight: Numbers = _check_sample_weight(told, np.zeros((rows, 1)), ensure_non_negative=True)
+    return weight
+
+
 def rows_of(estimator: DensityEstimator, X: Any, context: Any) -> tuple[Rows, Tensor | None]:
     """The rows of X, and their contexts, for a fitted estimator."""
-    table = table_of(estimator, X, estimator.schema_.missing, reset=False)
-    rows = to_rows(estimator.schema_, table)
-    given = None if context is None else to_arrow(context, "context")
-    return rows, context_of(estimator, given, len(rows))
+    rows = to_rows(estimator.schema_, table_of(estimator, X))
+    return rows, context_of(estimator, context_table(estimator, context), len(rows))
 
 
 def known_of(
@@ -86,6 +139,8 @@ def known_of(
         path = Path(estimator.schema)
         told, known = read_document(read_text(path))
         return known, told or missing
+    if isinstance(estimator.schema, Mapping):  # labels that are no text are told as text
+        return {str(name): known for name, known in estimator.schema.items()}, missing
     return estimator.schema, missing
 
 
@@ -103,11 +158,21 @@ def context_of(estimator: DensityEstimator, table: pa.Table | None, rows: int) -
     return c if c.shape[1] else None  # constants say nothing
 
 
-def fit_context(estimator: DensityEstimator, table: pa.Table, missing: Missing) -> Rows:
-    """Tells what the columns of a context are, and what standardises their numbers; its rows."""
+def fit_context(
+    estimator: DensityEstimator, table: pa.Table, missing: Missing, index: NDArray[np.int64]
+) -> Rows:
+    """Tells what the columns of a context are, and what standardises their numbers; its rows.
+
+    Args:
+        estimator: The estimator.
+        table: The context.
+        missing: What becomes of missing values.
+        index: Where its rows were in the table, for errors.
+    """
     with in_context():
         schema = Schema.infer(table, missing)
         rows = to_rows(schema, table)
+        check_spread(schema, rows, index)
     estimator.context_schema_, estimator.context_scale_ = schema, scale_of(rows)
     return rows
 
@@ -121,6 +186,34 @@ def scale_of(rows: Rows) -> Standardize:
         spread = float(known.std(correction=0)) if len(known) else 0.0
         scale.append(spread if spread > 0 else 1.0)
     return Standardize(*(torch.tensor(each, dtype=torch.float64) for each in (loc, scale)))
+
+
+def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
+    """Refuses numbers whose squares are none that float64 can hold.
+
+    Args:
+        schema: The columns.
+        rows: Their rows.
+        index: Where these were in the table, for errors.
+    """
+    for column, x, there in zip(
+        schema.valued, rows.values.unbind(1), rows.observed.unbind(1), strict=True
+    ):
+        # Those with bounds are computed with on the real line, where they are near.
+        if column.low is not None or column.high is not None or not there.any():
+            continue
+        low, high = float(x[there].min()), float(x[there].max())
+        if high - low > _SPREAD:
+            row = int(x.abs().argmax())
+            raise ValueError(
+                f"column {column.name!r}, row {index[row] + 1}: expected numbers less than "
+                f"{_SPREAD:g} apart, found {x[row]:g}; use another unit"
+            )
+        if 0 < high - low < 1 / _SPREAD:
+            raise column.error(
+                f"expected numbers more than {1 / _SPREAD:g} apart, found {low:g} to {high:g}; use "
+                "another unit"
+            )
 
 
 @contextmanager

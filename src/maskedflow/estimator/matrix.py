@@ -70,13 +70,13 @@ class Tables:
 
     def rows(self, X: Any, context: Any, name: str) -> tuple[Matrix, dict[str, str]]:
         """Rows that have a density, and what is to be said of others."""
-        table, other = to_arrow(X, name), None
+        table, other = to_arrow(X, name, self.main.schema.names), None
         if table.column_names != list(self.main.schema.names) and kind_of(X) == "numpy":
             table = table.rename_columns(self.main.schema.names)
         if (context is None) != (self.given is None):
             raise ValueError(f"context: got {'none' if context is None else 'one'}, unlike in fit")
-        if context is not None:
-            other = to_arrow(context, "context")
+        if context is not None and self.given is not None:
+            other = to_arrow(context, "context", self.given.schema.names)
             if other.num_rows != table.num_rows:
                 wanted = f"expected {table.num_rows} as in {name}"
                 raise ValueError(f"context: {other.num_rows} rows, {wanted}")

@@ -91,7 +91,7 @@ def score_given(
         unsure = int((found.effective < TRUSTED).sum())
     if columns:
         # Given what cannot be, nothing can be said.
-        table = table_of(estimator, X, schema.missing, reset=False)
+        table = table_of(estimator, X)
         cannot = to_rows(Schema(columns, schema.missing), table).impossible.numpy()
         log_density[cannot] = error[cannot] = np.nan
     if unsure:
@@ -161,8 +161,8 @@ def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:
         raise ValueError(f"given: expected a list of columns, got the string {given!r}")
     names = []
     for one in given:
-        if isinstance(one, str):
-            names.append(one)
+        if not isinstance(one, int | np.integer):
+            names.append(str(one))
         elif 0 <= one < len(schema.names):
             names.append(schema.names[one])
         else:

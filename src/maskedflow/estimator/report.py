@@ -18,7 +18,7 @@ from maskedflow.data import Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.report.page import Page
 from maskedflow.report.words import percent
-from maskedflow.tables import column_maps, to_rows
+from maskedflow.tables import Form, column_maps, to_rows
 from maskedflow.tables.column import CODES
 from maskedflow.tables.column import Column as TableColumn
 
@@ -34,8 +34,8 @@ __all__ = ["column_of", "estimator_report", "table_report"]
 
 _DAY = 86_400.0
 
-_SECONDS = 15.0
-"""How long the Gaussian that is fitted beside an estimator may take."""
+_WORK = 15.0
+"""What the fit of the Gaussian beside an estimator may do."""
 _RESIDUALS = 2000
 """Most rows of which residuals are taken, evenly from all."""
 
@@ -90,7 +90,7 @@ def _subject(
     given = () if tables.given is None else tables.given.known.columns
     columns = tuple(map(column_of, (*tables.main.known.columns, *given)))
     arrow = copy.copy(estimator)
-    arrow.kind_ = "arrow"  # what it draws comes as a table, whatever it was fitted to
+    arrow.form_ = Form("arrow")  # what it draws comes as a table, whatever it was fitted to
 
     def log_prob(rows: Matrix) -> Matrix:
         return estimator.score_samples(*tables.split(rows))
@@ -148,7 +148,7 @@ def _unbounded(tables: Tables, rows: Matrix, seed: int) -> tuple[Matrix, Matrix]
 def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: Matrix) -> Matrix:
     """The log-density of a Gaussian of the numbers whose mean depends on all codes."""
     (x, c), (other, other_c) = tables.split(train), tables.split(test)
-    simple = type(estimator)("gaussian", schema=tables.main.schema, time_limit=_SECONDS)
+    simple = type(estimator)("gaussian", schema=tables.main.schema, work=_WORK)
     return simple.fit(x, context=c).score_samples(other, context=other_c)
 
 

@@ -197,13 +197,15 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
     Args:
         directory: Where the run will lie.
         table: The table.
-        options: Those of `maskedflow train`, of which `flow`, `time_limit` and `seed` count here.
+        options: Those of `maskedflow train`, of which `flow`, `time_limit`, `work` and `seed` count
+            here. The work that was chosen is recorded, so that the record leads to the same fit.
     """
     estimator = DensityEstimator(
         options["flow"],
         schema=table.schema,
         missing=table.schema.missing,
-        time_limit=options["time_limit"],
+        time_limit=options.get("time_limit"),
+        work=options.get("work"),
         random_state=options["seed"],
     )
     x, c = table.parts(table.train)
@@ -211,7 +213,7 @@ def fit_table(directory: Path, table: MixedTable, options: dict[str, Any]) -> Ta
     estimator.fit(x, context=c)
     config = TableConfig(
         name=directory.name,
-        options=options,
+        options=options | {"work": estimator.work_},
         columns=table.schema.names,
         rows=(table.train.num_rows, table.test.num_rows),
         context_columns=table.context_columns,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import with_config
 from typing_extensions import TypedDict
 
 from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
-from maskedflow.tables import Schema, build_density
+from maskedflow.tables import Form, Schema, build_density
 from maskedflow.tables.frames import Kind
 from maskedflow.tables.inference import Bounds
 from maskedflow.tables.plan import Plan, numbers_of
@@ -41,13 +41,17 @@ def write_estimator(path: str | Path, estimator: DensityEstimator) -> None:
             "flow": str(estimator.flow),
             "missing": str(estimator.missing),
             "bounds": str(estimator.bounds),
-            "time_limit": float(estimator.time_limit),
+            **{
+                name: None if value is None else float(value)
+                for name, value in (("time_limit", estimator.time_limit), ("work", estimator.work))
+            },
             "random_state": int(estimator.random_state) if seeded else None,
         },
         "schema_given": estimator.schema is not None,
         "schema": estimator.schema_.to_toml(),
         "context_schema": None if given is None else given.to_toml(),
-        "kind": estimator.kind_,
+        "kind": estimator.form_.kind,
+        "like": estimator.form_.to_text(),
         "n_features_in": int(estimator.n_features_in_),
         "feature_names_in": None if names is None else list(names),
         "plan": estimator.density_.plan,
@@ -66,7 +70,8 @@ class _Params(TypedDict):
     flow: Name
     missing: Missing
     bounds: NotRequired[Bounds]
-    time_limit: Annotated[Finite, Ge(0)]
+    time_limit: Annotated[Finite, Ge(0)] | None
+    work: NotRequired[Annotated[Finite, Gt(0)] | None]
     random_state: Count | None
 
 
@@ -79,6 +84,7 @@ class _Estimator(TypedDict):
     schema: str
     context_schema: str | None
     kind: Kind
+    like: NotRequired[str | None]
     n_features_in: Size
     feature_names_in: list[str] | None
     plan: Plan
@@ -97,8 +103,12 @@ def read_estimator(path: str | Path, kind: type[DensityEstimator]) -> DensityEst
     with blame(path, "expected a saved DensityEstimator"):
         header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
         schema, given = Schema.from_toml(header["schema"]), header["context_schema"]
+        names = header["feature_names_in"] or list(schema.names)
+        if names != list(schema.names) or header["n_features_in"] != len(names):
+            raise ValueError("feature_names_in, n_features_in: not those of the schema")
         loaded = kind(**header["params"], schema=schema if header["schema_given"] else None)
-        loaded.schema_, loaded.kind_ = schema, header["kind"]
+        loaded.schema_ = schema
+        loaded.form_ = Form.from_text(header["kind"], header.get("like"))
         loaded.n_features_in_ = header["n_features_in"]
         if header["feature_names_in"] is not None:
             loaded.feature_names_in_ = np.asarray(header["feature_names_in"], dtype=object)

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskedflow.data import Shard, open_source
 from maskedflow.runs import Scores, score_source
 from maskedflow.runs.sampling import ROWS
-from maskedflow.tables import blanks_to_null
+from maskedflow.tables import blanks_to_null, to_arrow
 from maskedflow.training.randomness import derive_seed
 
 from .run import TableRun
@@ -50,7 +50,7 @@ def score_table(
         table = pa.Table.from_batches([batch]).select(list(names))
         table = blanks_to_null(source, table, run.schemas)
         try:
-            return torch.from_numpy(run.log_prob(table, start))
+            return torch.from_numpy(run.log_prob(to_arrow(table, wanted=names), start))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -70,6 +70,7 @@ def read_context(run: TableRun, path: Path) -> pa.Table:
     table = pa.Table.from_batches(batches, schema=source.types(names, run.types))
     table = blanks_to_null(source, table, run.schemas)
     try:
+        table = to_arrow(table, "context", names)
         run.check(table)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

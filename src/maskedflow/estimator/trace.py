@@ -54,10 +54,11 @@ def _columns(
     for schema, some in ((estimator.schema_, rows), (estimator.context_schema_, given)):
         if schema is None or some is None:
             continue
-        values = [
-            x if step else x.astype(np.float32)
-            for x, step in zip(some.values.numpy().T, schema.steps, strict=True)
-        ]
+        with np.errstate(over="ignore"):  # what is too large for float32 is all alike
+            values = [
+                x if step else x.astype(np.float32)
+                for x, step in zip(some.values.numpy().T, schema.steps, strict=True)
+            ]
         angles = list(np.rint(_TURNS * some.angles.numpy()).T)
         observed = [*some.observed.numpy().T, *some.angles_observed.numpy().T]
         columns += [*some.codes.numpy().T, *values, *angles, some.impossible.numpy()]

@@ -312,18 +312,20 @@ class MADE(MAF):
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)
 
-    def forward(self, c: Tensor | None = None) -> NormalizingFlow:
-        """Makes the distribution p(x | c)."""
-        flow = super().forward(c)
+    def given(self, c: Tensor | None) -> NormalizingFlow:
+        flow = super().given(c)
+        if not self._is_mixture:
+            return flow
         # A batch norm behind the network, or another base, leaves no mixture of the data.
-        return _Mixtures(flow.transform, flow.base) if self._is_mixture else flow
+        mixtures = _Mixtures(flow.transform, flow.base)
+        mixtures.origin = flow.origin
+        return mixtures
 
 
 class _Mixtures(NormalizingFlow):
     """The distribution of a MADE whose conditionals are mixtures."""
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        self._check(value)
+    def density(self, value: Tensor) -> Tensor:
         (step,) = cast(ComposedTransform, self.transform).transforms
         mixtures = cast(DependentTransform, cast(AutoregressiveTransform, step).meta(value)).base
         log_prob = cast(MonotonicMixtureTransform, mixtures).log_density(value).sum(dim=-1)

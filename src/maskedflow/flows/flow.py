@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ class LazyDistribution(nn.Module, metaclass=NamesKeywords):
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> Distribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
+
+    def given(self, c: Tensor | None) -> Distribution:
+        """Makes the distribution for a context that nobody has looked at."""
+        return cast(Distribution, self(c))
 
 
 class UnconditionalDistribution(Unconditional, LazyDistribution):
@@ -90,11 +94,23 @@ class Flow(LazyDistribution):
             The distribution, whose batch shape is that of `c`.
 
         Raises:
-            ValueError: If a context is missing, needless, of another size, or holds NaN.
+            ValueError: If a context is missing, needless, of another size, or not finite.
         """
         if c is not None:
-            refuse_nan("c", c)
+            refuse_nan("c", c, infinite=False)
+        return self.given(c)
+
+    def given(self, c: Tensor | None) -> NormalizingFlow:
+        origin = () if c is None else (c,)
         if c is not None and self.embedding is not None:
             c = cast(Tensor, self.embedding(c))
-        transform, base = self.transform(c), self.base(c)
-        return NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+        # What an embedding makes of a finite context need not be finite.
+        base = self.base(c) if self.embedding is None else self.base.given(c)
+        transform = self.transform(c)
+        flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+        return flow.made_by(self, given, *origin)
+
+
+def given(module: LazyDistribution, c: Tensor | None = None) -> Any:
+    """Makes the distribution by a module, for a context that nobody has looked at."""
+    return module.given(c)

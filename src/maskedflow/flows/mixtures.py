@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any, Literal, cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from maskedflow.distributions import MixtureOfGaussians, refuse_nan
 from maskedflow.nn import MLP, Linear
 
-from .flow import LazyDistribution
+from .flow import LazyDistribution, given
 from .layers import check_context, check_keywords
 
 __all__ = ["GMM"]
@@ -97,22 +98,34 @@ class GMM(LazyDistribution):
         )
 
     def forward(self, c: Tensor | None = None) -> MixtureOfGaussians:
-        """Makes the mixture for the context `c`, with shape (*, context), or none."""
+        """Makes the mixture for the context `c`, with shape (*, context), or none.
+
+        Raises:
+            ValueError: If a context is missing, needless, of another size, or not finite.
+        """
+        if c is not None:
+            refuse_nan("c", c, infinite=False)
+        return self.given(c)
+
+    def given(self, c: Tensor | None) -> MixtureOfGaussians:
         check_context(c, self.context)
+        origin = () if c is None else (c,)
         if c is None:
             phi = list(self.phi)
         else:
-            refuse_nan("c", c)
             parts = self.hyper(c).split([prod(shape) for shape in self.shapes], dim=-1)
             phi = [p.unflatten(-1, shape) for p, shape in zip(parts, self.shapes, strict=True)]
         logits, loc, diagonal, *lower = phi
-        scale = diagonal.exp() + self.epsilon
+        # The square of a larger one would be infinite.
+        most = 0.5 * math.log(torch.finfo(diagonal.dtype).max)
+        scale = diagonal.clamp(max=most).exp() + self.epsilon
         if not lower:
-            return MixtureOfGaussians(logits, loc, scale)
+            return MixtureOfGaussians(logits, loc, scale).made_by(self, given, *origin)
         rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
         factor = torch.diag_embed(scale)
         factor[..., rows, columns] = lower[0]
-        return MixtureOfGaussians(logits, loc, scale_tril=factor)
+        mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
+        return mixture.made_by(self, given, *origin)
 
     @torch.no_grad()
     def initialize(

@@ -9,8 +9,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Transform
 
-from maskedflow.distributions import NormalizingFlow, refuse_nan
-from maskedflow.distributions.base import Base
+from maskedflow.distributions import Density, NormalizingFlow, refuse_nan
 from maskedflow.transforms import (
     DependentTransform,
     IdentityTransform,
@@ -143,7 +142,10 @@ class TemporalMAF(LazyDistribution):
             steps = self.steps
         steps = self._steps(c, steps)
         ends = None if lengths is None else _lengths(lengths, steps)
-        return TemporalDistribution(self, steps, self._embed(c, ends), self.start(), ends)
+        if c is not None:
+            c = c if ends is None else _without_padding(c, ends)
+            refuse_nan("c", c, infinite=False)
+        return self._sequences(steps, c, ends)
 
     def forecast(
         self, past: Tensor, steps: int | None = None, c: Tensor | None = None
@@ -170,12 +172,34 @@ class TemporalMAF(LazyDistribution):
         refuse_nan("past", past)
         length = past.shape[-2]
         total = self._steps(c, None if steps is None else length + steps, length)
-        c = self._embed(c, None)
+        if c is not None:
+            refuse_nan("c", c, infinite=False)
+        return self._following(past, total, c)
+
+    def _sequences(self, steps: int, c: Tensor | None, ends: Tensor | None) -> TemporalDistribution:
+        made = TemporalDistribution(self, steps, self._embed(c), self.start(), ends)
+        is_given = c is not None, ends is not None
+
+        def again(flow: TemporalMAF, *given: Tensor) -> TemporalDistribution:
+            rest = iter(given)
+            return flow._sequences(steps, *(next(rest) if there else None for there in is_given))
+
+        return made.made_by(self, again, *(part for part in (c, ends) if part is not None))
+
+    def _following(self, past: Tensor, total: int, c: Tensor | None) -> TemporalDistribution:
+        def again(
+            flow: TemporalMAF, past: Tensor, covariates: Tensor | None = None
+        ) -> TemporalDistribution:
+            return flow._following(past, total, covariates)
+
+        length, origin = past.shape[-2], (past,) if c is None else (past, c)
+        c = self._embed(c)
         y = cast(Tensor, self.front()(past))
         known = None if c is None else c[..., :length, :]
         _, memory = self.remember(y, known, self.start())
         following = None if c is None else c[..., length:, :]
-        return TemporalDistribution(self, total - length, following, memory)
+        made = TemporalDistribution(self, total - length, following, memory)
+        return made.made_by(self, again, *origin)
 
     def front(self) -> Transform:
         """The transform of a step's features that is applied first."""
@@ -222,7 +246,7 @@ class TemporalMAF(LazyDistribution):
         if c is not None:
             batch = torch.broadcast_shapes(h.shape[:-1], c.shape[:-1])
             h = torch.cat([part.expand(*batch, part.shape[-1]) for part in (h, c)], dim=-1)
-        return cast(NormalizingFlow, self.maf(h))
+        return self.maf.given(h)
 
     def _steps(self, c: Tensor | None, steps: int | None, past: int = 0) -> int:
         """The number of steps that are asked for, those of a past among them."""
@@ -244,16 +268,11 @@ class TemporalMAF(LazyDistribution):
             raise ValueError(f"steps: expected at least 1, got {steps - past}")
         return steps
 
-    def _embed(self, c: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-        if c is None:
-            return None
-        if lengths is not None:
-            c = _without_padding(c, lengths)
-        refuse_nan("c", c)
-        return c if self.embedding is None else cast(Tensor, self.embedding(c))
+    def _embed(self, c: Tensor | None) -> Tensor | None:
+        return c if c is None or self.embedding is None else cast(Tensor, self.embedding(c))
 
 
-class TemporalDistribution(Base):
+class TemporalDistribution(Density):
     r"""The distribution of sequences that a :class:`TemporalMAF` makes.
 
     Args:
@@ -289,11 +308,24 @@ class TemporalDistribution(Base):
         c = None if self.c is None else self.c.expand(*batch_shape, *self.c.shape[-2:])
         memory = tuple(part.expand(*batch_shape, *part.shape[-2:]) for part in self.memory)
         lengths = None if self.lengths is None else self.lengths.expand(*batch_shape)
-        return TemporalDistribution(self.flow, self.steps, c, memory, lengths)
+        new = TemporalDistribution(self.flow, self.steps, c, memory, lengths)
+        new.origin = self.origin
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of each sequence, in nats: the sum of :meth:`log_prob_steps`."""
         return self.log_prob_steps(value).sum(dim=-1)
+
+    def density(self, value: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
+        value = value.expand(*batch, *self.event_shape)
+        y, ladj = call_and_ladj(self.flow.front(), value)
+        h = self.memory[0][..., -1:, :].expand(*batch, 1, -1)
+        if self.steps > 1:
+            c = None if self.c is None else self.c[..., :-1, :]
+            after, _ = self.flow.remember(y[..., :-1, :], c, self.memory)
+            h = torch.cat([h, after], dim=-2)
+        return self._counted(self.flow.step(h, self.c).density(y) + ladj)
 
     def log_prob_steps(self, value: Tensor) -> Tensor:
         """The log-density of each step, given those before it, in nats.
@@ -317,13 +349,7 @@ class TemporalDistribution(Base):
         if self.lengths is not None:
             value = _without_padding(value, self.lengths)
         refuse_nan("x", value)
-        y, ladj = call_and_ladj(self.flow.front(), value)
-        h = self.memory[0][..., -1:, :].expand(*batch, 1, -1)
-        if self.steps > 1:
-            c = None if self.c is None else self.c[..., :-1, :]
-            after, _ = self.flow.remember(y[..., :-1, :], c, self.memory)
-            h = torch.cat([h, after], dim=-2)
-        return self._counted(self.flow.step(h, self.c).log_prob(y) + ladj)
+        return self.settled(value)
 
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None

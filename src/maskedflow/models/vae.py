@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.distributions import DiagNormal
-from maskedflow.distributions.base import Base, draw, draw_and_log_prob
-from maskedflow.flows.flow import LazyDistribution, standard_normal
+from maskedflow.distributions import Density, DiagNormal
+from maskedflow.distributions.base import draw, draw_and_log_prob, log_density
+from maskedflow.flows.flow import LazyDistribution, given, standard_normal
 from maskedflow.flows.layers import check_context
 from maskedflow.nn import MLP, Linear
 
@@ -148,7 +148,7 @@ class VAE(LazyDistribution):
     def forward(self, c: Tensor | None = None) -> LatentVariable:
         """Makes the distribution of x, whose `log_prob` is the :meth:`elbo` of one draw."""
         check_context(c, 0)
-        return LatentVariable(self)
+        return LatentVariable(self).made_by(self, given)
 
     def encode(self, x: Tensor) -> Distribution:
         """Makes the posterior q(z | x) of x, with shape (*, D)."""
@@ -242,11 +242,11 @@ class VAE(LazyDistribution):
     ) -> Tensor:
         """The log-weights of n draws, with shape (n, *)."""
         z, log_q = draw_and_log_prob(posterior, (n,), generator)
-        log_p = cast(Tensor, self.decode(z).log_prob(x) + self.prior().log_prob(z))
+        log_p = self.decode(z).log_prob(x) + log_density(self.prior(), z)
         return log_p - log_q
 
 
-class LatentVariable(Base):
+class LatentVariable(Density):
     """The distribution of a VAE's data. Its `log_prob` is a lower bound, estimated from one draw.
 
     Args:
@@ -262,6 +262,9 @@ class LatentVariable(Base):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The :meth:`VAE.elbo` of each row, with shape (*,), from one new draw of z."""
+        return self.settled(value)
+
+    def density(self, value: Tensor) -> Tensor:
         return self.vae.elbo(value)
 
     def sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -253,4 +253,12 @@ def train_run(
             progress=progress,
             tensorboard=tensorboard,
         )
+        if config.training.time_limit is not None and config.training.steps is None:
+            # So that the record leads to this run again, on a machine of another pace too.
+            config = replace(
+                config,
+                training=replace(config.training, steps=history.steps),
+                options={**config.options, "steps": history.steps},
+            )
+            config.write(directory / "config.toml")
     return Run(directory, config, flow.eval(), trace), history

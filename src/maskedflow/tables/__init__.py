@@ -9,7 +9,8 @@ from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
 from .document import read_document
 from .files import all_numbers, blanks_to_null, read_source, refuse_odd_cells
-from .frames import from_arrow, kind_of, to_arrow
+from .forms import Form, from_arrow
+from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
@@ -28,6 +29,7 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "Form",
     "Layout",
     "Marginal",
     "PartialDistribution",
@@ -42,6 +44,7 @@ __all__ = [
     "Whiten",
     "WhitenTransform",
     "all_numbers",
+    "as_array",
     "blanks_to_null",
     "build_density",
     "check_context",
@@ -59,6 +62,7 @@ __all__ = [
     "pit",
     "present_columns",
     "read_document",
+    "read_frame",
     "read_source",
     "refuse_odd_cells",
     "stacking_weights",
@@ -67,4 +71,5 @@ __all__ = [
     "to_rows",
     "to_table",
     "units_of",
+    "weights_of",
 ]

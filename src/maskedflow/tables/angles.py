@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import i0e, i1e
 from torch import Tensor
 
-from maskedflow.data import Split
-from maskedflow.training import TrainConfig, evaluate, fit
+from maskedflow.training import TrainConfig, evaluate
 
 from .circular import AutoregressiveVonMises
+from .distinct import effective
+from .fitting import Weighed, batch_size_of, epochs_within, train
 from .partial import features_here
 from .stack import Stack, stacking_weights
 
@@ -37,18 +38,17 @@ for a component may be made of what lies close together by chance."""
 _EM_ROWS, _EM_STEPS = 10_000, 100
 _NEAR = 10
 """So many neighbours in a row tell how concentrated a component may be."""
-_FOLDS, _FOLD_ROWS = 5, 10_000
-"""The networks that are trained, fewer of so many rows and more."""
+_PARTS, _FOLDS, _FOLD_ROWS = 10, 5, 10_000
+"""The parts of the rows; the networks that are trained, fewer of so many rows and more."""
 _STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 2000, 300, 5
 _LEAST_WEIGHT = 0.02
 
 
 def fit_angles(
     present: Sequence[int | None],
-    split: Split,
-    folds: Sequence[Tensor],
+    rows: Weighed,
     seed: int,
-    limit: float,
+    work: float,
 ) -> tuple[Stack, list[dict[str, Any]]]:
     """Fits a density to rows of angles: mixtures of von Mises distributions, stacked.
 
@@ -59,40 +59,41 @@ def fit_angles(
 
     Args:
         present: Which dimension of the context tells that an angle is there, or None.
-        split: The rows, and what they are given.
-        folds: The rows dealt at random.
+        rows: The rows, what they are given, and their weights.
         seed: Seed of every random draw.
-        limit: About how many seconds it may take at most.
+        work: The work that it may do.
 
     Returns:
         The stack, and a plan of each member.
     """
-    count = max(1, min(_FOLDS, len(folds) - 1, _FOLD_ROWS // len(split)))
-    context = 0 if split.context is None else split.context.shape[1]
-    here = features_here(present, split.context)
-    here = torch.ones_like(split.x, dtype=torch.bool) if here is None else here
-    everything = _margins(split.x, here)
-    members = [_made(present, context, everything, (), seed)]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    folds = order.tensor_split(_PARTS) if len(order) >= _PARTS else (order,)
+    count = max(1, min(_FOLDS, len(folds) - 1, _FOLD_ROWS // len(rows)))
+    c = rows.split.context
+    context = 0 if c is None else c.shape[1]
+    here = features_here(present, c)
+    here = torch.ones_like(rows.split.x, dtype=torch.bool) if here is None else here
+    members = [_made(present, context, _margins(rows, here), (), seed)]
     shares = torch.ones(1, dtype=torch.float64)
     if len(folds) > 1 and (context or len(present) > 1):
         judged, log_probs = [], []
         every = _FOLDS if count > 1 else len(folds)
-        dealt = [torch.cat(list(folds[k::every])) for k in range(count)]
-        for k, judges in enumerate(dealt):
-            rest = torch.ones(len(split), dtype=torch.bool)
+        for k in range(count):
+            judges = torch.cat(list(folds[k::every]))
+            rest = torch.ones(len(rows), dtype=torch.bool)
             rest[judges] = False
             fitted = rest.nonzero()[:, 0]
-            margins = _margins(split.x[fitted], here[fitted])
+            margins = _margins(rows[fitted], here[fitted])
             alone = _made(present, context, margins, (), seed)
             network = _made(present, context, margins, _HIDDEN, seed + k)
-            _train(network, _at(split, fitted), _at(split, judges), seed + k, limit / count)
+            _train(network, rows[fitted], rows[judges], seed + k, work / count)
             members.append(network)
-            judged.append(judges)
-            part = _at(split, judges)
+            judged.append(rows.weight[judges])
+            part = rows[judges].split
             log_probs.append(
                 torch.stack([evaluate(one.double(), part) for one in (alone, network)], dim=1)
             )
-        weights = stacking_weights(torch.cat(log_probs))
+        weights = stacking_weights(torch.cat(log_probs), torch.cat(judged))
         weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
         shares = torch.cat([weights[:1], (weights[1:] / count).expand(count)])
     kept = [k for k in range(len(members)) if shares[k] > 0]
@@ -101,16 +102,6 @@ def fit_angles(
         {"hidden": list(_HIDDEN if k else ()), "components": members[k].components} for k in kept
     ]
     return Stack(found, shares[kept]), plan
-
-
-def build_angles(
-    present: Sequence[int | None], context: int, plan: Sequence[dict[str, Any]]
-) -> Stack:
-    """Makes the density that a plan tells of, its numbers to be loaded."""
-    members = [
-        AutoregressiveVonMises(present, context, one["components"], one["hidden"]) for one in plan
-    ]
-    return Stack(members, torch.ones(len(members)))
 
 
 def _made(
@@ -135,16 +126,14 @@ def _made(
     return made
 
 
-def _at(split: Split, rows: Tensor) -> Split:
-    return Split(split.x[rows], None if split.context is None else split.context[rows])
-
-
 def _train(
-    network: AutoregressiveVonMises, train: Split, judges: Split, seed: int, limit: float
+    network: AutoregressiveVonMises, rows: Weighed, judges: Weighed, seed: int, work: float
 ) -> None:
-    batch = 256 if len(train) < 20_000 else 1000
-    epochs = round(_STEPS / math.ceil(len(train) / batch))
+    batch = batch_size_of(len(rows))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    epochs = round(_STEPS / math.ceil(len(rows) / batch))
     epochs = min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
+    epochs = max(min(epochs, epochs_within(work, len(rows), weights, batch)), 1)
     config = TrainConfig(
         epochs=epochs,
         batch_size=batch,
@@ -152,21 +141,20 @@ def _train(
         schedule="cosine",
         patience=max(epochs // 4, 5),
         seed=seed,
-        time_limit=max(limit, 0.1),
     )
-    fit(network, train, judges, config)
+    train(network, rows, judges, config)
 
 
 # ---------------------------------------------------------------- margins
 
 
-def _margins(x: Tensor, here: Tensor) -> list[tuple[Margin, float]]:
+def _margins(rows: Weighed, here: Tensor) -> list[tuple[Margin, float]]:
     """A mixture for each angle, and the concentration that no component may pass."""
     found = []
-    for column, there in zip(x.T, here.T, strict=True):
+    for column, there in zip(rows.split.x.T, here.T, strict=True):
         values = column[there].double().numpy()
         most = _concentration(values)
-        weights, mu, kappa = _mixture(values, most)
+        weights, mu, kappa = _mixture(values, rows.weight[there], most)
         found.append(
             ((torch.from_numpy(weights), torch.from_numpy(mu), torch.from_numpy(kappa)), most)
         )
@@ -187,32 +175,37 @@ def _concentration(x: Numbers) -> float:
     return float(1 / spread**2)
 
 
-def _mixture(x: Numbers, most: float) -> tuple[Numbers, Numbers, Numbers]:
+def _mixture(x: Numbers, weight: Tensor, most: float) -> tuple[Numbers, Numbers, Numbers]:
     """The mixture of von Mises distributions that a penalty on its parameters prefers."""
     if not len(x):
         return np.ones(1), np.zeros(1), np.zeros(1)
     value, found = -math.inf, None
-    sample = np.sort(x[:: -(-len(x) // _EM_ROWS)])
+    order = np.argsort(x, kind="stable")[:: -(-len(x) // _EM_ROWS)]
+    sample, counts = x[order], weight.numpy()[order]
+    rows = effective(weight[torch.from_numpy(order)])
+    counts = counts * (rows / counts.sum())
     for components in _TRIED:
-        if components > 1 and len(sample) < 10 * components:
+        if components > 1 and rows < 10 * components:
             break
-        made, log_likelihood = _em(sample, components, most)
-        if components > 1 and made[0].min() * len(sample) < _FEWEST:
+        made, log_likelihood = _em(sample, counts, components, most)
+        if components > 1 and made[0].min() * rows < _FEWEST:
             continue
-        now = log_likelihood - _PENALTY * (3 * components - 1) * math.log(len(sample))
+        now = log_likelihood - _PENALTY * (3 * components - 1) * math.log(rows)
         if now > value:
             value, found = now, made
     assert found is not None
     return found
 
 
-def _em(x: Numbers, components: int, most: float) -> tuple[tuple[Numbers, Numbers, Numbers], float]:
+def _em(
+    x: Numbers, counts: Numbers, components: int, most: float
+) -> tuple[tuple[Numbers, Numbers, Numbers], float]:
     """Fits a mixture to sorted angles, which it cuts into arcs at first, by their widest gap."""
     gaps = np.diff(x, append=x[0] + 2 * math.pi)
     start = np.roll(np.arange(len(x)), -int(gaps.argmax()) - 1)
     share = np.zeros((len(x), components))
     for k, arc in enumerate(np.array_split(start, components)):
-        share[arc, k] = 1
+        share[arc, k] = counts[arc]
     unit = np.exp(1j * x)
     for _ in range(_EM_STEPS if components > 1 else 1):
         count = share.sum(axis=0) + 1e-300
@@ -223,8 +216,8 @@ def _em(x: Numbers, components: int, most: float) -> tuple[tuple[Numbers, Number
         kappa = np.minimum(_concentrations(apart), most)
         terms = np.log(weights) + _log_density(x[:, None], mu, kappa)
         each = np.logaddexp.reduce(terms, axis=1)
-        share = np.exp(terms - each[:, None])
-    return (weights, mu, kappa), float(each.sum())
+        share = counts[:, None] * np.exp(terms - each[:, None])
+    return (weights, mu, kappa), float(counts @ each)
 
 
 def _log_density(x: Numbers, mu: Numbers, kappa: Numbers) -> Numbers:

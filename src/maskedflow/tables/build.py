@@ -26,16 +26,16 @@ from maskedflow.transforms import (
     NormalScores,
 )
 
-from .angles import build_angles
 from .bounds import column_maps
 from .categories import AutoregressiveCategorical
+from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
 from .partial import PartialFlow
 from .rows import Layout
 from .stack import Stack
 from .whiten import Whiten
 
-__all__ = ["build_density", "build_layers", "build_mixture"]
+__all__ = ["build_categories", "build_density", "build_layers", "build_mixture"]
 
 _BINS = 8
 _LAYERS: dict[str, dict[str, Any]] = {
@@ -77,6 +77,36 @@ def build_layers(
     return made
 
 
+def build_categories(
+    levels: Sequence[int], context: int, plan: Mapping[str, Any]
+) -> AutoregressiveCategorical:
+    """Makes the distribution of the codes.
+
+    Args:
+        levels: The number of levels of each column.
+        context: The number of context features.
+        plan: The width of its network or None, the `parents` of its tables, and a seed.
+    """
+    hidden = plan["hidden"]
+    return AutoregressiveCategorical(
+        levels,
+        context,
+        None if hidden is None else (hidden, hidden),
+        plan.get("parents"),
+        generator=torch.Generator().manual_seed(plan.get("seed", 0)),
+    )
+
+
+def build_angles(
+    present: Sequence[int | None], context: int, plan: Sequence[dict[str, Any]]
+) -> Stack:
+    """Makes the density that a plan tells of, its numbers to be loaded."""
+    members = [
+        AutoregressiveVonMises(present, context, one["components"], one["hidden"]) for one in plan
+    ]
+    return Stack(members, torch.ones(len(members)))
+
+
 def _angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
     """Makes the density of the angles; of a plan of earlier builds, which says nothing of it."""
     present = present_columns(layout)[0]
@@ -103,7 +133,9 @@ def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
     context, features = plan["context"], len(layout.value_state)
     categories = angles = None
     if layout.levels:
-        categories = AutoregressiveCategorical(layout.levels, context)
+        # Plans of earlier versions say nothing of categories: all had such a network.
+        told = plan.get("categories", {"hidden": 64})
+        categories = build_categories(layout.levels, context, told)
     if layout.angle_state:
         angles = _angles(layout, sum(layout.levels) + context, plan)
     members = [

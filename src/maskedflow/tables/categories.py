@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from maskedflow.distributions import refuse_nan
@@ -53,16 +53,21 @@ def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
 class AutoregressiveCategorical(LazyDistribution):
     r"""A lazy distribution of rows of categories, each given those before it.
 
-    .. math:: P(k_1, \dots, k_K \mid c) = \prod_i \text{softmax}(\phi_i(k_{<i}, c))_{k_i}
+    .. math:: P(k_1, \dots, k_K \mid c) = \prod_i
+        \text{softmax}(\theta_i(k_{\pi(i)}) + \phi_i(k_{<i}, c))_{k_i}
 
     One masked network makes the logits :math:`\phi_i` of all columns from the one-hot vectors of
-    their predecessors, so a probability costs one pass and a sample K passes. Probabilities sum to
-    one exactly, and so do those of the first columns alone: the product of their factors.
+    their predecessors, so a probability costs one pass and a sample K passes. With `parents` there
+    are logits :math:`\theta_i` besides, a table for each column and the one before it that tells
+    most of it. Probabilities sum to one exactly, and so do those of the first columns alone: the
+    product of their factors.
 
     Args:
         levels: The number of levels of each column, K of them.
         context: The number of context features.
-        hidden_features: The width of each hidden layer.
+        hidden_features: The width of each hidden layer; no network, and no context, if None.
+        parents: For each column the place of the one before it that its table is given, -1 for
+            none; no tables if None.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `activation`, `residual`, `generator`.
 
     Raises:
@@ -84,7 +89,8 @@ class AutoregressiveCategorical(LazyDistribution):
         self,
         levels: Sequence[int],
         context: int = 0,
-        hidden_features: Sequence[int] = (64, 64),
+        hidden_features: Sequence[int] | None = (64, 64),
+        parents: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -92,17 +98,13 @@ class AutoregressiveCategorical(LazyDistribution):
             raise ValueError(f"levels: expected one or more numbers >= 1, got {list(levels)}")
         if context < 0:
             raise ValueError(f"context: expected at least 0, got {context}")
+        if hidden_features is None and parents is None:
+            raise ValueError("hidden_features, parents: expected one of them, got none")
         self.levels, self.context = tuple(levels), context
-        column = torch.arange(len(levels)).repeat_interleave(torch.tensor(self.levels))
-        before = column[:, None] > column
-        on_context = torch.ones(len(column), context, dtype=torch.bool)
-        self.hyper = MaskedMLP(
-            torch.cat([before, on_context], dim=1),
-            hidden_features,
-            context=context,
-            generation=column + 1,
-            **kwargs,
-        )
+        self.hyper = None
+        if hidden_features is not None:
+            self.hyper = _network(self.levels, context, hidden_features, **kwargs)
+        self.tables = None if parents is None else LogitTables(self.levels, parents)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, context={self.context}"
@@ -124,7 +126,12 @@ class AutoregressiveCategorical(LazyDistribution):
         Args:
             codes: The rows to count, with shape (n, K).
             weight: How much each row counts, with shape (n,); all alike, one each, if None.
+
+        Raises:
+            ValueError: If there is no network.
         """
+        if self.hyper is None:
+            raise ValueError("hidden_features: expected a network to start, got None")
         ones = one_hot(codes, self.levels, torch.float64)
         weight = ones.new_ones(len(ones)) if weight is None else weight.to(ones)
         counts = (weight @ ones).split(self.levels)
@@ -137,6 +144,70 @@ class AutoregressiveCategorical(LazyDistribution):
             self.hyper.context.weight.mul_(1e-2)
 
 
+def _network(
+    levels: Sequence[int], context: int, hidden_features: Sequence[int], **kwargs: Any
+) -> MaskedMLP:
+    """The network of all logits, those of a column from the columns before it and the context."""
+    column = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
+    before = column[:, None] > column
+    on_context = torch.ones(len(column), context, dtype=torch.bool)
+    return MaskedMLP(
+        torch.cat([before, on_context], dim=1),
+        hidden_features,
+        context=context,
+        generation=column + 1,
+        **kwargs,
+    )
+
+
+class LogitTables(nn.Module):
+    """Logits of each column given one of those before it, in a table each.
+
+    Args:
+        levels: The number of levels of each column.
+        parents: For each column the place of the one that it is given, -1 for none.
+
+    Raises:
+        ValueError: If a column is given itself or one that comes later.
+    """
+
+    given: Tensor
+    width: Tensor
+    begin: Tensor
+
+    def __init__(self, levels: Sequence[int], parents: Sequence[int]) -> None:
+        super().__init__()
+        if len(parents) != len(levels) or any(not -1 <= p < k for k, p in enumerate(parents)):
+            raise ValueError(f"parents: expected a place before each column's, got {list(parents)}")
+        count = torch.tensor(levels)
+        given = torch.tensor([max(parent, 0) for parent in parents])
+        width = torch.tensor(
+            [level if p >= 0 else 0 for level, p in zip(levels, parents, strict=True)]
+        )
+        size = torch.where(width > 0, count[given], 1) * count
+        begin = size.cumsum(0) - size
+        level = torch.cat([torch.arange(each) for each in levels])
+        for name, values in (
+            ("given", given.repeat_interleave(count)),
+            ("width", width.repeat_interleave(count)),
+            ("begin", begin.repeat_interleave(count) + level),
+        ):
+            self.register_buffer(name, values, persistent=False)
+        self.logits = nn.Parameter(torch.zeros(int(size.sum())))
+
+    @torch.no_grad()
+    def set(self, tables: Sequence[Tensor]) -> None:
+        """Takes tables of logits, each with shape (levels of the parent or 1, levels)."""
+        self.logits.copy_(torch.cat([table.flatten() for table in tables]))
+
+    def forward(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
+        """The logits of all columns side by side, or of a part of them, with shape (*, part)."""
+        found: Tensor = self.logits[
+            codes[..., self.given[part]] * self.width[part] + self.begin[part]
+        ]
+        return found
+
+
 class AutoregressiveCategoricalDistribution(Base):
     """The distribution that an :class:`AutoregressiveCategorical` makes for a context.
 
@@ -146,7 +217,7 @@ class AutoregressiveCategoricalDistribution(Base):
     """
 
     def __init__(self, categories: AutoregressiveCategorical, c: Tensor | None = None) -> None:
-        self.levels, self.hyper, self.c = categories.levels, categories.hyper, c
+        self.categories, self.levels, self.c = categories, categories.levels, c
         super().__init__(() if c is None else c.shape[:-1], (len(self.levels),))
 
     def __repr__(self) -> str:
@@ -159,13 +230,24 @@ class AutoregressiveCategoricalDistribution(Base):
         return constraints.independent(constraints.integer_interval(0, upper), 1)
 
     @property
-    def _bias(self) -> Tensor:
-        return cast(Tensor, self.hyper.layers[-1].bias)
+    def _like(self) -> Tensor:
+        return next(self.categories.parameters())
 
     def logits(self, codes: Tensor) -> list[Tensor]:
         """The logits of each column given the codes before it, with shape (*, L_k) each."""
-        ones = one_hot(codes, self.levels, self._bias.dtype)
-        return list(self.hyper(ones, self.c).split(self.levels, dim=-1))
+        return list(self._logits(codes, slice(None)).split(self.levels, dim=-1))
+
+    def _logits(self, codes: Tensor, part: slice) -> Tensor:
+        """The logits of all columns side by side, or of a part of them."""
+        hyper, tables = self.categories.hyper, self.categories.tables
+        total = None if tables is None else tables(codes, part)
+        if hyper is not None:
+            ones = one_hot(codes, self.levels, self._like.dtype)
+            made = cast(Tensor, hyper(ones, self.c))[..., part]
+            return made if total is None else made + total
+        assert total is not None
+        shape = torch.broadcast_shapes(total.shape[:-1], self.batch_shape)
+        return cast(Tensor, total.expand(*shape, -1))
 
     def log_probs(self, codes: Tensor) -> Tensor:
         r"""The terms :math:`\log P(k_i \mid k_{<i}, c)`, in nats.
@@ -203,9 +285,10 @@ class AutoregressiveCategoricalDistribution(Base):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows of codes, int64, with shape (*sample_shape, *batch, K), in K passes."""
         shape = (*sample_shape, *self.batch_shape, len(self.levels))
-        codes = torch.zeros(shape, dtype=torch.long, device=self._bias.device)
-        for column in range(len(self.levels)):
-            share = self.logits(codes)[column].softmax(dim=-1)
+        codes = torch.zeros(shape, dtype=torch.long, device=self._like.device)
+        ends = list(accumulate(self.levels))
+        for column, (count, end) in enumerate(zip(self.levels, ends, strict=True)):
+            share = self._logits(codes, slice(end - count, end)).softmax(dim=-1)
             drawn = share.reshape(-1, share.shape[-1]).multinomial(1, generator=generator)
             codes[..., column] = drawn.view(codes.shape[:-1])
         return codes

@@ -14,7 +14,22 @@ from numpy.typing import NDArray
 from .column import CODES, Column
 from .types import is_category, is_number, is_temporal, ticks_per_unit
 
-__all__ = ["Cells", "dates", "decode", "encode", "equal", "is_missing", "numbers", "plain", "ticks"]
+__all__ = [
+    "LARGE",
+    "Cells",
+    "dates",
+    "decode",
+    "encode",
+    "equal",
+    "is_missing",
+    "numbers",
+    "plain",
+    "ticks",
+    "too_large",
+]
+
+LARGE = 2**53
+"""Where doubles begin to skip whole numbers."""
 
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
 """The first days of these years, counted from 1970."""
@@ -140,13 +155,14 @@ def numbers(
     """Cells as float64, rounded to what this type can hold; missing ones are NaN.
 
     Raises:
-        ValueError: If they are no numbers, or one of them is infinite or an integer that float64
-            cannot hold.
+        ValueError: If they are no numbers, or one of them is infinite or a whole number, also one
+            with decimals, that float64 cannot hold.
     """
     cells = _decoded(cells)
     found = cells.type
     if not (is_number(found) or pa.types.is_boolean(found) or pa.types.is_null(found)):
         raise ValueError(f"column {name!r}: expected numbers, found type {found}")
+    told = cells
     if kind is not None and pa.types.is_floating(kind):
         cells = cells.cast(kind, safe=False)
     x: Numbers = cells.cast(pa.float64(), safe=False).to_numpy()
@@ -154,14 +170,21 @@ def numbers(
         if decimal is not None and pa.types.is_decimal(decimal):  # Arrow rounds them badly
             x = np.round(x, decimal.scale)
     with np.errstate(invalid="ignore"):
-        wrong = np.abs(x) > 2.0**53 if pa.types.is_integer(found) else np.isinf(x)
+        wrong = np.isinf(x) if pa.types.is_floating(found) else np.abs(x) >= LARGE
     if wrong.any():
         row = int(wrong.argmax())
-        wanted = "an integer below 2^53" if pa.types.is_integer(found) else "a finite number"
-        raise ValueError(
-            f"column {name!r}, row {start + row + 1}: expected {wanted}, found {x[row]:g}"
-        )
+        infinite = f"expected a finite number, found {x[row]:g}"
+        reason = infinite if pa.types.is_floating(found) else too_large(told[row].as_py())
+        raise ValueError(f"column {name!r}, row {start + row + 1}: {reason}")
     return x
+
+
+def too_large(value: Any) -> str:
+    """What is wrong with a whole number that float64 cannot hold."""
+    return (
+        f"expected an integer below 2^53 in size, which a double can hold, found {value}; leave "
+        "a column of names out, or make it text"
+    )
 
 
 def ticks(name: str, kind: pa.DataType, cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -278,13 +301,13 @@ def _number_cells(kind: pa.DataType, x: Numbers, present: Mask | None = None) ->
     if pa.types.is_decimal(kind):
         # The largest number of so many digits, and as a float no larger.
         whole = 10.0 ** (kind.precision - kind.scale)
-        most = min(whole - 10.0**-kind.scale, np.nextafter(whole, 0.0))
+        most = min(whole - 10.0**-kind.scale, np.nextafter(whole, 0.0), LARGE - 1.0)
         return pa.array(np.clip(x, -most, most), mask=absent).cast(kind)
     dtype = kind.to_pandas_dtype()
     if pa.types.is_integer(kind):
         limits = np.iinfo(dtype)
         # Larger ones are no longer told apart as floats, and are refused when they are read.
-        x = np.clip(np.rint(x), max(limits.min, -(2.0**53)), min(limits.max, 2.0**53))
+        x = np.clip(np.rint(x), max(limits.min, 1 - LARGE), min(limits.max, LARGE - 1))
     elif pa.types.is_floating(kind):
         x = np.clip(x, np.finfo(dtype).min, np.finfo(dtype).max)
     return pa.array(x.astype(dtype), mask=absent)

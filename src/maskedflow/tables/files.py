@@ -17,6 +17,7 @@ from maskedflow.data.stream import CellError
 from maskedflow.data.stream_csv import CsvSource
 from maskedflow.data.table import are_exact, floats, numbers
 
+from .frames import to_arrow
 from .schema import Schema
 from .types import is_number
 
@@ -54,7 +55,7 @@ def read_source(source: Source, columns: Sequence[str] | None = None) -> pa.Tabl
         table = pa.Table.from_batches(batches, schema=source.types(names))
     if not table.num_rows:
         raise ValueError(f"{source.path}: expected at least one row, found none")
-    return blanks_to_null(source, table)
+    return to_arrow(blanks_to_null(source, table), str(source.path), names)
 
 
 def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:

@@ -1,111 +1,181 @@
-"""Any frame to a `pyarrow.Table`, and a table back to the kind of frame that was given.
+"""Any frame to a `pyarrow.Table`, and the form in which rows are given back.
 
-pandas and Polars are imported only for an object that is theirs.
+pandas and Polars are imported only for an object that is theirs; xarray and astropy never.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+import json
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import torch
+from scipy.sparse import issparse
 
-__all__ = ["Kind", "from_arrow", "kind_of", "to_arrow"]
+from maskedflow.data.stream_parquet import index_columns, named
 
-Kind = Literal["numpy", "pandas", "polars", "arrow"]
+from .cells import LARGE, too_large
+from .encodings import simple_cells
+from .forms import Form, Kind
 
-_NO_TABLE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
+__all__ = ["Kind", "as_array", "kind_of", "read_frame", "to_arrow", "weights_of"]
+
+_FAILED = (
+    pa.ArrowInvalid,
+    pa.ArrowTypeError,
+    pa.ArrowNotImplementedError,
+    OverflowError,
+    TypeError,
+)
+_WANTED = "expected numbers, text, booleans, dates or times"
+_COARSE = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
+"""Units of NumPy's times that Arrow has not, and the finer ones it has."""
 
 
 def kind_of(frame: Any) -> Kind:
-    """What kind of frame this is: NumPy's, pandas', Polars' or Arrow's.
+    """What kind of frame this is: NumPy's, pandas', Polars' or Arrow's, or one of columns or rows.
 
     Example:
         >>> kind_of(np.zeros((3, 2)))
         'numpy'
         >>> kind_of(pa.table({"a": [1]}))
         'arrow'
+        >>> kind_of({"a": [1]})
+        'mapping'
     """
-    homes = {base.__module__.partition(".")[0] for base in type(frame).__mro__}
+    homes = _homes(frame)
+    if "xarray" in homes:
+        return "pandas"
     for home in ("pandas", "polars"):
         if home in homes:
             return cast(Kind, home)
-    return "arrow" if hasattr(frame, "__arrow_c_stream__") or "pyarrow" in homes else "numpy"
+    if "pyarrow" in homes or hasattr(frame, "__arrow_c_stream__"):
+        return "arrow"
+    if isinstance(frame, Mapping):
+        return "mapping"
+    if isinstance(frame, list | tuple) and frame and isinstance(frame[0], Mapping):
+        return "rows"
+    return "records" if getattr(getattr(frame, "dtype", None), "names", None) else "numpy"
 
 
-def to_arrow(frame: Any, name: str = "X") -> pa.Table:
-    """Turns a frame into an Arrow table, whose columns keep their types.
-
-    Args:
-        frame: A pandas or Polars frame; a table, a batch or a stream of batches of Arrow's, or what
-            else has `__arrow_c_stream__`; or a 2-D array, whose columns are then x0, x1, ... The
-            row index of pandas is left behind.
-        name: What errors call it.
-
-    Raises:
-        ValueError: If this is no table, has no column or two of one name, or a column mixes types.
+def to_arrow(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> pa.Table:
+    """Turns a frame into an Arrow table; see `read_frame`.
 
     Example:
         >>> to_arrow(np.array([[1.0, 2.0]])).column_names
         ['x0', 'x1']
+        >>> to_arrow(np.ma.array([[1, -999]], mask=[[False, True]]))["x1"].null_count
+        1
+    """
+    return read_frame(frame, name, wanted)[0]
+
+
+def read_frame(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> tuple[pa.Table, Form]:
+    """Turns a frame into an Arrow table of simple cells, and tells its form.
+
+    Args:
+        frame: A pandas or Polars frame; a table, a batch or a stream of batches of Arrow's, or what
+            else has `__arrow_c_stream__`; a 2-D array, or what NumPy makes one of, whose columns
+            are then x0, x1, ...; a record array; a mapping from names to columns; a list of
+            mappings; a 2-D `DataArray` of xarray, whose last coordinate names the columns. What a
+            mask covers is missing. The row index of pandas is left behind, also in a table of
+            Arrow's that pandas has made.
+        name: What errors call it.
+        wanted: Columns that are none of a row index, whatever pandas says.
+
+    Raises:
+        ValueError: If this is no table, has no column or two of one name, or a column mixes types
+            or has one that nothing is known about; the message names the column.
+
+    Warns:
+        UserWarning: If a row index that has a name is left out, and nothing is said of wanted ones.
     """
     kind = kind_of(frame)
-    try:
-        if kind == "pandas":
-            table = _from_pandas(frame, name)
-        elif kind == "polars":
-            table = _from_polars(frame, name)
-        elif kind == "numpy":
-            table = _from_array(np.asarray(frame), name)
-        else:
-            table = _from_stream(frame)
-    except _NO_TABLE as error:
-        reason = " ".join(map(str, error.args)).replace("\n", " ")
-        raise ValueError(f"{name}: cannot be read as a table: {reason}") from None
-    names = table.column_names
+    if kind == "numpy":
+        columns = as_array(frame, name).T
+        raw = _from_columns([f"x{i}" for i in range(len(columns))], columns, name)
+    else:
+        raw = _SOURCES[kind](frame, name)
+    if index := [one for one in index_columns(raw.schema) if one not in wanted]:
+        raw = raw.drop_columns(index)
+        if not wanted and (told := named(index)):
+            warnings.warn(
+                f"{name}: left out, the row index of a frame of pandas: {', '.join(told)}; to have "
+                "it as a column, make the table after reset_index()",
+                stacklevel=2,
+            )
+    names = raw.column_names
     if not names:
         raise ValueError(f"{name}: expected at least one column, found none")
-    for i, column in enumerate(names):
-        if column in names[:i]:
-            raise ValueError(f"{name}: expected each column name once, found {column!r} twice")
-    return table
+    if kind in ("polars", "arrow"):  # what else others tell of their tables is not kept
+        raw = raw.replace_schema_metadata(None)
+    _refuse_twice(names, name)
+    try:
+        cells = [simple_cells(column, raw.column(column)) for column in names]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return pa.table(dict(zip(names, cells, strict=True))), Form(kind, _without_rows(raw))
 
 
-def from_arrow(table: pa.Table, kind: Kind) -> Any:
-    """Turns an Arrow table into the kind of frame that `kind_of` has told.
+def as_array(x: Any, name: str = "X") -> Any:
+    """A 2-D array of NumPy's, masked if it was, from what can be one.
 
-    An array has one dtype: that of its columns, or the one they have in common, or `object`. A
-    missing number is NaN in it.
+    A nested list becomes one of objects: so each of its columns is of a type of its own.
 
-    Example:
-        >>> from_arrow(pa.table({"a": [1, 2], "b": [0.5, None]}), "numpy")
-        array([[1. , 0.5],
-               [2. , nan]])
+    Raises:
+        ValueError: If nothing of two dimensions can be made of it.
     """
-    if kind == "pandas":
-        return table.to_pandas()
-    if kind == "polars":
-        import polars as pl
+    if issparse(x):
+        raise ValueError(f"{name}: expected a dense table, got a sparse one; pass its .toarray()")
+    try:
+        x = _dense(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: cannot be read as an array: {_line(error)}") from None
+    if x.dtype.kind == "c":  # the words are those that scikit-learn looks for
+        raise ValueError(f"{name}: {_WANTED}, found dtype {x.dtype}: Complex data not supported")
+    if x.ndim != 2:
+        raise ValueError(f"{name}: expected a table, an array of shape (n, D), got shape {x.shape}")
+    return x
 
-        return pl.from_arrow(table)
-    if kind == "arrow":
-        return table
-    columns = [column.to_numpy() for column in table.columns]
-    dtypes = {column.dtype for column in columns}
-    if len(dtypes) > 1 and not all(dtype.kind in "biuf" for dtype in dtypes):
-        columns = [column.astype(object) for column in columns]
-    return np.stack(columns, axis=1)
+
+def weights_of(frame: Any) -> Any | None:
+    """The weights of rows that are a level of a frame's index called "weights", or None.
+
+    Samplers' tables keep them there, such as `anesthetic.Samples`.
+    """
+    if "pandas" not in _homes(frame):
+        return None
+    index = getattr(frame, "index", None)
+    if "weights" not in getattr(index, "names", ()):
+        return None
+    return np.asarray(cast(Any, index).get_level_values("weights"), np.float64)
+
+
+# ---------------------------------------------------------------------------------- kinds of frames
+
+
+def _homes(frame: Any) -> set[str]:
+    """The packages that an object's class and its bases are from."""
+    return {base.__module__.partition(".")[0] for base in type(frame).__mro__}
 
 
 def _from_pandas(frame: Any, name: str) -> pa.Table:
+    what = type(frame).__name__
+    if "xarray" in _homes(frame):
+        if getattr(frame, "ndim", 0) != 2:
+            raise ValueError(
+                f"{name}: expected a 2-D array, got a {what} of xarray; pass its .to_dataframe()"
+            )
+        frame = frame.to_pandas()
     if getattr(frame, "ndim", 0) != 2:
-        raise ValueError(f"{name}: expected a frame, got a {type(frame).__name__} of pandas")
-    frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{name}: expected each column name once, found {twice!r} twice")
-    # The metadata speak of pandas' dtypes, which other frames of these columns need not have.
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        raise ValueError(f"{name}: expected a frame, got a {what} of pandas")
+    labels = list(frame.columns)
+    raw = _from_columns(labels, [frame.iloc[:, i] for i in range(len(labels))], name)
+    heads = [None if head is None else str(head) for head in frame.columns.names]
+    return _telling(raw, columns=(heads, str(frame.columns.dtype)))
 
 
 def _from_polars(frame: Any, name: str) -> pa.Table:
@@ -113,25 +183,187 @@ def _from_polars(frame: Any, name: str) -> pa.Table:
         frame = frame.collect()
     if not hasattr(frame, "columns"):
         raise ValueError(f"{name}: expected a frame, got a {type(frame).__name__} of Polars")
-    return frame.to_arrow()
+    for column, kind in frame.schema.items():
+        if str(kind) == "Object":
+            raise ValueError(f"{name}: column {column!r}: {_WANTED}, found Python's objects")
+    return _from_stream(frame, name)
 
 
-def _from_stream(frame: Any) -> pa.Table:
-    if isinstance(frame, pa.Table):
-        return frame
-    if isinstance(frame, pa.RecordBatch):
-        return pa.Table.from_batches([frame])
-    return pa.RecordBatchReader.from_stream(frame).read_all()
+def _from_stream(frame: Any, name: str) -> pa.Table:
+    try:
+        return frame if isinstance(frame, pa.Table) else pa.table(frame)
+    except _FAILED as error:
+        raise ValueError(f"{name}: cannot be read as a table: {_line(error)}") from None
 
 
-def _from_array(x: np.ndarray[Any, Any], name: str) -> pa.Table:
-    if x.ndim != 2:
-        raise ValueError(f"{name}: expected a table, an array of shape (n, D), got shape {x.shape}")
-    columns = {}
-    for i, column in enumerate(x.T):
-        cells = column.tolist() if x.dtype == object else np.ascontiguousarray(column)
-        try:
-            columns[f"x{i}"] = pa.array(cells, from_pandas=True)
-        except _NO_TABLE as error:
-            raise ValueError(f"{name}: column {i}: {error}") from None
-    return pa.table(columns)
+def _from_mapping(frame: Mapping[Any, Any], name: str) -> pa.Table:
+    return _from_columns(list(frame), frame.values(), name)
+
+
+def _from_rows(rows: Sequence[Mapping[Any, Any]], name: str) -> pa.Table:
+    labels = list(dict.fromkeys(label for row in rows for label in row))
+    return _from_columns(labels, [[row.get(label) for row in rows] for label in labels], name)
+
+
+def _from_records(frame: Any, name: str) -> pa.Table:
+    if hasattr(frame, "as_array"):  # a table of astropy's
+        frame = frame.as_array()
+    if frame.ndim != 1:
+        raise ValueError(f"{name}: expected records of shape (n,), got shape {frame.shape}")
+    labels = list(frame.dtype.names)
+    raw = _from_columns(labels, [frame[label] for label in labels], name)
+    return _telling(raw, masked=isinstance(frame, np.ma.MaskedArray))
+
+
+_SOURCES: dict[Kind, Callable[[Any, str], pa.Table]] = {
+    "pandas": _from_pandas,
+    "polars": _from_polars,
+    "arrow": _from_stream,
+    "mapping": _from_mapping,
+    "rows": _from_rows,
+    "records": _from_records,
+}
+
+
+# ----------------------------------------------------------------------------------------- columns
+
+
+def _from_columns(labels: Sequence[Any], columns: Iterable[Any], name: str) -> pa.Table:
+    """A table of columns of any kind, which tells its labels and the columns' dtypes."""
+    names = [str(label) for label in labels]
+    _refuse_twice(names, name)
+    cells: list[Any] = []
+    fields = []
+    for column, values in zip(names, columns, strict=True):
+        found, dtype = _cells(values, f"{name}: column {column!r}")
+        if cells and len(found) != len(cells[0]):
+            raise ValueError(
+                f"{name}: column {column!r}: expected {len(cells[0])} rows as in {names[0]!r}, "
+                f"found {len(found)}"
+            )
+        cells.append(found)
+        fields.append(pa.field(column, found.type, metadata=dtype))
+    raw = pa.table(cells, schema=pa.schema(fields))
+    return raw if names == list(labels) else _telling(raw, labels=[_plain(one) for one in labels])
+
+
+def _cells(values: Any, column: str) -> tuple[Any, dict[str, str]]:
+    """The cells of a column, and its dtype."""
+    homes, dtype = _homes(values), getattr(values, "dtype", None)
+    try:
+        if "pandas" in homes and not isinstance(dtype, np.dtype):
+            if str(dtype).startswith("Sparse"):
+                raise ValueError(f"{column}: expected a dense column, found dtype {dtype}")
+            return pa.array(values, from_pandas=True), _dtype_of_pandas(dtype)
+        if "polars" in homes and str(dtype) != "Object":
+            return values.to_arrow(), {}
+        if "pyarrow" in homes:
+            return values, {}
+        x = _dense(values.to_numpy() if "pandas" in homes else values)
+        return _array_cells(x, column)
+    except _FAILED as error:
+        wanted = "expected cells of one type"
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            wanted = f"{_WANTED}, found dtype {dtype}"
+        raise ValueError(f"{column}: {wanted}: {_line(error)}") from None
+
+
+def _array_cells(x: Any, column: str) -> tuple[Any, dict[str, str]]:
+    """The cells of an array, and its dtype in the byte order of this machine."""
+    if x.ndim != 1 or x.dtype.names:
+        what = f"records of {', '.join(x.dtype.names)}" if x.dtype.names else f"shape {x.shape[1:]}"
+        raise ValueError(f"{column}: expected one number or text in each row, found {what}")
+    mask = np.ma.getmaskarray(x) if isinstance(x, np.ma.MaskedArray) else None
+    x = np.ma.getdata(x)
+    if x.dtype == object:
+        hidden = np.zeros(len(x), np.bool_) if mask is None else mask
+        cells = [
+            None if gone or cell is np.ma.masked else cell
+            for cell, gone in zip(x.tolist(), hidden, strict=True)
+        ]
+        _refuse_large(cells, column)
+        return pa.array(cells, from_pandas=True), {"numpy": "object"}
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:  # long double
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float64)
+    x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+    dtype = {"numpy": str(x.dtype)} if x.dtype.kind in "biufSUmM" else {}
+    if x.dtype.kind in "mM":
+        unit = np.datetime_data(x.dtype)[0]
+        x = x.astype(f"{x.dtype.kind}8[{_COARSE.get(unit, unit)}]")
+    return pa.array(x, mask=mask, from_pandas=True), dtype
+
+
+def _dense(x: Any) -> Any:
+    """An array of NumPy's, masked if it was."""
+    if isinstance(x, torch.Tensor):
+        known = x.dtype in (torch.float16, torch.float32, torch.float64)
+        return (x if known or not x.is_floating_point() else x.float()).numpy(force=True)
+    if isinstance(x, list | tuple):
+        if any(isinstance(row, np.ma.MaskedArray) for row in x):
+            return np.ma.array(x)
+        plain = all(isinstance(row, list | tuple) or np.ndim(row) == 0 for row in x)
+        return np.array(x, dtype=object if plain else None)
+    return x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
+
+
+def _dtype_of_pandas(dtype: Any) -> dict[str, str]:
+    """What tells a dtype of pandas' own."""
+    text = str(dtype)
+    if text == "category":
+        return {"pandas": text, "categories": str(dtype.categories.dtype)}
+    if hasattr(dtype, "pyarrow_dtype"):
+        return {"pandas": "arrow"}
+    return {"pandas": f"string[{dtype.storage}]" if text == "string" else text}
+
+
+def _refuse_large(cells: list[Any], column: str) -> None:
+    for row, cell in enumerate(cells):
+        if isinstance(cell, int) and not -LARGE < cell < LARGE:
+            raise ValueError(f"{column}, row {row + 1}: {too_large(cell)}")
+
+
+# ---------------------------------------------------------------------------------------- metadata
+
+
+def _telling(table: pa.Table, **told: Any) -> pa.Table:
+    """The table with more metadata."""
+    known = table.schema.metadata or {}
+    more = {key.encode(): json.dumps(value).encode() for key, value in told.items()}
+    return table.replace_schema_metadata({**known, **more})
+
+
+def _plain(label: Any) -> Any:
+    """A label as JSON can hold it, as text if it is of an unknown sort."""
+    if isinstance(label, tuple):
+        return [_plain(part) for part in label]
+    label = label.item() if isinstance(label, np.generic) else label
+    return label if isinstance(label, str | int | float | None) else str(label)
+
+
+def _without_rows(table: pa.Table) -> pa.RecordBatch:
+    """No rows, in columns of the same types with the same categories."""
+    arrays = []
+    for cells in table.columns:
+        empty = cells.chunk(0).slice(0, 0) if cells.num_chunks else pa.array([], cells.type)
+        if pa.types.is_dictionary(cells.type):
+            known = [chunk.dictionary for chunk in cells.chunks]
+            if any(not one.equals(known[0]) for one in known):
+                values = pa.concat_arrays(known).unique()
+                make = pa.DictionaryArray.from_arrays
+                empty = make(empty.indices, values, ordered=cells.type.ordered)
+        arrays.append(empty)
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
+def _refuse_twice(names: Sequence[str], name: str) -> None:
+    seen: set[str] = set()
+    for column in names:
+        if column in seen:
+            raise ValueError(f"{name}: expected each column name once, found {column!r} twice")
+        seen.add(column)
+
+
+def _line(error: BaseException) -> str:
+    """The reason of an error on one line."""
+    return " ".join(" ".join(map(str, error.args)).split())

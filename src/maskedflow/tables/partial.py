@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.distributions import NormalizingFlow, refuse_nan
-from maskedflow.distributions.base import Base, Shape
+from maskedflow.distributions import Density, NormalizingFlow, refuse_nan
+from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 from maskedflow.flows import (
     ElementWiseTransform,
@@ -20,6 +20,7 @@ from maskedflow.flows import (
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
 )
+from maskedflow.flows.flow import given
 from maskedflow.transforms import (
     AutoregressiveTransform,
     ComposedTransform,
@@ -117,16 +118,21 @@ class PartialFlow(LazyDistribution):
             c: The context, with shape (*, context), or none.
 
         Raises:
-            ValueError: If a context is missing, needless, of another size, or holds NaN.
+            ValueError: If a context is missing, needless, of another size, or not finite.
         """
-        here = features_here(self.present, c)
         if c is not None:
-            refuse_nan("c", c)
+            refuse_nan("c", c, infinite=False)
+        return self.given(c)
+
+    def given(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
+        here, origin = features_here(self.present, c), () if c is None else (c,)
+        if c is not None:
             c = c if self.embedding is None else cast(Tensor, self.embedding(c))
         transform, base = cast(ComposedTransform, self.transform(c)), self.base()
         if here is not None:
-            return PartialDistribution(transform, base, here)
-        return NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+            return PartialDistribution(transform, base, here).made_by(self, given, *origin)
+        flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+        return flow.made_by(self, given, *origin)
 
 
 def features_here(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
@@ -150,7 +156,7 @@ def features_here(present: Sequence[int | None], c: Tensor | None) -> Tensor | N
     return torch.stack([always if i is None else c[..., i] != 0 for i in present], dim=-1)
 
 
-class PartialDistribution(Base):
+class PartialDistribution(Density):
     """The distribution of a flow whose features may be absent.
 
     Args:
@@ -183,9 +189,13 @@ class PartialDistribution(Base):
             ValueError: If the shape does not fit, or a feature that is there is NaN.
         """
         check_features("x", value, self.here.shape[-1])
+        value = torch.where(self.here, value, 0)
+        refuse_nan("x", value)
+        return self.settled(value)
+
+    def density(self, value: Tensor) -> Tensor:
         value, here = torch.broadcast_tensors(value, self.here)
         value = torch.where(here, value, 0)
-        refuse_nan("x", value)
         z, ladj, here = call_present(self.transform, value, here)
         return torch.where(here, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, NotRequired
 
+from annotated_types import Ge
 from pydantic import StringConstraints, with_config
 from typing_extensions import TypedDict
 
-from maskedflow.files import CLOSED, Count, Size
+from maskedflow.files import CLOSED, Count, Finite, Size
 
 from .rows import Layout
 
@@ -35,6 +36,15 @@ class _Member(TypedDict):
 
 
 @with_config(CLOSED)
+class _Categories(TypedDict):
+    """The distribution of the codes: tables of frequencies, and a network."""
+
+    hidden: Size | None
+    parents: NotRequired[list[Annotated[int, Ge(-1)]]]
+    seed: NotRequired[Count]
+
+
+@with_config(CLOSED)
 class _Angles(TypedDict):
     """One density of the angles."""
 
@@ -48,6 +58,8 @@ class Plan(TypedDict):
 
     context: Count
     given: NotRequired[Count]
+    work: NotRequired[Finite]
+    categories: NotRequired[_Categories]
     members: NotRequired[list[_Member]]
     angles: NotRequired[list[_Angles]]
 
@@ -66,7 +78,8 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         204
     """
     features, given = max(len(layout.value_state), 1), plan.get("given", 0)
-    total = sum(layout.levels) * 64 + plan["context"]
+    network = plan.get("categories", {"hidden": 64})["hidden"] or 0
+    total = sum(layout.levels) * network + plan["context"]
     for angles in plan.get("angles", []):
         count = len(layout.angle_state)
         read = 2 * count + sum(layout.levels) + plan["context"]

@@ -225,7 +225,7 @@ def refuse_missing(table: pa.Table, start: int = 0) -> None:
             raise ValueError(
                 f"column {name!r}, row {start + int(missing.argmax()) + 1}: missing "
                 f"({int(missing.sum()):,} of {len(missing):,} values are); fill it in, or choose "
-                "missing = 'drop' or 'model' (--missing on the command line)"
+                "missing = 'drop' or 'model' (--missing on the command line); NaN is missing"
             )
 
 

@@ -93,13 +93,14 @@ class StackDistribution(Base):
         return x
 
 
-def stacking_weights(log_probs: Tensor) -> Tensor:
+def stacking_weights(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
     r"""The weights that make a mixture of densities likeliest, by expectation-maximisation.
 
-    .. math:: w = \arg\max_w \sum_i \log \sum_k w_k \, p_k(x_i)
+    .. math:: w = \arg\max_w \sum_i v_i \log \sum_k w_k \, p_k(x_i)
 
     Args:
         log_probs: The log-densities of rows that none was fitted to, with shape (n, K).
+        weight: How much each row counts, :math:`v_i`, with shape (n,); all alike if None.
 
     Returns:
         The weights, with shape (K,).
@@ -109,6 +110,8 @@ def stacking_weights(log_probs: Tensor) -> Tensor:
         tensor([1., 0.])
     """
     weights = torch.full(log_probs.shape[1:], 1 / log_probs.shape[1]).to(log_probs)
+    weight = log_probs.new_ones(len(log_probs)) if weight is None else weight.to(log_probs)
+    share = weight / weight.sum()
     for _ in range(_STEPS):
-        weights = (log_probs + weights.log()).softmax(dim=1).mean(dim=0)
+        weights = share @ (log_probs + weights.log()).softmax(dim=1)
     return weights

@@ -203,7 +203,8 @@ class Whiten(LazyTransform):
             c: Their contexts, with shape (n, context), or none.
             observed: Whether each number is there, with shape (n, D); all if None.
             weight: How much each row counts, with shape (n,); all alike if None.
-            ridge: What is added to the correlation matrix's diagonal, positive.
+            ridge: What is added to the correlation matrix's diagonal, positive. The sum is divided
+                by a ridge above 1: a large one leaves the variances and takes the correlations.
 
         Raises:
             ValueError: If there are no rows, or `ridge` is not positive.
@@ -259,7 +260,7 @@ def _regress(
         coefficients = torch.linalg.solve(normal, given.T @ (share[:, None] * filled))
         residual = filled - given @ coefficients
         before, covariance = covariance, residual.T @ (share[:, None] * residual) + left
-        covariance = covariance + ridge * eye
+        covariance = (covariance + ridge * eye) / max(ridge, 1.0)
         if (covariance - before).abs().max() < SMALL_CHANGE:
             break
     constant = (z == 0).all(dim=0)

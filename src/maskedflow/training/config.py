@@ -8,6 +8,9 @@ from typing import ClassVar, Literal
 
 from maskedflow.files import CLOSED
 
+PACED = 25
+"""The steps whose pace tells how many there is time for."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -21,12 +24,16 @@ class TrainConfig:
         lr: Learning rate at the start.
         weight_decay: L2 penalty, added to the gradient as `weight_decay * weight`.
         schedule: `"constant"`, or `"cosine"`: half a cosine from `lr` down to zero over all
-            epochs, or over `time_limit` where that ends first.
+            steps.
         patience: Epochs without a better validation NLL after which training stops.
         clip: Largest norm of the whole gradient, longer ones are scaled down; `inf` is no limit.
         seed: Seed of every random draw: shuffling, dequantization noise, dropout.
         time_limit: Most seconds of training, all sessions of a resumed run together, last
-            validation included; `None` is no limit.
+            validation included; `None` is no limit. The pace of the first steps tells how many
+            steps there is time for, which the training's history keeps.
+        steps: Most steps, the last epoch of which may be cut short; `None` is no limit. They are
+            taken whatever `time_limit` says: with `History.steps` of another training they repeat
+            it.
         compile: Whether the loss is compiled by :func:`torch.compile`.
 
     Raises:
@@ -56,13 +63,19 @@ class TrainConfig:
     clip: float = 5.0
     seed: int = 0
     time_limit: float | None = None
+    steps: int | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0)):
+        least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
+        if self.steps is not None:
+            least["steps"] = 1
+        for name, smallest in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ValueError(
+                    f"{name}: expected an integer of at least {smallest}, got {value!r}"
+                )
         if not _is_number(self.lr) or not 0 < self.lr < math.inf:
             raise ValueError(f"lr: expected a positive number, got {self.lr!r}")
         if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:
@@ -77,6 +90,27 @@ class TrainConfig:
             raise ValueError(
                 f"time_limit: expected positive seconds or None, got {self.time_limit!r}"
             )
+
+    @property
+    def limit(self) -> float | None:
+        """The seconds that training may take: without end where its steps are counted."""
+        return self.time_limit if self.steps is None else None
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step, the first of which is 0.
+
+        Where a time limit tells the number of steps, it is not known in the first ones: the rate
+        begins to fall after these.
+
+        Args:
+            step: The step.
+            steps: The steps of the whole training.
+        """
+        if self.schedule == "constant":
+            return self.lr
+        held = 0 if self.time_limit is None and self.steps is None else min(PACED, steps)
+        done = max(step - held, 0) / max(steps - held, 1)
+        return self.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def _is_number(value: object) -> bool:

@@ -14,7 +14,7 @@ from maskedflow.files import CLOSED, Count, Size, write_text
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-StopReason = Literal["epochs", "patience", "time_limit"]
+StopReason = Literal["epochs", "patience", "time_limit", "steps"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class History:
     Attributes:
         records: One record an epoch.
         best_epoch: The epoch whose weights the flow has now.
-        stopped_because: `"epochs"`, `"patience"` or `"time_limit"`.
+        stopped_because: `"epochs"`, `"patience"`, `"time_limit"` or `"steps"`.
+        steps: The steps that were planned, over which the learning rate fell.
 
     Example:
         >>> record = EpochRecord(1, 15, 2.5, 2.25, 1e-3, 0.5, 0, 0)
@@ -63,6 +64,7 @@ class History:
     records: tuple[EpochRecord, ...]
     best_epoch: int
     stopped_because: StopReason
+    steps: int = 0
 
     @property
     def train_nll(self) -> list[float]:

@@ -35,6 +35,7 @@ from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for
 from .history import EpochRecord, History, RunLog, StopReason
+from .pace import Pace
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
 from .state import TrainingState, load_moments, read_latest, write_latest
@@ -171,6 +172,7 @@ class _Run:
 
         self.state = TrainingState()
         self.skips_in_a_row = 0
+        self.pace = Pace()
         self.best_weights: dict[str, Tensor] | None = None
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
@@ -194,7 +196,7 @@ class _Run:
         if not all(parameter.isfinite().all() for parameter in self.parameters):
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
-        if self.config.time_limit is not None and not self.state.records:
+        if self.config.limit is not None and not self.state.records:
             splits = (self.validation, self.sample) if self.has_batch_norm else (self.validation,)
             self.state.validation_seconds = seconds_for(self.flow, *splits)
         self.take_snapshot(write=not resumed)
@@ -232,6 +234,8 @@ class _Run:
             return None
         if state.epoch > self.config.epochs:
             return "epochs"
+        if state.step >= self.steps:
+            return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
         return "time_limit" if self.out_of_time() else None
@@ -246,7 +250,7 @@ class _Run:
             f"stopped by {reason} after {state.seconds:.1f} s, "
             f"best validation {state.best_nll:.6f} in epoch {state.best_epoch}"
         )
-        return History(tuple(state.records), state.best_epoch, reason)
+        return History(tuple(state.records), state.best_epoch, reason, self.steps)
 
     def restore_best(self) -> None:
         if self.best_weights is not None:
@@ -275,7 +279,8 @@ class _Run:
             else:
                 self.skip(loss, rows, batch)
             bar.step(state.epoch, state.batch, state.train_nll)
-            if self.out_of_time():
+            self.plan()
+            if state.step >= self.steps or self.out_of_time():
                 break
 
     def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
@@ -295,22 +300,27 @@ class _Run:
 
     def set_learning_rate(self) -> None:
         """The rate of the next step: by schedule, halved by each roll-back."""
-        state, config = self.state, self.config
-        factor = 1.0
-        if config.schedule == "cosine":
-            done = (state.epoch - 1 + state.batch / len(self.bounds)) / config.epochs
-            if config.time_limit is not None:
-                budget = config.time_limit - state.validation_seconds
-                done = max(done, state.seconds / budget if budget > 0 else 1.0)
-            factor = (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        state.lr = config.lr * state.lr_scale * factor
+        state = self.state
+        state.lr = state.lr_scale * self.config.lr_at(state.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = state.lr
 
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training, as far as it is known."""
+        every = self.config.epochs * len(self.bounds)
+        return min(every, self.config.steps or self.state.planned or every)
+
+    def plan(self) -> None:
+        """Tells from the pace of the first steps how many there is time for."""
+        limit = self.config.limit
+        if limit is not None and self.pace.plan(self.state, limit, len(self.bounds)):
+            self.log.line(f"there is time for {self.steps} steps")
+
     def out_of_time(self) -> bool:
         """Whether another step would leave no time for the last validation."""
-        limit = self.config.time_limit
-        return limit is not None and self.state.seconds + self.state.validation_seconds >= limit
+        seconds = self.state.seconds + self.state.validation_seconds
+        return self.config.limit is not None and seconds >= self.config.limit
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints.

@@ -28,7 +28,7 @@ MOMENTS = f"optimizer{EXTRA}"
 Moments = dict[str, dict[str, Tensor]]
 """The optimizer's tensors, by parameter and kind."""
 
-FREE = ("epochs", "patience", "time_limit")
+FREE = ("epochs", "patience", "time_limit", "steps")
 """Settings that may change on resuming: they say when to stop, not how to train."""
 
 
@@ -47,6 +47,8 @@ class TrainingState:
         past_seconds: Wall time of the epochs done, all sessions together.
         epoch_seconds: Wall time of the epoch so far.
         validation_seconds: Wall time of the newest validation, or a guess before the first.
+        planned: Steps that there is time for, 0 before their pace is known or without a limit.
+        planned_within: The time limit that this was planned for.
         best_epoch: Epoch of the best validation, 0 before there is one.
         best_nll: The best validation NLL.
         lr: Learning rate of the newest step.
@@ -66,6 +68,8 @@ class TrainingState:
     past_seconds: float = 0.0
     epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
+    planned: Count = 0
+    planned_within: float = 0.0
     best_epoch: Count = 0
     best_nll: float = math.inf
     lr: float = 0.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.transforms import ComposeTransform, IndependentTransform
 from torch.distributions.transforms import Transform as TorchTransform
+
+from .support import moved_inside, outside
 
 __all__ = [
     "ComposedTransform",
@@ -26,13 +30,34 @@ def sum_rightmost(value: Tensor, dims: int) -> Tensor:
 
 
 def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Applies any transform, a plain torch one too, and tells its log-determinant.
+    r"""Applies any transform, a plain torch one too, and tells its log-determinant.
+
+    Outside of the transform's domain the latter is :math:`-\infty`, since a density there is zero.
 
     Example:
         >>> from torch.distributions import ExpTransform
         >>> call_and_ladj(ExpTransform(), torch.zeros(1))
         (tensor([1.]), tensor([0.]))
+        >>> call_and_ladj(ExpTransform().inv, torch.tensor([1.0, -1.0]))[1]
+        tensor([-0., -inf])
     """
+    if isinstance(transform, ComposedTransform):
+        return transform.call_and_ladj(x)  # whose parts come here, too
+    if isinstance(transform, DependentTransform):
+        return transform.call_and_ladj(x)
+    if isinstance(transform, ComposeTransform) and transform.parts:
+        return ComposedTransform(*transform.parts).call_and_ladj(x)
+    if isinstance(transform, IndependentTransform):
+        dims = transform.reinterpreted_batch_ndims
+        return DependentTransform(transform.base_transform, dims).call_and_ladj(x)
+    wrong = outside(transform.domain, x)
+    if wrong is None:
+        return _call_and_ladj(transform, x)
+    y, ladj = _call_and_ladj(transform, moved_inside(transform.domain, x, wrong))
+    return y, torch.where(wrong, -math.inf, ladj)
+
+
+def _call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(transform, Transform):
         return transform.call_and_ladj(x)
     y = transform(x)

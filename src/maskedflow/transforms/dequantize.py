@@ -31,6 +31,7 @@ class _DequantizeTransform(Transform):
         return "Dequantize()"
 
     def _call(self, x: Tensor) -> Tensor:
+        self.cells.before = self.generator.get_state()
         noise = torch.rand(
             x.shape, dtype=x.dtype, device=self.generator.device, generator=self.generator
         )
@@ -118,6 +119,11 @@ class Dequantize(LazyTransform):
     def seed(self, seed: int) -> None:
         """Starts the noise anew from a seed."""
         self.generator.manual_seed(seed)
+        self.before = self.generator.get_state()
+
+    def rewind(self) -> None:
+        """Lets the next noise be the last one again."""
+        self.generator.set_state(self.before)
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return _DequantizeTransform(self)

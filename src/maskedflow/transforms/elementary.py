@@ -108,7 +108,8 @@ class CircularShiftTransform(Transform):
 
     .. math:: f(x) = (x \bmod 2 B) - B
 
-    It is its own inverse on the interval, and takes x and x + 2B to the same point.
+    It is its own inverse on the interval. No number is outside of its domain: it takes x and
+    x + 2B to the same point.
 
     Args:
         bound: The bound B.
@@ -118,6 +119,8 @@ class CircularShiftTransform(Transform):
         tensor([-3.1416, -0.1416, -0.4248])
     """
 
+    domain = constraints.real
+
     def __init__(self, bound: float = 1.0) -> None:
         super().__init__()
         self.bound = bound
@@ -126,12 +129,12 @@ class CircularShiftTransform(Transform):
         return f"CircularShiftTransform(bound={self.bound})"
 
     @property
-    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         return constraints.interval(-self.bound, self.bound)
 
     @property
-    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
-        return constraints.interval(-self.bound, self.bound)
+    def inv(self) -> CircularShiftTransform:
+        return self
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.remainder(x, 2 * self.bound) - self.bound

@@ -40,8 +40,10 @@ class GaussianizationTransform(MonotonicTransform):
         self, shift: Tensor, scale: Tensor, bound: float = 10.0, eps: float = 1e-6
     ) -> None:
         super().__init__(None, (shift, scale), bound, eps)
-        self.shift, self.log_scale = shift, scale
-        self.scale = scale.exp()
+        # The square of a larger scale would be infinite, that of a smaller one zero.
+        most = 0.5 * math.log(torch.finfo(scale.dtype).max)
+        self.shift, self.log_scale = shift, scale.clamp(-most, most)
+        self.scale = self.log_scale.exp()
 
     def f(self, x: Tensor) -> Tensor:
         return self.value_and_slope(x)[0]

@@ -141,7 +141,9 @@ class NormalScores(LazyTransform):
         return f"features={len(self.x)}, knots={self.x.shape[1]}"
 
     @classmethod
-    def fit(cls, x: Tensor, observed: Tensor | None = None) -> NormalScores:
+    def fit(
+        cls, x: Tensor, observed: Tensor | None = None, weight: Tensor | None = None
+    ) -> NormalScores:
         """Takes the knots from the quantiles of each column, in float64.
 
         The last knots leave a thousandth of the rows outside, ten rows at least.
@@ -149,12 +151,18 @@ class NormalScores(LazyTransform):
         Args:
             x: The rows, with shape (n, D).
             observed: Whether each number is there, with shape (n, D); all if None.
+            weight: How much each row counts, with shape (n,); all alike if None.
         """
         there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-        count = min(_MOST_KNOTS, max(2, int(there.sum(dim=0).min()) // _ROWS_A_KNOT))
+        share = x.new_ones(len(x)) if weight is None else weight
+        mass = share.double()[:, None] * there
+        rows = mass.sum(dim=0).square() / mass.square().sum(dim=0).clamp(min=1e-300)
+        count = min(_MOST_KNOTS, max(2, round(float(rows.min())) // _ROWS_A_KNOT))
         columns = [
-            _knots(column[here].sort().values, count)
-            for column, here in zip(x.double().unbind(1), there.unbind(1), strict=True)
+            _knots(column[here], part[here], count)
+            for column, here, part in zip(
+                x.double().unbind(1), there.unbind(1), mass.unbind(1), strict=True
+            )
         ]
         knots, scores = (torch.stack(values) for values in zip(*columns, strict=True))
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
@@ -164,18 +172,23 @@ class NormalScores(LazyTransform):
         return DependentTransform(TailedSplineTransform(self.x, self.y, self.slopes), 1)
 
 
-def _knots(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _knots(values: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Knots at quantiles with evenly spaced normal scores, pulled apart where values repeat."""
-    n = len(values)
-    if n < 2 or values[0] == values[-1]:
+    values, order = values.sort()
+    weight = weight[order]
+    if len(values) < 2 or values[0] == values[-1]:
         around = torch.linspace(-1, 1, count, dtype=torch.float64)
-        return (values[0] if n else 0) + around, around
+        return (values[0] if len(values) else 0) + around, around
+    n = float(weight.sum().square() / weight.square().sum())
     outside = min(max(10 / n, 1e-3), 0.25)
     end = torch.special.ndtri(torch.tensor(1 - outside, dtype=torch.float64))
     scores = torch.linspace(-1, 1, count, dtype=torch.float64) * end
-    place = torch.special.ndtr(scores) * (n - 1)
-    low = place.floor().long().clamp(max=n - 2)
-    found = torch.lerp(values[low], values[low + 1], place - low)
+    place = (weight.cumsum(0) - weight / 2) - weight[0] / 2
+    place = place / place[-1]
+    wanted = torch.special.ndtr(scores)
+    low = (torch.searchsorted(place, wanted, right=True) - 1).clamp(0, len(values) - 2)
+    between = (wanted - place[low]) / (place[low + 1] - place[low])
+    found = torch.lerp(values[low], values[low + 1], between)
     # Repeated values would make a slope infinite: their bin is thinner than any other, not empty.
     steps = found.diff()
     gaps = steps[steps > 0]

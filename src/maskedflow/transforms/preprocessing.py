@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import SigmoidTransform, constraints, transform_to
 
 from .base import DependentTransform, Transform, check_features
 from .lazy import LazyTransform
@@ -53,6 +53,28 @@ class ScaleTransform(Transform):
         return self._inverse(y), self.log_scale.expand(y.shape).sum(dim=-1)
 
 
+class _UnitInterval(constraints.Constraint):
+    """The unit interval: closed and up to rounding where it is squeezed, else open."""
+
+    def __init__(self, closed: bool) -> None:
+        self.closed = closed
+
+    def __repr__(self) -> str:
+        return "UnitInterval([0, 1])" if self.closed else "UnitInterval((0, 1))"
+
+    def check(self, value: Tensor) -> Tensor:
+        # A pixel that is scaled may round to a number a little beyond 1.
+        margin = 8 * torch.finfo(value.dtype).eps
+        if self.closed:
+            return (-margin <= value) & (value <= 1 + margin)
+        return (value > 0) & (value < 1)
+
+
+@transform_to.register(_UnitInterval)  # type: ignore[untyped-decorator]
+def _to_unit_interval(_: _UnitInterval) -> SigmoidTransform:
+    return SigmoidTransform()
+
+
 class LogitTransform(Transform):
     r"""The map of the unit interval to the real line, squeezed away from its ends.
 
@@ -70,7 +92,6 @@ class LogitTransform(Transform):
         tensor([0.])
     """
 
-    domain = constraints.unit_interval
     codomain = constraints.real
     sign = +1
 
@@ -79,6 +100,7 @@ class LogitTransform(Transform):
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha: expected a number in [0, 0.5), got {alpha}")
         self.alpha = alpha
+        self.domain = _UnitInterval(closed=alpha > 0)
 
     def __repr__(self) -> str:
         return f"LogitTransform(alpha={self.alpha})"

@@ -1,0 +1,289 @@
+"""The search for a density of numbers: members of every kind are fitted, judged and stacked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedflow.flows import LazyDistribution
+from maskedflow.flows.flow import standard_normal
+from maskedflow.nn.masked import SMALLEST_CUT
+from maskedflow.training import TrainConfig, evaluate
+from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
+
+from .bounds import column_maps
+from .build import assemble, build_layers, build_mixture
+from .density import present_columns
+from .distinct import effective
+from .fitting import Weighed, batch_size_of, epochs_within, train
+from .mixture import fit_mixture
+from .partial import PartialFlow, call_layers
+from .rows import Layout
+from .stack import Stack, stacking_weights
+from .whiten import MOST_STEPS, Whiten
+from .work import Budget, training_work
+
+__all__ = ["FLOWS", "MemberSearch"]
+
+#: What `flow` may be, and the kinds of members that each tries: a front, and layers of a flow.
+FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
+    "auto": (
+        ("whiten", "aaas"),
+        ("scores", "aaas"),
+        ("margins", "sss"),
+        ("whiten", "aaaaa"),
+        ("whiten", "asas"),
+    ),
+    "gaussian": (),
+    "maf": (("whiten", "aaaaa"),),
+    "nsf": (("whiten", "sss"), ("margins", "sss")),
+}
+
+_FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, False)}
+"""Whether a front makes margins normal, and whether it whitens then."""
+
+_RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+_COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
+_MIXING = 0.15
+"""The share of the work after which no larger mixture is tried: the next takes twice as much."""
+_FEWEST = 200
+"""Rows below which no flow is tried."""
+_FOLDS = 10
+_JUDGES = 5_000
+"""Most rows that judge."""
+_CELLS = 10_000_000
+"""Most cells that a member is fitted to: more could not be seen within minutes."""
+_BLOCK = 10_000
+"""Rows that are mapped at once."""
+_MIXED, _PARTS = 2_000_000, 20_000_000
+"""Most cells that a mixture is fitted to, and most rows times components."""
+_WEIGHTS = 10_000_000
+"""Most weights of a flow: tables so wide that one has more have too few rows for it."""
+_EPOCHS, _PATIENCE = 30, 12
+_MEMBERS, _ENOUGH = 8, 15.0
+"""Most members, and the work that each of the later ones may do even if few others are left."""
+_LEAST_WEIGHT = 0.02
+_OPERATIONS = 1e10
+"""The operations of linear algebra that are one unit of work."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A density that was fitted, with the plan to build it again."""
+
+    plan: dict[str, Any]
+    density: LazyDistribution
+
+
+class MemberSearch:
+    """The search for the density of the numbers, given what they are conditional on.
+
+    Args:
+        layout: What the columns are.
+        rows: The numbers and what they are given, with weights; no row is there twice.
+        here: Whether each number is there, with shape (n, D).
+        flow: One of `FLOWS`.
+        seed: Seed of every random draw.
+        work: The work that it may do.
+    """
+
+    def __init__(
+        self, layout: Layout, rows: Weighed, here: Tensor, flow: str, seed: int, work: float
+    ) -> None:
+        self.layout, self.all, self.here = layout, rows, here
+        self.flow, self.seed, self.budget = flow, seed, Budget(work)
+        self.features = rows.split.x.shape[1]
+        self.given = 0 if rows.split.context is None else rows.split.context.shape[1]
+        self.ridge = _RIDGES[0]
+        self.patterns = 0 if here.all() else len(here.unique(dim=0))
+        n = len(rows)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        # Members are weighed by the first tenth, and trained on the others.
+        self.folds = order.tensor_split(_FOLDS) if n >= _FOLDS else (order,)
+
+    def run(self) -> tuple[Stack, list[dict[str, Any]]]:
+        """Tries each kind once, weighs them, and trains more of the best."""
+        large = effective(self.all.weight) >= _FEWEST
+        rows, judges = self.fold(0)
+        can_whiten = 3 * self.whitening_work(len(rows)) < self.budget.left
+        members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
+        if self.flow == "auto" and large and can_whiten:
+            members.append(self.gaussian("scores", rows, judges))
+        if self.flow == "auto" and can_whiten and self.here.all():
+            members += self.mixture(rows, judges, members)
+        kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
+        flows: dict[int, tuple[str, str]] = {}
+        for number, kind in enumerate(kinds if large else ()):
+            work = 0.6 * self.budget.left / (len(kinds) - number + 1)
+            if made := self.train(*kind, 0, work):
+                flows[len(members)] = kind
+                members.append(made)
+        log_probs = [evaluate(one.density, self.all[judges].split) for one in members]
+        weights = stacking_weights(torch.stack(log_probs, dim=1), self.all.weight[judges]).tolist()
+        kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
+        groups = {k: [members[k]] for k in kept}
+        again = [k for k in kept if k in flows]
+        for fold in range(1, _MEMBERS if again else 1):
+            if self.budget.left < 0.1 * self.budget.total:
+                break
+            k = max(again, key=lambda k: weights[k] / (len(groups[k]) + 1))
+            work = self.budget.left / (_MEMBERS - fold)
+            work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
+            if made := self.train(*flows[k], fold, work):
+                groups[k].append(made)
+        found = [one for group in groups.values() for one in group]
+        shares = [weights[k] / len(group) for k, group in groups.items() for _ in group]
+        stack = Stack([one.density for one in found], torch.tensor(shares, dtype=torch.float64))
+        return stack, [one.plan for one in found]
+
+    def fold(self, number: int) -> tuple[Tensor, Tensor]:
+        """Rows to fit, and other rows to judge, as far as there are any."""
+        judges = self.folds[number % len(self.folds)]
+        if len(self.folds) == 1:
+            return judges, judges
+        rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
+        return torch.cat(rest)[: _CELLS // self.features], judges[:_JUDGES]
+
+    def through(self, front: list[LazyTransform], rows: Tensor) -> Weighed:
+        """Some of the rows, mapped to the real line and through what comes before a flow."""
+        steps = [column_maps(self.layout), *front]
+        whole = LazyComposedTransform(*steps)
+        found = []
+        for block in rows.split(_BLOCK):
+            given, here = self.all[block].split, self.here[block]
+            if here.all():
+                found.append(whole(given.context)(given.x))
+            else:
+                found.append(call_layers(steps, given.x, given.context, here)[0])
+        return self.all[rows].with_x(torch.cat(found))
+
+    def front(self, name: str, rows: Tensor, ridge: float) -> list[LazyTransform]:
+        """Fits what comes before a flow."""
+        scores, whiten = _FRONTS[name]
+        steps: list[LazyTransform] = []
+        if scores:
+            part = self.through([], rows)
+            steps.append(NormalScores.fit(part.split.x, self.here[rows], part.weight))
+        if whiten:
+            steps.append(self.whiten(self.through(steps, rows), rows, ridge))
+        return steps
+
+    def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
+        """Fits a linear map that makes rows, mapped already, uncorrelated."""
+        self.budget.spend(self.whitening_work(len(rows)))
+        x, c = part.split.x, part.split.context
+        return Whiten.fit(x, c, self.here[rows], part.weight, ridge=ridge)
+
+    def whitening_work(self, rows: int) -> float:
+        """The work of fitting such a map, and of judging it."""
+        cube = self.features**3
+        once = 2 * rows * self.features**2 + 2 * cube
+        steps = MOST_STEPS if self.patterns else 1
+        return steps * (once + 3 * self.patterns * cube) / _OPERATIONS
+
+    def margins(self, rows: Tensor) -> _Member:
+        """Fits each column by itself: what is left where columns are too many to whiten."""
+        front = self.front("margins", rows, 0.0)
+        return _Member(_plan(front), assemble(self.layout, front).double())
+
+    def gaussian(self, name: str, rows: Tensor, judges: Tensor) -> _Member:
+        """Fits a Gaussian, with the ridge that the judges like best."""
+        value, found = -math.inf, None
+        before = self.front(name, rows, self.ridge)[:-1]
+        part = self.through(before, rows)
+        for ridge in _RIDGES:
+            front = [*before, self.whiten(part, rows, ridge)]
+            density = assemble(self.layout, front).double()
+            now = self.all[judges].score(density)
+            if found is not None and not now > value:
+                break
+            value, found = now, _Member(_plan(front), density)
+            self.ridge = ridge
+        assert found is not None
+        return found
+
+    def mixture(self, rows: Tensor, judges: Tensor, beside: Sequence[_Member]) -> list[_Member]:
+        """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
+
+        By itself a mixture can lose all for a row far out, which others in the stack can bear.
+        """
+        front = self.front("whiten", rows, self.ridge)
+        whole = self.through(front, rows[: _MIXED // self.features])
+        others = self.all[judges]
+        known = [evaluate(one.density, others.split) for one in beside]
+        value, found, worse = -math.inf, list[_Member](), 0
+        least, per_step = self.budget.left - _MIXING * self.budget.total, 0.0
+        for components in _COMPONENTS:
+            part = whole[torch.arange(min(len(whole), _PARTS // components))]
+            if components * 4 * (self.features + 1) > effective(part.weight):
+                break
+            per_step = components * (3 * len(part) * self.features**2 / _OPERATIONS + 2e-4)
+            if self.budget.left - 20 * per_step < least:
+                break
+            made = fit_mixture(part.split.x, part.weight, components, self.seed)
+            self.budget.spend((made.steps + 5) * per_step)
+            base = build_mixture(made.logits, made.loc, made.scale_tril)
+            density = assemble(self.layout, front, (), base).double()
+            log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
+            weights = stacking_weights(log_probs, others.weight)
+            now = others.mean((log_probs + weights.log()).logsumexp(dim=1))
+            worse = 0 if now > value else worse + 1
+            if now > value:
+                value, found = now, [_Member(_plan(front) | {"components": components}, density)]
+            if worse == 2:
+                break
+        return found
+
+    def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:
+        """Trains a flow on what its front leaves; none if that is more work than it may do."""
+        rows, judges = self.fold(fold)
+        # As wide as MADE needs: a unit for each feature that others depend on.
+        hidden = max(128 if self.features <= 64 else 256, self.features - 1 + bool(self.given))
+        seed = self.seed + fold
+        weights = _weights(self.features, self.given, layers, hidden)
+        batch_size = batch_size_of(len(rows))
+        epochs = min(_EPOCHS, epochs_within(work, len(rows), weights, batch_size))
+        if not epochs:  # once, as many rows as there is work for
+            rows = rows[: int(len(rows) * work / training_work(len(rows), weights, batch_size))]
+        if weights > _WEIGHTS or len(rows) < _FEWEST // 2:
+            return None
+        front = self.front(name, rows, self.ridge)
+        flow = build_layers(self.features, self.given, layers, hidden, seed)
+        density = PartialFlow(flow, standard_normal(self.features), present_columns(self.layout)[1])
+        config = TrainConfig(
+            epochs=max(epochs, 1),
+            batch_size=batch_size,
+            lr=2e-3 if name == "margins" else 1e-3,
+            schedule="cosine",
+            patience=_PATIENCE,
+            seed=seed,
+        )
+        history = train(density, self.through(front, rows), self.through(front, judges), config)
+        steps = len(history.records)
+        self.budget.spend(steps * training_work(len(rows), weights, batch_size))
+        plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
+        return _Member(plan, assemble(self.layout, front, flow).double())
+
+
+def _weights(features: int, given: int, layers: str, hidden: int) -> int:
+    """About how many weights a flow has: half of a large masked matrix is left out."""
+
+    def kept(rows: int, columns: int) -> int:
+        return rows * columns if rows * columns < SMALLEST_CUT else rows * columns * 5 // 9
+
+    def layer(outputs: int) -> int:
+        ends = kept(hidden, features) + kept(outputs * features, hidden)
+        return ends + 4 * kept(hidden, hidden) + hidden * given
+
+    return sum(layer({"a": 2, "s": 23}[letter]) for letter in layers)
+
+
+def _plan(front: list[LazyTransform]) -> dict[str, Any]:
+    """How to build a front again."""
+    knots = next((step.x.shape[1] for step in front if isinstance(step, NormalScores)), 0)
+    return {"front": {"knots": knots, "whiten": any(isinstance(s, Whiten) for s in front)}}
