@@ -336,3 +336,12 @@ def test_a_failed_page_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_report(one, rows, rows, rows, path)
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_two_numbers_that_may_be_missing_have_no_plane(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[::5, 1] = np.nan
+    estimator = mf.DensityEstimator("gaussian", missing="model").fit(x)
+    page = estimator.report(x, tmp_path / "page.html")
+    assert not page.plane
+    assert page.corner is not None

@@ -310,7 +310,8 @@ def _table_facts(
         "least": extremes(order[:EXTREMES]),
         "unlikely": float((tail < UNLIKELY).mean()),
     }
-    if len(names) == 2 and all(map(_is_plain, subject.columns)) and not subject.given:
+    plain = all(map(_is_plain, subject.columns)) and bool(np.isfinite(test).all())
+    if len(names) == 2 and plain and not subject.given:
         found["plane"] = _plane(subject, test, samples)
     elif len(columns) > 1:  # one alone is among the marginals
         found["corner"] = corner_picture(subject, columns, test, samples)
