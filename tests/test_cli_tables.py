@@ -301,6 +301,8 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ("train --data {f}/t.csv --missing model --no_stream", "--stream"),
         ("train --data {f}/t.csv --missing model --flow glow", "auto, gaussian, maf, nsf"),
         ("train --data {f}/t.csv --missing some", "some"),
+        ("train --data {f}/t.csv --missing model --seed 5000000000", "--seed 5000000000"),
+        ("train --data {f}/t.csv --seed 99999999999999999999", "--seed"),
         ("train --dataset moons --flow auto", "--data FILE"),
         ("train --data {f}/t.csv --flow auto --context where", "'where'"),
         ("train --data {f}/t.csv --schema {f}/none.toml", "none.toml"),

@@ -210,6 +210,8 @@ def test_mistakes_are_one_line(estimator: DensityEstimator) -> None:
         estimator.score_samples_given(rows, ["city"], n_samples=1)
     with pytest.raises(ValueError, match="n_samples: expected at least 1, got 0"):
         estimator.tail_probability(rows, n_samples=0)
+    with pytest.raises(ValueError, match=r"n_samples: expected a whole number, got 2\.5"):
+        estimator.sample(2.5)  # type: ignore[arg-type]
     for question in ("pit", "tail_probability"):
         with pytest.raises(NotFittedError):
             getattr(DensityEstimator(), question)(rows)

@@ -125,8 +125,11 @@ def test_the_same_work_finds_the_same_density_and_a_time_limit_says_how_much() -
     again = fit_density(plain(2), numbers(x), work=first.plan["work"])
     assert torch.equal(again.log_prob(test), scores)
     assert fit_density(plain(2), numbers(x[:20])).plan["work"] == default_work(20, 2)
-    with pytest.raises(ValueError, match="work: expected a positive number or None, got 0"):
-        fit_density(plain(2), numbers(x), work=0)
+    for work in (0, math.nan, math.inf, "2"):
+        with pytest.raises(
+            ValueError, match=f"work: expected a positive number or None, got {work!r}"
+        ):
+            fit_density(plain(2), numbers(x), work=work)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("flow", ["gaussian", "auto"])

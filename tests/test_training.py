@@ -183,6 +183,9 @@ class Clock:
         self.now += 0.01
         return self.now
 
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
 
 def test_the_time_limit_ends_gracefully(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("maskedflow.training.loop.time", Clock())
@@ -207,8 +210,44 @@ def test_the_steps_that_there_was_time_for_repeat_a_training(
     assert 100 < limited.steps < 400
     repeated = fit(Gaussian(), rows(1000), rows(20), TrainConfig(**settings, steps=limited.steps))
     assert repeated.stopped_because == "steps"
+    assert (limited.lr_steps, repeated.lr_steps) == (limited.steps, limited.steps)
     assert repeated.lr == limited.lr
     assert repeated.validation_nll == limited.validation_nll
+
+
+@pytest.mark.parametrize("slow", [3, 60, 100])
+def test_a_training_that_the_clock_cuts_short_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    # The step that takes long comes before there is a plan, or after it.
+    settings = {"epochs": 1000, "batch_size": 10, "lr": 0.1, "schedule": "cosine"}
+    x, flow = rows(70), Gaussian()
+    clock = Clock()
+    flow.register_forward_pre_hook(
+        lambda module, _: clock.wait(100.0 * (len(module.batches) >= slow))
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("maskedflow.training.loop.time", clock)
+        limited = fit(flow, x, rows(20), TrainConfig(**settings, time_limit=3.0))
+    assert limited.stopped_because == "time_limit"
+    assert limited.steps < limited.lr_steps
+    steps = {"steps": limited.steps, "lr_steps": limited.lr_steps}
+    repeated = fit(Gaussian(), x, rows(20), TrainConfig(**settings, **steps))
+    assert repeated.lr == limited.lr
+    assert repeated.validation_nll == limited.validation_nll
+
+
+def test_a_longer_time_limit_goes_on_from_a_shorter_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("maskedflow.training.loop.time", Clock())
+    settings = {"epochs": 1000, "batch_size": 10, "lr": 0.1, "patience": 1000}
+    splits = rows(70), rows(20)
+    first = fit(Gaussian(), *splits, TrainConfig(**settings, time_limit=3.0), directory=tmp_path)
+    longer = TrainConfig(**settings, time_limit=6.0)
+    second = fit(Gaussian(), *splits, longer, directory=tmp_path, resume=True)
+    assert second.steps > 1.5 * first.steps
+    assert 5 < sum(second.seconds) <= 6
 
 
 def test_a_tiny_time_limit_still_trains_a_step() -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
-from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
+from cyclopts.types import PositiveFloat, PositiveInt
+from cyclopts.validators import Number
 
 __all__ = ["TrainOptions", "config_file"]
 
@@ -42,6 +43,8 @@ class TrainOptions:
         time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
         steps: Stop training after this many steps, whatever --time_limit says: a run with such a
             limit records the steps that there was time for.
+        lr_steps: Steps over which the learning rate falls; a run with a time limit records those
+            that it had planned. [default: all there are]
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
@@ -81,13 +84,14 @@ class TrainOptions:
     patience: PositiveInt | None = None
     time_limit: PositiveFloat | None = None
     steps: PositiveInt | None = None
+    lr_steps: PositiveInt | None = None
     work: PositiveFloat | None = None
     context: str | None = None
     continuous: bool | None = None
     time: str | None = None
     window: PositiveInt | None = None
     labels: bool | None = None
-    seed: NonNegativeInt | None = None
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**63))] = None
     resume: bool = False
     data_dir: Path | None = None
     download: bool = False

@@ -29,6 +29,7 @@ class Settings:
     patience: int = 30
     time_limit: float | None = None
     steps: int | None = None
+    lr_steps: int | None = None
     labels: bool = False
     seed: int = 0
 

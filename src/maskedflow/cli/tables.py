@@ -87,11 +87,13 @@ def train_table(
 
     assert options.data is not None
     seed, limit = options.seed or 0, options.time_limit
+    if seed >= 2**32:
+        raise ValueError(f"--seed {seed}: for a density estimator, expected less than {2**32}")
     table = open_mixed(
         options.data, context=context, schema=options.schema, missing=options.missing, seed=seed
     )
     notes = [*open_source(options.data).notes]
-    if (options.flow, options.schema, options.missing) == (None, None, None):
+    if (options.flow, options.schema, options.missing, options.work) == (None,) * 4:
         notes.append(f"{options.data} is not all finite numbers, so --flow auto is taken")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

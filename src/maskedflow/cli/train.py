@@ -246,7 +246,8 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     recorded = RunConfig.read(path)
     then = {**recorded.options, "continuous": recorded.flow.continuous}
     if options.time_limit is not None or options.epochs is not None:
-        then.pop("steps", None)  # those that there was time for
+        for name in ("steps", "lr_steps"):  # those that there was time for
+            then.pop(name, None)
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
 
@@ -274,7 +275,7 @@ def _check_same(config: RunConfig, directory: Path) -> None:
     if not (directory / "config.toml").is_file():
         return
     then = RunConfig.read(directory / "config.toml")
-    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps"}
+    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps"}
     for part in ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
         for name, value in new.items():

@@ -29,6 +29,7 @@ from maskedflow.tables import (
 from maskedflow.transforms import Standardize
 
 from .inputs import (
+    check_draws,
     check_spread,
     context_of,
     context_table,
@@ -210,8 +211,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(2**31))
-        if n_samples < 1:
-            raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
+        check_draws(n_samples)
         given = context_table(self, context)
         c = context_of(self, given, 0 if given is None else given.num_rows)
         if given is not None:

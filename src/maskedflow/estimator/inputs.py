@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .estimator import DensityEstimator
 
 __all__ = [
+    "check_draws",
     "check_spread",
     "context_of",
     "context_table",
@@ -214,6 +216,14 @@ def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
                 f"expected numbers more than {1 / _SPREAD:g} apart, found {low:g} to {high:g}; use "
                 "another unit"
             )
+
+
+def check_draws(n_samples: Any, least: int = 1) -> None:
+    """Refuses what is no number of draws."""
+    if not isinstance(n_samples, Integral):
+        raise ValueError(f"n_samples: expected a whole number, got {n_samples!r}")
+    if n_samples < least:
+        raise ValueError(f"n_samples: expected at least {least}, got {n_samples}")
 
 
 @contextmanager

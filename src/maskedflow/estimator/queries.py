@@ -25,7 +25,7 @@ from maskedflow.tables import (
     units_of,
 )
 
-from .inputs import rows_of, table_of
+from .inputs import check_draws, rows_of, table_of
 
 if TYPE_CHECKING:
     from .estimator import DensityEstimator
@@ -62,8 +62,7 @@ def score_given(
 ) -> ConditionalScore:
     """See :meth:`DensityEstimator.score_samples_given`."""
     check_is_fitted(estimator)
-    if n_samples < 2:
-        raise ValueError(f"n_samples: expected at least 2, got {n_samples}")
+    check_draws(n_samples, 2)
     seed, schema = _seed(random_state), estimator.schema_
     columns = given_columns(schema, _names(schema, given))
     rows, c = rows_of(estimator, X, context)
@@ -118,8 +117,8 @@ def tail_shares(
 ) -> Numbers:
     """See :meth:`DensityEstimator.tail_probability`."""
     check_is_fitted(estimator)
-    if n_samples is not None and n_samples < 1:
-        raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
+    if n_samples is not None:
+        check_draws(n_samples)
     rows, c = rows_of(estimator, X, context)
     with torch.no_grad():
         log_density = estimator.density_.log_prob(rows, c)

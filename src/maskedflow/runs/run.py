@@ -255,10 +255,11 @@ def train_run(
         )
         if config.training.time_limit is not None and config.training.steps is None:
             # So that the record leads to this run again, on a machine of another pace too.
+            taken: dict[str, Any] = {"steps": history.steps, "lr_steps": history.lr_steps}
             config = replace(
                 config,
-                training=replace(config.training, steps=history.steps),
-                options={**config.options, "steps": history.steps},
+                training=replace(config.training, **taken),
+                options={**config.options, **taken},
             )
             config.write(directory / "config.toml")
     return Run(directory, config, flow.eval(), trace), history

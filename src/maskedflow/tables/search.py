@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from numbers import Real
 from typing import Any
 
 import torch
@@ -62,7 +64,8 @@ def fit_density(
         what was allowed: given it, the same density is found again.
 
     Raises:
-        ValueError: If `flow` is unknown, a limit is not positive, or there are no rows that count.
+        ValueError: If `flow` is unknown, a limit is not positive and finite, or there are no rows
+            that count.
 
     Example:
         >>> x = torch.randn(50, 1, dtype=torch.float64)
@@ -76,8 +79,9 @@ def fit_density(
     start = time.perf_counter()
     if flow not in FLOWS:
         raise ValueError(f"flow: expected one of {', '.join(FLOWS)}, got {flow!r}")
-    for name, limit in (("time_limit", time_limit), ("work", work)):
-        if limit is not None and not limit > 0:
+    limits: dict[str, Any] = {"time_limit": time_limit, "work": work}
+    for name, limit in limits.items():
+        if limit is not None and not (isinstance(limit, Real) and 0 < limit < math.inf):
             raise ValueError(f"{name}: expected a positive number or None, got {limit!r}")
     columns = len(layout.levels) + len(layout.angle_state) + len(layout.value_state)
     rows, c, weight = distinct_rows(layout, rows, None if c is None else c.double(), weight)

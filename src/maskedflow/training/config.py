@@ -32,8 +32,10 @@ class TrainConfig:
             validation included; `None` is no limit. The pace of the first steps tells how many
             steps there is time for, which the training's history keeps.
         steps: Most steps, the last epoch of which may be cut short; `None` is no limit. They are
-            taken whatever `time_limit` says: with `History.steps` of another training they repeat
-            it.
+            taken whatever `time_limit` says.
+        lr_steps: Steps over which the learning rate falls; `None` is all there are. With
+            `History.steps` and `History.lr_steps` of another training, which a time limit may have
+            cut short, it is repeated.
         compile: Whether the loss is compiled by :func:`torch.compile`.
 
     Raises:
@@ -64,12 +66,12 @@ class TrainConfig:
     seed: int = 0
     time_limit: float | None = None
     steps: int | None = None
+    lr_steps: int | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
-        if self.steps is not None:
-            least["steps"] = 1
+        least |= {name: 1 for name in ("steps", "lr_steps") if getattr(self, name) is not None}
         for name, smallest in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
@@ -104,10 +106,11 @@ class TrainConfig:
 
         Args:
             step: The step.
-            steps: The steps of the whole training.
+            steps: The steps of the whole training, unless `lr_steps` tells others.
         """
         if self.schedule == "constant":
             return self.lr
+        steps = self.lr_steps or steps
         held = 0 if self.time_limit is None and self.steps is None else min(PACED, steps)
         done = max(step - held, 0) / max(steps - held, 1)
         return self.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2

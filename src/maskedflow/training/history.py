@@ -52,7 +52,8 @@ class History:
         records: One record an epoch.
         best_epoch: The epoch whose weights the flow has now.
         stopped_because: `"epochs"`, `"patience"`, `"time_limit"` or `"steps"`.
-        steps: The steps that were planned, over which the learning rate fell.
+        steps: The steps that there was time for.
+        lr_steps: The steps that were planned, over which the learning rate fell.
 
     Example:
         >>> record = EpochRecord(1, 15, 2.5, 2.25, 1e-3, 0.5, 0, 0)
@@ -65,6 +66,7 @@ class History:
     best_epoch: int
     stopped_because: StopReason
     steps: int = 0
+    lr_steps: int = 0
 
     @property
     def train_nll(self) -> list[float]:

@@ -250,7 +250,15 @@ class _Run:
             f"stopped by {reason} after {state.seconds:.1f} s, "
             f"best validation {state.best_nll:.6f} in epoch {state.best_epoch}"
         )
-        return History(tuple(state.records), state.best_epoch, reason, self.steps)
+        # An epoch that ends early was cut short by the clock, whatever else stops the training.
+        cut = reason == "time_limit" or state.step % len(self.bounds) > 0
+        return History(
+            tuple(state.records),
+            state.best_epoch,
+            reason,
+            steps=state.step if cut else self.steps,
+            lr_steps=self.config.lr_steps or self.steps,
+        )
 
     def restore_best(self) -> None:
         if self.best_weights is not None:
@@ -308,8 +316,9 @@ class _Run:
     @property
     def steps(self) -> int:
         """The steps of the whole training, as far as it is known."""
-        every = self.config.epochs * len(self.bounds)
-        return min(every, self.config.steps or self.state.planned or every)
+        every, state = self.config.epochs * len(self.bounds), self.state
+        planned = state.planned if state.planned_within == self.config.limit else 0
+        return min(every, self.config.steps or planned or every)
 
     def plan(self) -> None:
         """Tells from the pace of the first steps how many there is time for."""

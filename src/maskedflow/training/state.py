@@ -28,7 +28,7 @@ MOMENTS = f"optimizer{EXTRA}"
 Moments = dict[str, dict[str, Tensor]]
 """The optimizer's tensors, by parameter and kind."""
 
-FREE = ("epochs", "patience", "time_limit", "steps")
+FREE = ("epochs", "patience", "time_limit", "steps", "lr_steps")
 """Settings that may change on resuming: they say when to stop, not how to train."""
 
 
