@@ -44,6 +44,8 @@ FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "nsf": (("whiten", "sss"), ("margins", "sss")),
 }
 
+_WIDEST = 2000
+"""The most columns that are whitened: a score costs the cube of their number."""
 _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, False)}
 """Whether a front makes margins normal, and whether it whitens then."""
 
@@ -110,7 +112,9 @@ class MemberSearch:
         """Tries each kind once, weighs them, and trains more of the best."""
         large = effective(self.all.weight) >= _FEWEST
         rows, judges = self.fold(0)
-        can_whiten = 3 * self.whitening_work(len(rows)) < self.budget.left
+        can_whiten = (
+            self.features <= _WIDEST and 3 * self.whitening_work(len(rows)) < self.budget.left
+        )
         members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
             members.append(self.gaussian("scores", rows, judges))
