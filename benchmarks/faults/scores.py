@@ -118,6 +118,13 @@ def seeded(flow: nn.Module) -> nn.Module:
     return flow
 
 
+def has_gradient(flow: nn.Module, log_prob: Tensor, *x: Tensor) -> bool:
+    """Whether the gradients of what is finite are finite."""
+    of = [*x, *(weight for weight in flow.parameters() if weight.requires_grad)]
+    parts = torch.autograd.grad(log_prob[log_prob.isfinite()].sum(), of, allow_unused=True)
+    return all(part is None or bool(part.isfinite().all()) for part in parts)
+
+
 def wrong(flow: nn.Module, x: Tensor, c: Tensor | None, moved: Tensor, far: Tensor | None) -> str:
     """What does not hold, nothing if all does."""
     others = [0, 1, 2, 4, 5, 6, 7]
@@ -130,9 +137,8 @@ def wrong(flow: nn.Module, x: Tensor, c: Tensor | None, moved: Tensor, far: Tens
             return "NaN or infinity"
         if not torch.equal(found[others], ordinary[others]):
             return "other rows"
-        weights = [weight for weight in flow.parameters() if weight.requires_grad]
-        of = torch.autograd.grad(found[finite].sum(), [moved, *weights], allow_unused=True)
-        if not all(part is None or part.isfinite().all() for part in of):
+        # Of wild weights the gradients of ordinary rows may not be finite to begin with.
+        if has_gradient(flow, ordinary) and not has_gradient(flow, found, moved):
             return "gradient"
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:60]

@@ -179,14 +179,13 @@ def fit_context(
 
 def scale_of(rows: Rows) -> Standardize:
     """What standardises the numbers of a context that are there, constants to 0."""
-    moments = [
-        torch.var_mean(values[there], correction=0) if there.any() else values.new_tensor((1, 0))
-        for values, there in zip(rows.values.T, rows.observed.T, strict=True)
-    ]
-    variance, mean = (
-        torch.tensor([[float(v), float(m)] for v, m in moments], dtype=torch.float64).view(-1, 2).T
-    )
-    return Standardize(mean, torch.where(variance > 0, variance.sqrt(), 1))
+    loc, scale = [], []
+    for values, there in zip(rows.values.T, rows.observed.T, strict=True):
+        known = values[there]
+        loc.append(float(known.mean()) if len(known) else 0.0)
+        spread = float(known.std(correction=0)) if len(known) else 0.0
+        scale.append(spread if spread > 0 else 1.0)
+    return Standardize(*(torch.tensor(each, dtype=torch.float64) for each in (loc, scale)))
 
 
 def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:

@@ -50,10 +50,10 @@ class MaskedAutoregressiveTransform(LazyTransform):
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
         univariate: The constructor of the map of one feature. Of a module, a copy of its own.
         shapes: The shapes of its parameters, one tuple a parameter.
-        periodic: Whether features are angles in radians: the conditioner then reads their cosines
-            and sines, so that nothing jumps at half a turn. An inverse costs a pass a generation.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
-            `residual`, `degrees`, `widen`, `generator`.
+            `residual`, `degrees`, `widen`, `generator`. And `periodic=True` if features are angles
+            in radians: the conditioner then reads their cosines and sines, so that nothing jumps
+            at half a turn. An inverse costs a pass a generation.
 
     Raises:
         ValueError: If order, passes or adjacency do not fit the features.
@@ -80,12 +80,11 @@ class MaskedAutoregressiveTransform(LazyTransform):
         adjacency: Tensor | None = None,
         univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
-        *,
-        periodic: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
         check_sizes(features, context)
+        periodic = bool(kwargs.pop("periodic", False))
         self.features, self.context, self.periodic = features, context, periodic
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate

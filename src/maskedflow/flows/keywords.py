@@ -21,6 +21,12 @@ class NamesKeywords(abc.ABCMeta):
     passes_to: tuple[type, ...] = ()
     """What takes the keywords that a constructor hands on."""
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, which `__call__` would hide."""
+        made = next(vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
+        return inspect.Signature(list(inspect.signature(made).parameters.values())[1:])
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)

@@ -174,24 +174,20 @@ class TemporalMAF(LazyDistribution):
         total = self._steps(c, None if steps is None else length + steps, length)
         if c is not None:
             refuse_nan("c", c, infinite=False)
-        return self._following(past, total, c)
+        return self._following(total, past, c)
 
-    def _sequences(self, steps: int, c: Tensor | None, ends: Tensor | None) -> TemporalDistribution:
+    def _sequences(
+        self, steps: int, c: Tensor | None = None, ends: Tensor | None = None
+    ) -> TemporalDistribution:
+        given = {name: part for name, part in (("c", c), ("ends", ends)) if part is not None}
         made = TemporalDistribution(self, steps, self._embed(c), self.start(), ends)
-        is_given = c is not None, ends is not None
+        return made.made_by(
+            self,
+            lambda flow, *parts: flow._sequences(steps, **dict(zip(given, parts, strict=True))),
+            *given.values(),
+        )
 
-        def again(flow: TemporalMAF, *given: Tensor) -> TemporalDistribution:
-            rest = iter(given)
-            return flow._sequences(steps, *(next(rest) if there else None for there in is_given))
-
-        return made.made_by(self, again, *(part for part in (c, ends) if part is not None))
-
-    def _following(self, past: Tensor, total: int, c: Tensor | None) -> TemporalDistribution:
-        def again(
-            flow: TemporalMAF, past: Tensor, covariates: Tensor | None = None
-        ) -> TemporalDistribution:
-            return flow._following(past, total, covariates)
-
+    def _following(self, total: int, past: Tensor, c: Tensor | None = None) -> TemporalDistribution:
         length, origin = past.shape[-2], (past,) if c is None else (past, c)
         c = self._embed(c)
         y = cast(Tensor, self.front()(past))
@@ -199,7 +195,7 @@ class TemporalMAF(LazyDistribution):
         _, memory = self.remember(y, known, self.start())
         following = None if c is None else c[..., length:, :]
         made = TemporalDistribution(self, total - length, following, memory)
-        return made.made_by(self, again, *origin)
+        return made.made_by(self, lambda flow, *given: flow._following(total, *given), *origin)
 
     def front(self) -> Transform:
         """The transform of a step's features that is applied first."""
@@ -317,10 +313,8 @@ class TemporalDistribution(Density):
         return self.log_prob_steps(value).sum(dim=-1)
 
     def density(self, value: Tensor) -> Tensor:
-        batch = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
-        value = value.expand(*batch, *self.event_shape)
         y, ladj = call_and_ladj(self.flow.front(), value)
-        h = self.memory[0][..., -1:, :].expand(*batch, 1, -1)
+        h = self.memory[0][..., -1:, :].expand(*value.shape[:-2], 1, -1)
         if self.steps > 1:
             c = None if self.c is None else self.c[..., :-1, :]
             after, _ = self.flow.remember(y[..., :-1, :], c, self.memory)

@@ -66,8 +66,8 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
         found = {"kind": "continuous"}
     ordinary = x[~np.isin(x, atoms)]
     bounds, why = _bounds(ordinary, grid.step if grid else 0.0)
-    if grid and not bounds and _is_full(x, ordinary, grid.step):
-        bounds = {"low": float(x.min()), "high": float(x.max())}
+    if grid and not bounds and _is_full(ordinary, grid.step):
+        bounds = {"low": float(ordinary.min()), "high": float(ordinary.max())}
         why = "as many rows at both ends as between; "
     found |= bounds
     if bounds and not grid:
@@ -224,10 +224,11 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
     return {}, ""
 
 
-def _is_full(x: Numbers, ordinary: Numbers, step: float) -> bool:
+def _is_full(x: Numbers, step: float) -> bool:
     """Whether the first and the last cell of a grid have rows as all others have."""
-    cells = np.rint((x.max() - x.min()) / step) + 1
-    mean = len(ordinary) / cells
+    if not len(x):
+        return False
+    mean = len(x) / (np.rint((x.max() - x.min()) / step) + 1)
     ends = min(np.sum(x == x.min()), np.sum(x == x.max()))
     return bool(mean >= FULL_ROWS and ends >= FULL_SHARE * mean)
 
