@@ -189,6 +189,30 @@ def test_clusters_far_apart_are_as_narrow_as_they_are(distance: float) -> None:
     assert density.log_prob(numbers(test)).mean() > truth - 0.1
 
 
+def test_narrow_clusters_may_each_follow_a_context() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> tuple[Tensor, Tensor]:
+        c = torch.randn(n, 1, dtype=torch.float64, generator=generator)
+        noise = torch.randn(n, 1, dtype=torch.float64, generator=generator)
+        far = (torch.rand(n, 1, generator=generator) < 0.5).double()
+        return 1e3 * far + (2 - 5 * far) * c + 0.01 * noise, c
+
+    x, c = draw(400)
+    density = fit_density(plain(1), numbers(x), c, work=0.5)
+    assert any(one.get("slopes") for one in density.plan["members"])
+    x, c = draw(2000)
+    scores = density.log_prob(numbers(x), c)
+    near = torch.distributions.Normal(torch.cat([2 * c, 1e3 - 3 * c], dim=1), 0.01)
+    truth = near.log_prob(x).logsumexp(dim=1).mean() - math.log(2)
+    assert scores.mean() > truth - 0.1
+    again = build_density(density.layout, density.plan)
+    again.load_state_dict(density.state_dict())
+    assert torch.allclose(again.eval().log_prob(numbers(x), c), scores)
+    drawn = density.sample(2000, c, torch.Generator().manual_seed(0))
+    assert abs(density.log_prob(drawn, c).mean() - truth) < 0.1
+
+
 def test_a_mixture_counts_weights_as_repetitions() -> None:
     x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[:20] += 8

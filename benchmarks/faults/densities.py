@@ -377,7 +377,7 @@ def main() -> int:
         held += good
         print(f"{'held' if good else 'FAILED'}  {name}: {told}", flush=True)
     print(f"held {held} of {len(chosen)}")
-    return held != len(chosen)
+    return int(held != len(chosen))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Seed of every random draw in `fit`.
 
     Attributes:
-        work_: The work that was allowed: `work=work_` finds the same density again.
         schema_: The schema.
         density_: The fitted density, in double precision.
         trace_: Hashes by which rows that it was fitted to are known again, no data.
@@ -393,7 +392,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def work_(self) -> float:
-        """The work that was allowed in `fit`."""
+        """The work that was allowed in `fit`: `work=work_` finds the same density again."""
         check_is_fitted(self)
         return float(self.density_.plan["work"])
 

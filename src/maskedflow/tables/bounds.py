@@ -22,14 +22,14 @@ MARGIN = 1e-3
 class BoundsTransform(Transform):
     r"""An increasing map of an open interval to the real line, element by element.
 
-    ================== ======================================
-    interval           f(x)
-    ================== ======================================
-    :math:`(l, u)`     :math:`\log (x - l) - \log (u - x)`
-    :math:`(l, \infty)`  :math:`\log (x - l)`
-    :math:`(-\infty, u)` :math:`-\log (u - x)`
-    the real line      :math:`x`
-    ================== ======================================
+    ===================== ======================================
+    interval              f(x)
+    ===================== ======================================
+    :math:`(l, u)`        :math:`\log (x - l) - \log (u - x)`
+    :math:`(l, \infty)`   :math:`\log (x - l)`
+    :math:`(-\infty, u)`  :math:`-\log (u - x)`
+    the real line         :math:`x`
+    ===================== ======================================
 
     Elsewhere f is 0 and its ladj :math:`-\infty`: a density there is 0. The inverse never leaves
     the interval, not by rounding either.

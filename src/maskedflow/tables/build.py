@@ -31,6 +31,7 @@ from .categories import AutoregressiveCategorical
 from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
 from .partial import PartialFlow
+from .regressions import MixtureOfRegressions
 from .rows import Layout
 from .stack import Stack
 from .whiten import Whiten
@@ -116,8 +117,12 @@ def _angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistri
     return PartialFlow([flow.transform], flow.base, present)
 
 
-def build_mixture(logits: Tensor, loc: Tensor, scale_tril: Tensor) -> LazyDistribution:
-    """Makes a mixture of Gaussians that is fitted already."""
+def build_mixture(
+    logits: Tensor, loc: Tensor, scale_tril: Tensor, slopes: Tensor | None = None
+) -> LazyDistribution:
+    """Makes a mixture of Gaussians that is fitted already, or of regressions on a context."""
+    if slopes is not None:
+        return MixtureOfRegressions(logits, loc, scale_tril, slopes)
     return UnconditionalDistribution(
         MixtureOfGaussians, logits=logits, loc=loc, scale_tril=scale_tril, buffer=True
     )
@@ -169,12 +174,14 @@ def _inner(
     hidden: int = 0,
     seed: int = 0,
     components: int = 0,
+    slopes: bool = False,
 ) -> dict[str, Any]:
     base = None
     if components:
         loc = torch.zeros(components, features)
         eyes = torch.eye(features).expand(components, -1, -1).clone()
-        base = build_mixture(torch.zeros(components), loc, eyes)
+        zeros = torch.zeros(components, features, given) if slopes else None
+        base = build_mixture(torch.zeros(components), loc, eyes, zeros)
     return {"layers": build_layers(features, given, layers, hidden, seed), "base": base}
 
 

@@ -44,6 +44,8 @@ FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "nsf": (("whiten", "sss"), ("margins", "sss")),
 }
 
+_WIDEST = 2000
+"""The most columns that are whitened: a score costs the cube of their number."""
 _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, False)}
 """Whether a front makes margins normal, and whether it whitens then."""
 
@@ -110,7 +112,9 @@ class MemberSearch:
         """Tries each kind once, weighs them, and trains more of the best."""
         large = effective(self.all.weight) >= _FEWEST
         rows, judges = self.fold(0)
-        can_whiten = 3 * self.whitening_work(len(rows)) < self.budget.left
+        can_whiten = (
+            self.features <= _WIDEST and 3 * self.whitening_work(len(rows)) < self.budget.left
+        )
         members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
             members.append(self.gaussian("scores", rows, judges))
@@ -216,27 +220,30 @@ class MemberSearch:
         whole = self.through(front, rows[: _MIXED // self.features])
         others = self.all[judges]
         known = [evaluate(one.density, others.split) for one in beside]
-        value, found, worse = -math.inf, list[_Member](), 0
-        least, per_step = self.budget.left - _MIXING * self.budget.total, 0.0
-        for components in _COMPONENTS:
-            part = whole[torch.arange(min(len(whole), _PARTS // components))]
-            if components * 4 * (self.features + 1) > effective(part.weight):
-                break
-            per_step = components * (3 * len(part) * self.features**2 / _OPERATIONS + 2e-4)
-            if self.budget.left - 20 * per_step < least:
-                break
-            made = fit_mixture(part.split.x, part.weight, components, self.seed)
-            self.budget.spend((made.steps + 5) * per_step)
-            base = build_mixture(made.logits, made.loc, made.scale_tril)
-            density = assemble(self.layout, front, (), base).double()
-            log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
-            weights = stacking_weights(log_probs, others.weight)
-            now = others.mean((log_probs + weights.log()).logsumexp(dim=1))
-            worse = 0 if now > value else worse + 1
-            if now > value:
-                value, found = now, [_Member(_plan(front) | {"components": components}, density)]
-            if worse == 2:
-                break
+        value, found = -math.inf, list[_Member]()
+        least = self.budget.left - _MIXING * self.budget.total
+        for slopes in (False, True) if self.given else (False,):
+            worse, size = 0, self.features + slopes * self.given
+            for components in _COMPONENTS:
+                part = whole[torch.arange(min(len(whole), _PARTS // components))]
+                if components * 4 * (size + 1) > effective(part.weight) or worse == 2:
+                    break
+                per_step = components * (3 * len(part) * size**2 / _OPERATIONS + 2e-4)
+                if self.budget.left - 20 * per_step < least:
+                    break
+                c = part.split.context if slopes else None
+                made = fit_mixture(part.split.x, part.weight, components, self.seed, c)
+                self.budget.spend((made.steps + 5) * per_step)
+                parts = made.logits, made.loc, made.scale_tril
+                base = build_mixture(*parts, made.slopes if slopes else None)
+                density = assemble(self.layout, front, (), base).double()
+                log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
+                weights = stacking_weights(log_probs, others.weight)
+                now = others.mean((log_probs + weights.log()).logsumexp(dim=1))
+                worse = 0 if now > value else worse + 1
+                if now > value:
+                    plan = {"components": components} | ({"slopes": True} if slopes else {})
+                    value, found = now, [_Member(_plan(front) | plan, density)]
         return found
 
     def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:

@@ -33,6 +33,7 @@ class _Member(TypedDict):
     hidden: NotRequired[Count]
     seed: NotRequired[Count]
     components: NotRequired[Count]
+    slopes: NotRequired[bool]
 
 
 @with_config(CLOSED)
@@ -89,5 +90,7 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         front, hidden = member["front"], member.get("hidden", 0)
         total += front["knots"] * features + front["whiten"] * features * (features + given)
         total += len(member.get("layers", "")) * hidden * (features + given + hidden)
-        total += member.get("components", 0) * features**2
+        total += (
+            member.get("components", 0) * features * (features + given * member.get("slopes", 0))
+        )
     return total
