@@ -81,7 +81,7 @@ def fit_density(
         raise ValueError(f"flow: expected one of {', '.join(FLOWS)}, got {flow!r}")
     limits: dict[str, Any] = {"time_limit": time_limit, "work": work}
     for name, limit in limits.items():
-        if limit is not None and not (isinstance(limit, Real) and 0 < limit < math.inf):
+        if limit is not None and not (isinstance(limit, Real) and 0 < float(limit) < math.inf):
             raise ValueError(f"{name}: expected a positive number or None, got {limit!r}")
     columns = len(layout.levels) + len(layout.angle_state) + len(layout.value_state)
     rows, c, weight = distinct_rows(layout, rows, None if c is None else c.double(), weight)
