@@ -294,6 +294,19 @@ def test_a_damaged_run_is_a_users_error(
         assert Path(name).name in err
 
 
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr("maskedflow.training.fit", refused)
+    code, _, err = call(capsys, "train", "--data", pair(tmp_path), *SMALL, "--out", tmp_path)
+    assert code == 2
+    assert "maskedflow: not enough memory" in err
+    assert not (tmp_path / "t").exists()
+
+
 def test_an_interrupt_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -70,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     except (CycloptsError, ValueError, OSError) as error:
         print(f"maskedflow: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        # torch has no type of its own for it
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        print("maskedflow: not enough memory for networks or tables of this size", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as error:
         told = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
         print(f"maskedflow: {_STOPPED[told]}", file=sys.stderr)

@@ -11,6 +11,9 @@ from cyclopts.validators import Number
 
 __all__ = ["TrainOptions", "config_file"]
 
+_Size = Annotated[int, Parameter(validator=Number(gte=1, lte=2**16))]
+"""A size that no machine's memory refuses by itself."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,9 @@ class TrainOptions:
     schema: Path | None = None
     missing: Literal["error", "drop", "model"] | None = None
     base: Literal["normal", "student-t", "mixture", "made"] | None = None
-    hidden_dim: PositiveInt | None = None
-    num_layers: PositiveInt | None = None
-    hidden_layers: PositiveInt | None = None
+    hidden_dim: _Size | None = None
+    num_layers: _Size | None = None
+    hidden_layers: _Size | None = None
     degrees: Literal["sequential", "random"] | None = None
     residual: Annotated[bool | None, Parameter(negative="--no_residual")] = None
     batch_norm: Annotated[bool | None, Parameter(negative="--no_batch_norm")] = None
