@@ -341,7 +341,8 @@ class _Run:
         if self.has_batch_norm:
             calibrate(self.flow, self.sample)
         log_prob = evaluate(self.flow, self.validation)
-        nll = -log_prob.mean().item()
+        # torch's mean of many numbers depends, in its last digit, on the number of threads.
+        nll = -math.fsum(log_prob.tolist()) / len(log_prob)
         state.validation_seconds = time.monotonic() - before
         state.epoch_seconds = time.monotonic() - self.started
         record = EpochRecord(
