@@ -19,8 +19,9 @@ from .base import Base
 
 __all__ = ["Density", "Origin", "refuse_nan"]
 
-#: From here on the gradient of a log-density may be too large for single precision.
-LARGE = 1e30
+#: From here on a log-density may be too large for single precision, and its gradient, which has
+#: a factor of about the size of x, from the second number on.
+LARGE, LARGE_WITH_GRADIENT = 1e30, 1e18
 
 
 @dataclass
@@ -81,8 +82,14 @@ class Density(Base):
     def settled(self, value: Tensor) -> Tensor:
         """The same where it is finite, and what the class promises elsewhere."""
         log_prob = self.density(value)
+        if is_traced():
+            return log_prob
+        learns = log_prob.requires_grad
+        most = LARGE_WITH_GRADIENT if learns else LARGE
         # A sum is one cheap pass; only a suspicious one is worth a closer look.
-        if is_traced() or abs(log_prob.detach().sum().item()) < LARGE:
+        if abs(log_prob.detach().sum().item()) < most and (
+            not learns or value.detach().abs().sum().item() < most
+        ):
             return log_prob
         if self.origin is None or _mixes_rows(self.origin.module):
             return log_prob
@@ -90,9 +97,10 @@ class Density(Base):
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
-        largest = LARGE if _is_single(self.origin.module) else math.inf
-        fine = log_prob.detach().abs() < largest
-        lost = ~fine.reshape(*batch, -1).all(dim=-1)
+        largest = most if _is_single(self.origin.module) else math.inf
+        lost = _large(log_prob, largest, batch)
+        if learns:
+            lost = lost | _large(value, largest, batch)
         if log_prob.ndim == len(batch):  # no density reaches infinity, whatever clamps on the way
             lost = lost | _beyond(value, lost)
         if not lost.any():
@@ -150,6 +158,11 @@ class Density(Base):
                 module.rewind()
         made = origin.make(origin.module, *given) if given else self
         return made.density(value)
+
+
+def _large(value: Tensor, largest: float, batch: torch.Size) -> Tensor:
+    """Which rows hold a number that is not smaller."""
+    return ~(value.detach().abs() < largest).reshape(*batch, -1).all(dim=-1)
 
 
 def _beyond(value: Tensor, rows: Tensor) -> Tensor:
