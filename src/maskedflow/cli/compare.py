@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from .notes import tell_seen
+
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
 
@@ -40,8 +42,6 @@ def compare(
     from rich.table import Table
 
     from maskedflow.estimator import compare_any, load_run
-
-    from .evaluate import tell_seen
 
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts.types import PositiveInt
 
+from .notes import tell_seen
+
 if TYPE_CHECKING:
-    from maskedflow.data import Dataset, Seen
+    from maskedflow.data import Dataset
     from maskedflow.runs import Run
 
-__all__ = ["evaluate", "report", "tell_seen"]
+__all__ = ["evaluate", "report"]
 
 
 def evaluate(
@@ -64,9 +65,3 @@ def report(run: Run, dataset: Dataset, num_samples: int | None = None) -> None:
     print(f"\n{results_table(evaluation)}\n", flush=True)
     save(run_picture(run, dataset.test, num_samples), run.picture)
     print(f"results in {run.directory}: {run.summary.name}, samples/{run.picture.name}")
-
-
-def tell_seen(seen: Seen | None, where: str) -> None:
-    """Warns of test rows that are no test, if there are some."""
-    if seen is not None and (seen.trained or seen.validated):
-        print(f"note: {where}: {seen}; of such rows the likelihood is too good", file=sys.stderr)

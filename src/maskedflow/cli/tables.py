@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .notes import tell_seen
 from .options import TrainOptions
 from .progress import waiting
 
@@ -136,8 +137,6 @@ def report(run: TableRun, table: MixedTable, number: int | None = None) -> None:
         table_results,
         table_summary,
     )
-
-    from .evaluate import tell_seen
 
     evaluation = evaluate_table(run, table)
     write_text(run.summary, table_summary(run, evaluation))
