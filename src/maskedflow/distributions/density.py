@@ -19,9 +19,10 @@ from .base import Base
 
 __all__ = ["Density", "Origin", "refuse_nan"]
 
-#: From here on a log-density may be too large for single precision, and its gradient, which has
-#: a factor of about the size of x, from the second number on.
-LARGE, LARGE_WITH_GRADIENT = 1e30, 1e18
+#: From here on the gradient of a log-density may be too large for single precision.
+LARGE = 1e30
+#: From here on the square of a number is.
+LARGE_NUMBER = 1e18
 
 
 @dataclass
@@ -85,10 +86,9 @@ class Density(Base):
         if is_traced():
             return log_prob
         learns = log_prob.requires_grad
-        most = LARGE_WITH_GRADIENT if learns else LARGE
         # A sum is one cheap pass; only a suspicious one is worth a closer look.
-        if abs(log_prob.detach().sum().item()) < most and (
-            not learns or value.detach().abs().sum().item() < most
+        if abs(log_prob.detach().sum().item()) < LARGE and (
+            not learns or value.detach().abs().sum().item() < LARGE_NUMBER
         ):
             return log_prob
         if self.origin is None or _mixes_rows(self.origin.module):
@@ -97,10 +97,10 @@ class Density(Base):
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
-        largest = most if _is_single(self.origin.module) else math.inf
-        lost = _large(log_prob, largest, batch)
-        if learns:
-            lost = lost | _large(value, largest, batch)
+        single = _is_single(self.origin.module)
+        lost = _large(log_prob, LARGE if single else math.inf, batch)
+        if learns and single:
+            lost = lost | _large(value, LARGE_NUMBER, batch)
         if log_prob.ndim == len(batch):  # no density reaches infinity, whatever clamps on the way
             lost = lost | _beyond(value, lost)
         if not lost.any():
