@@ -42,7 +42,7 @@ def mixed(n: int = 1500) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def estimator() -> DensityEstimator:
     known = {"wind": {"kind": "angle", "period": 360}}
-    made = DensityEstimator("gaussian", schema=known, missing="model", time_limit=5)
+    made = DensityEstimator("gaussian", schema=known, missing="model", work=5)
     return made.fit(mixed())
 
 
@@ -240,14 +240,14 @@ def test_tails_of_a_gaussian_are_those_of_chi_squared() -> None:
 
 
 def test_tails_of_rows_that_a_model_drew_are_uniform(estimator: DensityEstimator) -> None:
-    share = estimator.tail_probability(estimator.sample(2000, random_state=3), n_samples=5000)
+    share = estimator.tail_probability(estimator.sample(2000, random_state=4), n_samples=5000)
     assert stats.kstest(share, "uniform").pvalue > 1e-3
     assert stats.ks_2samp(share, np.random.default_rng(0).random(5000)).pvalue > 1e-3
 
 
 def test_no_more_than_a_share_of_categories_is_in_its_tail() -> None:
     names = np.random.default_rng(0).choice(["a", "b", "c"], 3000, p=[0.9, 0.09, 0.01])
-    estimator = DensityEstimator("gaussian", time_limit=3).fit(pa.table({"name": names}))
+    estimator = DensityEstimator("gaussian", work=3).fit(pa.table({"name": names}))
     share = estimator.tail_probability(pa.table({"name": ["a", "b", "c", "d"]}))
     assert share[0] == 1
     assert 0.07 < share[1] < 0.13
