@@ -19,7 +19,6 @@ from .tables import ADVICE, why_estimator
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset
-    from maskedflow.data.split import Dealing
     from maskedflow.runs import DataConfig, FlowConfig, RunConfig
     from maskedflow.training import TrainConfig
 
@@ -54,8 +53,9 @@ def _train(options: TrainOptions) -> None:
     if why_estimator(options):
         _train_table(options, directory)
         return
-    if options.resume:
-        options = _recorded(options, directory)
+    earlier = _earlier(directory) if options.resume else None
+    if earlier is not None:
+        options = _recorded(options, earlier)
     settings = settle(options)
     context = _context(options)
     if context and options.data is None:
@@ -80,10 +80,10 @@ def _train(options: TrainOptions) -> None:
         time=options.time,
         window=options.window,
         stream=stream,
-        dealing=_dealing(options, directory),
+        dealing="values" if earlier is None else earlier.data.dealing,
         continuous=bool(options.continuous),
     )
-    if options.resume and _was_float32(directory):
+    if earlier is not None and not earlier.flow.wide:  # as all runs were once
         dataset = dataset.in_float32()
     settings = settle(options, dataset.features)
     config = _config(options, settings, dataset)
@@ -93,8 +93,8 @@ def _train(options: TrainOptions) -> None:
     if options.data is not None and options.flow is None and not (options.time or stream):
         chosen = f"{settings.flow} was taken for one column; " if dataset.features == 1 else ""
         print(f"note: {chosen}--flow auto would choose among densities by itself", file=sys.stderr)
-    if options.resume:
-        _check_same(config, directory)
+    if earlier is not None:
+        _check_same(config, earlier, directory)
     with _in_place_of_earlier(directory, options.resume):
         _fit(directory, config, dataset, options)
 
@@ -232,19 +232,23 @@ def _config(options: TrainOptions, settings: Settings, dataset: Dataset) -> RunC
     return RunConfig(dataset.name, data, flow, training, {**asked, **told})
 
 
-def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
-    """The options of the run to go on with, wherever the command line is silent."""
+def _earlier(directory: Path) -> RunConfig | None:
+    """The record of the run to go on with, if there is one."""
     from maskedflow.estimator import TableConfig
     from maskedflow.runs import RunConfig
 
     path = directory / "config.toml"
     if TableConfig.is_at(path):
         raise ValueError(f"--resume: the estimator in {directory} is fitted as a whole")
-    if not path.is_file():
-        print(f"note: no run in {directory} to resume, beginning one", file=sys.stderr)
-        return options
-    recorded = RunConfig.read(path)
-    then = {**recorded.options, "continuous": recorded.flow.continuous}
+    if path.is_file():
+        return RunConfig.read(path)
+    print(f"note: no run in {directory} to resume, beginning one", file=sys.stderr)
+    return None
+
+
+def _recorded(options: TrainOptions, earlier: RunConfig) -> TrainOptions:
+    """The options of an earlier run, wherever the command line is silent."""
+    then = {**earlier.options, "continuous": earlier.flow.continuous}
     if options.time_limit is not None or options.epochs is not None:
         for name in ("steps", "lr_steps"):  # those that there was time for
             then.pop(name, None)
@@ -252,29 +256,8 @@ def _recorded(options: TrainOptions, directory: Path) -> TrainOptions:
     return replace(options, **{k: v for k, v in then.items() if getattr(options, k, "") is None})
 
 
-def _dealing(options: TrainOptions, directory: Path) -> Dealing:
-    """How rows are dealt: as they were, when a run goes on."""
-    from maskedflow.runs import RunConfig
-
-    path = directory / "config.toml"
-    return RunConfig.read(path).data.dealing if options.resume and path.is_file() else "values"
-
-
-def _was_float32(directory: Path) -> bool:
-    """Whether there is a run that takes float32, as all did once."""
-    from maskedflow.runs import RunConfig
-
-    path = directory / "config.toml"
-    return path.is_file() and not RunConfig.read(path).flow.wide
-
-
-def _check_same(config: RunConfig, directory: Path) -> None:
+def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:
     """Sees to it that a resumed run goes on as it began, but for where it stops."""
-    from maskedflow.runs import RunConfig
-
-    if not (directory / "config.toml").is_file():
-        return
-    then = RunConfig.read(directory / "config.toml")
     free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps"}
     for part in ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))

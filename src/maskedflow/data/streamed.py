@@ -216,9 +216,10 @@ def open_streamed(
     total = source.count()
     held = min(HELD, HELD_NUMBERS // len(columns)) / max(total, 1)
     check_dealing(dealing)
-    grain = _grain(source, columns, [*source.pieces(), total])
+    pieces = [*source.pieces(), total]
+    grain = _grain(source, columns, pieces)
     by = grain if dealing == "values" else None
-    survey = partial(_survey, source, columns, total, held, seed, grain, by)
+    survey = partial(_survey, source, columns, pieces, held, seed, grain, by)
     table = survey(torch.float32)
     if needs_float64(*table.some()):
         exact = survey(torch.float64)
@@ -237,7 +238,7 @@ def open_streamed(
         2 * min(0.1, held),
         seed,
         by,
-        tuple(table.pieces),
+        tuple(pieces),
         tuple(table.counts.tolist()),
         splits["sample"],
         location,
@@ -263,14 +264,12 @@ class _Survey:
     """What one pass over a table finds.
 
     Args:
-        pieces: The row that each piece begins at, and the number of all rows.
         counts: The training rows in each piece.
         moments: Mean, deviation and range of the training rows.
         parts: The rows that validate and test, and a sample of those that train.
         sketch: By which training rows are known again.
     """
 
-    pieces: list[int]
     counts: NDArray[np.int64]
     moments: _Moments
     parts: dict[str, Tensor]
@@ -286,7 +285,7 @@ class _Survey:
 def _survey(
     source: Source,
     columns: tuple[str, ...],
-    total: int,
+    pieces: Sequence[int],
     held: float,
     seed: int,
     grain: Grain,
@@ -298,8 +297,7 @@ def _survey(
     Raises:
         ValueError: If a cell is no finite number, or rows are few.
     """
-    fraction = min(0.1, held)
-    pieces = [*source.pieces(), total]
+    fraction, total = min(0.1, held), pieces[-1]
     counts = np.zeros(len(pieces) - 1, np.int64)
     moments, sketch = _Moments(len(columns), dtype), Sketch(grain, total)
     parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
@@ -323,7 +321,7 @@ def _survey(
         raise ValueError(
             f"{source.path}: expected rows to train, to validate and to test, found {total} in all"
         )
-    return _Survey(pieces, counts, moments, found, sketch)
+    return _Survey(counts, moments, found, sketch)
 
 
 def too_large(path: str | os.PathLike[str]) -> bool:

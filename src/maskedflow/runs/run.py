@@ -197,7 +197,7 @@ def load_run(path: str | Path) -> Run:
         check_numbers(config, tensors)
         flow = build_flow(config.flow)
     checkpoint.load_weights(best, flow, tensors)
-    with blame(best, "a checkpoint whose trace of rows can be read"):
+    with blame(best, "not a checkpoint whose trace of rows can be read"):
         trace = Trace.from_plain(metadata.get(_TRACE))
     return Run(directory, config, flow.eval(), trace)
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskedflow.data.split import row_hashes
+
 from .rows import Layout, Rows
 
 __all__ = ["distinct_rows", "effective"]
@@ -53,7 +55,7 @@ def distinct_rows(
     if not len(rows):
         return rows, c, weight
     alone = torch.where(_tells(layout, rows), -1, torch.arange(len(rows)))
-    parts = [rows.codes, rows.values + 0.0, rows.observed, rows.angles + 0.0, rows.angles_observed]
+    parts = [rows.codes, rows.values, rows.observed, rows.angles, rows.angles_observed]
     parts += [alone[:, None], *([] if c is None else [c])]
     first, which = _first_of_equals(parts)
     weight = torch.zeros(len(first), dtype=torch.float64).index_add_(0, which, weight)
@@ -82,12 +84,8 @@ def _tells(layout: Layout, rows: Rows) -> Tensor:
 
 def _first_of_equals(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The first of equal rows, in order, and for each row which one of these it is."""
-    cells = [
-        np.ascontiguousarray(part.numpy()).view(np.uint8).reshape(len(part), -1) for part in parts
-    ]
-    joined = np.ascontiguousarray(np.concatenate(cells, axis=1))
-    keys = joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    hashes = row_hashes(column.numpy() for part in parts for column in part.unbind(1))
+    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

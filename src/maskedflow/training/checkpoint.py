@@ -178,8 +178,9 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     plain = [sorted(header.items()), [(key, _describe(tensors[key])) for key in sorted(tensors)]]
     digest.update(json.dumps(plain).encode())
     for key in sorted(tensors):
-        # A single number may have any stride, and torch then takes its bytes for none.
-        numbers = tensors[key].reshape(-1).clone(memory_format=torch.contiguous_format)
+        numbers = tensors[key].reshape(-1)
+        if numbers.stride(0) != 1:  # of a single number, whose bytes torch then takes for none
+            numbers = numbers.clone(memory_format=torch.contiguous_format)
         digest.update(numbers.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
