@@ -23,9 +23,11 @@ from maskedflow.training import TrainConfig
 
 from .build import describe
 from .config import DataConfig, FlowConfig, RunConfig, versions
-from .evaluation import Mean, front_of, preprocessed
+from .density import FlowDensity, preprocessed
+from .evaluation import Mean
+from .fit import train_run
 from .paper import MODELS, Published, Row
-from .run import Run, load_run, rows_of, train_run
+from .run import Run, load_run
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
@@ -81,7 +83,7 @@ def reproduce(
         "published": None if published is None else asdict(published),
         "mark": mark(mean, published),
         "seed": seed,
-        "rows": rows_of(dataset),
+        "rows": dataset.rows,
         "quirks": dict(row.quirks),
         **facts,
         "evaluation_seconds": round(time.monotonic() - start, 1),
@@ -170,7 +172,7 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
             context_columns=dataset.context_columns,
             image_shape=dataset.image_shape,
             levels=dataset.levels,
-            rows=rows_of(dataset),
+            rows=dataset.rows,
         ),
         flow=FlowConfig(how.constructor, arguments, seed, front),
         training=TrainConfig(**{**row.training, "seed": seed}),
@@ -185,7 +187,7 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
         place, config, dataset, resume=True, progress=True, initialise=initialise
     )
     return run, {
-        "settings": {"flow": how.constructor, **arguments, **asdict(config.training)},
+        "settings": {"flow": how.constructor, **arguments, **row.training, "seed": seed},
         "parameters": sum(parameter.numel() for parameter in run.flow.parameters()),
         "epochs": len(history.records),
         "best_epoch": history.best_epoch,
@@ -251,7 +253,7 @@ def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
         log_prob = training.evaluate(run.flow, test)
     else:
         log_prob = _given_no_class(run, test, dataset.context_features)
-    ladj = preprocessed(front_of(run), test, seed=0)[1]
+    ladj = preprocessed(cast(FlowDensity, run.density).front, test, seed=0)[1]
     return log_prob - ladj, ladj
 
 
