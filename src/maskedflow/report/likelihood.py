@@ -86,7 +86,8 @@ def likelihoods(
 
     Of a conditional density the only baseline is the conditional Gaussian, log N(x, c) - log N(c).
     Where categories, gaps or atoms are among the numbers, there are independent columns
-    (:func:`~maskedflow.data.independent`) and what the subject brings along. Without training rows there is none.
+    (:func:`~maskedflow.data.independent`) and what the subject brings along. Without training rows
+    there is none.
 
     Args:
         subject: The density.

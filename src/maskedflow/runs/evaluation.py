@@ -156,7 +156,7 @@ def _unit(run: Run) -> str:
 
 @singledispatch
 def _baseline(dataset: Any, run: Run) -> tuple[str, Tensor | None, Tensor]:
-    """What something simpler is, the log-density it gives, and what carries that to data's units."""
+    """What something simpler is, its log-density, and the ladj that takes it to data's units."""
     raise TypeError(f"dataset: expected one, got {type(dataset).__name__}")
 
 

@@ -56,9 +56,11 @@ def score_run(
 ) -> Scores:
     """Computes log p(row) of each row of a file, in nats, in constant memory.
 
-    A row's score does not depend on other rows, but of a flow it may depend on the block that it is in: in its last digits, and by the noise of
-    images. Blocks are those of the whole table in a shard too, so that the shards' scores, one
-    after another, are bit for bit the whole table's.
+    A row's score does not depend on other rows, but that of a flow may depend on the block that it
+    is in: in its last digits, and by the noise of values on a grid. Blocks are those of the whole
+    table in a shard too, so that the shards' scores, one after another, are bit for bit the whole
+    table's. A cell that its column cannot hold, such as a new category, gives minus infinity, and a
+    missing one NaN where such rows are dropped.
 
     Args:
         run: The run.
