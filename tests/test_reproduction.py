@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal
 import maskedflow as mf
 from commands import call
 from maskedflow.runs import Mean
-from maskedflow.runs.evaluation import preprocessed
+from maskedflow.runs.density import preprocessed
 from maskedflow.runs.paper import CONDITIONAL, DATASETS, IMAGES, MODELS, PUBLISHED, Row, row
 from maskedflow.runs.reproduction import (
     mark,
