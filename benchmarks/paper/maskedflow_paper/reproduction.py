@@ -18,16 +18,13 @@ from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
+from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
+from maskedflow.runs.config import versions
+from maskedflow.runs.density import preprocessed
+from maskedflow.runs.prepare import config_of
 from maskedflow.tables import stacking_weights
-from maskedflow.training import TrainConfig
 
-from .build import describe
-from .config import DataConfig, FlowConfig, RunConfig, versions
-from .density import FlowDensity, preprocessed
-from .evaluation import Mean
-from .fit import train_run
-from .paper import MODELS, Published, Row
-from .run import Run, load_run
+from .rows import MODELS, Published, Row
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
@@ -155,28 +152,15 @@ _DIRECT = ("activation", "between", "bins", "first")
 
 def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
     """Trains a row's flow, or goes on with its training."""
-    how = recipe(row.flow)
     settings = {"residual": False, "batch_norm": False, "base": "normal", "num_layers": 5}
-    settings |= {**how.settings, **row.shape}
-    arguments = how.build(dataset.features, dataset.context_features, settings)
-    arguments |= {name: row.shape[name] for name in _DIRECT if name in row.shape}
-    arguments |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
-    preprocessing = dataset.preprocessing()
-    front = tuple(describe(one) for one in preprocessing.transforms) if preprocessing else ()
-    config = RunConfig(
-        name=_run_name(row),
-        data=DataConfig(
-            dataset=row.dataset,
-            labels=row.conditional,
-            columns=dataset.columns,
-            context_columns=dataset.context_columns,
-            image_shape=dataset.image_shape,
-            levels=dataset.levels,
-            rows=dataset.rows,
-        ),
-        flow=FlowConfig(how.constructor, arguments, seed, front),
-        training=TrainConfig(**{**row.training, "seed": seed}),
-    )
+    settings |= {**recipe(row.flow).settings, **row.shape, **row.training, "seed": seed}
+    settings |= {"flow": row.flow, "labels": row.conditional}
+    direct = {name: row.shape[name] for name in _DIRECT if name in row.shape}
+    direct |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
+    config = config_of(dataset, settings, {"dataset": row.dataset}, **direct)
+    config = replace(config, name=_run_name(row), options={})
+    assert config.flow is not None
+    assert config.training is not None
     place = directory / config.name
     if (place / "config.toml").is_file():
         then = RunConfig.read(place / "config.toml")
@@ -187,7 +171,11 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
         place, config, dataset, resume=True, progress=True, initialise=initialise
     )
     return run, {
-        "settings": {"flow": how.constructor, **arguments, **row.training, "seed": seed},
+        "settings": {
+            "flow": config.flow.name,
+            **config.flow.arguments,
+            **asdict(config.training),
+        },
         "parameters": sum(parameter.numel() for parameter in run.flow.parameters()),
         "epochs": len(history.records),
         "best_epoch": history.best_epoch,
