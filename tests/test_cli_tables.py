@@ -99,7 +99,7 @@ def test_a_run_leaves_its_tree_and_says_what_it_found(fitted: Path) -> None:
         drawn = open_table(fitted / kind / "t" / "samples" / f"t_samples.{kind}")
         assert (drawn.num_rows, drawn.column_names) == (1000, mixed().column_names)
     summary = (fitted / "csv" / "t" / "results_summary.txt").read_text()
-    assert "216 fitted, 24 test" in summary
+    assert "216 training, 24 test" in summary
     assert "independent columns" in summary
     assert "duplicate of count" in summary
     # Told from text or from types, the columns are the same ones. (Parquet has no whole seconds.)
@@ -178,7 +178,7 @@ def test_pieces_are_the_whole_and_columns_come_along(
             found = open_table(tmp_path / "whole.csv")
             assert found.column_names == ["city", "born", "seen", "log_prob"]
             assert found["city"].to_pylist() == large["city"].to_pylist()
-            expected = opened(directory).log_prob(mixed())
+            expected = opened(directory).density.log_prob(mixed())
             np.testing.assert_array_equal(found["log_prob"].to_numpy(), np.tile(expected, 45))
 
 
@@ -195,7 +195,7 @@ def test_evaluate_repeats_what_train_found(
     pacsv.write_csv(mixed().slice(0, 100), moved)
     code, _, err = call(capsys, "evaluate", directory, "--data", moved)
     assert (code, err.count("\n")) == (2, 1)
-    assert "(90, 10)" in err
+    assert "(90, 0, 10)" in err
 
 
 def test_a_report_is_about_the_rows_held_out_or_others(
@@ -252,7 +252,7 @@ def test_rows_with_gaps_have_no_score_where_they_were_dropped(
     gaps = np.any([mixed()[name].is_null().to_numpy() for name in ("gaps", "city", "flag")], 0)
     np.testing.assert_array_equal(np.isnan(found), gaps)
     assert np.isfinite(found[~gaps]).all()
-    assert opened(conditional).config.rows[0] + opened(conditional).config.rows[1] == (~gaps).sum()
+    assert sum(opened(conditional).config.data.rows) == (~gaps).sum()
 
 
 # ------------------------------------------------------------------------------------- the schema
@@ -269,7 +269,7 @@ def test_schema_tells_reasons_and_writes_what_train_reads(
     assert "gaps, city, flag may be missing" in err
     written = Schema.from_toml(out.read_text())
     assert written.missing == "error"
-    assert replace(written, missing="model") == opened(fitted / "csv" / "t").schema
+    assert replace(written, missing="model") == opened(fitted / "csv" / "t").density.schema
     # The schema of a run is complete, and says no more and no less when it is given back.
     own = fitted / "csv" / "t" / "schema.toml"
     assert Schema.from_toml(own.read_text()) == infer_schema(data, own)
@@ -355,7 +355,7 @@ def broken(fitted: Path, conditional: Path) -> Path:
     spoilt = rows.set_column(0, "real", pa.array(text))
     pacsv.write_csv(spoilt, fitted / "text.csv")
     pq.write_table(spoilt, fitted / "text.parquet")
-    paris = [opened(conditional).schema.columns[0].name, "Paris"]
+    paris = [opened(conditional).density.schema.columns[0].name, "Paris"]
     cities = ["NA", paris[1], *["NA"] * (len(rows) - 2)]
     full = rows.drop_columns(["city", "gaps", "flag"])
     full = full.append_column("city", pa.array(cities)).append_column("gaps", rows["heavy"])

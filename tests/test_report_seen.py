@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
-from maskedflow.data import Fingerprint, Seen, Split, Trace
+from maskedflow.data import Fingerprint, Seen, Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.runs import load_run
 from maskedflow.tables import to_arrow
@@ -237,11 +237,12 @@ def test_a_run_knows_which_rows_trained_and_which_chose(tmp_path: Path) -> None:
         "validation": (0, 100),
         "test": (0, 0),
     }.items():
-        seen = found.seen(getattr(dataset, part))
+        rows = getattr(dataset, part)
+        seen = found.density.seen(rows.x, rows.context)
         assert seen is not None
         assert (seen.trained, seen.validated, seen.known) == (fitted, chose, True)
     assert dataset.train.context is not None
-    turned = found.seen(Split(dataset.train.x, dataset.train.context.flip(0)))
+    turned = found.density.seen(dataset.train.x, dataset.train.context.flip(0))
     assert turned is not None
     assert turned.new
 

@@ -61,6 +61,8 @@ def _train(options: TrainOptions) -> None:
     if earlier is not None:
         asked = recorded(asked, earlier)
     dataset, config, notes = prepare(asked, directory, earlier)
+    if options.resume and earlier is None:
+        notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
         note(one)
     if config.search is not None:
@@ -131,7 +133,4 @@ def _earlier(directory: Path) -> RunConfig | None:
     from maskedflow.runs import RunConfig
 
     path = directory / "config.toml"
-    if path.is_file():
-        return RunConfig.read(path)
-    note(f"no run in {directory} to resume, beginning one")
-    return None
+    return RunConfig.read(path) if path.is_file() else None

@@ -86,7 +86,8 @@ def prepare(
     notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
     if dataset.streamed is not None and "stream" not in asked:
         notes.insert(0, f"{asked['data']} is large for this memory and stays on disk")
-    if asked.get("data") is not None and not asked.keys() & {"flow", "time", "stream"}:
+    free = dataset.streamed is None and not asked.keys() & {"flow", "time"}
+    if asked.get("data") is not None and free:
         flow = config.options["flow"]
         chosen = f"{flow} was taken for one column; " if dataset.features == 1 else ""
         notes.append(f"{chosen}--flow auto would choose among densities by itself")
