@@ -69,11 +69,15 @@ def why_estimator(options: TrainOptions) -> str | None:
 def _all_numbers(file: Path) -> bool:
     from maskedflow.data import open_source
     from maskedflow.sources import CellError
-    from maskedflow.tables import all_numbers
+    from maskedflow.sources.numbers import numbers
+    from maskedflow.tables import all_numbers, read_source
 
     source = open_source(file)
     try:
-        return all_numbers(source, source.names)
+        table = read_source(source)
+        if found := all_numbers(table):
+            numbers(table, source.names, source)
+        return found
     except CellError as error:
         raise ValueError(f"{error}{ADVICE[error.fault]}") from None
 

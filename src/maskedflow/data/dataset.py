@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,44 +18,8 @@ from maskedflow.transforms import (
 )
 
 from .discrete import Cells
-
-if TYPE_CHECKING:
-    from .split import Dealing
-    from .streamed import StreamedSplit
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one part of a data set.
-
-    Args:
-        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
-            or float64 where float32 would not tell numbers apart. Windows of a time series have
-            shape `(n, steps, features)`.
-        context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
-            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
-
-    Raises:
-        ValueError: If `x` has another shape, or the numbers of rows differ.
-
-    Example:
-        >>> len(Split(torch.zeros(5, 2)))
-        5
-    """
-
-    x: Tensor
-    context: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.x.ndim not in (2, 3):
-            raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
-        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
-            raise ValueError(
-                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.x)
+from .split import Dealing, Split
+from .streamed import StreamedSplit
 
 
 @dataclass(frozen=True)
@@ -138,8 +102,7 @@ class Dataset:
     def in_float32(self) -> Dataset:
         """The same data set with rows and contexts rounded to float32."""
         train, validation, test = (
-            Split(split.x.float(), None if split.context is None else split.context.float())
-            for split in (self.train, self.validation, self.test)
+            split.in_float32() for split in (self.train, self.validation, self.test)
         )
         streamed = None if self.streamed is None else self.streamed.in_float32()
         return replace(self, train=train, validation=validation, test=test, streamed=streamed)

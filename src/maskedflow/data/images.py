@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .dataset import Dataset, Split
+from .dataset import Dataset
+from .split import Split
 
 CLASSES = 10
 MNIST_FILES = tuple(

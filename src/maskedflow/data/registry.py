@@ -15,7 +15,8 @@ import torch
 from maskedflow.files import atomic
 
 from . import benchmarks, images
-from .dataset import Dataset, Split
+from .dataset import Dataset
+from .split import Split
 from .toy import TOYS, toy
 
 TOY_SIZES = (10_000, 2_000, 2_000)

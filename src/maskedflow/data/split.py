@@ -18,9 +18,18 @@ from torch import Tensor
 
 from maskedflow.columns.grid import find_grid
 
-from .dataset import Split
-
-__all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "row_hashes", "scrambled"]
+__all__ = [
+    "Deal",
+    "Dealing",
+    "Grain",
+    "Split",
+    "columns_of",
+    "copies",
+    "deal",
+    "deal_rows",
+    "row_hashes",
+    "scrambled",
+]
 
 Array = NDArray[Any]
 
@@ -37,6 +46,85 @@ RARE = 100.0
 """How many times more values than rows there are, so that a new row hardly equals an old one."""
 
 _PRECISION = 2.0**-23
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one part of a data set.
+
+    Args:
+        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
+            or float64 where float32 would not tell numbers apart. Windows of a time series have
+            shape `(n, steps, features)`.
+        context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
+            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
+
+    Raises:
+        ValueError: If `x` has another shape, or the numbers of rows differ.
+
+    Example:
+        >>> len(Split(torch.zeros(5, 2)))
+        5
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim not in (2, 3):
+            raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
+        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
+            raise ValueError(
+                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def in_float32(self) -> Split:
+        """The same rows, rounded to float32."""
+        return Split(self.x.float(), None if self.context is None else self.context.float())
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How rows were dealt.
+
+    Args:
+        parts: The rows of each part.
+        dealing: "values" if there are copies, which went to one side; "rows" if each row was dealt
+            by itself.
+        distinct: The number of rows that are no copies of another one, if there are copies.
+    """
+
+    parts: tuple[Tensor, ...]
+    dealing: Dealing = "rows"
+    distinct: int | None = None
+
+
+def deal_rows(
+    columns: Sequence[Array],
+    numbers: Sequence[Array],
+    sizes: Sequence[int],
+    seed: int,
+    dealing: Dealing,
+) -> Deal:
+    """Deals rows at random into parts, and copies of a row to one of them if dealing is "values".
+
+    Args:
+        columns: What makes a row, as for :func:`copies`.
+        numbers: Those columns that hold quantities.
+        sizes: The rows of each part, that of training first.
+        seed: Which rows go where.
+        dealing: How.
+
+    Raises:
+        ValueError: If there is no such dealing, or distinct rows are fewer than parts.
+    """
+    check_dealing(dealing)
+    group = copies(columns, numbers) if dealing == "values" else None
+    parts = deal(sizes, seed, group)
+    return Deal(parts) if group is None else Deal(parts, "values", len(np.unique(group)))
 
 
 def check_dealing(dealing: str) -> None:

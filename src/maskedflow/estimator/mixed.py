@@ -16,11 +16,10 @@ from maskedflow.columns.cells import is_missing
 from maskedflow.columns.column import FIXED
 from maskedflow.columns.schema import Missing
 from maskedflow.columns.types import is_number, is_temporal
-from maskedflow.data import open_source, split
-from maskedflow.data.split import Dealing, check_dealing
-from maskedflow.data.table import roles
+from maskedflow.data import open_source
+from maskedflow.data.split import Array, Dealing, deal_rows
 from maskedflow.files import read_text
-from maskedflow.tables import Schema, complete, read_document, read_source, refuse_odd_cells
+from maskedflow.tables import Schema, complete, read_document, read_source
 
 __all__ = ["MixedTable", "deal", "open_mixed", "tell_schema"]
 
@@ -80,10 +79,9 @@ def open_mixed(
             unknown, or rows are few.
     """
     source = open_source(path)
-    features, given = roles(source, context)
+    features, given = source.roles(context)
     told, known = _read_schema(schema)
-    table = read_source(source)
-    refuse_odd_cells(source, table, known)
+    table = read_source(source, declared=known)
     undeclared = tuple(name for name in given if name in known)
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(path):
@@ -105,7 +103,6 @@ def deal(
     Raises:
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
-    check_dealing(dealing)
     table = table.select([*schema.names, *context_columns])
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
@@ -122,19 +119,19 @@ def deal(
     if not test:
         raise ValueError(f"test: {_TEST} of {n} rows is less than one row; expected 10 at least")
     columns, numbers = _cells(table)
-    group = split.copies(columns, numbers) if dealing == "values" else None
-    train, validation, held_out = split.deal([n - 2 * test, test, test], seed, group)
+    dealt = deal_rows(columns, numbers, [n - 2 * test, test, test], seed, dealing)
+    train, validation, held_out = dealt.parts
     return MixedTable(
         schema,
         table.take(torch.cat([train, validation]).numpy()),
         table.take(held_out.numpy()),
         context_columns,
-        dealing="rows" if group is None else "values",
-        distinct=None if group is None else len(np.unique(group)),
+        dealing=dealt.dealing,
+        distinct=dealt.distinct,
     )
 
 
-def _cells(table: pa.Table) -> tuple[list[split.Array], list[split.Array]]:
+def _cells(table: pa.Table) -> tuple[list[Array], list[Array]]:
     """The columns as numbers, as a table of numbers would be read, and those of quantities."""
     columns, numbers = [], []
     for cells in table.columns:
@@ -163,8 +160,7 @@ def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None 
     """
     told, known = _read_schema(schema)
     source = open_source(path)
-    table = read_source(source)
-    refuse_odd_cells(source, table, known)
+    table = read_source(source, declared=known)
     said = missing or told
     with _naming(path):
         found = Schema.infer(table, said or "model", known)

@@ -24,9 +24,9 @@ from maskedflow.data import Seen, open_source
 from maskedflow.files import write_text
 from maskedflow.tables import (
     Schema,
-    blanks_to_null,
     check_context,
     complete,
+    read_declared,
     strange_context,
     to_rows,
 )
@@ -134,9 +134,7 @@ class TableRun:
         """Reads the run's columns, those of the context too, from a file."""
         source = open_source(path)
         names = source.known((*self.columns, *self.context_columns), "columns")
-        batches = source.batches(names, self.types)
-        table = pa.Table.from_batches(batches, schema=source.types(names, self.types))
-        return blanks_to_null(source, table, self.schemas)
+        return read_declared(source, names, self.schemas)
 
     def log_prob(self, table: pa.Table, start: int = 0) -> NDArray[np.float64]:
         """Computes the log-density of each row, in nats: NaN of a row that is left out.

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskedflow.runs import Scores, score_source
 from maskedflow.runs.sampling import ROWS
 from maskedflow.sources import Shard, open_source
-from maskedflow.tables import blanks_to_null, to_arrow
+from maskedflow.tables import blanks_to_null, read_declared, to_arrow
 from maskedflow.training.randomness import derive_seed
 
 from .run import TableRun
@@ -66,9 +66,7 @@ def read_context(run: TableRun, path: Path) -> pa.Table:
     """
     source = open_source(path)
     names = source.known(run.context_columns, "context")
-    batches = source.batches(names, run.types)
-    table = pa.Table.from_batches(batches, schema=source.types(names, run.types))
-    table = blanks_to_null(source, table, run.schemas)
+    table = read_declared(source, names, run.schemas)
     try:
         table = to_arrow(table, "context", names)
         run.check(table)

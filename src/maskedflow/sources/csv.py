@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from .dialect import notation, ragged_row, sniff
-from .source import ROWS, CellError, Source, Types, one_line_errors
+from .source import ROWS, Fault, Source, Types, one_line_errors
 
 BYTES = 2**20
 """What is read at once."""
@@ -35,7 +35,7 @@ class CsvSource(Source):
         self.path = path
         self.dialect = sniff(path)
         self.notes = self.dialect.notes
-        with self.errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
+        with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
             self.names = tuple(reader.schema.names)
 
     def count(self) -> int:
@@ -76,40 +76,42 @@ class CsvSource(Source):
         batch = next(self.batches([column], first=row, last=row + 1))
         return str(batch.column(0)[0].as_py())
 
-    def read(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
-        """Reads columns whole; a type that is not given is told from all cells."""
-        convert = pacsv.ConvertOptions(
+    def table(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
+        with self._errors(columns, types or {}):
+            return pacsv.read_csv(
+                self.path,
+                parse_options=self.dialect.parsing,
+                convert_options=self._converting(columns, types or {}),
+            )
+
+    def _converting(self, columns: Sequence[str], types: Types) -> pacsv.ConvertOptions:
+        return pacsv.ConvertOptions(
             decimal_point=self.dialect.decimal,
             include_columns=list(columns),
-            column_types=dict(types or {}),
-        )
-        return pacsv.read_csv(
-            self.path, parse_options=self.dialect.parsing, convert_options=convert
+            column_types={name: types[name] for name in columns if name in types},
         )
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turns pyarrow's complaints into one line, which tells a row that is too long or short."""
+    def _errors(self, columns: Sequence[str] = (), types: Types | None = None) -> Iterator[None]:
+        """Turns pyarrow's complaints into one line: about the first bad row or cell, if any."""
         with one_line_errors(self.path):
             try:
                 yield
             except pa.ArrowInvalid as error:
                 if "columns, got" in str(error) and (row := ragged_row(self.path, self.dialect)):
                     raise ValueError(f"{self.path}: {row}") from None
+                if types:
+                    self._raise_for_first_bad_cell(columns, types)
                 raise
 
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
     ) -> Iterator[pa.RecordBatch]:
-        with self.errors():
-            try:
-                if first == 0 and last is None:
-                    yield from self._parsed(columns, types)
-                elif first < (end := self.count() if last is None else last):
-                    yield from self._part(columns, types, first, end)
-            except pa.ArrowInvalid:
-                self._raise_for_first_bad_cell(columns, types)
-                raise
+        with self._errors(columns, types):
+            if first == 0 and last is None:
+                yield from self._parsed(columns, types)
+            elif first < (end := self.count() if last is None else last):
+                yield from self._part(columns, types, first, end)
 
     def _part(
         self, columns: tuple[str, ...], types: Types, first: int, last: int
@@ -138,11 +140,8 @@ class CsvSource(Source):
         """All rows from a place in the file on; from its header if None."""
         # Types are declared: inferred ones come from the first block, where a column of floats may
         # look like integers, or be empty.
-        convert = pacsv.ConvertOptions(
-            decimal_point=self.dialect.decimal,
-            include_columns=columns,
-            column_types=dict(zip(columns, self.types(columns, types).types, strict=True)),
-        )
+        declared = self.types(columns, types)
+        convert = self._converting(columns, {field.name: field.type for field in declared})
         read = pacsv.ReadOptions(
             block_size=BYTES, column_names=None if place is None else self.names
         )
@@ -151,10 +150,10 @@ class CsvSource(Source):
             with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:
                 yield from reader
 
-    def _raise_for_first_bad_cell(self, columns: tuple[str, ...], types: Types) -> None:
-        start = 1
+    def _raise_for_first_bad_cell(self, columns: Sequence[str], types: Types) -> None:
+        start = 0
         wanted = {name: types[name] for name in columns if name in types}
-        for batch in self._parsed(columns, {}):
+        for batch in self._parsed(tuple(columns), {}):
             for name, kind in wanted.items():
                 cells = batch.column(name)
                 blank = pc.is_in(cells, pa.array(pacsv.ConvertOptions().null_values))
@@ -164,12 +163,10 @@ class CsvSource(Source):
                 row = _first_bad(given, kind)
                 if row is not None:
                     cell = cells[row].as_py()
-                    what, hint = _called(kind), notation(cell)
-                    raise CellError(
-                        f"{self.path}: column {name!r}, row {start + row}: expected {what}, "
-                        f"found {cell!r}" + (f" ({hint})" if hint else ""),
-                        "notation" if hint else "kind",
-                    )
+                    hint = notation(cell)
+                    found = f"{cell!r} ({hint})" if hint else repr(cell)
+                    fault: Fault = "notation" if hint else "kind"
+                    raise self.cell_error(name, start + row, _called(kind), found, fault)
             start += batch.num_rows
 
 

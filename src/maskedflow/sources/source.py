@@ -22,19 +22,42 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 Types = Mapping[str, pa.DataType]
 
 
+Fault = Literal["missing", "kind", "notation"]
+"""Whether a cell is missing, of another kind, or of a wrong size or notation."""
+
+
 class CellError(ValueError):
     """A cell of a table that is not what its column is.
 
     Args:
-        message: Where it is, what was expected there, and what was found.
-        fault: Whether it is missing, of another kind, or of a wrong size or notation.
+        path: The file.
+        column: The column.
+        row: The row in this file, counted from 1; None if all of the column is meant.
+        expected: What should be there.
+        found: What is there.
+        fault: What is wrong with it.
+
+    Example:
+        >>> print(CellError(Path("a.csv"), "age", 3, "a number", "'old'", "kind"))
+        a.csv: column 'age', row 3: expected a number, found 'old'
     """
 
     def __init__(
-        self, message: str, fault: Literal["missing", "kind", "notation"] = "notation"
+        self,
+        path: Path,
+        column: str,
+        row: int | None,
+        expected: str,
+        found: str,
+        fault: Fault = "notation",
     ) -> None:
-        super().__init__(message)
-        self.fault = fault
+        super().__init__(path, column, row, expected, found, fault)
+        self.path, self.column, self.row = path, column, row
+        self.expected, self.found, self.fault = expected, found, fault
+
+    def __str__(self) -> str:
+        where = f"column {self.column!r}" + ("" if self.row is None else f", row {self.row}")
+        return f"{self.path}: {where}: expected {self.expected}, found {self.found}"
 
 
 class Source(ABC):
@@ -103,6 +126,14 @@ class Source(ABC):
         """
         return _cut(self._read(tuple(columns), types or {}, rows, first, last), rows)
 
+    def table(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
+        """Reads columns whole; the type of a CSV column that is not given is told from all cells.
+
+        Raises:
+            ValueError: As :meth:`batches`.
+        """
+        return pa.Table.from_batches(self.batches(columns), schema=self.types(columns))
+
     @abstractmethod
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
@@ -124,6 +155,30 @@ class Source(ABC):
             if name in wanted[:i]:
                 raise ValueError(f"{argument}: column {name!r} is given twice")
         return tuple(wanted)
+
+    def roles(self, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The features and the context columns.
+
+        Raises:
+            ValueError: If a context column is unknown, or no feature is left.
+        """
+        context = self.known(context, "context")
+        features = tuple(name for name in self.names if name not in context)
+        if not features:
+            raise ValueError(f"context: takes all columns of {self.path}, none is left to model")
+        return features, context
+
+    def cell_error(
+        self,
+        column: str,
+        row: int,
+        expected: str,
+        found: str,
+        fault: Fault = "notation",
+    ) -> CellError:
+        """The error about a cell, whose row in the table is counted from 0."""
+        path, number = self.place(row)
+        return CellError(path, column, number, expected, found, fault)
 
 
 @dataclass(frozen=True)
