@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pooch
@@ -29,25 +29,7 @@ class Download:
 
     url: str
     checksum: str
-    members: tuple[
-        tuple[str, str], ...
-    ] = ()  # (name in the archive, name in the data set's folder)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from: what its publisher ships, and what comes out of it."""
-
-    kind: str
-    url: str
-    features: int
-    rows: tuple[int, int, int]
-    files: tuple[str, ...] = ()
-    instead: tuple[str, ...] = ()  # files that serve as well
-    read: Callable[[Path], Dataset] | None = None
-    downloads: tuple[Download, ...] = ()
-    advice: str = ""
-    labels: bool = False
+    members: tuple[tuple[str, str], ...] = ()  # names in the archive, and in the folder
 
 
 @dataclass(frozen=True)
@@ -62,8 +44,11 @@ class Description:
         rows: The rows that train, validate and test.
         labels: Whether `load` can give class labels as the context.
         folder: Where it is on this machine, or None.
-        built_in: Whether it needs no file.
-        downloadable: Whether `load(..., download=True)` can fetch it.
+        files: What its publisher ships, by names within this folder.
+        instead: Files that serve as well.
+        read: Reads them; None for a data set that needs no file.
+        downloads: What `load(..., download=True)` fetches.
+        advice: What else is worth knowing before getting it.
     """
 
     name: str
@@ -71,10 +56,23 @@ class Description:
     url: str
     features: int
     rows: tuple[int, int, int]
-    labels: bool
-    folder: Path | None
-    built_in: bool
-    downloadable: bool
+    labels: bool = False
+    folder: Path | None = None
+    files: tuple[str, ...] = field(default=(), repr=False)
+    instead: tuple[str, ...] = field(default=(), repr=False)
+    read: Callable[[Path], Dataset] | None = field(default=None, repr=False)
+    downloads: tuple[Download, ...] = field(default=(), repr=False)
+    advice: str = field(default="", repr=False)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it needs no file."""
+        return self.read is None
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether `load(..., download=True)` can fetch it."""
+        return bool(self.downloads)
 
 
 _MNIST_MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -95,13 +93,14 @@ def _from_archive(name: str, files: tuple[str, ...]) -> tuple[Download, ...]:
     return (Download(f"{_ARCHIVE}/files/data.tar.gz", _ARCHIVE_MD5, members),)
 
 
-SOURCES: dict[str, Source] = {
-    "mnist": Source(
+_KNOWN = (
+    Description(
+        "mnist",
         "images",
         "https://yann.lecun.com/exdb/mnist/",
         784,
         (50_000, 10_000, 10_000),
-        images.MNIST_FILES,
+        files=images.MNIST_FILES,
         read=images.mnist,
         downloads=tuple(
             Download(f"{_MNIST_MIRROR}/{file}", f"md5:{md5}")
@@ -109,12 +108,13 @@ SOURCES: dict[str, Source] = {
         ),
         labels=True,
     ),
-    "cifar10": Source(
+    Description(
+        "cifar10",
         "images",
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         3072,
         (90_000, 5_000, 10_000),
-        images.CIFAR10_FILES,
+        files=images.CIFAR10_FILES,
         read=images.cifar10,
         downloads=(
             Download(
@@ -125,21 +125,23 @@ SOURCES: dict[str, Source] = {
         ),
         labels=True,
     ),
-    "digits": Source("images", "", 64, (1_437, 180, 180), labels=True),
-    "power": Source(
+    Description("digits", "images", "", 64, (1_437, 180, 180), labels=True),
+    Description(
+        "power",
         "table",
         f"{_UCI}/235",
         6,
         (1_659_917, 184_435, 204_928),
-        (benchmarks.POWER_FILE,),
+        files=(benchmarks.POWER_FILE,),
         read=benchmarks.power,
     ),
-    "gas": Source(
+    Description(
+        "gas",
         "table",
         f"{_UCI}/322",
         8,
         (852_174, 94_685, 105_206),
-        (benchmarks.GAS_TEXT,),
+        files=(benchmarks.GAS_TEXT,),
         instead=(benchmarks.GAS_CONVERTED,),
         read=benchmarks.gas,
         advice=(
@@ -148,36 +150,40 @@ SOURCES: dict[str, Source] = {
             ".to_csv('ethylene_CO.csv', index=False) and put that there instead"
         ),
     ),
-    "hepmass": Source(
+    Description(
+        "hepmass",
         "table",
         _ARCHIVE,
         21,
         (315_123, 35_013, 174_987),
-        benchmarks.HEPMASS_FILES,
+        files=benchmarks.HEPMASS_FILES,
         read=benchmarks.hepmass,
         downloads=_from_archive("hepmass", benchmarks.HEPMASS_FILES),
         advice=_ARCHIVE_ADVICE,
     ),
-    "miniboone": Source(
+    Description(
+        "miniboone",
         "table",
         _ARCHIVE,
         43,
         (29_556, 3_284, 3_648),
-        (benchmarks.MINIBOONE_FILE,),
+        files=(benchmarks.MINIBOONE_FILE,),
         read=benchmarks.miniboone,
         downloads=_from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
         advice=_ARCHIVE_ADVICE,
     ),
-    "bsds300": Source(
+    Description(
+        "bsds300",
         "patches",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
         63,
         (1_000_000, 50_000, 250_000),
-        benchmarks.BSDS300_FOLDERS,
+        files=benchmarks.BSDS300_FOLDERS,
         read=benchmarks.bsds300,
     ),
-    **{name: Source("toy", "", 2, TOY_SIZES) for name in TOYS},
-}
+    *(Description(name, "toy", "", 2, TOY_SIZES) for name in TOYS),
+)
+SOURCES = {known.name: known for known in _KNOWN}
 NAMES: tuple[str, ...] = tuple(SOURCES)
 
 
@@ -246,21 +252,10 @@ def describe(name: str, root: str | os.PathLike[str] | None = None) -> Descripti
         >>> describe("power").features, describe("moons").built_in
         (6, True)
     """
-    source = _source(name)
-    return Description(
-        name,
-        source.kind,
-        source.url,
-        source.features,
-        source.rows,
-        source.labels,
-        folder=_find(name, root),
-        built_in=source.read is None,
-        downloadable=bool(source.downloads),
-    )
+    return replace(_source(name), folder=_find(name, root))
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> Description:
     if name not in SOURCES:
         raise ValueError(f"name: no data set {name!r}; known: {', '.join(NAMES)}")
     return SOURCES[name]

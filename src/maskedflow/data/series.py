@@ -142,7 +142,7 @@ def open_series(
         Split(x, known if context else None)
         for x, known in zip(series.x.split(lengths), c.split(lengths), strict=True)
     )
-    check_varying(train.x, names, source.path)
+    check_varying(*train.x.aminmax(dim=0), names, source.path, len(train))
     order = torch.randperm(len(series.x), generator=torch.Generator().manual_seed(0))
     cells, shared = find_cells(series.x, order, names)
     if cells is not None:

@@ -19,7 +19,6 @@ from torch import Tensor
 from maskedflow.columns.grid import find_grid
 
 __all__ = [
-    "Deal",
     "Dealing",
     "Grain",
     "Split",
@@ -86,45 +85,31 @@ class Split:
         return Split(self.x.float(), None if self.context is None else self.context.float())
 
 
-@dataclass(frozen=True)
-class Deal:
-    """How rows were dealt.
-
-    Args:
-        parts: The rows of each part.
-        dealing: "values" if there are copies, which went to one side; "rows" if each row was dealt
-            by itself.
-        distinct: The number of rows that are no copies of another one, if there are copies.
-    """
-
-    parts: tuple[Tensor, ...]
-    dealing: Dealing = "rows"
-    distinct: int | None = None
-
-
 def deal_rows(
     columns: Sequence[Array],
     numbers: Sequence[Array],
     sizes: Sequence[int],
     seed: int,
     dealing: Dealing,
-) -> Deal:
+) -> tuple[tuple[Tensor, ...], int | None]:
     """Deals rows at random into parts, and copies of a row to one of them if dealing is "values".
 
     Args:
         columns: What makes a row, as for :func:`copies`.
         numbers: Those columns that hold quantities.
-        sizes: The rows of each part, that of training first.
+        sizes: The rows of each part, as for :func:`deal`.
         seed: Which rows go where.
         dealing: How.
+
+    Returns:
+        The rows of each part; and the number of distinct rows, None if there are no copies.
 
     Raises:
         ValueError: If there is no such dealing, or distinct rows are fewer than parts.
     """
     check_dealing(dealing)
     group = copies(columns, numbers) if dealing == "values" else None
-    parts = deal(sizes, seed, group)
-    return Deal(parts) if group is None else Deal(parts, "values", len(np.unique(group)))
+    return deal(sizes, seed, group), None if group is None else len(np.unique(group))
 
 
 def check_dealing(dealing: str) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.sources import Source, open_source
-from maskedflow.sources.numbers import floats, numbers
+from maskedflow.sources.numbers import blocks
 from maskedflow.sources.source import ROWS
 
 from .fingerprint import Fingerprint, Sketch
@@ -73,11 +73,11 @@ class Lots:
         total = source.count()
         pieces = (*source.pieces(), total)
         starts = {pieces[i * (len(pieces) - 1) // LOOKS] for i in range(LOOKS)}
-        blocks = [torch.empty(0, len(columns))]
+        looked_at = [torch.empty(0, len(columns))]
         for first in sorted(starts):
             last = min(first + ROWS // LOOKS, total)
-            blocks += [block for _, block in _blocks(source, columns, first, last, torch.float32)]
-        grain = Grain.of(columns_of(Split(torch.cat(blocks))))
+            looked_at += [x for _, x in blocks(source, columns, first=first, last=last)]
+        grain = Grain.of(columns_of(Split(torch.cat(looked_at))))
         return cls(source, columns, pieces, seed, dealing, grain)
 
     @property
@@ -100,7 +100,8 @@ class Lots:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.float64]]]:
         """Rows from `first` to `last`, in blocks: their numbers, their columns, and their lots."""
         start = np.random.SeedSequence(self.seed).generate_state(1, np.uint64)[0]
-        for rows, block in _blocks(self.source, self.columns, first, last, dtype):
+        for row, block in blocks(self.source, self.columns, dtype, first=first, last=last):
+            rows = np.arange(row, row + len(block))
             with np.errstate(over="ignore"):
                 keys = start + (rows.astype(np.uint64) - np.uint64(1)) * np.uint64(GOLDEN)
                 if self.dealing == "values":
@@ -280,16 +281,6 @@ def too_large(path: str | os.PathLike[str] | Source) -> bool:
     except (AttributeError, ValueError, OSError):  # not on every system
         return False
     return 4 * source.estimate() * len(source.names) > memory / SHARE
-
-
-def _blocks(
-    source: Source, columns: tuple[str, ...], first: int, last: int, dtype: torch.dtype
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Rows from `first` to `last`: their numbers, and columns, checked."""
-    for batch in source.batches(columns, floats(columns), first=first, last=last):
-        block = numbers(batch, columns, source, first, dtype)
-        yield np.arange(first, first + len(block)), block
-        first += len(block)
 
 
 def split_of(block: Tensor, features: int) -> Split:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskedflow.columns.reading import all_numbers, read_source
 from maskedflow.sources import CellError, Source, open_source
-from maskedflow.sources.numbers import floats, numbers
+from maskedflow.sources.numbers import blocks, floats, numbers
 from maskedflow.sources.source import ROWS
 
 from .dataset import Dataset
@@ -102,13 +102,13 @@ def open_table(
             )
     rows_of = list(x.numpy().T)
     try:
-        dealt = deal_rows(rows_of, rows_of, [n - sum(sizes), *sizes], seed, dealing)
+        parts, distinct = deal_rows(rows_of, rows_of, [n - sum(sizes), *sizes], seed, dealing)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validation_split, test_split = (
-        Split(x[rows, :width], x[rows, width:] if context else None) for rows in dealt.parts
+        Split(x[rows, :width], x[rows, width:] if context else None) for rows in parts
     )
-    check_varying(train.x, features, source.path)
+    check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
     cells, notes = _told(source, features, x[:, :width], order, continuous)
     return Dataset(
         source.path.stem,
@@ -117,8 +117,8 @@ def open_table(
         test_split,
         features,
         context,
-        dealing=dealt.dealing,
-        distinct=dealt.distinct,
+        dealing="values" if distinct else "rows",
+        distinct=distinct,
         cells=cells,
         notes=notes,
     )
@@ -174,7 +174,7 @@ def open_streamed(
         exact = survey(lots, torch.float64)
         found = exact if needs_float64(*exact.some()) else found
     moments = found.moments
-    _check_range(moments.low[:width], moments.high[:width], features, source.path, moments.n)
+    check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
     some, order = found.some()
     cells, notes = _told(source, features, some[:, :width], order, continuous)
     splits = {name: split_of(block, width) for name, block in found.parts.items()}
@@ -301,19 +301,12 @@ def iter_batches(
         raise ValueError(f"rows: expected at least one row in a block, got {rows}")
     source = open_source(path)
     columns = source.names if columns is None else source.known(columns, "columns")
-    start = 0
-    for batch in source.batches(columns, floats(columns), rows=rows):
-        yield numbers(batch, columns, source, start, dtype)
-        start += batch.num_rows
+    for _, block in blocks(source, columns, dtype, rows=rows):
+        yield block
 
 
-def check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
-    """Refuses features without spread, and those whose spread x's dtype cannot show."""
-    _check_range(x.amin(0), x.amax(0), columns, path, len(x))
-
-
-def _check_range(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path, n: int) -> None:
-    """Refuses features, given the smallest and largest of n values of each, that do not vary."""
+def check_varying(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path, n: int) -> None:
+    """Refuses features whose n values, from low to high, have no spread that their dtype shows."""
     for name, least, most in zip(columns, low.tolist(), high.tolist(), strict=True):
         size = max(abs(least), abs(most))
         eps = torch.finfo(low.dtype).eps

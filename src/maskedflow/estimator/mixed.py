@@ -119,15 +119,15 @@ def deal(
     if not test:
         raise ValueError(f"test: {_TEST} of {n} rows is less than one row; expected 10 at least")
     columns, numbers = _cells(table)
-    dealt = deal_rows(columns, numbers, [n - 2 * test, test, test], seed, dealing)
-    train, validation, held_out = dealt.parts
+    parts, distinct = deal_rows(columns, numbers, [n - 2 * test, test, test], seed, dealing)
+    train, validation, held_out = parts
     return MixedTable(
         schema,
         table.take(torch.cat([train, validation]).numpy()),
         table.take(held_out.numpy()),
         context_columns,
-        dealing=dealt.dealing,
-        distinct=dealt.distinct,
+        dealing="values" if distinct else "rows",
+        distinct=distinct,
     )
 
 

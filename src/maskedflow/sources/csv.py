@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -9,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from .dialect import notation, ragged_row, sniff
+from .dialect import notation, sniff
 from .source import ROWS, Fault, Source, Types, one_line_errors
 
 BYTES = 2**20
@@ -97,12 +97,29 @@ class CsvSource(Source):
         with one_line_errors(self.path):
             try:
                 yield
-            except pa.ArrowInvalid as error:
-                if "columns, got" in str(error) and (row := ragged_row(self.path, self.dialect)):
-                    raise ValueError(f"{self.path}: {row}") from None
-                if types:
-                    self._raise_for_first_bad_cell(columns, types)
+            except pa.ArrowInvalid:
+                self._explain(columns, types or {})
                 raise
+
+    def _explain(self, columns: Sequence[str], types: Types) -> None:
+        """Raises an error about the first row or cell that cannot be read, if it is one."""
+        try:
+            for _ in self._parsed(columns, types, threads=False):  # one thread counts rows
+                pass
+        except pa.ArrowInvalid as error:
+            if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
+                row, wanted, cells = map(int, found.groups())
+                raise ValueError(
+                    f"{self.path}: row {row - 1}: expected {wanted} cells, as in the header, "
+                    f"found {cells}"
+                ) from None
+            if types and (found := re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))):
+                name, row = self.names[int(found[1])], int(found[2]) - 2
+                cell = self.text(name, row)
+                hint = notation(cell)
+                told = f"{cell!r} ({hint})" if hint else repr(cell)
+                fault: Fault = "notation" if hint else "kind"
+                raise self.cell_error(name, row, _called(types[name]), told, fault) from None
 
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
@@ -135,7 +152,12 @@ class CsvSource(Source):
             )
 
     def _parsed(
-        self, columns: tuple[str, ...], types: Types, place: int | None = None
+        self,
+        columns: Sequence[str],
+        types: Types,
+        place: int | None = None,
+        *,
+        threads: bool = True,
     ) -> Iterator[pa.RecordBatch]:
         """All rows from a place in the file on; from its header if None."""
         # Types are declared: inferred ones come from the first block, where a column of floats may
@@ -143,31 +165,14 @@ class CsvSource(Source):
         declared = self.types(columns, types)
         convert = self._converting(columns, {field.name: field.type for field in declared})
         read = pacsv.ReadOptions(
-            block_size=BYTES, column_names=None if place is None else self.names
+            use_threads=threads,
+            block_size=BYTES,
+            column_names=None if place is None else self.names,
         )
         with pa.OSFile(str(self.path)) as file:
             file.seek(place or 0)
             with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:
                 yield from reader
-
-    def _raise_for_first_bad_cell(self, columns: Sequence[str], types: Types) -> None:
-        start = 0
-        wanted = {name: types[name] for name in columns if name in types}
-        for batch in self._parsed(tuple(columns), {}):
-            for name, kind in wanted.items():
-                cells = batch.column(name)
-                blank = pc.is_in(cells, pa.array(pacsv.ConvertOptions().null_values))
-                given = pc.if_else(blank, pa.scalar(None, cells.type), cells)
-                if self.dialect.decimal != ".":
-                    given = pc.replace_substring(given, self.dialect.decimal, ".")
-                row = _first_bad(given, kind)
-                if row is not None:
-                    cell = cells[row].as_py()
-                    hint = notation(cell)
-                    found = f"{cell!r} ({hint})" if hint else repr(cell)
-                    fault: Fault = "notation" if hint else "kind"
-                    raise self.cell_error(name, start + row, _called(kind), found, fault)
-            start += batch.num_rows
 
 
 def _called(kind: pa.DataType) -> str:
@@ -177,19 +182,6 @@ def _called(kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return "a whole number"
     return "true or false" if pa.types.is_boolean(kind) else f"{kind}"
-
-
-def _first_bad(cells: pa.Array, kind: pa.DataType) -> int | None:
-    """The first cell of text that is nothing of a kind."""
-    try:
-        pc.cast(cells, kind)
-    except pa.ArrowInvalid:
-        for row in range(len(cells)):
-            try:
-                pc.cast(cells[row : row + 1], kind)
-            except pa.ArrowInvalid:
-                return row
-    return None
 
 
 def line_starts(path: Path) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:

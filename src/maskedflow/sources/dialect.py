@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 
 from .source import CellError
 
-__all__ = ["Dialect", "is_written_number", "notation", "ragged_row", "sniff"]
+__all__ = ["Dialect", "is_written_number", "notation", "sniff"]
 
 HEAD = 2**16
 """The bytes that are looked at."""
@@ -118,17 +118,6 @@ def notation(cell: str) -> str | None:
 def is_written_number(cell: str) -> bool:
     """Whether a cell is a number as programs write it."""
     return NUMBER.fullmatch(cell.strip()) is not None
-
-
-def ragged_row(path: Path, dialect: Dialect) -> str | None:
-    """Says which row first has more or fewer cells than the header, if one has."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = (row for row in csv.reader(file, delimiter=dialect.separator) if row)
-        cells = len(next(rows, []))
-        for number, row in enumerate(rows, 1):
-            if len(row) != cells:
-                return f"row {number}: expected {cells} cells, as in the header, found {len(row)}"
-    return None
 
 
 def _decoded(path: Path, head: bytes, whole: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .source import CellError, Fault, Source
+from .source import ROWS, CellError, Fault, Source
 
-__all__ = ["check_numbers", "floats", "is_number", "numbers"]
+__all__ = ["blocks", "check_numbers", "floats", "is_number", "numbers"]
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -49,6 +49,24 @@ def numbers(
     for i, name in enumerate(columns):
         rows[:, i] = check_numbers(table.column(name), name, source, start)
     return torch.from_numpy(rows)
+
+
+def blocks(
+    source: Source,
+    columns: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    rows: int = ROWS,
+    first: int = 0,
+    last: int | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Reads columns of numbers block by block, each with the number of its first row.
+
+    See :meth:`Source.batches` and :func:`numbers`.
+    """
+    for batch in source.batches(columns, floats(columns), rows=rows, first=first, last=last):
+        yield first, numbers(batch, columns, source, first, dtype)
+        first += batch.num_rows
 
 
 def check_numbers(
