@@ -43,8 +43,8 @@ def read_source(
         declared: Columns of which something is known, and which may be text of any kind.
 
     Raises:
-        CellError: If a number is infinite or of a size that no density can be computed of, or a
-            column of a CSV file is text by a few cells only, or by the way its numbers are written.
+        CellError: If a number is of a size that no density can be computed of, or a column of a CSV
+            file is text by a few cells only, or by the way its numbers are written.
         ValueError: If the file is damaged, or has no rows.
     """
     names = list(source.names if columns is None else columns)
@@ -54,7 +54,7 @@ def read_source(
     table = to_arrow(blanks_to_null(source, table), str(source.path), names)
     for name, cells in zip(table.column_names, table.columns, strict=True):
         if is_number(cells.type):
-            check_numbers(cells, name, source, missing=True)
+            check_numbers(cells, name, source, finite=False)
         elif source.path.suffix == ".csv" and name not in declared:
             _refuse_odd(cells, name, source)
     return table
@@ -72,13 +72,13 @@ def read_declared(source: Source, columns: Sequence[str], schemas: Sequence[Sche
 
 
 def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
-    """Takes an empty text of a CSV file for a missing one, as an empty number is.
+    """Makes empty texts of a CSV file missing, as empty numbers are.
 
     Args:
         source: Where the table is from.
         table: Some of its columns.
-        schemas: What is known of the columns. Where a schema has the empty text as a value, one it
-            is: a Parquet file may have had both.
+        schemas: What is known of the columns. Where a schema has the empty text as a value, it
+            stays one: a Parquet file may have had both.
     """
     if source.path.suffix != ".csv":
         return table

@@ -41,9 +41,9 @@ class Dataset:
         window: For a time series, whose rows are in order, the steps of a window to train on.
         streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
         dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
-        distinct: The number of rows that are no copies of another one, if there are copies.
+        distinct: The number of distinct rows, if some are copies of others.
         cells: The cells of the features whose values are on grids, which `preprocessing` fills with
-            noise; None if no feature's are, or all shall have a continuous density.
+            noise; None if there are none, or values are to be left as they are.
         notes: What should be known before this table is modelled, a sentence each.
 
     Raises:

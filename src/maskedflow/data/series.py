@@ -26,7 +26,7 @@ from .table import File, check_varying
 __all__ = ["Series", "calendar", "open_series", "read_series", "windows", "write_forecasts"]
 
 Times = NDArray[Any]
-"""Moments, datetime64[ns] or float64."""
+"""Points in time, datetime64[ns] or float64."""
 
 WINDOW = 168
 """The most steps of a window, if no number is asked for: a week of hours."""
@@ -177,7 +177,7 @@ def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:
-    """What is worth knowing of these times: no hour if all are at the same one, nothing if numbers.
+    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers.
 
     Example:
         >>> calendar_names(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"))
@@ -191,9 +191,9 @@ def calendar_names(times: Times) -> tuple[str, ...]:
 
 
 def calendar(times: Times, names: Sequence[str]) -> Tensor:
-    r"""Covariates of times: :math:`\sin, \cos 2\pi u` of the part u that is over of day or week.
+    r"""Covariates of times: :math:`\sin, \cos 2\pi u` of the fraction u of day or week elapsed.
 
-    A week begins on Monday, and its parts are whole days.
+    A week begins on Monday, and is counted in whole days.
 
     Args:
         times: The times, shape `(n,)`.

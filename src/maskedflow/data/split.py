@@ -1,8 +1,8 @@
-"""Which rows go where: dealt at random, and rows that are copies of one another to one side.
+"""Which rows go where: dealt at random, with copies of a row on the same side.
 
-A chain of Markov's, a bootstrap or a weighted sample holds rows several times. If a copy tests what
-another was trained on, a flow that has learnt its rows by heart looks best. Where rows take few
-values, though, equal rows are no copies: of a coin's throws each is a row of its own.
+A Markov chain, a bootstrap or a weighted sample holds rows several times. If one copy trains and
+another tests, a flow that has learnt its rows by heart looks best. Where columns take few values,
+though, equal rows are no copies: each toss of a coin is a row of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 Array = NDArray[Any]
 
 Dealing = Literal["rows", "values"]
-"""Whether each row is dealt by itself, as earlier versions did, or copies go to one side."""
+"""Whether each row is dealt by itself, as in earlier versions, or copies go to one side."""
 
 ATOM, ATOM_ROWS = 0.05, 10
 """The least share and number of rows that make a round number an atom, which tells nothing."""
@@ -42,7 +42,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 """The golden ratio in 64 bits, by which SplitMix64 counts."""
 
 RARE = 100.0
-"""How many times more values than rows there are, so that a new row hardly equals an old one."""
+"""How many times as many values as rows it takes for a new row to hardly ever equal an old one."""
 
 _PRECISION = 2.0**-23
 
@@ -113,7 +113,7 @@ def deal_rows(
 
 
 def check_dealing(dealing: str) -> None:
-    """Raises a ValueError if this is no way to deal rows."""
+    """Raises a ValueError if rows cannot be dealt in this way."""
     if dealing not in get_args(Dealing):
         raise ValueError(f"dealing: expected 'rows' or 'values', got {dealing!r}")
 
@@ -124,13 +124,13 @@ def deal(
     """Deals rows at random into parts; those of a group go to the same part.
 
     Without groups the parts have exactly these sizes. With them they are as near to these as whole
-    groups allow, and none is empty that was not to be. Groups that are larger than a later part go
-    to the first, and the other rows are dealt as if these were not there.
+    groups allow, and only those of size 0 are empty. Groups larger than one of the later parts go
+    to the first part, and the other rows are dealt as if these were not there.
 
     Args:
         sizes: The rows of each part, that of training first.
         seed: Seed of a permutation of the rows, which decides.
-        group: The group of each row, by any number; see :func:`copies`.
+        group: A number for each row that tells its group; see :func:`copies`.
 
     Returns:
         The rows of each part.
@@ -204,7 +204,7 @@ def copies(columns: Sequence[Array], numbers: Sequence[Array]) -> NDArray[np.int
 
 
 def columns_of(split: Split) -> list[Array]:
-    """The columns of features and of the context, in float32, which is what flows see."""
+    """The columns of features and of the context, in float32, as flows see them."""
     parts = [split.x] if split.context is None else [split.x, split.context]
     return [column.float().numpy() for part in parts for column in part.unbind(1)]
 
@@ -252,9 +252,9 @@ def scrambled(x: Any) -> Any:
 class Grain:
     r"""How finely numbers tell rows apart, to know whether equal rows are copies.
 
-    Rows that have nothing to do with each other are hardly ever equal if the numbers of values that
-    their columns can take, multiplied, are more than the rows. A round number that many rows share,
-    such as no rain, tells nothing.
+    Unrelated rows are hardly ever equal if there are more combinations of the values that their
+    columns can take than there are rows. A round number that many rows share, such as no rain,
+    tells nothing.
 
     Args:
         cells: The logarithm of the number of values of each column: of whole numbers those there
@@ -281,7 +281,7 @@ class Grain:
         return cls(tuple(cells), tuple(atoms))
 
     def tells(self, numbers: Iterable[Array], rows: int, among: float) -> NDArray[np.bool_]:
-        """Which rows are none that would be there again by chance.
+        """Which rows would hardly occur twice by chance.
 
         Args:
             numbers: The columns, as in :meth:`of`.

@@ -40,8 +40,8 @@ LOOKS = 8
 """Places of the table that tell whether equal rows are copies."""
 
 SHARE = 8
-"""A table is too large for memory if its numbers would take more than this part of it: to read,
-split and shuffle takes four times their place, and others need memory too."""
+"""A table is too large for memory if its numbers would take more than this part of it: reading,
+splitting and shuffling take four times their space, and other programs need memory too."""
 
 
 @dataclass(frozen=True)
@@ -224,19 +224,19 @@ class Survey:
     Args:
         counts: The training rows in each piece.
         moments: Mean, deviation and range of the training rows.
-        parts: The rows that validate and test, and a sample of those that train.
+        parts: The rows that validate, those that test, and a sample of those that train.
         sketch: By which training rows are known again.
     """
 
     counts: NDArray[np.int64]
     moments: Moments
-    parts: dict[str, Tensor]
+    parts: tuple[Tensor, ...]
     sketch: Sketch
 
     def some(self) -> tuple[Tensor, Tensor]:
         """The rows in memory and the ends of each column, and their numbers in random order."""
         ends = torch.stack([self.moments.low, self.moments.high])
-        rows = torch.cat([*self.parts.values(), ends])
+        rows = torch.cat([*self.parts, ends])
         return rows, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
 
 
@@ -249,7 +249,8 @@ def survey(table: Lots, dtype: torch.dtype) -> Survey:
     counts = np.zeros(len(table.pieces) - 1, np.int64)
     moments = Moments(len(table.columns), dtype)
     sketch = Sketch(table.grain, table.total)
-    parts: dict[str, list[Tensor]] = {"validation": [], "test": [], "sample": []}
+    empty = torch.empty(0, len(table.columns), dtype=dtype)
+    parts = [empty], [empty], [empty]
     for row, block, lot in table.draw(0, table.total, dtype):
         training = lot >= 2 * table.held
         counts += np.histogram(row[training], table.pieces)[0] if table.total else 0
@@ -257,15 +258,11 @@ def survey(table: Lots, dtype: torch.dtype) -> Survey:
         moments.add(trained)
         told = columns_of(Split(trained))
         sketch.add(row_hashes(told), told)
-        for name, chosen in (
-            ("validation", lot < table.held),
-            ("test", (lot >= table.held) & ~training),
-            ("sample", training & (lot >= 1 - table.sampled)),
-        ):
-            parts[name].append(block[torch.from_numpy(chosen)])
-    empty = torch.empty(0, len(table.columns), dtype=dtype)
-    found = {name: torch.cat([empty, *some]) for name, some in parts.items()}
-    if not all(map(len, found.values())):
+        validates, sampled = lot < table.held, training & (lot >= 1 - table.sampled)
+        for part, chosen in zip(parts, (validates, ~training & ~validates, sampled), strict=True):
+            part.append(block[torch.from_numpy(chosen)])
+    found = tuple(map(torch.cat, parts))
+    if not all(map(len, found)):
         raise ValueError(
             f"{table.source.path}: expected rows to train, to validate and to test, "
             f"found {table.total} in all"

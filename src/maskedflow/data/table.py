@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -16,7 +17,7 @@ from maskedflow.sources.numbers import blocks, floats, numbers
 from maskedflow.sources.source import ROWS
 
 from .dataset import Dataset
-from .discrete import Cells, find_cells, needs_float64, notes_on
+from .discrete import find_cells, needs_float64, notes_on
 from .split import Dealing, Split, check_dealing, deal_rows
 from .streamed import Lots, StreamedSplit, split_of, survey
 
@@ -105,23 +106,13 @@ def open_table(
         parts, distinct = deal_rows(rows_of, rows_of, [n - sum(sizes), *sizes], seed, dealing)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
-    train, validation_split, test_split = (
+    train, validates, tests = (
         Split(x[rows, :width], x[rows, width:] if context else None) for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
-    cells, notes = _told(source, features, x[:, :width], order, continuous)
-    return Dataset(
-        source.path.stem,
-        train,
-        validation_split,
-        test_split,
-        features,
-        context,
-        dealing="values" if distinct else "rows",
-        distinct=distinct,
-        cells=cells,
-        notes=notes,
-    )
+    splits, looked_at = (train, validates, tests), (x, order, continuous)
+    dealt: Dealing = "values" if distinct else "rows"
+    return _dataset(source, context, splits, *looked_at, dealing=dealt, distinct=distinct)
 
 
 def open_streamed(
@@ -175,29 +166,17 @@ def open_streamed(
         found = exact if needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
-    some, order = found.some()
-    cells, notes = _told(source, features, some[:, :width], order, continuous)
-    splits = {name: split_of(block, width) for name, block in found.parts.items()}
+    validates, tests, sample = (split_of(part, width) for part in found.parts)
     streamed = StreamedSplit(
         lots,
         width,
         tuple(found.counts.tolist()),
-        splits["sample"],
+        sample,
         *moments.location_and_scale(),
         found.sketch.fingerprint(),
     )
-    return Dataset(
-        source.path.stem,
-        splits["sample"],
-        splits["validation"],
-        splits["test"],
-        features,
-        context,
-        streamed=streamed,
-        dealing=dealing,
-        cells=cells,
-        notes=notes,
-    )
+    splits, looked_at = (sample, validates, tests), (*found.some(), continuous)
+    return _dataset(source, context, splits, *looked_at, streamed=streamed, dealing=dealing)
 
 
 def open_if_numbers(
@@ -210,12 +189,8 @@ def open_if_numbers(
 ) -> Dataset | pa.Table:
     """Opens a table as a data set if all its columns are numbers, and else only reads it.
 
-    Args:
-        source: The table.
-        stream: Whether the rows of a table of numbers stay on disk.
-        context: As for :func:`open_table`.
-        seed: Likewise.
-        continuous: Likewise.
+    The file is read once, or once for each dtype that is tried if it stays on disk (`stream`). For
+    the other arguments see :func:`open_table`.
 
     Returns:
         The data set; or, of a table with other columns, all of it, as
@@ -225,15 +200,12 @@ def open_if_numbers(
         CellError: If all columns are numbers but for a cell, or a column is by most of its cells.
         ValueError: As :func:`open_table` and :func:`open_streamed`.
     """
+    asked: dict[str, Any] = {"context": context, "seed": seed, "continuous": continuous}
     if not stream:
         table = read_source(source)
-        if all_numbers(table):
-            return open_table(
-                source, table=table, context=context, seed=seed, continuous=continuous
-            )
-        return table
+        return open_table(source, table=table, **asked) if all_numbers(table) else table
     try:
-        return open_streamed(source, context=context, seed=seed, continuous=continuous)
+        return open_streamed(source, **asked)
     except CellError:
         table = read_source(source)
         if all_numbers(table):
@@ -241,12 +213,22 @@ def open_if_numbers(
         return table
 
 
-def _told(
-    source: Source, features: Sequence[str], x: Tensor, order: Tensor, continuous: bool
-) -> tuple[Cells | None, tuple[str, ...]]:
-    """The cells of features on grids, and what should be known of the table."""
-    cells, without = (None, []) if continuous else find_cells(x, order, features)
-    return cells, (*source.notes, *notes_on(features, cells, without))
+def _dataset(
+    source: Source,
+    context: tuple[str, ...],
+    splits: tuple[Split, Split, Split],
+    x: Tensor,
+    order: Tensor,
+    continuous: bool,
+    **known: Any,
+) -> Dataset:
+    """The data set of these splits, whose grids are found in rows x, looked at in an order."""
+    features, _ = source.roles(context)
+    cells, without = (
+        (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
+    )
+    notes = (*source.notes, *notes_on(features, cells, without))
+    return Dataset(source.path.stem, *splits, features, context, cells=cells, notes=notes, **known)
 
 
 def column_names(path: File) -> tuple[str, ...]:

@@ -72,7 +72,6 @@ class CsvSource(Source):
         return places, rows
 
     def text(self, column: str, row: int) -> str:
-        """A cell as it stands in the file; rows are counted from 0."""
         batch = next(self.batches([column], first=row, last=row + 1))
         return str(batch.column(0)[0].as_py())
 
@@ -113,8 +112,9 @@ class CsvSource(Source):
                     f"{self.path}: row {row - 1}: expected {wanted} cells, as in the header, "
                     f"found {cells}"
                 ) from None
-            if types and (found := re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))):
-                name, row = self.names[int(found[1])], int(found[2]) - 2
+            found = re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))
+            if found and (name := self.names[int(found[1])]) in types:
+                row = int(found[2]) - 2
                 cell = self.text(name, row)
                 hint = notation(cell)
                 told = f"{cell!r} ({hint})" if hint else repr(cell)

@@ -58,7 +58,7 @@ class Dialect:
     Args:
         separator: What separates columns.
         decimal: What separates decimals from whole numbers.
-        notes: What was told from the file and could be told wrongly.
+        notes: What was guessed from the file, and could be wrong.
     """
 
     separator: str = ","
@@ -106,7 +106,7 @@ def sniff(path: Path) -> Dialect:
 
 
 def notation(cell: str) -> str | None:
-    """What makes a cell a number or date to a reader that it is not to a program, if it is one.
+    """What keeps a program from reading a cell that people read as a number or a date, if any.
 
     Example:
         >>> notation("1,234"), notation("12%"), notation("tall"), notation("1.5")

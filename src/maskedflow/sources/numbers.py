@@ -75,16 +75,16 @@ def check_numbers(
     source: Source,
     start: int = 0,
     *,
-    missing: bool = False,
+    finite: bool = True,
 ) -> NDArray[np.float64]:
-    """A column as numbers that a density can be computed of: finite, none of them rounded.
+    """A column as float64, within the range of float32, and no whole number rounded.
 
     Args:
         cells: The cells.
         name: The column.
         source: The table, whose text tells of a large number whether it is whole.
         start: The number of the first cell's row in it.
-        missing: Whether cells may be missing, which are NaN then.
+        finite: Whether all have to be; if not they may be infinite, or missing, which are NaN then.
 
     Raises:
         CellError: If a cell is another one.
@@ -95,15 +95,17 @@ def check_numbers(
         raise CellError(source.path, name, None, "numbers", f"type {cells.type}", "kind")
     x: NDArray[np.float64] = cells.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
     with np.errstate(over="ignore"):
-        finite = np.isfinite(x.astype(np.float32))
-    good = (finite | np.isnan(x) if missing else finite) & ~_rounded(cells, x, name, source, start)
+        within = np.isfinite(x.astype(np.float32))
+    if not finite:
+        within |= ~np.isfinite(x)
+    good = within & ~_rounded(cells, x, name, source, start)
     if good.all():
         return x
     bad = int(np.argmin(good))
     found, valid = cells[bad].as_py(), cells[bad].is_valid
     if not valid:
         expected, told = "a finite number", "a missing value (empty, NA or nan)"
-    elif not finite[bad]:
+    elif not within[bad]:
         expected, told = "a finite number within the range of float32", str(found)
     else:
         expected = "a number of at most 15 digits"
@@ -117,7 +119,7 @@ def _rounded(
     cells: pa.Array | pa.ChunkedArray, x: NDArray[np.float64], name: str, source: Source, start: int
 ) -> NDArray[np.bool_]:
     """Which numbers are whole ones that float64 may have rounded."""
-    large = np.abs(x) >= 2.0**53
+    large = np.isfinite(x) & (np.abs(x) >= 2.0**53)
     kind = cells.type
     if not large.any():
         return large

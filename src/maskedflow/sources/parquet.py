@@ -31,7 +31,7 @@ def index_columns(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def named(index: Collection[str]) -> tuple[str, ...]:
-    """Those columns of an index that somebody has given a name."""
+    """The columns of an index that were given a name."""
     return tuple(name for name in index if not re.fullmatch(r"__\w+__", name))
 
 
@@ -45,7 +45,7 @@ class ParquetSource(Source):
         files: The files in order.
 
     Raises:
-        ValueError: If one cannot be read, or has not the columns of the first.
+        ValueError: If one cannot be read, or has other columns than the first.
     """
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
@@ -72,7 +72,7 @@ class ParquetSource(Source):
             raise ValueError(f"{path}: expected at least one column, found none")
         if told := named(index):
             self.notes = (
-                f"left out, the row index of a frame of pandas: {', '.join(told)}; to have it as a "
+                f"the row index of a pandas frame is left out: {', '.join(told)}; to have it as a "
                 "column, write the frame after reset_index()",
             )
         try:
@@ -80,7 +80,7 @@ class ParquetSource(Source):
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"{path}: a column has one type here and one there: {reason}"
+                f"{path}: a column has different types in different files: {reason}"
             ) from None
 
     def count(self) -> int:

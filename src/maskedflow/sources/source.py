@@ -1,6 +1,6 @@
 """Tables on disk as streams of Arrow record batches: CSV, Parquet and folders of Parquet.
 
-Whatever the table's size, a few blocks of it are in memory. Blocks of `rows` rows are cut at
+Whatever the table's size, only a few blocks of it are in memory. Blocks of `rows` rows are cut at
 multiples of `rows` from where reading begins, not where a file, a row group or a buffer ends: so a
 piece of a table that begins at such a multiple comes in the blocks that the whole would come in.
 """
@@ -27,12 +27,12 @@ Fault = Literal["missing", "kind", "notation"]
 
 
 class CellError(ValueError):
-    """A cell of a table that is not what its column is.
+    """A cell of a table that does not fit its column.
 
     Args:
         path: The file.
-        column: The column.
-        row: The row in this file, counted from 1; None if all of the column is meant.
+        column: The column's name.
+        row: The row in this file, counted from 1; None if it is about the whole column.
         expected: What should be there.
         found: What is there.
         fault: What is wrong with it.
@@ -77,7 +77,7 @@ class Source(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """The number of rows: Parquet says it, of a CSV file the lines are counted once."""
+        """The number of rows: Parquet stores it, the lines of a CSV file are counted once."""
 
     @abstractmethod
     def estimate(self) -> int:
@@ -89,15 +89,15 @@ class Source(ABC):
 
     @abstractmethod
     def place(self, row: int) -> tuple[Path, int]:
-        """The file that holds a row, and the row's number in it from 1: where an error is."""
+        """The file that holds a row, and the row's number in that file from 1, for errors."""
 
     def text(self, column: str, row: int) -> str | None:
-        """A cell as it stands in the file, whose rows are counted from 0; None if types do."""
+        """A cell as it is written in a CSV file, whose rows count from 0; None of Parquet."""
         return None
 
     @abstractmethod
     def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:
-        """The types of columns in :meth:`batches`: Parquet's own; of CSV those given, or text."""
+        """The types of columns in :meth:`batches`: Parquet's own; those given, or text, of CSV."""
 
     def batches(
         self,
@@ -214,7 +214,7 @@ class Shard:
         """Reads `i/n`.
 
         Raises:
-            ValueError: If the text is none.
+            ValueError: If the text has another form.
 
         Example:
             >>> Shard.parse("2/5")
