@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from maskedflow.sources import Source
+from maskedflow.sources import CellError, Source
 from maskedflow.sources.dialect import is_written_number, notation
-from maskedflow.sources.numbers import check_numbers
+from maskedflow.sources.numbers import MISSING, check_numbers
 
+from .cells import is_missing
 from .frames import to_arrow
 from .schema import Schema
 from .types import is_number
 
-__all__ = ["all_numbers", "blanks_to_null", "read_declared", "read_source"]
+__all__ = ["all_numbers", "as_declared", "read_declared", "read_source"]
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?")
 
@@ -51,7 +53,7 @@ def read_source(
     table = source.table(names)
     if not table.num_rows:
         raise ValueError(f"{source.path}: expected at least one row, found none")
-    table = to_arrow(blanks_to_null(source, table), str(source.path), names)
+    table = to_arrow(_blanks_to_null(source, table), str(source.path), names)
     for name, cells in zip(table.column_names, table.columns, strict=True):
         if is_number(cells.type):
             check_numbers(cells, name, source, finite=False)
@@ -65,21 +67,49 @@ def read_declared(source: Source, columns: Sequence[str], schemas: Sequence[Sche
 
     Raises:
         ValueError: If the file is damaged.
-        CellError: If a cell of a CSV file has another type.
+        CellError: If a cell of a CSV file has another type, or as :func:`as_declared`.
     """
     types = {field.name: field.type for schema in schemas for field in schema.arrow_schema}
-    return blanks_to_null(source, source.table(columns, types), schemas)
+    return as_declared(source, source.table(columns, types), schemas)
 
 
-def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
-    """Makes empty texts of a CSV file missing, as empty numbers are.
+def as_declared(
+    source: Source, table: pa.Table, schemas: Sequence[Schema], start: int = 0
+) -> pa.Table:
+    """Makes empty texts of a CSV file missing, as empty numbers are, and checks what is there.
 
     Args:
         source: Where the table is from.
-        table: Some of its columns.
+        table: Rows of some of its columns.
         schemas: What is known of the columns. Where a schema has the empty text as a value, it
             stays one: a Parquet file may have had both.
+        start: The number of the first row in the source.
+
+    Raises:
+        CellError: If a number is text or infinite, or a cell is missing where a schema allows no
+            gaps.
     """
+    table = _blanks_to_null(source, table, schemas)
+    there = set(table.column_names)
+    for schema in schemas:
+        for field in (field for field in schema.arrow_schema if field.name in there):
+            name, cells = field.name, table.column(field.name)
+            if is_number(field.type) and pa.types.is_string(cells.type):
+                raise CellError(source.path, name, None, "numbers", f"type {cells.type}", "kind")
+            if schema.missing == "error" and (missing := is_missing(cells)).any():
+                row = start + int(missing.argmax())
+                raise source.cell_error(name, row, "a value", MISSING, "missing")
+            if pa.types.is_floating(cells.type):
+                infinite = np.isinf(cells.to_numpy())
+                if infinite.any():
+                    row = int(infinite.argmax())
+                    found = str(cells[row].as_py())
+                    raise source.cell_error(name, start + row, "a finite number", found)
+    return table
+
+
+def _blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
+    """Makes texts null that are empty and no value of their column."""
     if source.path.suffix != ".csv":
         return table
     texts: set[str | None] = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskedflow.runs import Scores, score_source
 from maskedflow.runs.sampling import ROWS
 from maskedflow.sources import Shard, open_source
-from maskedflow.tables import blanks_to_null, read_declared, to_arrow
+from maskedflow.tables import as_declared, read_declared, to_arrow
 from maskedflow.training.randomness import derive_seed
 
 from .run import TableRun
@@ -48,7 +48,7 @@ def score_table(
 
     def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
         table = pa.Table.from_batches([batch]).select(list(names))
-        table = blanks_to_null(source, table, run.schemas)
+        table = as_declared(source, table, run.schemas, start)
         try:
             return torch.from_numpy(run.log_prob(to_arrow(table, wanted=names), start))
         except ValueError as error:

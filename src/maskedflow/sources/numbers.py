@@ -15,6 +15,10 @@ from .source import ROWS, CellError, Fault, Source
 __all__ = ["blocks", "check_numbers", "floats", "is_number", "numbers"]
 
 
+MISSING = "a missing value (empty, NA or nan)"
+"""What is found where a cell is missing."""
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Whether cells of this type are integers, floats or decimals."""
     types = pa.types
@@ -104,7 +108,7 @@ def check_numbers(
     bad = int(np.argmin(good))
     found, valid = cells[bad].as_py(), cells[bad].is_valid
     if not valid:
-        expected, told = "a finite number", "a missing value (empty, NA or nan)"
+        expected, told = "a finite number", MISSING
     elif not within[bad]:
         expected, told = "a finite number within the range of float32", str(found)
     else:
