@@ -99,12 +99,11 @@ def as_declared(
             if schema.missing == "error" and (missing := is_missing(cells)).any():
                 row = start + int(missing.argmax())
                 raise source.cell_error(name, row, "a value", MISSING, "missing")
-            if pa.types.is_floating(cells.type):
-                infinite = np.isinf(cells.to_numpy())
-                if infinite.any():
-                    row = int(infinite.argmax())
-                    found = str(cells[row].as_py())
-                    raise source.cell_error(name, start + row, "a finite number", found)
+            floating = pa.types.is_floating(cells.type)
+            if floating and (infinite := np.isinf(cells.cast(pa.float64()).to_numpy())).any():
+                row = int(infinite.argmax())
+                found = str(cells[row].as_py())
+                raise source.cell_error(name, start + row, "a finite number", found)
     return table
 
 

@@ -180,13 +180,11 @@ class Trace:
         """
         if plain is None:
             return None
-        if not isinstance(plain, Mapping) or "train" not in plain:
-            raise ValueError("no fingerprints of rows")
-        second = plain.get("validation")
-        return cls(
-            Fingerprint.from_plain(plain["train"]),
-            None if second is None else Fingerprint.from_plain(second),
-        )
+        try:
+            parts = {name: plain[name] for name in ("train", "validation") if plain.get(name)}
+            return cls(**{name: Fingerprint.from_plain(part) for name, part in parts.items()})
+        except (AttributeError, TypeError):
+            raise ValueError("no fingerprints of rows") from None
 
 
 @dataclass(frozen=True)

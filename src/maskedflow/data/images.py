@@ -81,12 +81,10 @@ def digits(seed: int = 0) -> Dataset:
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
     images, labels = images[order].astype(np.uint8), labels[order].astype(np.uint8)
-    validation, test = slice(-360, -180), slice(-180, None)
+    parts = slice(-360), slice(-360, -180), slice(-180, None)
     return _dataset(
         "digits",
-        (images[:-360], labels[:-360]),
-        (images[validation], labels[validation]),
-        (images[test], labels[test]),
+        *((images[part], labels[part]) for part in parts),
         shape=(1, 8, 8),
         levels=17,
         alpha=DIGITS_ALPHA,
@@ -133,24 +131,24 @@ def read_cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
 
 def _dataset(
     name: str,
-    train: tuple[Bytes, Bytes],
-    validation: tuple[Bytes, Bytes],
-    test: tuple[Bytes, Bytes],
-    *,
+    *parts: tuple[Bytes, Bytes],
     shape: tuple[int, int, int],
     levels: int,
     alpha: float,
 ) -> Dataset:
-    def split(images: Bytes, labels: Bytes) -> Split:
-        # Torch wants memory that it may write to, which a buffer of bytes is not.
-        flat = np.require(images.reshape(len(images), -1), requirements=["C", "W"])
-        return Split(torch.from_numpy(flat), _one_hot(labels, name))
-
+    # Torch wants memory that it may write to, which a buffer of bytes is not.
+    train, validation, test = (
+        Split(
+            torch.from_numpy(np.require(images.reshape(len(images), -1), requirements=["C", "W"])),
+            _one_hot(labels, name),
+        )
+        for images, labels in parts
+    )
     return Dataset(
         name,
-        split(*train),
-        split(*validation),
-        split(*test),
+        train,
+        validation,
+        test,
         columns=tuple(f"pixel_{i}" for i in range(int(np.prod(shape)))),
         context_columns=tuple(f"label_{i}" for i in range(CLASSES)),
         image_shape=shape,

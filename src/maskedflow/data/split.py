@@ -92,14 +92,7 @@ def deal_rows(
     seed: int,
     dealing: Dealing,
 ) -> tuple[tuple[Tensor, ...], int | None]:
-    """Deals rows at random into parts, and copies of a row to one of them if dealing is "values".
-
-    Args:
-        columns: What makes a row, as for :func:`copies`.
-        numbers: Those columns that hold quantities.
-        sizes: The rows of each part, as for :func:`deal`.
-        seed: Which rows go where.
-        dealing: How.
+    """Deals rows as :func:`deal` does, with :func:`copies` as groups if `dealing` is "values".
 
     Returns:
         The rows of each part; and the number of distinct rows, None if there are no copies.

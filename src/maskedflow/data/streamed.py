@@ -45,17 +45,17 @@ splitting and shuffling take four times their space, and other programs need mem
 
 
 @dataclass(frozen=True)
-class Lots:
-    """A table on disk whose rows draw lots, by which they train, validate or test.
+class HashedRows:
+    """A table on disk, each of whose rows has a hash that decides if it trains, validates or tests.
 
-    A lot is a number in [0, 1), as good as random: a hash of the row's values, or of its number
-    where equal rows are no copies.
+    A hash is a number in [0, 1), as good as random: of the row's values, or of its number where
+    equal rows are no copies.
 
     Args:
         source: The table.
         columns: The columns of features, and of the context behind them.
         pieces: The row that each piece of the table begins at, and the number of all rows.
-        seed: Which rows draw which lots.
+        seed: Which rows have which hashes.
         dealing: "values", or "rows" to go by the rows' numbers only.
         grain: How finely numbers tell the rows apart.
     """
@@ -95,10 +95,10 @@ class Lots:
         """The share of rows that validate, and of those that test."""
         return min(0.1, self.sampled)
 
-    def draw(
+    def read(
         self, first: int, last: int, dtype: torch.dtype
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.float64]]]:
-        """Rows from `first` to `last`, in blocks: their numbers, their columns, and their lots."""
+        """Rows from `first` to `last`, in blocks: their numbers, their columns, and their hashes."""
         start = np.random.SeedSequence(self.seed).generate_state(1, np.uint64)[0]
         for row, block in blocks(self.source, self.columns, dtype, first=first, last=last):
             rows = np.arange(row, row + len(block))
@@ -125,7 +125,7 @@ class StreamedSplit:
         fingerprint: By which the rows can be known again.
     """
 
-    table: Lots
+    table: HashedRows
     features: int
     counts: tuple[int, ...] = field(repr=False)
     sample: Split = field(repr=False)
@@ -205,8 +205,8 @@ class StreamedSplit:
         filled = 0
         for piece in pool:
             first, last = self.table.pieces[piece : piece + 2]
-            for row, block, lot in self.table.draw(first, last, x.dtype):
-                kept = lot >= 2 * self.table.held
+            for row, block, hashes in self.table.read(first, last, x.dtype):
+                kept = hashes >= 2 * self.table.held
                 count = int(kept.sum())
                 if filled + count <= size:
                     rows[filled : filled + count] = torch.from_numpy(row[kept])
@@ -219,19 +219,12 @@ class StreamedSplit:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a table finds.
+    """What one pass over a table finds."""
 
-    Args:
-        counts: The training rows in each piece.
-        moments: Mean, deviation and range of the training rows.
-        parts: The rows that validate, those that test, and a sample of those that train.
-        sketch: By which training rows are known again.
-    """
-
-    counts: NDArray[np.int64]
-    moments: Moments
-    parts: tuple[Tensor, ...]
-    sketch: Sketch
+    counts: NDArray[np.int64]  # of training rows in each piece
+    moments: Moments  # of the training rows
+    parts: tuple[Tensor, ...]  # rows that validate, that test, and a sample of those that train
+    sketch: Sketch  # of the training rows
 
     def some(self) -> tuple[Tensor, Tensor]:
         """The rows in memory and the ends of each column, and their numbers in random order."""
@@ -240,7 +233,7 @@ class Survey:
         return rows, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
 
 
-def survey(table: Lots, dtype: torch.dtype) -> Survey:
+def survey(table: HashedRows, dtype: torch.dtype) -> Survey:
     """Reads the whole table once, in a dtype.
 
     Raises:
@@ -251,14 +244,14 @@ def survey(table: Lots, dtype: torch.dtype) -> Survey:
     sketch = Sketch(table.grain, table.total)
     empty = torch.empty(0, len(table.columns), dtype=dtype)
     parts = [empty], [empty], [empty]
-    for row, block, lot in table.draw(0, table.total, dtype):
-        training = lot >= 2 * table.held
+    for row, block, hashes in table.read(0, table.total, dtype):
+        training = hashes >= 2 * table.held
         counts += np.histogram(row[training], table.pieces)[0] if table.total else 0
         trained = block[torch.from_numpy(training)]
         moments.add(trained)
         told = columns_of(Split(trained))
         sketch.add(row_hashes(told), told)
-        validates, sampled = lot < table.held, training & (lot >= 1 - table.sampled)
+        validates, sampled = hashes < table.held, training & (hashes >= 1 - table.sampled)
         for part, chosen in zip(parts, (validates, ~training & ~validates, sampled), strict=True):
             part.append(block[torch.from_numpy(chosen)])
     found = tuple(map(torch.cat, parts))

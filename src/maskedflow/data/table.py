@@ -19,7 +19,7 @@ from maskedflow.sources.source import ROWS
 from .dataset import Dataset
 from .discrete import find_cells, needs_float64, notes_on
 from .split import Dealing, Split, check_dealing, deal_rows
-from .streamed import Lots, StreamedSplit, split_of, survey
+from .streamed import HashedRows, StreamedSplit, split_of, survey
 
 File = str | os.PathLike[str] | Source
 """A table on disk, or one that is open already."""
@@ -159,16 +159,16 @@ def open_streamed(
     features, context = source.roles(context)
     check_dealing(dealing)
     width = len(features)
-    lots = Lots.of(source, (*features, *context), seed, dealing)
-    found = survey(lots, torch.float32)
+    rows = HashedRows.of(source, (*features, *context), seed, dealing)
+    found = survey(rows, torch.float32)
     if needs_float64(*found.some()):
-        exact = survey(lots, torch.float64)
+        exact = survey(rows, torch.float64)
         found = exact if needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
     validates, tests, sample = (split_of(part, width) for part in found.parts)
     streamed = StreamedSplit(
-        lots,
+        rows,
         width,
         tuple(found.counts.tolist()),
         sample,

@@ -37,17 +37,10 @@ def numbers(
     start: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Turns columns of numbers into a tensor, shape `(rows, columns)`.
-
-    Args:
-        table: Some rows.
-        columns: The columns wanted, in the order wanted.
-        source: The table that they are of.
-        start: The number of the first row in it.
-        dtype: float32 or float64.
+    """Turns columns of rows, which begin at `start` of a source, into a tensor `(rows, columns)`.
 
     Raises:
-        CellError: If a cell is no finite number.
+        CellError: If a cell is no finite number; see :func:`check_numbers`.
     """
     rows = np.empty((table.num_rows, len(columns)), str(dtype).removeprefix("torch."))
     for i, name in enumerate(columns):
@@ -64,10 +57,7 @@ def blocks(
     first: int = 0,
     last: int | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Reads columns of numbers block by block, each with the number of its first row.
-
-    See :meth:`Source.batches` and :func:`numbers`.
-    """
+    """Reads columns of numbers as :meth:`Source.batches`, with the number of each first row."""
     for batch in source.batches(columns, floats(columns), rows=rows, first=first, last=last):
         yield first, numbers(batch, columns, source, first, dtype)
         first += batch.num_rows
@@ -81,17 +71,12 @@ def check_numbers(
     *,
     finite: bool = True,
 ) -> NDArray[np.float64]:
-    """A column as float64, within the range of float32, and no whole number rounded.
-
-    Args:
-        cells: The cells.
-        name: The column.
-        source: The table, whose text tells of a large number whether it is whole.
-        start: The number of the first cell's row in it.
-        finite: Whether all have to be; if not they may be infinite, or missing, which are NaN then.
+    """A column as float64, NaN where it is missing.
 
     Raises:
-        CellError: If a cell is another one.
+        CellError: If it is no column of numbers; a number is beyond the range of float32, or a
+            whole one of so many digits that it was rounded; or, if they have to be `finite`, one
+            is infinite or missing.
     """
     if pa.types.is_null(cells.type):
         cells = cells.cast(pa.float64())
