@@ -88,6 +88,11 @@ class Dataset:
         return len(self.columns)
 
     @property
+    def training(self) -> Split | StreamedSplit:
+        """All training rows, in memory or on disk."""
+        return self.train if self.streamed is None else self.streamed
+
+    @property
     def context_features(self) -> int:
         """The number of context dimensions, 0 for an unconditional data set."""
         return len(self.context_columns)
@@ -130,10 +135,8 @@ class Dataset:
             )
         if not self.standardize:
             return None
-        if self.streamed is not None:
-            (loc, scale), _ = self.streamed.moments
-        else:
-            loc, scale = location_and_scale(self.train.x)
+        # Copies: a flow may load other numbers in their place.
+        loc, scale = (moment.clone() for moment in self.training.moments)
         steps: list[LazyTransform] = []
         if self.cells is not None:
             steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
@@ -156,10 +159,7 @@ class Dataset:
         """
         if self.train.context is None or self.image_shape is not None:
             return None
-        if self.streamed is not None:
-            _, c = self.streamed.moments
-            return ContextStandardizer(*c)
-        return ContextStandardizer(*location_and_scale(self.train.context))
+        return ContextStandardizer(*(moment.clone() for moment in self.training.context_moments))
 
 
 class ContextStandardizer(nn.Module):
@@ -188,22 +188,3 @@ class ContextStandardizer(nn.Module):
     def forward(self, c: Tensor) -> Tensor:
         y = (c - self.loc) / self.scale
         return y if self.narrow is None else cast(Tensor, self.narrow()(y))
-
-
-def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column, in float32 or x's own float64.
-
-    A constant column gets scale 1: it is only centred, and nothing is divided by zero.
-
-    Example:
-        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-        (tensor([2., 5.]), tensor([1., 1.]))
-    """
-    # Column by column: a float64 copy of a large table would double its memory twice over.
-    moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
-    variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    scale = variance.sqrt().to(dtype)
-    # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
-    scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
-    return mean.to(dtype), scale

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "copies",
     "deal",
     "deal_rows",
+    "location_and_scale",
     "row_hashes",
     "scrambled",
 ]
@@ -80,9 +82,39 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The mean and standard deviation of each feature, see :func:`location_and_scale`."""
+        return location_and_scale(self.x)
+
+    @cached_property
+    def context_moments(self) -> tuple[Tensor, Tensor]:
+        """Those of each column of the context, which has to be there."""
+        assert self.context is not None
+        return location_and_scale(self.context)
+
     def in_float32(self) -> Split:
         """The same rows, rounded to float32."""
         return Split(self.x.float(), None if self.context is None else self.context.float())
+
+
+def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation of each column, in float32 or x's own float64.
+
+    A constant column gets scale 1: it is only centred, and nothing is divided by zero.
+
+    Example:
+        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        (tensor([2., 5.]), tensor([1., 1.]))
+    """
+    # Column by column: a float64 copy of a large table would double its memory twice over.
+    moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
+    variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    scale = variance.sqrt().to(dtype)
+    # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
+    scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
+    return mean.to(dtype), scale
 
 
 def deal_rows(

@@ -98,7 +98,7 @@ class HashedRows:
     def read(
         self, first: int, last: int, dtype: torch.dtype
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.float64]]]:
-        """Rows from `first` to `last`, in blocks: their numbers, their columns, and their hashes."""
+        """Rows from `first` to `last`, in blocks: their numbers, columns, and hashes."""
         start = np.random.SeedSequence(self.seed).generate_state(1, np.uint64)[0]
         for row, block in blocks(self.source, self.columns, dtype, first=first, last=last):
             rows = np.arange(row, row + len(block))
@@ -142,13 +142,14 @@ class StreamedSplit:
         return replace(self, sample=self.sample.in_float32(), location=location, scale=scale)
 
     @property
-    def moments(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Location and scale of the features, and those of the context."""
-        x, c = (
-            (self.location[part], self.scale[part])
-            for part in (slice(self.features), slice(self.features, None))
-        )
-        return x, c
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The mean and standard deviation of each feature."""
+        return self.location[: self.features], self.scale[: self.features]
+
+    @property
+    def context_moments(self) -> tuple[Tensor, Tensor]:
+        """Those of each column of the context."""
+        return self.location[self.features :], self.scale[self.features :]
 
     def batches(
         self, bounds: Sequence[tuple[int, int]], seed: int
