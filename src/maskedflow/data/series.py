@@ -84,6 +84,8 @@ def read_series(path: File, time: str, columns: Sequence[str] | None = None) -> 
         )
     columns = source.known(columns, "columns")
     table = source.table([time, *columns], floats(columns))
+    if not table.num_rows:
+        raise ValueError(f"{source.path}: expected rows below the header, found none")
     times = _times(source, time, table.column(time))
     order = np.argsort(times, kind="stable")
     times = times[order]

@@ -93,6 +93,7 @@ def open_table(
     if needs_float64(x, order):
         exact = numbers(table, columns, source, dtype=torch.float64)
         x = exact if needs_float64(exact, order) else x
+    del table  # it takes twice the memory
     sizes = int(validation * n), int(test * n)
     for argument, fraction, size in zip(
         ("validation", "test"), (validation, test), sizes, strict=True

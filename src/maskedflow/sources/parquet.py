@@ -98,9 +98,6 @@ class ParquetSource(Source):
     def count(self) -> int:
         return self._count
 
-    def estimate(self) -> int:
-        return self._count
-
     def pieces(self) -> list[int]:
         pieces = [0]
         for group in self._groups:
