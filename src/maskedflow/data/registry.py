@@ -25,11 +25,11 @@ VARIABLE = "MASKEDFLOW_DATA"
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch: its address, its checksum, and what to take from it if it is an archive."""
+    """A file to fetch: its address, its checksum, and, of an archive, its folder of files."""
 
     url: str
     checksum: str
-    members: tuple[tuple[str, str], ...] = ()  # names in the archive, and in the folder
+    folder: str | None = None  # in the archive, with a slash; None if it is no archive
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,8 @@ _MNIST_MD5 = (
 )
 _UCI = "https://archive.ics.uci.edu/dataset"
 _ARCHIVE = "https://zenodo.org/records/1161203"
-_ARCHIVE_MD5 = "md5:9b9c9b0375315ad270eba4ce80c093ab"
+_ARCHIVE_TAR = f"{_ARCHIVE}/files/data.tar.gz", "md5:9b9c9b0375315ad270eba4ce80c093ab"
 _ARCHIVE_ADVICE = "; the folder data/ of data.tar.gz serves as it is (root, --data_dir)"
-
-
-def _from_archive(name: str, files: tuple[str, ...]) -> tuple[Download, ...]:
-    members = tuple((f"data/{name}/{file}", file) for file in files)
-    return (Download(f"{_ARCHIVE}/files/data.tar.gz", _ARCHIVE_MD5, members),)
 
 
 _KNOWN = (
@@ -120,7 +115,7 @@ _KNOWN = (
             Download(
                 "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
                 "md5:c32a1d4ab5d03f1284b67883e8d87530",
-                tuple((file, file) for file in images.CIFAR10_FILES),
+                folder="",
             ),
         ),
         labels=True,
@@ -158,7 +153,7 @@ _KNOWN = (
         (315_123, 35_013, 174_987),
         files=benchmarks.HEPMASS_FILES,
         read=benchmarks.hepmass,
-        downloads=_from_archive("hepmass", benchmarks.HEPMASS_FILES),
+        downloads=(Download(*_ARCHIVE_TAR, folder="data/hepmass/"),),
         advice=_ARCHIVE_ADVICE,
     ),
     Description(
@@ -169,7 +164,7 @@ _KNOWN = (
         (29_556, 3_284, 3_648),
         files=(benchmarks.MINIBOONE_FILE,),
         read=benchmarks.miniboone,
-        downloads=_from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
+        downloads=(Download(*_ARCHIVE_TAR, folder="data/miniboone/"),),
         advice=_ARCHIVE_ADVICE,
     ),
     Description(
@@ -309,24 +304,23 @@ def _fetch(name: str) -> Path:
             f"{', '.join(source.files)} from {source.url} and put it in {folder}{source.advice}"
         )
     for download in source.downloads:
-        target = _cache() / "downloads" if download.members else folder
+        target = folder if download.folder is None else _cache() / "downloads"
         file = pooch.retrieve(
             download.url, download.checksum, fname=download.url.rsplit("/", 1)[-1], path=target
         )
-        _extract(Path(file), download.members, folder)
+        if download.folder is not None:
+            _extract(Path(file), download.folder, source.files, folder)
     return folder
 
 
-def _extract(archive: Path, members: tuple[tuple[str, str], ...], folder: Path) -> None:
+def _extract(archive: Path, inside: str, files: tuple[str, ...], folder: Path) -> None:
     """Takes single files out of a tar archive; nothing else in it touches the disk."""
-    if not members:
-        return
     with tarfile.open(archive) as tar:
-        for member, file in members:
+        for file in files:
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
+            content = tar.extractfile(inside + file)
             if content is None:
-                raise ValueError(f"{archive}: expected a file {member}, found something else")
+                raise ValueError(f"{archive}: expected a file {inside}{file}, found something else")
             with content, atomic(target) as beside, beside.open("wb") as sink:
                 shutil.copyfileobj(content, sink)
