@@ -131,35 +131,23 @@ def choose_mixture(train: Rows, validation: Rows, seed: int = 0) -> Baseline:
     """Fits mixtures of Gaussians with full covariances, and keeps the one that validates best."""
     from sklearn.mixture import GaussianMixture
 
-    return _best(
-        (
-            _fit(
-                f"mixture of {k} Gaussians" if k > 1 else "mixture of one Gaussian",
-                GaussianMixture(k, reg_covar=1e-5, random_state=seed),
-                train,
-            )
-            for k in COMPONENTS
-            if k * (train.shape[1] + 1) <= len(train)
-        ),
-        validation,
-    )
+    def fit(k: int) -> Baseline:
+        name = f"mixture of {k} Gaussians" if k > 1 else "mixture of one Gaussian"
+        return _fit(name, GaussianMixture(k, reg_covar=1e-5, random_state=seed), train)
+
+    fitting = (k for k in COMPONENTS if k * (train.shape[1] + 1) <= len(train))
+    return _best(map(fit, fitting), validation)
 
 
 def choose_kde(train: Rows, validation: Rows) -> Baseline:
     """Fits Gaussian kernels around all rows, with the width that validates best."""
     from sklearn.neighbors import KernelDensity
 
-    return _best(
-        (
-            _fit(
-                f"kernels of width {width:.3g}",
-                KernelDensity(bandwidth=width, rtol=1e-3),
-                train,
-            )
-            for width in BANDWIDTHS
-        ),
-        validation,
-    )
+    def fit(width: float) -> Baseline:
+        name = f"kernels of width {width:.3g}"
+        return _fit(name, KernelDensity(bandwidth=width, rtol=1e-3), train)
+
+    return _best(map(fit, BANDWIDTHS), validation)
 
 
 def _fit(name: str, estimator: Any, x: Rows) -> Baseline:

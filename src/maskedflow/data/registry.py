@@ -44,11 +44,6 @@ class Description:
         rows: The rows that train, validate and test.
         labels: Whether `load` can give class labels as the context.
         folder: Where it is on this machine, or None.
-        files: What its publisher ships, by names within this folder.
-        instead: Files that serve as well.
-        read: Reads them; None for a data set that needs no file.
-        downloads: What `load(..., download=True)` fetches.
-        advice: What else is worth knowing before getting it.
     """
 
     name: str
@@ -58,6 +53,7 @@ class Description:
     rows: tuple[int, int, int]
     labels: bool = False
     folder: Path | None = None
+    # What its publisher ships, files that serve as well, and what reads them and fetches them.
     files: tuple[str, ...] = field(default=(), repr=False)
     instead: tuple[str, ...] = field(default=(), repr=False)
     read: Callable[[Path], Dataset] | None = field(default=None, repr=False)

@@ -50,22 +50,14 @@ class HashedRows:
 
     A hash is a number in [0, 1), as good as random: of the row's values, or of its number where
     equal rows are no copies.
-
-    Args:
-        source: The table.
-        columns: The columns of features, and of the context behind them.
-        pieces: The row that each piece of the table begins at, and the number of all rows.
-        seed: Which rows have which hashes.
-        dealing: "values", or "rows" to go by the rows' numbers only.
-        grain: How finely numbers tell the rows apart.
     """
 
     source: Source
-    columns: tuple[str, ...]
-    pieces: tuple[int, ...]
-    seed: int
-    dealing: Dealing
-    grain: Grain = field(repr=False)
+    columns: tuple[str, ...]  # of features, and of the context behind them
+    pieces: tuple[int, ...]  # the row that each begins at, and the number of all rows
+    seed: int  # of the hashes
+    dealing: Dealing  # by "values", or by the numbers of "rows" only
+    grain: Grain = field(repr=False)  # how finely numbers tell the rows apart
 
     @classmethod
     def of(cls, source: Source, columns: tuple[str, ...], seed: int, dealing: Dealing) -> Self:
