@@ -6,11 +6,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from .cells import decode, encode, equal, plain
-from .column import FIXED, Column
+from .column import Column
+from .kinds import Duplicate
 from .rows import Rows
 from .schema import Schema, refuse_missing
-from .types import is_number, is_temporal
 
 __all__ = ["to_rows", "to_table"]
 
@@ -55,43 +54,22 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = T
     impossible = np.zeros(n, np.bool_)
     code_of, value_of, angle_of = map(_places, (schema.coded, schema.valued, schema.angular))
     for column in schema.columns:
-        if column.kind in FIXED and not strict:
-            continue
-        if column.kind == "constant":
-            impossible |= is_not_constant(column, table, start)
-        elif column.kind == "duplicate":
-            impossible |= is_not_duplicate(column, table, start)
-        else:
-            cells = encode(column, table.column(column.name), start, strict=strict)
-            impossible |= cells.impossible
-            if column.name in code_of:
-                codes[:, code_of[column.name]] = cells.code
-            if column.name in value_of:
-                values[:, value_of[column.name]] = cells.number
-                observed[:, value_of[column.name]] = cells.observed
-            if column.name in angle_of:
-                angles[:, angle_of[column.name]] = cells.number
-                turned[:, angle_of[column.name]] = cells.observed
+        cells = column.encode(table, start, strict=strict)
+        impossible |= cells.impossible
+        if column.name in code_of:
+            codes[:, code_of[column.name]] = cells.code
+        if column.name in value_of:
+            values[:, value_of[column.name]] = cells.number
+            observed[:, value_of[column.name]] = cells.observed
+        if column.name in angle_of:
+            angles[:, angle_of[column.name]] = cells.number
+            turned[:, angle_of[column.name]] = cells.observed
     parts = (codes, values, observed, angles, turned, impossible)
     return Rows(*map(torch.from_numpy, parts))
 
 
 def _places(columns: tuple[Column, ...]) -> dict[str, int]:
     return {column.name: i for i, column in enumerate(columns)}
-
-
-def is_not_constant(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
-    """Which cells are not what they are in all rows of a constant column."""
-    cells = plain(column.name, column.type, table.column(column.name), start)
-    value = float(column.value) if isinstance(column.value, bool) else column.value
-    return ~equal(cells, pa.scalar(value, cells.type))
-
-
-def is_not_duplicate(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
-    """Which cells are not those of the column that this one repeats."""
-    cells = plain(column.name, column.type, table.column(column.name), start)
-    others = plain(column.name, column.type, table.column(column.of), start)
-    return ~equal(cells, others)
 
 
 def to_table(schema: Schema, rows: Rows) -> pa.Table:
@@ -119,27 +97,9 @@ def to_table(schema: Schema, rows: Rows) -> pa.Table:
             number = rows.values[:, value_of[name]].numpy()
         if name in angle_of:
             number = rows.angles[:, angle_of[name]].numpy()
-        if column.kind == "constant":
-            cells[name] = _constant(column, n)
-        elif column.kind != "duplicate":
-            cells[name] = decode(column, code, number)
+        if not isinstance(column, Duplicate):
+            cells[name] = column.decode(code, number)
     for column in schema.columns:
-        if column.kind == "duplicate":
+        if isinstance(column, Duplicate):
             cells[column.name] = cells[column.of or ""].cast(column.type, safe=False)
     return pa.table({name: cells[name] for name in schema.names})
-
-
-def _constant(column: Column, n: int) -> pa.Array:
-    kind = column.type
-    if column.value is None:
-        return pa.nulls(n, kind)
-    if is_temporal(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()
-        return pa.array([column.value] * n, pa.int64()).cast(width).cast(kind)
-    if pa.types.is_dictionary(kind):
-        indices, values = np.zeros(n, np.int8), pa.array([column.value]).cast(kind.value_type)
-        return pa.DictionaryArray.from_arrays(
-            pa.array(indices).cast(kind.index_type), values, ordered=kind.ordered
-        )
-    value = float(column.value) if is_number(kind) else column.value
-    return pa.array([value] * n).cast(kind, safe=False)

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from .cells import is_missing, plain
-from .column import FIXED, VALUES, Column
+from .column import Column
 from .document import read_arguments, read_document, write_document
 from .inference import Bounds, infer_column
+from .kinds import Duplicate, Fixed
 from .rows import Layout
 from .types import is_number, parsing_type
 
@@ -62,8 +63,8 @@ class Schema:
                 raise ValueError(f"columns: expected each name once, found {column.name!r} twice")
             known[column.name] = column
         for column in self.columns:
-            if column.kind == "duplicate" and (
-                column.of not in known or known[column.of].kind == "duplicate"
+            if isinstance(column, Duplicate) and (
+                column.of not in known or isinstance(known[column.of], Duplicate)
             ):
                 raise column.error(f"of: expected a column that is no duplicate, got {column.of!r}")
 
@@ -120,7 +121,7 @@ class Schema:
         for name in table.column_names:
             cells = table.column(name)
             column = infer_column(name, cells, given.get(name, {}), bounds)
-            if column.kind not in FIXED and "kind" not in given.get(name, {}):
+            if column.part is not None and "kind" not in given.get(name, {}):
                 first = seen.setdefault(_fingerprint(column, cells), name)
                 if first != name:
                     note = "equal in all rows"
@@ -165,17 +166,22 @@ class Schema:
     @cached_property
     def valued(self) -> tuple[Column, ...]:
         """The columns that have a value, in the order of the values."""
-        return tuple(column for column in self.columns if column.kind in VALUES)
+        return tuple(column for column in self.columns if column.part == "values")
 
     @cached_property
     def angular(self) -> tuple[Column, ...]:
         """The columns that have an angle, in the order of the angles."""
-        return tuple(column for column in self.columns if column.kind == "angle")
+        return tuple(column for column in self.columns if column.part == "angles")
 
     @property
-    def fixed(self) -> tuple[Column, ...]:
+    def free(self) -> tuple[Column, ...]:
+        """The columns that the density is of."""
+        return tuple(column for column in self.columns if column.part is not None)
+
+    @property
+    def fixed(self) -> tuple[Fixed, ...]:
         """The constant and duplicate columns, which are no part of the density."""
-        return tuple(column for column in self.columns if column.kind in FIXED)
+        return tuple(column for column in self.columns if isinstance(column, Fixed))
 
     @property
     def code_levels(self) -> tuple[int, ...]:
@@ -199,7 +205,7 @@ class Schema:
             steps=self.steps,
             lows=tuple(low for low, _ in bounds),
             highs=tuple(high for _, high in bounds),
-            log_units=sum(column.code_units[0] for column in self.angular if not column.has_code),
+            log_units=sum(column.code_units[0] for column in self.free if not column.has_code),
             code_units=tuple(column.code_units for column in self.coded),
         )
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maskedflow.columns.column import VALUES
 from maskedflow.data import Seen, gaussian_log_likelihood
 from maskedflow.data.fingerprint import unknown
 from maskedflow.report import independent
@@ -93,8 +92,7 @@ def evaluate_table(run: TableRun, table: MixedTable) -> TableEvaluation:
 
 def _numeric(schema: Schema) -> bool:
     """Whether a row is a point of a space: all columns are numbers, always there, without atoms."""
-    free = [column for column in schema.columns if column not in schema.fixed]
-    return bool(free) and all(c.kind in VALUES and not c.has_code for c in free)
+    return bool(schema.free) and all(c.part == "values" and not c.has_code for c in schema.free)
 
 
 def _gaussian(schemas: tuple[Schema, ...], train: pa.Table, test: pa.Table) -> Tensor | None:

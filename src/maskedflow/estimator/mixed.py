@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 
 from maskedflow.columns.cells import is_missing
-from maskedflow.columns.column import FIXED
 from maskedflow.columns.schema import Missing
 from maskedflow.columns.types import is_number, is_temporal
 from maskedflow.data import open_source, split
@@ -88,7 +87,7 @@ def open_mixed(
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(path):
         found = Schema.infer(table.select(list(features)), missing or told or "error", known)
-        if all(column.kind in FIXED for column in found.columns):
+        if not found.free:
             raise ValueError("all columns are constant or repeat another; expected some that vary")
         return replace(deal(table, found, given, seed), undeclared=undeclared)
 

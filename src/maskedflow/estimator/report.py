@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ import pyarrow as pa
 import torch
 from scipy.stats import norm
 
-from maskedflow.columns.column import CODES
 from maskedflow.columns.column import Column as TableColumn
 from maskedflow.data import Trace
 from maskedflow.report import Column, Subject, write_report
@@ -22,7 +21,7 @@ from maskedflow.report.page import Page
 from maskedflow.report.words import percent
 from maskedflow.tables import Form, column_maps, to_rows
 
-from .matrix import Matrix, Tables, cells_of
+from .matrix import Matrix, Tables
 from .trace import seen_by
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from .run import TableRun
 
 __all__ = ["column_of", "estimator_report", "table_report"]
-
-_DAY = 86_400.0
 
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""
@@ -157,30 +154,14 @@ def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: 
 
 def column_of(column: TableColumn) -> Column:
     """A column as a page writes it."""
-    if column.kind in CODES:
-        levels = tuple(_level(level) for level in column.levels)
-        return Column(column.name, levels, ordered=column.kind != "categorical")
-    date: Callable[[float], str] | None = None
-    if column.kind == "date":
-        date = partial(_date, column)
-    return Column(column.name, step=column.step, atoms=column.atoms, date=date)
-
-
-def _level(level: Any) -> str:
-    if isinstance(level, bool):
-        return "true" if level else "false"
-    return f"{level:.10g}" if isinstance(level, float) else str(level)
-
-
-def _date(column: TableColumn, x: float) -> str:
-    cell = cells_of(column, np.array([x]))
-    if pa.types.is_timestamp(cell.type) or pa.types.is_time64(cell.type):
-        finest = pa.timestamp("us", cell.type.tz) if hasattr(cell.type, "tz") else pa.time64("us")
-        cell = cell.cast(finest, safe=False)
-    elif pa.types.is_duration(cell.type):
-        cell = cell.cast(pa.duration("us"), safe=False)
-    text = str(cell[0].as_py())
-    return text.removesuffix(" 00:00:00") if column.step >= _DAY else text
+    return Column(
+        column.name,
+        column.labels,
+        ordered=column.ordered,
+        step=column.step,
+        atoms=column.atoms,
+        date=column.text,
+    )
 
 
 # ------------------------------------------------------------------------------------------ notes

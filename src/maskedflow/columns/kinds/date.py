@@ -1,0 +1,111 @@
+"""Columns of dates, times of the day, moments and durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from maskedflow.columns.cells import Mask, Numbers, ticks
+from maskedflow.columns.grid import Grid
+from maskedflow.columns.types import is_temporal, ticks_per_unit, unit_of
+
+from .value import Value
+
+__all__ = ["Date"]
+
+TIMES = (86_400, 43_200, 21_600, 10_800, 3600, 1800, 900, 600, 300, 60, 30, 15, 10, 5, 1)
+"""Steps in which times are likely to be told, in seconds."""
+
+_DAY = 86_400
+
+_YEAR_1, _YEAR_10000 = -719_162, 2_932_897
+"""The first days of these years, counted from 1970."""
+
+
+class Date(Value, kinds=("date",)):
+    """A column of dates or times: days or seconds since its origin."""
+
+    wanted = "dates or times"
+
+    @classmethod
+    def fits(cls, dtype: pa.DataType) -> bool:
+        return is_temporal(dtype)
+
+    @classmethod
+    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
+        if not is_temporal(cells.type):
+            return None
+        return {"kind": "date", "note": str(cells.type)} | cls.specify(name, "date", cells, {})
+
+    @classmethod
+    def specify(
+        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The earliest as the origin, and the steps in which all are told."""
+        if not is_temporal(cells.type):
+            return {}
+        count = ticks(name, cells.type, cells).drop_null().to_numpy()
+        if not len(count):
+            return {}
+        per_unit = ticks_per_unit(cells.type)
+        origin = given.get("origin", int(count.min()) // per_unit)
+        if pa.types.is_date(cells.type):
+            return {"origin": float(origin), "step": 1.0}
+        apart = int(np.gcd.reduce(count - round(origin * per_unit)))
+        if apart % per_unit == 0:
+            seconds = apart // per_unit
+            step = float(next(t for t in TIMES if seconds % t == 0))
+            return {"origin": float(origin), "step": step}
+        decimals = next(k for k in range(1, 10) if apart % max(per_unit // 10**k, 1) == 0)
+        return {"origin": float(origin), "step": float(f"1e-{decimals}")}
+
+    @property
+    def headline(self) -> str:
+        return f"date in {unit_of(self.type)}"
+
+    @property
+    def grid(self) -> Grid | None:
+        return Grid(self.step, 0.0, self.low, self.high, self.atoms) if self.step else None
+
+    def numbers(self, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Numbers:
+        per_unit = ticks_per_unit(self.type)
+        count = ticks(self.name, self.type, cells)
+        since = count.fill_null(0).to_numpy() - round(self.origin * per_unit)
+        return np.where(count.is_null().to_numpy(), np.nan, since / per_unit)
+
+    def cells(self, x: Numbers, present: Mask) -> pa.Array:
+        dtype, per_unit = self.type, ticks_per_unit(self.type)
+        count = np.rint(x * per_unit) + round(self.origin * per_unit)
+        if pa.types.is_time(dtype):  # a day has no second before its first one
+            count = np.clip(count, 0, _DAY * per_unit - 1)
+        # Of a draw from far away, the last moment that the type, and a calendar, can tell.
+        limit = 2.0 ** (dtype.bit_width - 1)
+        most = np.nextafter(limit, 0.0) if dtype.bit_width == 64 else limit - 1
+        # The least integer of 64 bits is no time in NumPy, and Arrow parses text by whole seconds.
+        least = -(most // per_unit) * per_unit
+        if pa.types.is_date(dtype) or pa.types.is_timestamp(dtype):
+            day = per_unit if pa.types.is_date(dtype) else _DAY * per_unit
+            # A whole second, or day, before the end: floats of so many ticks skip some.
+            least, most = max(least, _YEAR_1 * day), min(most, _YEAR_10000 * day - per_unit)
+        count = np.clip(count, least, most)
+        width = pa.int32() if dtype.bit_width == 32 else pa.int64()
+        return pa.array(count.astype(np.int64), mask=~present).cast(width, safe=False).cast(dtype)
+
+    @property
+    def text(self) -> Callable[[float], str]:
+        return self._text
+
+    def _text(self, x: float) -> str:
+        cell = self.from_numbers(np.array([x]))
+        if pa.types.is_timestamp(cell.type) or pa.types.is_time64(cell.type):
+            finest = (
+                pa.timestamp("us", cell.type.tz) if hasattr(cell.type, "tz") else pa.time64("us")
+            )
+            cell = cell.cast(finest, safe=False)
+        elif pa.types.is_duration(cell.type):
+            cell = cell.cast(pa.duration("us"), safe=False)
+        text = str(cell[0].as_py())
+        return text.removesuffix(" 00:00:00") if self.step >= _DAY else text
