@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from .cells import Cells, Numbers
 
-__all__ = ["KINDS", "Column", "Level", "Part"]
+__all__ = ["KINDS", "Arguments", "Column", "Level", "Part"]
 
+Arguments = dict[str, Any]
 Level = str | int | float | bool
 Part = Literal["codes", "values", "angles"]
 
@@ -72,6 +73,8 @@ class Column:
     """The parameters that a file always has; others only if they differ from their default."""
     wanted: ClassVar[str] = "cells of any type"
     """What its cells have to be, for errors."""
+    ordered: ClassVar[bool] = False
+    """Whether its levels are in an order."""
 
     def __init_subclass__(cls, kinds: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -114,38 +117,21 @@ class Column:
         return True
 
     @classmethod
-    def implied(cls, given: Mapping[str, Any]) -> str | None:
-        """The kind, if it is one of this class, that a column with these parameters must be."""
-        return None
-
-    @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
-        """The parameters of a column of which nothing is known, kind and note among them.
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        """What is to be known of a column, told from its cells.
 
         Args:
             name: Its name, for errors.
-            cells: Its cells, not all of which are missing.
+            cells: Its cells, of which some are there unless the kind is given.
+            given: The arguments of `Column` that are known. The kind, if it is, is of this class.
 
         Returns:
-            Arguments of `Column`, or None if the cells are not of a kind of this class.
+            Arguments of `Column`, with kind and note if no kind is given; None if nothing is told,
+            or the cells are not of this class.
         """
         return None
 
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """What else is to be known of a column whose kind is given, from its cells.
-
-        Args:
-            name: Its name, for errors.
-            kind: Its kind, one of this class.
-            cells: Its cells.
-            given: The arguments of `Column` that are known.
-        """
-        return {}
-
-    def within_range(self, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+    def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         """The column with the range of its cells as bounds, where none are given."""
         return self
 
@@ -231,16 +217,6 @@ class Column:
     def from_numbers(self, x: Numbers) -> pa.Array:
         """The cells whose numbers these are: the inverse of `as_numbers`."""
         raise NotImplementedError
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of its levels; none of a number."""
-        return ()
-
-    @property
-    def ordered(self) -> bool:
-        """Whether its levels are in an order."""
-        return False
 
     @property
     def scale(self) -> Numbers | None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from .cells import is_missing
-from .column import KINDS, Column
+from .column import KINDS, Arguments, Column
 
 __all__ = ["infer_column"]
 
 Bounds = Literal["inferred", "data"]
-T = TypeVar("T")
 
 
 def infer_column(
@@ -38,24 +37,21 @@ def infer_column(
         'positive (above 0), may be missing'
     """
     missing = is_missing(cells)
+    given = dict(given)
     if given.get("kind") == "integer":
         given = {"step": 1.0, **given, "kind": "discretised"}
-    classes = list(dict.fromkeys(reversed(KINDS.values())))
-    kind = given.get("kind") or _first(one.implied(given) for one in classes)
-    if missing.all() and (kind is None or "type" not in given):  # nothing tells the rest
+    elif "kind" not in given and (kind := _kind_by_arguments(given)):
+        given["kind"] = kind
+    if missing.all() and not ("kind" in given and "type" in given):  # nothing tells the rest
         return Column(name, "constant", cells.type, note="no row has a value")
-    if kind is not None:
-        found = KINDS[kind].specify(name, kind, cells, given) | {"kind": kind, "note": "declared"}
-    elif guessed := _first(one.guess(name, cells) for one in classes):
-        found = guessed
+    if "kind" in given:
+        found = KINDS[given["kind"]].infer(name, cells, given) or {}
+        found["note"] = "declared"
     else:
-        raise ValueError(
-            f"column {name!r}: expected numbers, strings, booleans or dates, found type "
-            f"{cells.type}; leave the column out"
-        )
+        found = _guess(name, cells)
     if missing.any() and not missing.all():
         found["note"] += f"; {100 * missing.mean():.2g}% missing"
-    found = {"name": name, "type": cells.type, "missing": bool(missing.any())} | found | dict(given)
+    found = {"name": name, "type": cells.type, "missing": bool(missing.any())} | found | given
     if KINDS[found["kind"]].part is None:
         found["missing"] = False
     column = Column(**found)
@@ -66,8 +62,29 @@ def infer_column(
     return column
 
 
-def _first(found: Iterable[T | None]) -> T | None:
-    return next((one for one in found if one is not None), None)
+def _kind_by_arguments(given: Arguments) -> str | None:
+    """The kind that has such arguments, if they tell."""
+    if "period" in given:
+        return "angle"
+    if "levels" in given:
+        strings = any(isinstance(level, str) for level in given["levels"])
+        return "categorical" if strings else "ordinal"
+    if "high" in given:
+        return "bounded"
+    if "low" in given:
+        return "positive"
+    return "discretised" if given.get("step") else None
+
+
+def _guess(name: str, cells: pa.ChunkedArray) -> Arguments:
+    """What the first class of columns says that these cells are; those made last are asked first."""
+    for kind in reversed(KINDS):
+        if found := KINDS[kind].infer(name, cells, {}):
+            return found
+    raise ValueError(
+        f"column {name!r}: expected numbers, strings, booleans or dates, found type {cells.type}; "
+        "leave the column out"
+    )
 
 
 def _check(column: Column, cells: pa.ChunkedArray) -> None:

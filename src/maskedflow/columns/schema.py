@@ -15,7 +15,7 @@ from .cells import is_missing, plain
 from .column import Column
 from .document import read_arguments, read_document, write_document
 from .inference import Bounds, infer_column
-from .kinds import Duplicate, Fixed
+from .kinds import Duplicate
 from .rows import Layout
 from .types import is_number, parsing_type
 
@@ -179,9 +179,9 @@ class Schema:
         return tuple(column for column in self.columns if column.part is not None)
 
     @property
-    def fixed(self) -> tuple[Fixed, ...]:
+    def fixed(self) -> tuple[Column, ...]:
         """The constant and duplicate columns, which are no part of the density."""
-        return tuple(column for column in self.columns if isinstance(column, Fixed))
+        return tuple(column for column in self.columns if column.part is None)
 
     @property
     def code_levels(self) -> tuple[int, ...]:

@@ -156,12 +156,18 @@ def column_of(column: TableColumn) -> Column:
     """A column as a page writes it."""
     return Column(
         column.name,
-        column.labels,
+        tuple(map(_level, column.levels)),
         ordered=column.ordered,
         step=column.step,
         atoms=column.atoms,
         date=column.text,
     )
+
+
+def _level(level: Any) -> str:
+    if isinstance(level, bool):
+        return "true" if level else "false"
+    return f"{level:.10g}" if isinstance(level, float) else str(level)
 
 
 # ------------------------------------------------------------------------------------------ notes

@@ -109,11 +109,11 @@ def free_numbers(schema: Schema) -> Schema:
 
 def _warn(schema: Schema, table: pa.Table) -> None:
     for column in schema.fixed:
-        other = column.differs(table)
+        other = column.encode(table).impossible
         if other.any():
             warnings.warn(
-                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in all rows of "
-                f"fit the value was {column.expected}, so that no other one counts: it is ignored",
+                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in fit it was "
+                f"{column.summary}, so that no other value counts: it is ignored",
                 stacklevel=2,
             )
 

@@ -5,7 +5,7 @@ what a column is.
 """
 
 from .angle import Angle
-from .category import Boolean, Category
+from .category import Boolean, Category, Ordinal
 from .date import Date
 from .fixed import Constant, Duplicate, Fixed
 from .number import Number
@@ -20,5 +20,6 @@ __all__ = [
     "Duplicate",
     "Fixed",
     "Number",
+    "Ordinal",
     "Value",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskedflow.columns.cells import Mask, Numbers, numbers
-from maskedflow.columns.column import Column, Part
+from maskedflow.columns.column import Arguments, Column, Part
 from maskedflow.columns.types import is_number
 
 from .number import Number
@@ -36,25 +35,15 @@ class Angle(Number, kinds=("angle",)):
         return self.period or 0.0
 
     @classmethod
-    def implied(cls, given: Mapping[str, Any]) -> str | None:
-        return "angle" if "period" in given else None
-
-    @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
-        return None
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        if "low" in given or not is_number(cells.type):
-            return {}
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        if "kind" not in given or "low" in given or not is_number(cells.type):
+            return None
         x = numbers(name, cells)
         x = x[~np.isnan(x)]
         half = (given.get("period") or 0.0) / 2
         return {"low": -half if (x < 0).any() and (x <= half).all() else 0.0}
 
-    def within_range(self, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+    def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         return self
 
     def free(self) -> Column:

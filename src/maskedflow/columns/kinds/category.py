@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from maskedflow.columns.cells import Cells, Numbers, number_cells, numbers, plain, strings
-from maskedflow.columns.column import Column
+from maskedflow.columns.column import Arguments, Column
 from maskedflow.columns.numeric import FEW, plain_numbers
 from maskedflow.columns.types import is_category, is_number
 
-__all__ = ["Boolean", "Category"]
+__all__ = ["Boolean", "Category", "Ordinal"]
 
 MANY = 1000
 """The most levels of a categorical column."""
 
 
-class Category(Column, kinds=("categorical", "ordinal")):
-    """A column of categories, in an order if it is ordinal."""
+class Category(Column, kinds=("categorical",)):
+    """A column of categories."""
 
     part = "codes"
     written = ("kind", "missing")
@@ -38,28 +37,15 @@ class Category(Column, kinds=("categorical", "ordinal")):
         return is_category(dtype) or is_number(dtype) or pa.types.is_boolean(dtype)
 
     @classmethod
-    def implied(cls, given: Mapping[str, Any]) -> str | None:
-        if "levels" not in given:
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        if "levels" in given or not ("kind" in given or is_category(cells.type)):
             return None
-        strings = any(isinstance(level, str) for level in given["levels"])
-        return "categorical" if strings else "ordinal"
-
-    @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
-        if not is_category(cells.type):
-            return None
-        levels, note = _levels(name, cells), "strings"
+        kind, note = "categorical", "strings"
         if pa.types.is_dictionary(cells.type):
-            if cells.type.ordered:
-                return {"kind": "ordinal", "levels": levels, "note": "ordered categories"}
             note = "categories"
-        return {"kind": "categorical", "levels": levels, "note": note}
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        return {} if "levels" in given else {"levels": _levels(name, cells)}
+            if cells.type.ordered:
+                kind, note = "ordinal", "ordered categories"
+        return {"kind": kind, "levels": _levels(name, cells), "note": note}
 
     @property
     def headline(self) -> str:
@@ -72,25 +58,6 @@ class Category(Column, kinds=("categorical", "ordinal")):
     @property
     def has_code(self) -> bool:
         return True
-
-    @property
-    def ordered(self) -> bool:
-        return self.kind != "categorical"
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(map(_label, self.levels))
-
-    @property
-    def scale(self) -> Numbers | None:
-        if self.kind != "ordinal" or any(isinstance(one, str | bool) for one in self.levels):
-            return None
-        return np.asarray(self.levels, np.float64)
-
-    def free(self) -> Column:
-        if self.scale is None:
-            return self
-        return Column(self.name, "continuous", pa.float64(), missing=self.missing)
 
     def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
         cells = table.column(self.name)
@@ -136,40 +103,45 @@ class Category(Column, kinds=("categorical", "ordinal")):
         return self.decode(np.where(np.isnan(x), len(self.levels), x).astype(np.int64), x)
 
 
+class Ordinal(Category, kinds=("ordinal",)):
+    """A column of categories in an order."""
+
+    ordered = True
+
+    @classmethod
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        return super().infer(name, cells, given) if "kind" in given else None
+
+    @property
+    def scale(self) -> Numbers | None:
+        if any(isinstance(level, str | bool) for level in self.levels):
+            return None
+        return np.asarray(self.levels, np.float64)
+
+    def free(self) -> Column:
+        if self.scale is None:
+            return self
+        return Column(self.name, "continuous", pa.float64(), missing=self.missing)
+
+
 class Boolean(Category, kinds=("boolean",)):
     """A column of what is true or false."""
 
     wanted = "true or false"
+    ordered = True
 
     @classmethod
     def fits(cls, dtype: pa.DataType) -> bool:
         return pa.types.is_boolean(dtype) or is_number(dtype)
 
     @classmethod
-    def implied(cls, given: Mapping[str, Any]) -> str | None:
-        return None
-
-    @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
-        if not pa.types.is_boolean(cells.type):
-            return None
-        return {"kind": "boolean", "levels": (False, True), "note": "true or false"}
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        return {"levels": (False, True)}
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        found = {"kind": "boolean", "levels": (False, True), "note": "true or false"}
+        return found if "kind" in given or pa.types.is_boolean(cells.type) else None
 
     @property
     def headline(self) -> str:
         return "boolean"
-
-
-def _label(level: Any) -> str:
-    if isinstance(level, bool):
-        return "true" if level else "false"
-    return f"{level:.10g}" if isinstance(level, float) else str(level)
 
 
 def _levels(name: str, cells: pa.ChunkedArray) -> tuple[Any, ...]:

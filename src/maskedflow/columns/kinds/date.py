@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
-from maskedflow.columns.cells import Mask, Numbers, ticks
+from maskedflow.columns.cells import Mask, Numbers, is_missing, ticks
+from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
 from maskedflow.columns.types import is_temporal, ticks_per_unit, unit_of
 
@@ -35,32 +35,22 @@ class Date(Value, kinds=("date",)):
         return is_temporal(dtype)
 
     @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
-        if not is_temporal(cells.type):
-            return None
-        return {"kind": "date", "note": str(cells.type)} | cls.specify(name, "date", cells, {})
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
         """The earliest as the origin, and the steps in which all are told."""
-        if not is_temporal(cells.type):
-            return {}
-        count = ticks(name, cells.type, cells).drop_null().to_numpy()
-        if not len(count):
-            return {}
-        per_unit = ticks_per_unit(cells.type)
-        origin = given.get("origin", int(count.min()) // per_unit)
-        if pa.types.is_date(cells.type):
-            return {"origin": float(origin), "step": 1.0}
-        apart = int(np.gcd.reduce(count - round(origin * per_unit)))
+        kind = cells.type
+        if not is_temporal(kind) or is_missing(cells).all():
+            return None
+        found: Arguments = {"kind": "date", "note": str(kind)}
+        count = ticks(name, kind, cells).drop_null().to_numpy()
+        per_unit = ticks_per_unit(kind)
+        found["origin"] = float(given.get("origin", int(count.min()) // per_unit))
+        apart = int(np.gcd.reduce(count - round(found["origin"] * per_unit)))
+        if pa.types.is_date(kind):
+            return found | {"step": 1.0}
         if apart % per_unit == 0:
-            seconds = apart // per_unit
-            step = float(next(t for t in TIMES if seconds % t == 0))
-            return {"origin": float(origin), "step": step}
+            return found | {"step": float(next(t for t in TIMES if apart // per_unit % t == 0))}
         decimals = next(k for k in range(1, 10) if apart % max(per_unit // 10**k, 1) == 0)
-        return {"origin": float(origin), "step": float(f"1e-{decimals}")}
+        return found | {"step": float(f"1e-{decimals}")}
 
     @property
     def headline(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskedflow.columns.cells import Cells, Mask, equal, plain
-from maskedflow.columns.column import Column
+from maskedflow.columns.column import Arguments, Column
 from maskedflow.columns.types import is_category, is_number, is_temporal
 
 __all__ = ["Constant", "Duplicate", "Fixed"]
@@ -19,11 +18,6 @@ __all__ = ["Constant", "Duplicate", "Fixed"]
 
 class Fixed(Column, ABC):
     """A column whose cells are known without looking at it."""
-
-    @property
-    @abstractmethod
-    def expected(self) -> str:
-        """What its cells are, for messages."""
 
     @abstractmethod
     def differs(self, table: pa.Table, start: int = 0) -> Mask:
@@ -40,35 +34,25 @@ class Constant(Fixed, kinds=("constant",)):
     """A column that holds the same everywhere."""
 
     @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
         kind = cells.type
-        if not (is_category(kind) or is_temporal(kind) or pa.types.is_boolean(kind)):
-            return None  # of numbers it is told with all else that they may be
-        values = plain(name, kind, cells).unique()
-        if len(values) > 1:
+        told = is_category(kind) or is_temporal(kind) or pa.types.is_boolean(kind)  # else by Number
+        if "value" in given or not ("kind" in given or told):
             return None
-        return {"kind": "constant", "value": _value(values, kind), "note": "the same in all rows"}
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        if "value" in given:
-            return {}
-        values = plain(name, cells.type, cells).unique()
-        if len(values) > 1:
+        values = plain(name, kind, cells).unique()
+        if len(values) == 1:
+            value = values[0].as_py()
+            value = bool(value) if pa.types.is_boolean(kind) and value is not None else value
+            return {"kind": "constant", "value": value, "note": "the same in all rows"}
+        if "kind" in given:
             raise ValueError(
                 f"column {name!r}: expected the same in all rows, found {len(values):,} values"
             )
-        return {"value": _value(values, cells.type)}
+        return None
 
     @property
     def headline(self) -> str:
         return f"constant {self.value!r}" if self.value is not None else "empty"
-
-    @property
-    def expected(self) -> str:
-        return f"{self.value!r}"
 
     def differs(self, table: pa.Table, start: int = 0) -> Mask:
         cells = plain(self.name, self.type, table.column(self.name), start)
@@ -103,16 +87,6 @@ class Duplicate(Fixed, kinds=("duplicate",)):
     def headline(self) -> str:
         return f"duplicate of {self.of}"
 
-    @property
-    def expected(self) -> str:
-        return f"that of column {self.of!r}"
-
     def differs(self, table: pa.Table, start: int = 0) -> Mask:
         cells = plain(self.name, self.type, table.column(self.name), start)
         return ~equal(cells, plain(self.name, self.type, table.column(self.of), start))
-
-
-def _value(values: pa.ChunkedArray, dtype: pa.DataType) -> Any:
-    """The first of some plain values as it is written in a schema."""
-    value = values[0].as_py()
-    return bool(value) if pa.types.is_boolean(dtype) and value is not None else value

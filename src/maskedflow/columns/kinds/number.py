@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from maskedflow.columns.cells import Mask, Numbers, number_cells, numbers
-from maskedflow.columns.column import Column
+from maskedflow.columns.column import Arguments, Column
 from maskedflow.columns.numeric import guess_numbers, specify_numbers
 from maskedflow.columns.types import is_number
 
@@ -39,30 +37,16 @@ class Number(Value, kinds=("continuous", "positive", "bounded", "discretised")):
         return is_number(dtype)
 
     @classmethod
-    def implied(cls, given: Mapping[str, Any]) -> str | None:
-        if "high" in given:
-            return "bounded"
-        if "low" in given:
-            return "positive"
-        return "discretised" if given.get("step") else None
-
-    @classmethod
-    def guess(cls, name: str, cells: pa.ChunkedArray) -> dict[str, Any] | None:
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
         if not is_number(cells.type):
             return None
         x = numbers(name, cells)
-        missing = np.isnan(x)
-        return guess_numbers(x[~missing], cells.type, bool(missing.any()))
-
-    @classmethod
-    def specify(
-        cls, name: str, kind: str, cells: pa.ChunkedArray, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        x = numbers(name, cells) if is_number(cells.type) else np.zeros(0)
         x = x[~np.isnan(x)]
-        return specify_numbers(name, kind, x, cells.type, given) if len(x) else {}
+        if "kind" not in given:
+            return guess_numbers(x, cells.type, len(x) < len(cells))
+        return specify_numbers(name, given["kind"], x, cells.type, given) if len(x) else None
 
-    def within_range(self, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+    def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         found = super().within_range(cells, given)
         return found if self.step or found is self else replace(found, kind="bounded")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskedflow.columns.cells import Cells, Mask, Numbers
-from maskedflow.columns.column import Column, Part
+from maskedflow.columns.column import Arguments, Column, Part
 from maskedflow.columns.grid import Grid
 from maskedflow.columns.numeric import range_of
 
@@ -145,7 +144,7 @@ class Value(Column, ABC):
         """Numbers that the column's type can hold, none of them at a bound or beyond."""
         return x
 
-    def within_range(self, cells: pa.ChunkedArray, given: Mapping[str, Any]) -> Column:
+    def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         x = self.numbers(cells)
         x = x[~np.isnan(x)]
         if not len(x) or x.min() == x.max():
