@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from .types import is_category, is_number, is_temporal
+from .arrow_types import is_category, is_number, is_temporal
 
 __all__ = [
     "LARGE",

@@ -111,8 +111,8 @@ class Column:
 
     # ------------------------------------------------------------ what a column is
 
-    @classmethod
-    def fits(cls, dtype: pa.DataType) -> bool:
+    @staticmethod
+    def fits(dtype: pa.DataType, /) -> bool:
         """Whether a column of this kind may have cells of this type."""
         return True
 
@@ -166,17 +166,17 @@ class Column:
     @property
     def code_levels(self) -> int:
         """The number of levels of its code: its own or those of its state; 1 if it needs none."""
-        return 1
+        return len(self.code_units)
 
     @property
     def has_code(self) -> bool:
         """Whether it has a code: what its level is, or its state."""
-        return self.code_levels > 1
+        return self.part == "codes" or self.code_levels > 1
 
     @property
     def code_units(self) -> tuple[float, ...]:
         """What each level of its code adds to the log-density, as in `Layout`."""
-        return (0.0,) * self.code_levels
+        return (0.0,)
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:

@@ -18,14 +18,9 @@ Bounds = Literal["inferred", "data"]
 def infer_column(
     name: str, cells: pa.ChunkedArray, given: Mapping[str, Any], bounds: Bounds = "inferred"
 ) -> Column:
-    """Tells what a column is from its cells and from what is given of it.
+    """Tells what a column is from its cells and from arguments of `Column` that are known.
 
-    Args:
-        name: Its name.
-        cells: All its cells, at least one.
-        given: Arguments of `Column` that are known; those left out are inferred. The kind may also
-            be `integer`: a grid of step 1.
-        bounds: Whether numbers are bounded where that is obvious, or by their range.
+    The kind may also be given as `integer`: a grid of step 1.
 
     Raises:
         ValueError: If the type is none that a density can be of, categories are too many, what is
@@ -55,7 +50,7 @@ def infer_column(
     if KINDS[found["kind"]].part is None:
         found["missing"] = False
     column = Column(**found)
-    if bounds == "data":
+    if bounds == "data" and column.part == "values":
         column = column.within_range(cells, given)
     if given and column.part is not None:
         _check(column, cells)
@@ -77,7 +72,7 @@ def _kind_by_arguments(given: Arguments) -> str | None:
 
 
 def _guess(name: str, cells: pa.ChunkedArray) -> Arguments:
-    """What the first class of columns says that these cells are; those made last are asked first."""
+    """What the first kind says that recognises these cells; those made last are asked first."""
     for kind in reversed(KINDS):
         if found := KINDS[kind].infer(name, cells, {}):
             return found

@@ -38,13 +38,7 @@ UNITS = (1.0, 100.0)
 
 
 def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
-    """Arguments of a `Column` for numbers of which nothing is known.
-
-    Args:
-        x: The numbers, without the missing ones.
-        kind: Their Arrow type.
-        missing: Whether some are missing.
-    """
+    """Arguments of a `Column` for numbers of which nothing is known, less any missing ones."""
     values, counts = _counted(x)
     if len(values) == 1:
         value = plain_numbers(values)[0]
@@ -80,14 +74,7 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
 def specify_numbers(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Found:
-    """What else is to be known of numbers whose kind is given.
-
-    Args:
-        name: The column's name, for errors.
-        kind: One of the kinds of numbers.
-        x: The numbers, without the missing ones.
-        type_: Their Arrow type.
-        given: The arguments of `Column` that are known.
+    """What else is to be known of numbers whose kind is given, less any missing ones.
 
     Raises:
         ValueError: If bounds or a grid cannot be told from the numbers.
@@ -237,11 +224,6 @@ def range_of(x: Numbers, step: float, atoms: Collection[float]) -> Found:
     """Bounds that leave nothing beyond the numbers that are there.
 
     Numbers on no grid cannot be at a bound: a tenth of the distance of neighbours is left free.
-
-    Args:
-        x: The numbers.
-        step: The width of their grid, 0 if there is none.
-        atoms: Numbers that have a probability of their own.
     """
     low, high = float(x.min()), float(x.max())
     values = np.unique(x)

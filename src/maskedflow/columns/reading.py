@@ -16,9 +16,9 @@ from maskedflow.sources.dialect import is_number as is_written_number
 from maskedflow.sources.dialect import notation
 from maskedflow.sources.numbers import are_exact, floats, numbers
 
+from .arrow_types import is_number
 from .frames import to_arrow
 from .schema import Schema
-from .types import is_number
 
 __all__ = ["all_numbers", "blanks_to_null", "read_source", "refuse_odd_cells"]
 

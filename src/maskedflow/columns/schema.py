@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from .arrow_types import is_number, parsing_type
 from .cells import is_missing, plain
 from .column import Column
-from .document import read_arguments, read_document, write_document
 from .inference import Bounds, infer_column
 from .kinds import Duplicate
 from .rows import Layout
-from .types import is_number, parsing_type
+from .toml import read_arguments, read_document, write_document
 
 __all__ = ["Missing", "Schema", "complete"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from maskedflow.columns.arrow_types import is_number, is_temporal
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
-from maskedflow.columns.types import is_number, is_temporal
 from maskedflow.data import open_source, split
 from maskedflow.data.split import Dealing, check_dealing
 from maskedflow.data.table import roles

@@ -1,15 +1,9 @@
-"""The kinds of columns, a class each: what cells look like, their codes and numbers, and back.
+"""The kinds of columns, a class each, which is found by its names once it is made."""
 
-A class is found by the names of its kinds once it is made. Those that come last are asked first
-what a column is.
-"""
-
-from .angle import Angle
 from .category import Boolean, Category, Ordinal
 from .date import Date
-from .fixed import Constant, Duplicate, Fixed
-from .number import Number
-from .value import Value
+from .fixed import Constant, Duplicate
+from .number import Angle, Number, Value
 
 __all__ = [
     "Angle",
@@ -18,7 +12,6 @@ __all__ = [
     "Constant",
     "Date",
     "Duplicate",
-    "Fixed",
     "Number",
     "Ordinal",
     "Value",

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from maskedflow.columns.arrow_types import is_category, is_number
 from maskedflow.columns.cells import Cells, Numbers, number_cells, numbers, plain, strings
 from maskedflow.columns.column import Arguments, Column
 from maskedflow.columns.numeric import FEW, plain_numbers
-from maskedflow.columns.types import is_category, is_number
 
 __all__ = ["Boolean", "Category", "Ordinal"]
 
@@ -32,8 +32,8 @@ class Category(Column, kinds=("categorical",)):
         if not self.levels:
             raise self.error("levels: expected at least one")
 
-    @classmethod
-    def fits(cls, dtype: pa.DataType) -> bool:
+    @staticmethod
+    def fits(dtype: pa.DataType, /) -> bool:
         return is_category(dtype) or is_number(dtype) or pa.types.is_boolean(dtype)
 
     @classmethod
@@ -52,12 +52,8 @@ class Category(Column, kinds=("categorical",)):
         return f"{self.kind}, {len(self.levels)} levels"
 
     @property
-    def code_levels(self) -> int:
-        return len(self.levels) + self.missing
-
-    @property
-    def has_code(self) -> bool:
-        return True
+    def code_units(self) -> tuple[float, ...]:
+        return (0.0,) * (len(self.levels) + self.missing)
 
     def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
         cells = table.column(self.name)
@@ -130,8 +126,8 @@ class Boolean(Category, kinds=("boolean",)):
     wanted = "true or false"
     ordered = True
 
-    @classmethod
-    def fits(cls, dtype: pa.DataType) -> bool:
+    @staticmethod
+    def fits(dtype: pa.DataType, /) -> bool:
         return pa.types.is_boolean(dtype) or is_number(dtype)
 
     @classmethod

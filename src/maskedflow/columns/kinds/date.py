@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, unit_of
 from maskedflow.columns.cells import Mask, Numbers, is_missing, ticks
 from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
-from maskedflow.columns.types import is_temporal, ticks_per_unit, unit_of
 
-from .value import Value
+from .number import Value
 
 __all__ = ["Date"]
 
@@ -29,10 +29,7 @@ class Date(Value, kinds=("date",)):
     """A column of dates or times: days or seconds since its origin."""
 
     wanted = "dates or times"
-
-    @classmethod
-    def fits(cls, dtype: pa.DataType) -> bool:
-        return is_temporal(dtype)
+    fits = staticmethod(is_temporal)
 
     @classmethod
     def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from maskedflow.columns.arrow_types import is_category, is_number, is_temporal
 from maskedflow.columns.cells import Cells, Mask, equal, plain
 from maskedflow.columns.column import Arguments, Column
-from maskedflow.columns.types import is_category, is_number, is_temporal
 
 __all__ = ["Constant", "Duplicate", "Fixed"]
 

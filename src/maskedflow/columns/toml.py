@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from maskedflow.files import CLOSED, check, parse_toml
 
+from .arrow_types import type_of
 from .column import KINDS, Column, Level
-from .types import type_of
 
 __all__ = ["read_arguments", "read_document", "write_document"]
 
