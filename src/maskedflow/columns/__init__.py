@@ -4,7 +4,7 @@ from .column import Column
 from .convert import to_rows, to_table
 from .forms import Form, from_arrow
 from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
-from .kinds import Value
+from .kinds.number import Value
 from .reading import all_numbers, blanks_to_null, read_source, refuse_odd_cells
 from .rows import Layout, Rows
 from .schema import Schema, complete

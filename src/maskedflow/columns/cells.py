@@ -18,6 +18,7 @@ __all__ = [
     "Mask",
     "Numbers",
     "equal",
+    "from_ticks",
     "is_missing",
     "number_cells",
     "numbers",
@@ -99,7 +100,16 @@ def ticks(name: str, kind: pa.DataType, cells: pa.ChunkedArray) -> pa.ChunkedArr
         cells = cells.cast(kind, safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise ValueError(f"column {name!r}: expected type {kind}, found {cells.type}") from None
-    return cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
+    return cells.cast(_stored(kind)).cast(pa.int64())
+
+
+def from_ticks(kind: pa.DataType, count: pa.Array) -> pa.Array:
+    """Dates or times of this type from the integers that they are stored as."""
+    return count.cast(_stored(kind), safe=False).cast(kind)
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
 
 
 def is_missing(cells: pa.ChunkedArray) -> Mask:
@@ -124,13 +134,9 @@ def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) 
 
 def equal(cells: pa.ChunkedArray, others: pa.ChunkedArray | pa.Scalar) -> Mask:
     """Where two plain columns, or a column and a scalar, are the same; a missing cell is itself."""
-    same = pc.equal(cells, others).fill_null(False).to_numpy()
-    if isinstance(others, pa.Scalar):
-        both = cells.is_null().to_numpy() & (not others.is_valid)
-    else:
-        both = cells.is_null().to_numpy() & others.is_null().to_numpy()
-    result: Mask = same | both
-    return result
+    both_missing = pc.and_(pc.is_null(cells), pc.is_null(others))
+    same: Mask = pc.or_(pc.equal(cells, others).fill_null(False), both_missing).to_numpy()
+    return same
 
 
 def _decoded(cells: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -189,9 +189,8 @@ class Column:
         Args:
             table: A table that has this column, of any type that can be read as what it is.
             start: The number of rows before these, for errors.
-            strict: Whether a number must be on the grid, within the bounds and, if levels are
-                numbers, one of these. If not, one on no grid lies between cells, and one that is
-                no level has the code of one.
+            strict: Whether a number must be on the grid, within the bounds, or one of the levels;
+                if not, it lies between the cells of the grid, or has the code of one of the levels.
 
         Raises:
             ValueError: If the type of the cells does not fit, or a number is infinite.

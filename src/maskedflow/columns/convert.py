@@ -6,7 +6,7 @@ import pyarrow as pa
 import torch
 
 from .column import Column
-from .kinds import Duplicate
+from .kinds.fixed import Duplicate
 from .rows import Rows
 from .schema import Schema, refuse_missing
 

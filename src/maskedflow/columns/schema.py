@@ -15,7 +15,7 @@ from .arrow_types import is_number, parsing_type
 from .cells import is_missing, plain
 from .column import Column
 from .inference import Bounds, infer_column
-from .kinds import Duplicate
+from .kinds.fixed import Duplicate
 from .rows import Layout
 from .toml import read_arguments, read_document, write_document
 

@@ -77,14 +77,9 @@ class Category(Column, kinds=("categorical",)):
     def decode(self, code: NDArray[Any], number: NDArray[Any]) -> pa.Array:
         dtype, missing = self.type, code == len(self.levels)
         indices = pa.array(np.where(missing, 0, code), mask=missing)
-        if isinstance(self.levels[0], str):
-            levels = pa.array(self.levels, pa.string())
-        elif pa.types.is_boolean(dtype):
-            levels = pa.array([bool(level) for level in self.levels])
-        elif is_number(dtype):
+        levels = pa.array(self.levels)
+        if is_number(dtype):
             levels = number_cells(dtype, np.asarray(self.levels, np.float64))
-        else:
-            levels = pa.array(self.levels)
         if pa.types.is_dictionary(dtype):
             return pa.DictionaryArray.from_arrays(
                 indices.cast(dtype.index_type), levels.cast(dtype.value_type), ordered=dtype.ordered

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, unit_of
-from maskedflow.columns.cells import Mask, Numbers, is_missing, ticks
+from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, type_of, unit_of
+from maskedflow.columns.cells import Mask, Numbers, from_ticks, is_missing, ticks
 from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
 
@@ -37,11 +37,11 @@ class Date(Value, kinds=("date",)):
         kind = cells.type
         if not is_temporal(kind) or is_missing(cells).all():
             return None
-        found: Arguments = {"kind": "date", "note": str(kind)}
         count = ticks(name, kind, cells).drop_null().to_numpy()
         per_unit = ticks_per_unit(kind)
-        found["origin"] = float(given.get("origin", int(count.min()) // per_unit))
-        apart = int(np.gcd.reduce(count - round(found["origin"] * per_unit)))
+        origin = given.get("origin", int(count.min()) // per_unit)
+        found: Arguments = {"kind": "date", "note": str(kind), "origin": float(origin)}
+        apart = int(np.gcd.reduce(count - round(origin * per_unit)))
         if pa.types.is_date(kind):
             return found | {"step": 1.0}
         if apart % per_unit == 0:
@@ -78,21 +78,13 @@ class Date(Value, kinds=("date",)):
             # A whole second, or day, before the end: floats of so many ticks skip some.
             least, most = max(least, _YEAR_1 * day), min(most, _YEAR_10000 * day - per_unit)
         count = np.clip(count, least, most)
-        width = pa.int32() if dtype.bit_width == 32 else pa.int64()
-        return pa.array(count.astype(np.int64), mask=~present).cast(width, safe=False).cast(dtype)
+        return from_ticks(dtype, pa.array(count.astype(np.int64), mask=~present))
 
     @property
     def text(self) -> Callable[[float], str]:
         return self._text
 
     def _text(self, x: float) -> str:
-        cell = self.from_numbers(np.array([x]))
-        if pa.types.is_timestamp(cell.type) or pa.types.is_time64(cell.type):
-            finest = (
-                pa.timestamp("us", cell.type.tz) if hasattr(cell.type, "tz") else pa.time64("us")
-            )
-            cell = cell.cast(finest, safe=False)
-        elif pa.types.is_duration(cell.type):
-            cell = cell.cast(pa.duration("us"), safe=False)
-        text = str(cell[0].as_py())
+        finest = type_of(str(self.type).replace("[ns", "[us"))  # which Python's own types can hold
+        text = str(self.from_numbers(np.array([x])).cast(finest, safe=False)[0].as_py())
         return text.removesuffix(" 00:00:00") if self.step >= _DAY else text

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.columns.arrow_types import is_category, is_number, is_temporal
-from maskedflow.columns.cells import Cells, Mask, equal, plain
+from maskedflow.columns.arrow_types import is_category, is_temporal
+from maskedflow.columns.cells import Cells, Mask, equal, from_ticks, plain
 from maskedflow.columns.column import Arguments, Column
 
 __all__ = ["Constant", "Duplicate", "Fixed"]
@@ -60,19 +60,12 @@ class Constant(Fixed, kinds=("constant",)):
         return ~equal(cells, pa.scalar(value, cells.type))
 
     def decode(self, code: NDArray[Any], number: NDArray[Any]) -> pa.Array:
-        n, dtype = len(code), self.type
         if self.value is None:
-            return pa.nulls(n, dtype)
-        if is_temporal(dtype):
-            width = pa.int32() if dtype.bit_width == 32 else pa.int64()
-            return pa.array([self.value] * n, pa.int64()).cast(width).cast(dtype)
-        if pa.types.is_dictionary(dtype):
-            indices, values = np.zeros(n, np.int8), pa.array([self.value]).cast(dtype.value_type)
-            return pa.DictionaryArray.from_arrays(
-                pa.array(indices).cast(dtype.index_type), values, ordered=dtype.ordered
-            )
-        value = float(self.value) if is_number(dtype) else self.value
-        return pa.array([value] * n).cast(dtype, safe=False)
+            return pa.nulls(len(code), self.type)
+        if is_temporal(self.type):
+            return from_ticks(self.type, pa.array([self.value] * len(code), pa.int64()))
+        only = Column(self.name, "categorical", self.type, levels=(self.value,))
+        return only.decode(code, number)
 
 
 class Duplicate(Fixed, kinds=("duplicate",)):
