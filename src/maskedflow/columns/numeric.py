@@ -123,8 +123,6 @@ def _grid(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Grid | None:
     """The grid of a column of a given kind: discretised ones must have one, continuous ones not."""
-    if given.get("kind") == "integer":
-        given = {"step": 1.0} | dict(given)
     if "step" in given or kind == "continuous":
         step = given.get("step") or 0.0
         return Grid(step, given.get("origin", _origin(x, step))) if step else None

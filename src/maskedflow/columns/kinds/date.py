@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, type_of, unit_of
+from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, type_of
 from maskedflow.columns.cells import Mask, Numbers, from_ticks, is_missing, ticks
 from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
@@ -51,7 +51,7 @@ class Date(Value, kinds=("date",)):
 
     @property
     def headline(self) -> str:
-        return f"date in {unit_of(self.type)}"
+        return f"date in {'days' if pa.types.is_date(self.type) else 'seconds'}"
 
     @property
     def grid(self) -> Grid | None:
