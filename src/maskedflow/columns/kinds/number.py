@@ -122,14 +122,10 @@ class Value(Column, ABC):
 
     def _from_values(self, values: NDArray[Any]) -> Numbers:
         if not (grid := self.grid):
-            return self._rounded(values)
+            return values
         cell, nearest = values / self.step, np.rint(values / self.step)
         at = np.abs(cell - nearest) <= 1e-6 + 2.0**-51 * np.abs(cell)
         return grid.numbers(np.where(at, nearest, np.floor(cell)))
-
-    def _rounded(self, x: Numbers) -> Numbers:
-        """Numbers that the column's type can hold, none of them at a bound or beyond."""
-        return x
 
     def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         x = self.numbers(cells)
@@ -192,7 +188,11 @@ class Number(Value, kinds=("continuous", "positive", "bounded", "discretised")):
     def from_numbers(self, x: Numbers) -> pa.Array:
         return pa.array(x, from_pandas=True)
 
-    def _rounded(self, x: Numbers) -> Numbers:
+    def _from_values(self, values: NDArray[Any]) -> Numbers:
+        """Those on no grid are rounded to the column's type, and none onto a bound or beyond."""
+        x = super()._from_values(values)
+        if self.step:
+            return x
         if pa.types.is_floating(self.type):
             dtype = self.type.to_pandas_dtype()
             least, most = dtype(-np.inf), dtype(np.inf)
