@@ -19,8 +19,7 @@ from scipy.sparse import issparse
 from maskedflow.sources.parquet import index_columns, named
 
 from .cells import LARGE, too_large
-from .encodings import simple_cells
-from .forms import Form, Kind
+from .forms import Form, Kind, simple_cells
 
 __all__ = ["Kind", "as_array", "kind_of", "read_frame", "to_arrow", "weights_of"]
 

@@ -12,8 +12,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from maskedflow.columns.frames import Kind
-from maskedflow.columns.inference import Bounds
-from maskedflow.columns.schema import Missing
+from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Form, Schema, build_density
