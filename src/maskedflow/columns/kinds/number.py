@@ -27,13 +27,13 @@ class Value(Column, ABC):
     and missing cells are seen to here. The density is one per unit of these numbers.
 
     Example:
-        >>> class Percentage(Value, kinds=("percentage",)):
+        >>> class Percents(Value, kinds=("percents",)):
         ...     def numbers(self, cells, start=0, *, strict=True):
         ...         return np.array([float(text.rstrip("%")) for text in cells.to_pylist()])
         ...
         ...     def cells(self, x, present):
         ...         return pa.array([f"{number:g}%" for number in x], mask=~present)
-        >>> share = Column("share", "percentage", pa.string(), low=0, high=100, step=1)
+        >>> share = Column("share", "percents", pa.string(), low=0, high=100, step=1)
         >>> share.encode(pa.table({"share": ["45%", "101%"]})).impossible
         array([False,  True])
     """
