@@ -30,8 +30,7 @@ from maskedflow.columns import (
     weights_of,
 )
 from maskedflow.columns.frames import Kind
-from maskedflow.columns.inference import Bounds
-from maskedflow.columns.schema import Missing
+from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, read_text
 from maskedflow.tables import ConditionalScore, FittedTable, TableDensity
 from maskedflow.tables.queries import check_draws, residuals, score_given, tail_shares

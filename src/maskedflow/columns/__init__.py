@@ -2,12 +2,13 @@
 
 from .column import Column
 from .convert import to_rows, to_table
-from .document import read_document
 from .forms import Form, from_arrow
 from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
+from .kinds.number import Value
 from .reading import all_numbers, as_declared, read_declared, read_source
 from .rows import Layout, Rows
 from .schema import Schema, complete
+from .toml import read_document
 
 __all__ = [
     "Column",
@@ -15,6 +16,7 @@ __all__ = [
     "Layout",
     "Rows",
     "Schema",
+    "Value",
     "all_numbers",
     "as_array",
     "as_declared",

@@ -1,44 +1,32 @@
-"""What is known of one column of a table: its kind and the parameters of that kind."""
+"""What is known of one column of a table; each kind of column is a class, found by its name."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from .grid import Grid
-from .types import is_category, is_number, is_temporal, unit_of
+from .cells import Cells, Numbers
 
-__all__ = ["CODES", "FIXED", "VALUES", "Column", "Kind", "Level"]
+__all__ = ["KINDS", "Arguments", "Column", "Level", "Part"]
 
-Kind = Literal[
-    "continuous",
-    "positive",
-    "bounded",
-    "discretised",
-    "date",
-    "angle",
-    "categorical",
-    "ordinal",
-    "boolean",
-    "constant",
-    "duplicate",
-]
+Arguments = dict[str, Any]
 Level = str | int | float | bool
+Part = Literal["codes", "values", "angles"]
 
-VALUES = ("continuous", "positive", "bounded", "discretised", "date")
-"""Kinds whose cells are numbers on the real line."""
-CODES = ("categorical", "ordinal", "boolean")
-"""Kinds whose cells are one of a few levels."""
-FIXED = ("constant", "duplicate")
-"""Kinds that say nothing new, and are no part of the density."""
+KINDS: dict[str, type[Column]] = {}
+"""The class of each kind of column, by its name; a class adds itself when it is made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Column:
     """One column of a table.
+
+    What is made is an instance of the class of its kind, which tells what the cells are as codes,
+    values or angles. To make a new kind that is a value, extend `maskedflow.columns.Value`.
 
     Args:
         name: Its name.
@@ -65,7 +53,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: str
     type: pa.DataType
     low: float | None = None
     high: float | None = None
@@ -79,111 +67,82 @@ class Column:
     value: Level | None = None
     note: str = ""
 
+    part: ClassVar[Part | None] = None
+    """The part of a row that it is in; None if it says nothing new, and has no density."""
+    written: ClassVar[tuple[str, ...]] = ("kind",)
+    """The parameters that a file always has; others only if they differ from their default."""
+    wanted: ClassVar[str] = "cells of any type"
+    """What its cells have to be, for errors."""
+    ordered: ClassVar[bool] = False
+    """Whether its levels are in an order."""
+
+    def __init_subclass__(cls, kinds: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS.update(dict.fromkeys(kinds, cls))
+
+    def __new__(cls, name: str = "", kind: str = "", *args: Any, **kwargs: Any) -> Column:
+        if cls is Column and kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            raise ValueError(f"column {name!r}: kind: expected one of {kinds}, got {kind!r}")
+        return super().__new__(KINDS[kind] if cls is Column else cls)
+
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            kinds = ", ".join(get_args(Kind))
-            raise self.error(f"kind: expected one of {kinds}, got {self.kind!r}")
-        self._check_type()
+        if KINDS.get(self.kind) is not type(self):
+            raise self.error(f"kind: {self.kind!r} is none of class {type(self).__name__}")
+        if not self.fits(self.type):
+            raise self.error(f"kind {self.kind!r} needs {self.wanted}, found type {self.type}")
         numbers = (self.low, self.high, self.step, self.origin, self.period, *self.atoms)
         if not all(x is None or math.isfinite(x) for x in numbers):
             raise self.error("expected finite numbers as bounds, step, origin, period and atoms")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise self.error(f"expected low < high, got {self.low:g} and {self.high:g}")
-        if self.step < 0 or (self.kind == "discretised" and not self.step):
+        if self.step < 0:
             raise self.error(f"step: expected the positive width of a grid, got {self.step:g}")
-        if self.kind == "angle" and not (self.period and self.period > 0):
-            raise self.error("an angle needs its period, a full turn such as period = 360")
-        if self.kind == "positive" and self.low is None:
-            raise self.error("a positive column needs its lower bound, such as low = 0")
-        if self.kind == "bounded" and self.low is None and self.high is None:
-            raise self.error("a bounded column needs a bound, low or high or both")
-        if self.kind in CODES and not self.levels:
-            raise self.error("levels: expected at least one")
         if len(set(self.levels)) < len(self.levels) or len(set(self.atoms)) < len(self.atoms):
             raise self.error("levels, atoms: expected each once")
-        if self.kind == "duplicate" and self.of is None:
-            raise self.error("of: a duplicate needs the name of the column that it repeats")
 
-    def _check_type(self) -> None:
-        if self.kind in FIXED:
-            return
-        if self.kind == "date":
-            fits, wanted = is_temporal(self.type), "dates or times"
-        elif self.kind == "boolean":
-            fits, wanted = pa.types.is_boolean(self.type) or is_number(self.type), "true or false"
-        elif self.kind in CODES:
-            fits = is_category(self.type) or is_number(self.type) or pa.types.is_boolean(self.type)
-            wanted = "strings, numbers or booleans"
-        else:
-            fits, wanted = is_number(self.type), "numbers"
-        if not fits:
-            raise self.error(f"kind {self.kind!r} needs {wanted}, found type {self.type}")
+    def __repr__(self) -> str:
+        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"Column({', '.join(shown)})"
 
     def error(self, reason: str) -> ValueError:
         """An error about this column, to be raised."""
         return ValueError(f"column {self.name!r}: {reason}")
 
-    @property
-    def code_levels(self) -> int:
-        """The number of levels of its code: its own or those of its state; 1 if it needs none."""
-        return self.missing + (len(self.levels) if self.kind in CODES else 1 + len(self.atoms))
+    # ------------------------------------------------------------ what a column is
 
-    @property
-    def has_code(self) -> bool:
-        """Whether it has a code: what its level is, or its state."""
-        return self.kind in CODES or (self.kind not in FIXED and self.code_levels > 1)
+    @staticmethod
+    def fits(dtype: pa.DataType, /) -> bool:
+        """Whether a column of this kind may have cells of this type."""
+        return True
 
-    @property
-    def grid(self) -> Grid | None:
-        """The grid of its numbers, of dates counted from the origin, or None."""
-        if not self.step:
-            return None
-        origin = 0.0 if self.kind == "date" else self.origin
-        return Grid(self.step, origin, self.low, self.high, self.atoms)
+    @classmethod
+    def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
+        """What is to be known of a column, told from its cells.
 
-    @property
-    def bounds(self) -> tuple[float | None, float | None]:
-        """The bounds of its values in `Rows`: multiples of the step if they are on a grid."""
-        if not (grid := self.grid):
-            return self.low, self.high
-        low, high = (None if edge is None else edge * self.step for edge in grid.edges)
-        return low, high
+        Args:
+            name: Its name, for errors.
+            cells: Its cells, of which some are there unless the kind is given.
+            given: The arguments of `Column` that are known. The kind, if it is, is of this class.
 
-    @property
-    def inner(self) -> float:
-        """A value within these bounds, on the grid; no turn of an angle."""
-        if self.kind == "angle":
-            return 0.0
-        low, high = self.bounds
-        if self.step:
-            return low if low is not None else 0.0 if high is None else high - self.step
-        if low is not None and high is not None:
-            return (low + high) / 2
-        return low + 1 if low is not None else 0.0 if high is None else high - 1
+        Returns:
+            Arguments of `Column`, with kind and note if no kind is given; None if nothing is told,
+            or the cells are not of this class.
+        """
+        return None
 
-    @property
-    def code_units(self) -> tuple[float, ...]:
-        """What each level of its code adds to the log-density, as in `Layout`."""
-        if self.kind in CODES:
-            return (0.0,) * self.code_levels
-        ordinary = math.log(2 * math.pi / (self.period or 1.0)) if self.kind == "angle" else 0.0
-        atom = -math.log(self.step) if self.step else 0.0
-        return (ordinary, *[0.0] * self.missing, *[atom] * len(self.atoms))
+    def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
+        """The column with the range of its cells as bounds, where none are given."""
+        return self
+
+    def free(self) -> Column:
+        """The same column, whose numbers may be any: what a density is conditional on."""
+        return self
 
     @property
     def summary(self) -> str:
         """What it is, in a few words."""
-        words = [self.kind + self._bounds()]
-        if self.kind == "angle":
-            words = [f"angle of period {self.period:g}"]
-        elif self.kind == "duplicate":
-            words = [f"duplicate of {self.of}"]
-        elif self.kind == "constant":
-            words = [f"constant {self.value!r}" if self.value is not None else "empty"]
-        elif self.kind == "date":
-            words = [f"date in {unit_of(self.type)}"]
-        elif self.kind in CODES and self.kind != "boolean":
-            words = [f"{self.kind}, {len(self.levels)} levels"]
+        words = [self.headline]
         if self.step:
             words.append(f"steps of {self.step:g}")
         if self.atoms:
@@ -193,9 +152,77 @@ class Column:
             words.append("may be missing")
         return ", ".join(words)
 
-    def _bounds(self) -> str:
+    @property
+    def headline(self) -> str:
+        """The first of these words: its kind and what else is most important."""
         if self.low is not None and self.high is not None:
-            return f" ({self.low:g} to {self.high:g})"
+            return f"{self.kind} ({self.low:g} to {self.high:g})"
         if self.low is not None:
-            return f" (above {self.low:g})"
-        return "" if self.high is None else f" (below {self.high:g})"
+            return f"{self.kind} (above {self.low:g})"
+        return self.kind if self.high is None else f"{self.kind} (below {self.high:g})"
+
+    # ------------------------------------------------------------ its place in rows
+
+    @property
+    def code_levels(self) -> int:
+        """The number of levels of its code: its own or those of its state; 1 if it needs none."""
+        return len(self.code_units)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it has a code: what its level is, or its state."""
+        return self.part == "codes" or self.code_levels > 1
+
+    @property
+    def code_units(self) -> tuple[float, ...]:
+        """What each level of its code adds to the log-density, as in `Layout`."""
+        return (0.0,)
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The bounds of its values in `Rows`: multiples of the step if they are on a grid."""
+        return self.low, self.high
+
+    def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
+        """Turns its cells of a table into codes and numbers; `decode` is the way back.
+
+        Args:
+            table: A table that has this column, of any type that can be read as what it is.
+            start: The number of rows before these, for errors.
+            strict: Whether a number must be on the grid, within the bounds, or one of the levels;
+                if not, it lies between the cells of the grid, or has the code of one of the levels.
+
+        Raises:
+            ValueError: If the type of the cells does not fit, or a number is infinite.
+        """
+        raise NotImplementedError
+
+    def decode(self, code: Any, number: Any) -> pa.Array:
+        """Turns codes and numbers into cells of the column's type, missing ones into null.
+
+        Numbers on a grid may lie anywhere in their cell, [v, v + step) for the number v.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ one number a cell, to be shown
+
+    def as_numbers(self, cells: pa.ChunkedArray) -> Numbers:
+        """Its cells as numbers that can be compared: a category as its place among the levels.
+
+        A missing cell is NaN.
+        """
+        raise NotImplementedError
+
+    def from_numbers(self, x: Numbers) -> pa.Array:
+        """The cells whose numbers these are: the inverse of `as_numbers`."""
+        raise NotImplementedError
+
+    @property
+    def scale(self) -> Numbers | None:
+        """Its levels if they are numbers in an order, between which there may be others."""
+        return None
+
+    @property
+    def text(self) -> Callable[[float], str] | None:
+        """Writes the cell whose number is given; None if the number itself is what to write."""
+        return None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 import torch
 
-from .cells import decode, encode, equal, plain
-from .column import FIXED, Column
+from .column import Column
+from .kinds.fixed import Duplicate
 from .rows import Rows
 from .schema import Schema, refuse_missing
-from .types import is_number, is_temporal
 
 __all__ = ["to_rows", "to_table"]
 
@@ -47,51 +45,21 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = T
     table = table.select(list(schema.names))
     if schema.missing != "model":
         refuse_missing(table, start)
-    n = table.num_rows
-    codes = np.zeros((n, len(schema.coded)), np.int64)
-    values = np.zeros((n, len(schema.valued)))
-    angles = np.zeros((n, len(schema.angular)))
-    observed, turned = np.ones_like(values, np.bool_), np.ones_like(angles, np.bool_)
-    impossible = np.zeros(n, np.bool_)
-    code_of, value_of, angle_of = map(_places, (schema.coded, schema.valued, schema.angular))
-    for column in schema.columns:
-        if column.kind in FIXED and not strict:
-            continue
-        if column.kind == "constant":
-            impossible |= is_not_constant(column, table, start)
-        elif column.kind == "duplicate":
-            impossible |= is_not_duplicate(column, table, start)
-        else:
-            cells = encode(column, table.column(column.name), start, strict=strict)
-            impossible |= cells.impossible
-            if column.name in code_of:
-                codes[:, code_of[column.name]] = cells.code
-            if column.name in value_of:
-                values[:, value_of[column.name]] = cells.number
-                observed[:, value_of[column.name]] = cells.observed
-            if column.name in angle_of:
-                angles[:, angle_of[column.name]] = cells.number
-                turned[:, angle_of[column.name]] = cells.observed
-    parts = (codes, values, observed, angles, turned, impossible)
-    return Rows(*map(torch.from_numpy, parts))
+    cells = {column.name: column.encode(table, start, strict=strict) for column in schema.columns}
 
+    def part(columns: tuple[Column, ...], name: str, dtype: torch.dtype) -> torch.Tensor:
+        arrays = [torch.from_numpy(getattr(cells[column.name], name)) for column in columns]
+        none = torch.empty(table.num_rows, 0, dtype=dtype)
+        return torch.stack(arrays, 1) if arrays else none
 
-def _places(columns: tuple[Column, ...]) -> dict[str, int]:
-    return {column.name: i for i, column in enumerate(columns)}
-
-
-def is_not_constant(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
-    """Which cells are not what they are in all rows of a constant column."""
-    cells = plain(column.name, column.type, table.column(column.name), start)
-    value = float(column.value) if isinstance(column.value, bool) else column.value
-    return ~equal(cells, pa.scalar(value, cells.type))
-
-
-def is_not_duplicate(column: Column, table: pa.Table, start: int = 0) -> np.ndarray:
-    """Which cells are not those of the column that this one repeats."""
-    cells = plain(column.name, column.type, table.column(column.name), start)
-    others = plain(column.name, column.type, table.column(column.of), start)
-    return ~equal(cells, others)
+    return Rows(
+        part(schema.coded, "code", torch.long),
+        part(schema.valued, "number", torch.double),
+        part(schema.valued, "observed", torch.bool),
+        part(schema.angular, "number", torch.double),
+        part(schema.angular, "observed", torch.bool),
+        part(schema.columns, "impossible", torch.bool).any(1),
+    )
 
 
 def to_table(schema: Schema, rows: Rows) -> pa.Table:
@@ -106,40 +74,15 @@ def to_table(schema: Schema, rows: Rows) -> pa.Table:
         >>> to_table(schema, to_rows(schema, table)).equals(table)
         True
     """
-    n = len(rows)
-    code_of, value_of, angle_of = map(_places, (schema.coded, schema.valued, schema.angular))
-    cells: dict[str, pa.Array] = {}
-    nothing = np.zeros(n)
-    for column in schema.columns:
-        name = column.name
-        code, number = nothing.astype(np.int64), nothing
-        if name in code_of:
-            code = rows.codes[:, code_of[name]].numpy()
-        if name in value_of:
-            number = rows.values[:, value_of[name]].numpy()
-        if name in angle_of:
-            number = rows.angles[:, angle_of[name]].numpy()
-        if column.kind == "constant":
-            cells[name] = _constant(column, n)
-        elif column.kind != "duplicate":
-            cells[name] = decode(column, code, number)
-    for column in schema.columns:
-        if column.kind == "duplicate":
-            cells[column.name] = cells[column.of or ""].cast(column.type, safe=False)
+    none = torch.zeros(len(rows), dtype=torch.long)
+    code = dict(zip(schema.coded, rows.codes.unbind(1), strict=True))
+    number = dict(zip(schema.valued, rows.values.unbind(1), strict=True))
+    number |= zip(schema.angular, rows.angles.unbind(1), strict=True)
+    cells: dict[str | None, pa.Array] = {}
+    for column in sorted(schema.columns, key=lambda one: isinstance(one, Duplicate)):
+        if isinstance(column, Duplicate):
+            cells[column.name] = cells[column.of].cast(column.type, safe=False)
+        else:
+            parts = code.get(column, none), number.get(column, none)
+            cells[column.name] = column.decode(*(part.numpy() for part in parts))
     return pa.table({name: cells[name] for name in schema.names})
-
-
-def _constant(column: Column, n: int) -> pa.Array:
-    kind = column.type
-    if column.value is None:
-        return pa.nulls(n, kind)
-    if is_temporal(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()
-        return pa.array([column.value] * n, pa.int64()).cast(width).cast(kind)
-    if pa.types.is_dictionary(kind):
-        indices, values = np.zeros(n, np.int8), pa.array([column.value]).cast(kind.value_type)
-        return pa.DictionaryArray.from_arrays(
-            pa.array(indices).cast(kind.index_type), values, ordered=kind.ordered
-        )
-    value = float(column.value) if is_number(kind) else column.value
-    return pa.array([value] * n).cast(kind, safe=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,8 +19,7 @@ from scipy.sparse import issparse
 from maskedflow.sources.parquet import index_columns, named
 
 from .cells import LARGE, too_large
-from .encodings import simple_cells
-from .forms import Form, Kind
+from .forms import Form, Kind, simple_cells
 
 __all__ = ["Kind", "as_array", "kind_of", "read_frame", "to_arrow", "weights_of"]
 
@@ -94,11 +94,7 @@ def read_frame(frame: Any, name: str = "X", wanted: Collection[str] = ()) -> tup
         UserWarning: If a row index that has a name is left out, and nothing is said of wanted ones.
     """
     kind = kind_of(frame)
-    if kind == "numpy":
-        columns = as_array(frame, name).T
-        raw = _from_columns([f"x{i}" for i in range(len(columns))], columns, name)
-    else:
-        raw = _SOURCES[kind](frame, name)
+    raw = _SOURCES[kind](frame, name)
     if index := [one for one in index_columns(raw.schema) if one not in wanted]:
         raw = raw.drop_columns(index)
         if not wanted and (told := named(index)):
@@ -196,6 +192,11 @@ def _from_stream(frame: Any, name: str) -> pa.Table:
         raise ValueError(f"{name}: cannot be read as a table: {_line(error)}") from None
 
 
+def _from_array(frame: Any, name: str) -> pa.Table:
+    columns = as_array(frame, name).T
+    return _from_columns([f"x{i}" for i in range(len(columns))], columns, name)
+
+
 def _from_mapping(frame: Mapping[Any, Any], name: str) -> pa.Table:
     return _from_columns(list(frame), frame.values(), name)
 
@@ -222,6 +223,7 @@ _SOURCES: dict[Kind, Callable[[Any, str], pa.Table]] = {
     "mapping": _from_mapping,
     "rows": _from_rows,
     "records": _from_records,
+    "numpy": _from_array,
 }
 
 
@@ -357,11 +359,9 @@ def _without_rows(table: pa.Table) -> pa.RecordBatch:
 
 
 def _refuse_twice(names: Sequence[str], name: str) -> None:
-    seen: set[str] = set()
-    for column in names:
-        if column in seen:
+    for column, times in Counter(names).items():
+        if times > 1:
             raise ValueError(f"{name}: expected each column name once, found {column!r} twice")
-        seen.add(column)
 
 
 def _line(error: BaseException) -> str:

@@ -38,13 +38,7 @@ UNITS = (1.0, 100.0)
 
 
 def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
-    """Arguments of a `Column` for numbers of which nothing is known.
-
-    Args:
-        x: The numbers, without the missing ones.
-        kind: Their Arrow type.
-        missing: Whether some are missing.
-    """
+    """Arguments of a `Column` for numbers of which nothing is known, less any missing ones."""
     values, counts = _counted(x)
     if len(values) == 1:
         value = plain_numbers(values)[0]
@@ -80,14 +74,7 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
 def specify_numbers(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Found:
-    """What else is to be known of numbers whose kind is given.
-
-    Args:
-        name: The column's name, for errors.
-        kind: One of the kinds of numbers.
-        x: The numbers, without the missing ones.
-        type_: Their Arrow type.
-        given: The arguments of `Column` that are known.
+    """What else is to be known of numbers whose kind is given, less any missing ones.
 
     Raises:
         ValueError: If bounds or a grid cannot be told from the numbers.
@@ -136,8 +123,6 @@ def _grid(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Grid | None:
     """The grid of a column of a given kind: discretised ones must have one, continuous ones not."""
-    if given.get("kind") == "integer":
-        given = {"step": 1.0} | dict(given)
     if "step" in given or kind == "continuous":
         step = given.get("step") or 0.0
         return Grid(step, given.get("origin", _origin(x, step))) if step else None
@@ -226,7 +211,7 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
 
 def _is_full(x: Numbers, step: float) -> bool:
     """Whether the first and the last cell of a grid have rows as all others have."""
-    if not len(x):
+    if not len(x) or x.min() == x.max():
         return False
     mean = len(x) / (np.rint((x.max() - x.min()) / step) + 1)
     ends = min(np.sum(x == x.min()), np.sum(x == x.max()))
@@ -237,11 +222,6 @@ def range_of(x: Numbers, step: float, atoms: Collection[float]) -> Found:
     """Bounds that leave nothing beyond the numbers that are there.
 
     Numbers on no grid cannot be at a bound: a tenth of the distance of neighbours is left free.
-
-    Args:
-        x: The numbers.
-        step: The width of their grid, 0 if there is none.
-        atoms: Numbers that have a probability of their own.
     """
     low, high = float(x.min()), float(x.max())
     values = np.unique(x)

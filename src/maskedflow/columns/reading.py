@@ -14,10 +14,10 @@ from maskedflow.sources import CellError, Source
 from maskedflow.sources.dialect import is_written_number, notation
 from maskedflow.sources.numbers import MISSING, check_numbers
 
+from .arrow_types import is_number
 from .cells import is_missing
 from .frames import to_arrow
 from .schema import Schema
-from .types import is_number
 
 __all__ = ["all_numbers", "as_declared", "read_declared", "read_source"]
 

@@ -11,15 +11,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from .arrow_types import is_number, parsing_type
 from .cells import is_missing, plain
-from .column import FIXED, VALUES, Column
-from .document import read_arguments, read_document, write_document
-from .inference import Bounds, infer_column
+from .column import KINDS, Arguments, Column
+from .kinds.fixed import Duplicate
 from .rows import Layout
-from .types import is_number, parsing_type
+from .toml import read_arguments, read_document, write_document
 
-__all__ = ["Missing", "Schema", "complete"]
+__all__ = ["Bounds", "Missing", "Schema", "complete"]
 
+Bounds = Literal["inferred", "data"]
 Missing = Literal["error", "drop", "model"]
 
 
@@ -62,8 +63,8 @@ class Schema:
                 raise ValueError(f"columns: expected each name once, found {column.name!r} twice")
             known[column.name] = column
         for column in self.columns:
-            if column.kind == "duplicate" and (
-                column.of not in known or known[column.of].kind == "duplicate"
+            if isinstance(column, Duplicate) and (
+                column.of not in known or isinstance(known[column.of], Duplicate)
             ):
                 raise column.error(f"of: expected a column that is no duplicate, got {column.of!r}")
 
@@ -119,8 +120,8 @@ class Schema:
         seen: dict[tuple[str, bytes], str] = {}
         for name in table.column_names:
             cells = table.column(name)
-            column = infer_column(name, cells, given.get(name, {}), bounds)
-            if column.kind not in FIXED and "kind" not in given.get(name, {}):
+            column = _infer_column(name, cells, given.get(name, {}), bounds)
+            if column.part is not None and "kind" not in given.get(name, {}):
                 first = seen.setdefault(_fingerprint(column, cells), name)
                 if first != name:
                     note = "equal in all rows"
@@ -165,17 +166,22 @@ class Schema:
     @cached_property
     def valued(self) -> tuple[Column, ...]:
         """The columns that have a value, in the order of the values."""
-        return tuple(column for column in self.columns if column.kind in VALUES)
+        return tuple(column for column in self.columns if column.part == "values")
 
     @cached_property
     def angular(self) -> tuple[Column, ...]:
         """The columns that have an angle, in the order of the angles."""
-        return tuple(column for column in self.columns if column.kind == "angle")
+        return tuple(column for column in self.columns if column.part == "angles")
+
+    @property
+    def free(self) -> tuple[Column, ...]:
+        """The columns that the density is of."""
+        return tuple(column for column in self.columns if column.part is not None)
 
     @property
     def fixed(self) -> tuple[Column, ...]:
         """The constant and duplicate columns, which are no part of the density."""
-        return tuple(column for column in self.columns if column.kind in FIXED)
+        return tuple(column for column in self.columns if column.part is None)
 
     @property
     def code_levels(self) -> tuple[int, ...]:
@@ -199,7 +205,7 @@ class Schema:
             steps=self.steps,
             lows=tuple(low for low, _ in bounds),
             highs=tuple(high for _, high in bounds),
-            log_units=sum(column.code_units[0] for column in self.angular if not column.has_code),
+            log_units=sum(column.code_units[0] for column in self.free if not column.has_code),
             code_units=tuple(column.code_units for column in self.coded),
         )
 
@@ -227,6 +233,79 @@ def refuse_missing(table: pa.Table, start: int = 0) -> None:
                 f"({int(missing.sum()):,} of {len(missing):,} values are); fill it in, or choose "
                 "missing = 'drop' or 'model' (--missing on the command line); NaN is missing"
             )
+
+
+def _infer_column(
+    name: str, cells: pa.ChunkedArray, given: Mapping[str, Any], bounds: Bounds = "inferred"
+) -> Column:
+    """Tells what a column is from its cells and from arguments of `Column` that are known.
+
+    The kind may also be given as `integer`: a grid of step 1.
+
+    Raises:
+        ValueError: If the type is none that a density can be of, categories are too many, what is
+            given does not fit together, or a cell contradicts it.
+    """
+    missing = is_missing(cells)
+    given = dict(given)
+    if given.get("kind") == "integer":
+        given = {"step": 1.0, **given, "kind": "discretised"}
+    elif "kind" not in given and (kind := _kind_by_arguments(given)):
+        given["kind"] = kind
+    if missing.all() and not ("kind" in given and "type" in given):  # nothing tells the rest
+        return Column(name, "constant", cells.type, note="no row has a value")
+    if "kind" in given:
+        found = KINDS[given["kind"]].infer(name, cells, given) or {}
+        found["note"] = "declared"
+    else:
+        found = _guess(name, cells)
+    if missing.any() and not missing.all():
+        found["note"] += f"; {100 * missing.mean():.2g}% missing"
+    found = {"name": name, "type": cells.type, "missing": bool(missing.any())} | found | given
+    if KINDS[found["kind"]].part is None:
+        found["missing"] = False
+    column = Column(**found)
+    if bounds == "data" and column.part == "values":
+        column = column.within_range(cells, given)
+    if given and column.part is not None:
+        _check(column, cells)
+    return column
+
+
+def _kind_by_arguments(given: Arguments) -> str | None:
+    """The kind that has such arguments, if they tell."""
+    if "period" in given:
+        return "angle"
+    if "levels" in given:
+        strings = any(isinstance(level, str) for level in given["levels"])
+        return "categorical" if strings else "ordinal"
+    if "high" in given:
+        return "bounded"
+    if "low" in given:
+        return "positive"
+    return "discretised" if given.get("step") else None
+
+
+def _guess(name: str, cells: pa.ChunkedArray) -> Arguments:
+    """What the first kind says that recognises these cells; those made last are asked first."""
+    for kind in reversed(KINDS):
+        if found := KINDS[kind].infer(name, cells, {}):
+            return found
+    raise ValueError(
+        f"column {name!r}: expected numbers, strings, booleans or dates, found type {cells.type}; "
+        "leave the column out"
+    )
+
+
+def _check(column: Column, cells: pa.ChunkedArray) -> None:
+    """Refuses what its own cells contradict."""
+    impossible = column.encode(pa.table({column.name: cells})).impossible
+    if impossible.any():
+        row = int(impossible.argmax())
+        raise ValueError(
+            f"column {column.name!r}, row {row + 1}: expected {column.summary}, "
+            f"found {cells[row].as_py()!r}"
+        )
 
 
 def _fingerprint(column: Column, cells: pa.ChunkedArray) -> tuple[str, bytes]:

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from maskedflow.columns import Schema, complete, read_document, read_source
+from maskedflow.columns.arrow_types import is_number, is_temporal
 from maskedflow.columns.cells import is_missing
-from maskedflow.columns.column import FIXED
 from maskedflow.columns.schema import Missing
-from maskedflow.columns.types import is_number, is_temporal
 from maskedflow.files import read_text
 from maskedflow.sources import open_source
 
@@ -129,7 +128,7 @@ def open_mixed(
             table.select(list(features)), table.select(list(given)) if given else None
         )
         found = Schema.infer(whole.x, missing or told or "error", known)
-        if all(column.kind in FIXED for column in found.columns):
+        if not found.free:
             raise ValueError("all columns are constant or repeat another; expected some that vary")
         return deal_mixed(source.path.stem, whole, found, seed, notes=(*source.notes, *notes))
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from scipy.stats import norm
 
 from maskedflow.columns import to_rows
-from maskedflow.columns.column import CODES
 from maskedflow.columns.column import Column as TableColumn
 from maskedflow.tables import FittedTable, column_maps
-from maskedflow.tables.matrix import Matrix, Tables, cells_of
+from maskedflow.tables.matrix import Matrix, Tables
 from maskedflow.tables.queries import residuals
 
 from .page import Page, write_report
@@ -25,8 +23,6 @@ from .subject import Column, Subject
 from .words import percent
 
 __all__ = ["table_report"]
-
-_DAY = 86_400.0
 
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""
@@ -126,30 +122,20 @@ def _gaussian(tables: Tables, train: Matrix, test: Matrix) -> Matrix:
 
 def column_of(column: TableColumn) -> Column:
     """A column as a page writes it."""
-    if column.kind in CODES:
-        levels = tuple(_level(level) for level in column.levels)
-        return Column(column.name, levels, ordered=column.kind != "categorical")
-    date: Callable[[float], str] | None = None
-    if column.kind == "date":
-        date = partial(_date, column)
-    return Column(column.name, step=column.step, atoms=column.atoms, date=date)
+    return Column(
+        column.name,
+        tuple(map(_level, column.levels)),
+        ordered=column.ordered,
+        step=column.step,
+        atoms=column.atoms,
+        date=column.text,
+    )
 
 
 def _level(level: Any) -> str:
     if isinstance(level, bool):
         return "true" if level else "false"
     return f"{level:.10g}" if isinstance(level, float) else str(level)
-
-
-def _date(column: TableColumn, x: float) -> str:
-    cell = cells_of(column, np.array([x]))
-    if pa.types.is_timestamp(cell.type) or pa.types.is_time64(cell.type):
-        finest = pa.timestamp("us", cell.type.tz) if hasattr(cell.type, "tz") else pa.time64("us")
-        cell = cell.cast(finest, safe=False)
-    elif pa.types.is_duration(cell.type):
-        cell = cell.cast(pa.duration("us"), safe=False)
-    text = str(cell[0].as_py())
-    return text.removesuffix(" 00:00:00") if column.step >= _DAY else text
 
 
 # ------------------------------------------------------------------------------------------ notes

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns import Rows, Schema, to_rows
-from maskedflow.columns.column import VALUES
 from maskedflow.data import TableSplit, conditional_gaussian, independent
 
 from .matrix import Side
@@ -42,8 +41,7 @@ def simpler(
 
 def _is_numeric(schema: Schema) -> bool:
     """Whether a row is a point of a space: all columns are numbers, always there, without atoms."""
-    free = [column for column in schema.columns if column not in schema.fixed]
-    return bool(free) and all(c.kind in VALUES and not c.has_code for c in free)
+    return bool(schema.free) and all(c.part == "values" and not c.has_code for c in schema.free)
 
 
 def _middles(schema: Schema, rows: Rows) -> Tensor:

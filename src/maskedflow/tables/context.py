@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import accumulate
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.columns.cells import encode, is_missing, numbers
-from maskedflow.columns.column import FIXED, VALUES, Column
-from maskedflow.columns.convert import is_not_constant, is_not_duplicate, to_rows
+from maskedflow.columns.cells import is_missing, numbers
+from maskedflow.columns.convert import to_rows
 from maskedflow.columns.schema import Schema
 
 from .density import number_context
@@ -68,10 +66,10 @@ def context_matrix(
     assert c is not None
     starts = [0, *accumulate(schema.code_levels)]
     for start, column in zip(starts, schema.coded, strict=False):
-        if _is_numeric(column):
+        if (levels := column.scale) is not None:
             x = numbers(column.name, table.column(column.name))
             known = ~np.isnan(x)
-            weights = torch.from_numpy(_between(x[known], column.levels))
+            weights = torch.from_numpy(_between(x[known], levels))
             c[torch.from_numpy(known), start : start + len(column.levels)] = weights
     return c
 
@@ -94,12 +92,9 @@ def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
         ValueError: If there is such a row; the message names column, row and value.
     """
     for column in schema.columns:
-        if column.kind in FIXED:
-            continue
-        cells = table.column(column.name)
-        strange = encode(column, cells, start, strict=False).impossible
+        strange = column.encode(table, start, strict=False).impossible
         if strange.any():
-            row = int(strange.argmax())
+            cells, row = table.column(column.name), int(strange.argmax())
             found = cells[row].as_py()
             what = f"expected a category that was there in fit, found {found!r}"
             if is_missing(cells)[row]:
@@ -109,40 +104,22 @@ def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
 
 def free_numbers(schema: Schema) -> Schema:
     """The same columns, whose numbers may be any."""
-    return Schema(tuple(map(_free, schema.columns)), schema.missing)
+    return Schema(tuple(column.free() for column in schema.columns), schema.missing)
 
 
 def _warn(schema: Schema, table: pa.Table) -> None:
     for column in schema.fixed:
-        constant = column.kind == "constant"
-        other = (is_not_constant if constant else is_not_duplicate)(column, table)
+        other = column.encode(table).impossible
         if other.any():
-            was = f"{column.value!r}" if constant else f"that of column {column.of!r}"
             warnings.warn(
-                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in all rows of "
-                f"fit the value was {was}, so that no other one counts: it is ignored",
+                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in fit it was "
+                f"{column.summary}, so that no other value counts: it is ignored",
                 stacklevel=2,
             )
 
 
-def _free(column: Column) -> Column:
-    if _is_numeric(column) or (column.kind in VALUES and column.kind != "date"):
-        return Column(column.name, "continuous", pa.float64(), missing=column.missing)
-    if column.kind == "date":
-        return replace(column, step=0.0, atoms=(), low=None, high=None)
-    return column
-
-
-def _is_numeric(column: Column) -> bool:
-    """Whether its levels are numbers."""
-    return column.kind == "ordinal" and not any(
-        isinstance(level, str | bool) for level in column.levels
-    )
-
-
-def _between(x: Numbers, levels: Iterable[object]) -> Numbers:
+def _between(x: Numbers, known: Numbers) -> Numbers:
     """The weights of levels, (n, L), whose mean is x."""
-    known = np.asarray(list(levels), np.float64)
     weights = np.zeros((len(x), len(known)))
     if len(known) == 1:
         return weights + 1

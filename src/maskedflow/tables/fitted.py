@@ -17,8 +17,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from maskedflow.columns import Rows, Schema, as_declared, complete, to_arrow, to_rows, to_table
-from maskedflow.columns.inference import Bounds
-from maskedflow.columns.schema import Missing
+from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.data import Fingerprint, Seen, TableSplit, Trace
 from maskedflow.data.split import Array
 from maskedflow.files import CLOSED, blame, check, parse_json

@@ -41,9 +41,7 @@ def given_columns(schema: Schema, names: Collection[str]) -> tuple[Column, ...]:
         if name not in known:
             raise ValueError(f"given: expected columns of X, got {name!r}")
     wanted = {known[name].of or name for name in names}
-    return tuple(
-        column for column in schema.columns if column.name in wanted and column.kind != "constant"
-    )
+    return tuple(column for column in schema.free if column.name in wanted)
 
 
 def pieces_of(schema: Schema, columns: Collection[Column]) -> Pieces:
@@ -72,6 +70,6 @@ def units_of(schema: Schema, columns: Collection[Column], rows: Rows) -> Tensor:
         units = torch.tensor(column.code_units, dtype=torch.float64)
         if column.name in code:
             total = total + units[rows.codes[:, code[column.name]]]
-        elif column.kind == "angle":
+        else:
             total = total + units[0]
     return total

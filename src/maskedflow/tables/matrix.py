@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskedflow.columns import Schema, complete, kind_of, to_arrow, to_rows, to_table
-from maskedflow.columns.cells import dates, decode, encode, numbers
-from maskedflow.columns.column import CODES, FIXED, Column
 
 from .context import check_context, free_numbers
 
-__all__ = ["Matrix", "Side", "Tables", "cells_of"]
+__all__ = ["Matrix", "Side", "Tables"]
 
 Matrix = NDArray[np.float64]
 
@@ -36,18 +34,17 @@ class Side:
     @cached_property
     def known(self) -> Schema:
         """The schema without constants and duplicates."""
-        columns = tuple(c for c in self.schema.columns if c.kind not in FIXED)
-        return Schema(columns, self.schema.missing)
+        return Schema(self.schema.free, self.schema.missing)
 
     def matrix(self, table: pa.Table) -> Matrix:
         """A table as a matrix, shape (n, columns)."""
         columns = self.known.columns
-        return np.stack([_numbers(column, table.column(column.name)) for column in columns], 1)
+        return np.stack([one.as_numbers(table.column(one.name)) for one in columns], 1)
 
     def table(self, matrix: Matrix) -> pa.Table:
         """A matrix as a table, with its constants and duplicates."""
         pairs = zip(self.known.columns, matrix.T, strict=True)
-        known = pa.table({column.name: cells_of(column, cells) for column, cells in pairs})
+        known = pa.table({column.name: column.from_numbers(x) for column, x in pairs})
         return to_table(self.schema, to_rows(self.known, known))
 
 
@@ -56,7 +53,7 @@ class Tables:
 
     def __init__(self, schema: Schema, given: Schema | None) -> None:
         for role, one in (("X", schema), ("context", given)):
-            if one is not None and len(one.fixed) == len(one.columns):
+            if one is not None and not one.free:
                 raise ValueError(f"{role}: expected a column that is not constant, found none")
         self.main = Side(schema)
         self.given = None if given is None else Side(free_numbers(given))
@@ -103,7 +100,7 @@ class Tables:
         """How many rows cannot be, and in which columns that shows."""
         table = table.filter(pa.array(impossible))
         counts = {
-            column.name: int(encode(column, table.column(column.name)).impossible.sum())
+            column.name: int(column.encode(table).impossible.sum())
             for column in self.main.known.columns
         }
         where = ", ".join(f"{name} ({count:,})" for name, count in counts.items() if count)
@@ -112,29 +109,3 @@ class Tables:
             f"{where or 'another value than that of a constant or a duplicate'}; they are left out "
             "of all that follows, or the mean log-density would be minus infinity"
         )
-
-
-def _numbers(column: Column, cells: pa.ChunkedArray) -> Matrix:
-    if column.kind in CODES:
-        code = encode(column, cells).code.astype(np.float64)
-        return np.where(code == len(column.levels), np.nan, code)
-    if column.kind == "date":
-        return dates(column, cells)
-    x = numbers(column.name, cells, kind=column.type)
-    if column.kind == "angle" and column.period:
-        low = column.low or 0.0
-        turned = low + np.mod(x - low, column.period)
-        kept = ((low <= x) & (x < low + column.period)) | np.isin(x, column.atoms)
-        x = np.where(kept, x, turned)
-    return x
-
-
-def cells_of(column: Column, x: Matrix) -> pa.Array:
-    """The cells of a column, whose numbers these are."""
-    missing = np.isnan(x)
-    if column.kind in CODES:
-        return decode(column, np.where(missing, len(column.levels), x).astype(np.int64), x)
-    if column.kind == "date":
-        free = replace(column, step=0.0, atoms=(), missing=True)
-        return decode(free, missing.astype(np.int64), np.where(missing, 0.0, x))
-    return pa.array(x, from_pandas=True)

@@ -62,8 +62,7 @@ def score_given(
     error = np.zeros(len(rows))
     unsure = 0
     index = (~rows.impossible).numpy()
-    free = len(schema.columns) - len(schema.fixed)
-    if len(columns) == free:
+    if len(columns) == len(schema.free):
         log_density[index] = 0.0
     elif columns and index.any():
         possible = rows[~rows.impossible]

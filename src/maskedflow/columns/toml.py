@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import AfterValidator, with_config
@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from maskedflow.files import CLOSED, check, parse_toml
 
-from .column import FIXED, VALUES, Column, Kind, Level
-from .types import type_of
+from .arrow_types import type_of
+from .column import KINDS, Column, Level
 
 __all__ = ["read_arguments", "read_document", "write_document"]
 
@@ -21,7 +21,7 @@ _HEADER = "# The schema of a table. Leave out what is to be inferred.\n\n"
 
 
 def _kind(kind: str) -> str:
-    kinds = (*get_args(Kind), "integer")
+    kinds = (*KINDS, "integer")
     if kind not in kinds:
         raise ValueError(f"expected one of {', '.join(kinds)}, got {kind!r:.60}")
     return kind
@@ -66,17 +66,12 @@ def write_document(columns: Iterable[Column], missing: str) -> str:
 
 
 def _arguments(column: Column) -> dict[str, Any]:
-    kept = {"kind"}
-    if column.kind in VALUES:
-        kept |= {"step", "atoms"}
-    if column.kind not in FIXED:
-        kept |= {"missing"}
     arguments: dict[str, Any] = {}
     for field in fields(Column):
         value = getattr(column, field.name)
         if field.name == "type":
             arguments["type"] = str(value)
-        elif field.name != "name" and (field.name in kept or value != field.default):
+        elif field.name != "name" and (field.name in column.written or value != field.default):
             arguments[field.name] = list(value) if isinstance(value, tuple) else value
     return arguments
 

@@ -15,7 +15,6 @@ __all__ = [
     "parsing_type",
     "ticks_per_unit",
     "type_of",
-    "unit_of",
 ]
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -35,11 +34,6 @@ def is_category(kind: pa.DataType) -> bool:
 def is_temporal(kind: pa.DataType) -> bool:
     """Whether cells of this type are dates, times of the day, moments or durations."""
     return bool(pa.types.is_temporal(kind) and not pa.types.is_interval(kind))
-
-
-def unit_of(kind: pa.DataType) -> str:
-    """The unit in which a temporal type becomes a number: days or seconds."""
-    return "days" if pa.types.is_date(kind) else "seconds"
 
 
 def ticks_per_unit(kind: pa.DataType) -> int:
