@@ -17,9 +17,8 @@ from scipy.stats import norm
 from maskedflow.columns.column import CODES
 from maskedflow.columns.column import Column as TableColumn
 from maskedflow.data import Trace
-from maskedflow.report import Column, Subject, write_report
-from maskedflow.report.page import Page
-from maskedflow.report.words import percent
+from maskedflow.report import Column, Page, Subject, write_report
+from maskedflow.report.format import percent
 from maskedflow.tables import Form, column_maps, to_rows
 
 from .matrix import Matrix, Tables, cells_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
-from .subject import Column
+from maskedflow.report.subject import Column
 
 __all__ = ["name_ticks", "shortened"]
 

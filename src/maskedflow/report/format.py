@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "number", "percent", "signed"]
+__all__ = ["clipped", "duration", "number", "percent", "signed"]
 
 
 def number(value: float) -> str:
@@ -45,3 +45,8 @@ def percent(share: float) -> str:
         ('12.3%', '100%', '0%')
     """
     return f"{share:.0%}" if share in {0, 1} else f"{100 * share:.1f}%"
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
