@@ -18,20 +18,7 @@ def scaled(rows: ArrayLike, shape: tuple[int, int, int], levels: float) -> NDArr
 
 
 def tile(images: NDArray[np.float64], columns: int, gap: int = 1) -> NDArray[np.float64]:
-    """Lays images out row by row on one white sheet, `gap` pixels apart.
-
-    Args:
-        images: Shape (n, channels, height, width), values in [0, 1].
-        columns: Images in a row.
-        gap: White pixels between neighbours.
-
-    Returns:
-        The sheet, shape (rows * (height + gap) - gap, columns * (width + gap) - gap, channels).
-
-    Example:
-        >>> tile(np.zeros((5, 1, 8, 8)), columns=3).shape
-        (17, 26, 1)
-    """
+    """Lays images, shape (n, channels, height, width), out on a white sheet with gaps between."""
     n, channels, height, width = images.shape
     rows = math.ceil(n / columns)
     sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
