@@ -30,11 +30,9 @@ def duration(seconds: float) -> str:
         >>> duration(0.00347), duration(2.5), duration(125)
         ('3.5 ms', '2.5 s', '125 s')
     """
-    return (
-        f"{seconds * 1000:.2g} ms"
-        if seconds < 0.1
-        else f"{seconds:.{0 if seconds >= 10 else 1}f} s"
-    )
+    if seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def percent(share: float) -> str:

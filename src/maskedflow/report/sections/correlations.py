@@ -20,7 +20,7 @@ LABELS = 16
 """The most names beside a matrix, and characters in one."""
 
 COMMON, RARE = 4, 0.01
-"""The most categories of a column that correlations tell, and gaps that are too few for one."""
+"""The most categories of a column that are looked at, and the share of gaps that is ignored."""
 
 Matrix = NDArray[np.float64]
 

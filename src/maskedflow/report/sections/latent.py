@@ -17,15 +17,14 @@ from maskedflow.report.section import Evidence, Section
 
 __all__ = ["Latent"]
 
-BINS, LINES = 20, 100
-WORST = 8
-"""The numbers that the table names."""
+BINS, LINES, WORST = 20, 100, 8
+"""Bars of a histogram, the most lines of quantiles, and rows of the table."""
 
 FAR = 8.0
-"""What is further away than this, its PIT being 0 or 1, is taken to be there."""
+"""Where numbers are moved to that are further away, their PIT being 0 or 1."""
 
 FEWEST = 20
-"""Rows with both numbers, below which their correlation is not told."""
+"""The fewest rows with both of two numbers for a correlation of them."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class Latent(Section):
     Args:
         rows: The number of test rows.
         numbers: The random numbers behind each.
-        residuals: That each of them is that of a column.
+        residuals: Whether each of them belongs to a column.
         far: How many of them are further from normal than one in twenty would be by chance.
-        critical: The KS distance that makes them so, of a number that is behind all rows.
-        correlation: The largest absolute correlation of two of them; nan of one.
-        by_chance: About the largest of as many independent ones.
+        critical: The KS distance from which on they are, of a number that is behind all rows.
+        correlation: The largest absolute correlation of two of them; nan if there is only one.
+        by_chance: What it would be, about, of as many independent numbers.
         worst: The name, mean, standard deviation and KS distance of those furthest from normal.
         pictures: PIT and quantiles; correlations.
 

@@ -66,13 +66,11 @@ class Samples(Section):
         corner = corner_picture(subject, shown, test, samples) if len(shown) > 1 else None
         if corner is None:
             return None
-        remark, numeric = "", len(subject.numeric)
-        if len(shown) < numeric:
-            remark = (
-                f"Shown are the {len(shown)} of {numeric} columns of numbers that correlate most"
-            )
-            remark += " with another."
-        elif numeric < len(subject.columns):
+        remark, n, numeric = "", len(shown), len(subject.numeric)
+        if n < numeric:
+            which = f"the {n} of {numeric} columns of numbers that correlate most with another"
+            remark = f"Shown are {which}."
+        elif n < len(subject.columns):
             remark = "Shown are the columns of numbers."
         return cls(len(samples), corner=corner, remark=remark)
 
