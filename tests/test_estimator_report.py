@@ -17,15 +17,14 @@ from scipy.stats import norm
 
 import maskedflow as mf
 from evidence import evidence
-from maskedflow.estimator.matrix import Tables
-from maskedflow.estimator.report import estimator_report
-from maskedflow.report import Column, Subject, independent, write_report
+from maskedflow.report import Column, Subject, independent, table_report, write_report
 from maskedflow.report.sections.columns import Columns
 from maskedflow.report.sections.corner import corner_columns
 from maskedflow.report.sections.correlations import Correlation, correlations
 from maskedflow.report.sections.latent import Latent
 from maskedflow.report.sections.two_sample import TwoSample
 from maskedflow.tables import Schema, to_rows
+from maskedflow.tables.matrix import Tables
 from table_strategies import tables
 from test_estimator import ANGLE, mixed
 
@@ -321,7 +320,7 @@ def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^X: expected a column that is not constant, found none$"
     ):
-        estimator_report(estimator, x, tmp_path / "r.html")
+        table_report(estimator, x, tmp_path / "r.html")
 
 
 def test_a_failed_page_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 :class:`Section` of one's own.
 """
 
-from .independent import independent
+from maskedflow.data import independent
+
 from .of_run import run_report
+from .of_table import table_report
 from .page import Page, write_report
 from .plots.curves import fan_panel, training_curve
 from .plots.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
@@ -47,6 +49,7 @@ __all__ = [
     "run_report",
     "samples_picture",
     "save",
+    "table_report",
     "training_curve",
     "write_report",
 ]

@@ -64,7 +64,7 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     x = test.x[rows]
     context = None if test.context is None else test.context[rows]
     each = (num_samples or n) if context is None else 1
-    batches = sample_batches(run.flow, each, context, seed=seed)
+    batches = sample_batches(run.density, each, context, seed=seed)
     samples = torch.cat([drawn for drawn, _ in batches])
     if data.image_shape is not None:
         return _images(run, x, samples)

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood
+from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood, independent
 from maskedflow.report.format import signed
-from maskedflow.report.independent import independent
 from maskedflow.report.section import Evidence, Section
 from maskedflow.report.subject import Rows, Subject
 from maskedflow.runs import Mean
