@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 import maskedflow as mf
 from evidence import evidence
-from maskedflow.report import Column, Subject, independent, table_report, write_report
+from maskedflow.report import Column, Subject, independent, write_report
 from maskedflow.report.sections.columns import Columns
 from maskedflow.report.sections.corner import corner_columns
 from maskedflow.report.sections.correlations import Correlation, correlations
@@ -320,7 +320,7 @@ def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^X: expected a column that is not constant, found none$"
     ):
-        table_report(estimator, x, tmp_path / "r.html")
+        estimator.report(x, tmp_path / "r.html")
 
 
 def test_a_failed_page_leaves_nothing_behind(tmp_path: Path) -> None:
