@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 import maskedflow as mf
-from maskedflow.report import Column, Subject, table_report, write_report
-from maskedflow.report.independent import independent
-from maskedflow.report.joint import corner_columns, correlation_facts, correlations
-from maskedflow.report.latent import latent_facts
-from maskedflow.report.marginals import marginal_facts
-from maskedflow.report.twosample import two_sample_test
+from evidence import evidence
+from maskedflow.report import Column, Subject, independent, write_report
+from maskedflow.report.sections.columns import Columns
+from maskedflow.report.sections.corner import corner_columns
+from maskedflow.report.sections.correlations import Correlation, correlations
+from maskedflow.report.sections.latent import Latent
+from maskedflow.report.sections.two_sample import TwoSample
 from maskedflow.tables import Schema, to_rows
 from maskedflow.tables.matrix import Tables
 from table_strategies import tables
@@ -112,7 +114,7 @@ def test_categories_and_gaps_correlate_too() -> None:
     x[(code == 2) & (RNG.random(2000) < 0.5)] = np.nan
     data = np.stack([x, code, RNG.integers(3, size=2000)], axis=1).astype(float)
     samples = np.stack([x, RNG.permutation(code), data[:, 2]], axis=1)
-    found = correlation_facts(one, data, samples)
+    found = Correlation.of(evidence(one, data, samples))
     assert found is not None
     assert found.pair == ("x", "colour = green")
     assert found.data > 0.6
@@ -141,7 +143,9 @@ def test_a_column_in_its_own_words() -> None:
     rain = np.where(days < 25, 0.0, days)
     rain[99] = np.nan
     data = np.stack([days, rain, days % 4 == 0], axis=1)
-    found = {one.name: one for one in marginal_facts(subject(day, number, colour), data, data)}
+    columns = Columns.of(evidence(subject(day, number, colour), data))
+    assert columns is not None
+    found = {one.name: one for one in columns.marginals}
     assert found["day"].data == ["2020-01-05", "2020-02-19", "2020-04-04"]
     assert found["rain"].atoms == (0.25, 0.25)
     assert found["rain"].missing == pytest.approx((0.01, 0.01))
@@ -155,10 +159,10 @@ def test_a_classifier_says_which_columns_it_tells_by() -> None:
     samples = data[::-1].copy()
     samples[:, 0] = RNG.normal(size=800)
     data[:, 0] = data[:, 0].round(1)  # which no distance shows
-    found = two_sample_test(three, data, samples)
+    found = TwoSample.of(evidence(three, data, samples))
     assert found is not None
-    assert [name for name, _ in found.telling] == ["a"]
-    assert found.telling[0][1].value > 0.7
+    assert [name for name, _ in found.giveaways] == ["a"]
+    assert found.giveaways[0][1].value > 0.7
 
 
 def test_residuals_may_be_missing() -> None:
@@ -167,14 +171,16 @@ def test_residuals_may_be_missing() -> None:
     z[:700, 2] = np.nan
     z[0, 0] = np.inf  # a residual of one
     gone = np.full((1000, 1), np.nan)
-    found = latent_facts(np.hstack([z, gone]), ("a", "b", "c", "d"))
+    names = ("a", "b", "c", "d")
+    four = replace(subject(*map(Column, names)), latent=lambda x: x, residuals=names)
+    found = Latent.of(evidence(four, np.hstack([z, gone])))
     assert found is not None
     assert (found.numbers, found.far, found.residuals) == (3, 1, True)
     name, _, spread, _ = found.worst[0]
     assert name == "c"
     assert spread == pytest.approx(3, abs=0.4)
     assert found.correlation < 0.15
-    assert latent_facts(gone) is None
+    assert Latent.of(evidence(four, gone)) is None
 
 
 # ----------------------------------------------------------------------------------------- pages
@@ -196,26 +202,25 @@ def test_the_page_of_a_mixed_table(
     scores = estimator.score_samples(test)
     path = tmp_path / "new" / "r.html"
     page = estimator.report(test, path, train=table[:500], name="people")
-    assert page.likelihoods is not None
-    own, alone, gaussian = page.likelihoods.found
+    own, alone, gaussian = page.likelihood.found
     assert own.nll.value == pytest.approx(-scores.mean(), abs=1e-9)
     assert (alone.name, gaussian.name) == ("independent columns", "Gaussian given the codes")
     # Nothing depends on anything in this table, and the estimator is such a Gaussian.
     assert alone.nll.value == pytest.approx(own.nll.value, abs=0.6)
     assert gaussian.nll.value == pytest.approx(own.nll.value, abs=0.2)
-    assert page.two_sample is not None
+    assert page.test is not None
     order = np.argsort(scores)
     least = test.iloc[order[0]]
-    cells = dict(zip(page.extreme_columns, page.least[0].cells, strict=True))
-    assert page.least[0].log_prob == pytest.approx(scores[order[0]])
+    cells = dict(zip(page.extremes.columns, page.extremes.least[0].cells, strict=True))
+    assert page.extremes.least[0].log_prob == pytest.approx(scores[order[0]])
     assert cells["city"] == least["city"]
     assert cells["born"] == str(least["born"].date())
     assert cells["member"] == str(least["member"]).lower()
     assert cells["visits"] == str(least["visits"])
     assert set(cells) == {"income", "height", "wind", "visits", "city", "member", "born"}
-    assert page.least[0].tail < 0.02
-    assert page.most[0].tail > 0.9
-    assert page.unlikely < 0.05
+    assert page.extremes.least[0].tail < 0.02
+    assert page.extremes.most[0].tail > 0.9
+    assert page.extremes.unlikely < 0.05
     text = page_text(path)
     for words in (
         "unit (constant &#39;cm&#39;)",
@@ -223,11 +228,11 @@ def test_the_page_of_a_mixed_table(
         "angle of period 360",
     ):
         assert words in text
-    marginals = {one.name: one for one in page.marginals}
+    marginals = {one.name: one for one in page.columns.marginals}
     assert marginals["height"].missing[0] == pytest.approx(test["height"].isna().mean())
     assert marginals["income"].atoms is not None
     assert marginals["income"].atoms[0] == pytest.approx((test["income"] == 0).mean())
-    assert len(page.schema) == 9
+    assert len(page.data.schema) == 9
 
 
 def test_rows_that_cannot_be_are_counted(
@@ -238,10 +243,9 @@ def test_rows_that_cannot_be_are_counted(
     test.iloc[3, test.columns.get_loc("city")] = "Paris"
     page = estimator.report(test, tmp_path / "r.html")
     assert page.rows == (199, 199)
-    assert dict(page.notes)["rows of density 0"].startswith("1 of 200, because of city (1)")
-    assert page.likelihoods is not None
-    assert np.isfinite(page.likelihoods.found[0].nll.value)
-    assert len(page.likelihoods.found) == 1
+    assert dict(page.data.notes)["rows of density 0"].startswith("1 of 200, because of city (1)")
+    assert np.isfinite(page.likelihood.found[0].nll.value)
+    assert len(page.likelihood.found) == 1
     assert "need training rows" in page_text(tmp_path / "r.html")
     with pytest.raises(ValueError, match=r"^X: expected rows whose density is not 0, found none$"):
         estimator.report(test.assign(city="Paris"), tmp_path / "r.html")
@@ -255,11 +259,10 @@ def test_a_table_of_numbers_has_the_usual_baselines(kind: str, tmp_path: Path) -
     table = {"numpy": x, "arrow": pa.Table.from_pandas(frame), "pandas": frame}[kind]
     estimator = mf.DensityEstimator("gaussian").fit(table[:400])
     page = estimator.report(table[400:], tmp_path / "r.html", train=table[:400])
-    assert page.likelihoods is not None
-    own, gaussian, _, _ = page.likelihoods.found
+    own, gaussian, _, _ = page.likelihood.found
     # It is a Gaussian itself, of the logarithm of the first column.
     assert gaussian.nll.value == pytest.approx(own.nll.value, abs=0.05)
-    assert len(page.plane) == 3
+    assert len(page.samples.pictures) == 3
 
 
 def test_a_conditional_density(tmp_path: Path) -> None:
@@ -272,14 +275,13 @@ def test_a_conditional_density(tmp_path: Path) -> None:
     test = (x[400:], path, given_[400:])
     page = estimator.report(*test, train=x[:400], train_context=given_[:400])
     assert page.given == ["city", "hour"]
-    assert page.likelihoods is not None
-    own, alone, _ = page.likelihoods.found
+    own, alone, _ = page.likelihood.found
     assert own.nll.value == pytest.approx(-estimator.score(x[400:], context=given_[400:]))
     assert alone.behind is not None
     assert alone.behind.value > 0.7  # it does not know the city
     assert "It is conditional on city, hour." in page_text(path)
     # Samples are given what test rows are.
-    marginals = {one.name: one for one in page.marginals}
+    marginals = {one.name: one for one in page.columns.marginals}
     assert marginals["t"].distance < 0.15
     assert marginals["city"].distance < 0.1
     strange = given_[400:].assign(city="Rome")
@@ -300,9 +302,8 @@ def test_rows_with_gaps_are_left_out_where_fit_did(tmp_path: Path) -> None:
     estimator = mf.DensityEstimator("gaussian", missing="drop").fit(x[:200])
     page = estimator.report(x[200:], tmp_path / "r.html", train=x[:200])
     assert page.rows == (190, 190)
-    assert dict(page.notes)["rows with gaps"] == "10 of 200, left out"
-    assert page.likelihoods is not None
-    assert page.likelihoods.found[1].name == "full Gaussian"
+    assert dict(page.data.notes)["rows with gaps"] == "10 of 200, left out"
+    assert page.likelihood.found[1].name == "full Gaussian"
 
 
 def test_categories_alone_and_a_single_row_have_a_page(tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_categories_alone_and_a_single_row_have_a_page(tmp_path: Path) -> None:
     estimator = mf.DensityEstimator("gaussian", time_limit=1).fit(x[:150])
     for test in (x[150:], x[150:151]):
         page = estimator.report(test, tmp_path / "r.html", train=x[:150])
-        assert (page.corner, len(page.marginals)) == (None, 2)
+        assert (page.samples, len(page.columns.marginals)) == (None, 2)
 
 
 def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^X: expected a column that is not constant, found none$"
     ):
-        table_report(estimator, x, tmp_path / "r.html")
+        estimator.report(x, tmp_path / "r.html")
 
 
 def test_a_failed_page_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -342,5 +343,5 @@ def test_two_numbers_that_may_be_missing_have_no_plane(tmp_path: Path) -> None:
     x[::5, 1] = np.nan
     estimator = mf.DensityEstimator("gaussian", missing="model").fit(x)
     page = estimator.report(x, tmp_path / "page.html")
-    assert not page.plane
-    assert page.corner is not None
+    assert not page.samples.pictures
+    assert page.samples.corner is not None

@@ -32,7 +32,7 @@ from maskedflow.report import (
     save,
     training_curve,
 )
-from maskedflow.report.images import tile
+from maskedflow.report.plots.images import tile
 from maskedflow.runs import Run
 from small_runs import gaussian, trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,21 @@ from scipy.stats import multivariate_normal, norm
 import maskedflow as mf
 from browser import CHROMIUM, MISSING, Browser
 from commands import call, pair, run, table, write_csv
-from maskedflow.report import Column, Image, Subject, run_report, write_report
-from maskedflow.report.gallery import nearest
-from maskedflow.report.joint import corner_columns
-from maskedflow.report.latent import latent_facts
-from maskedflow.report.twosample import two_sample_test
+from evidence import evidence
+from maskedflow.report import (
+    SECTIONS,
+    Column,
+    Evidence,
+    Image,
+    Section,
+    Subject,
+    run_report,
+    write_report,
+)
+from maskedflow.report.sections.corner import corner_columns
+from maskedflow.report.sections.latent import Latent
+from maskedflow.report.sections.samples import nearest
+from maskedflow.report.sections.two_sample import TwoSample
 from small_runs import gaussian, trained
 from test_estimator import ANGLE
 from test_estimator import mixed as people_of
@@ -99,8 +110,7 @@ def _mixed() -> Subject:
 
 def test_the_true_density_passes_every_test(tmp_path: Path) -> None:
     page = write_report(truth(), rows(2000), rows(500, 1), rows(1500, 2), tmp_path / "r.html")
-    assert page.likelihoods is not None
-    own, full, mixture, kernels = page.likelihoods.found
+    own, full, mixture, kernels = page.likelihood.found
     assert own.nll.value == pytest.approx(-NORMAL.logpdf(rows(1500, 2)).mean())
     assert own.nll.error == pytest.approx(2 * NORMAL.logpdf(rows(1500, 2)).std() / 1500**0.5, 1e-2)
     assert own.bpd.value == pytest.approx(own.nll.value / 3 / np.log(2))
@@ -115,18 +125,15 @@ def test_the_true_density_passes_every_test(tmp_path: Path) -> None:
         )
     assert full.behind is not None
     assert full.behind.error < own.nll.error / 4
-    assert page.latent is not None
-    assert (page.latent.numbers, page.latent.far) == (3, 0)
-    assert page.two_sample is not None
-    for mean in (page.two_sample.accuracy, page.two_sample.auc):
+    assert (page.numbers.numbers, page.numbers.far) == (3, 0)
+    for mean in (page.test.accuracy, page.test.auc):
         assert abs(mean.value - 0.5) < 1.5 * mean.error
-    assert page.correlation is not None
-    assert page.correlation.largest < 2 * page.correlation.by_chance
-    assert page.strays == 0
-    assert all(one.distance < 0.08 for one in page.marginals)
+    assert page.correlations.largest < 2 * page.correlations.by_chance
+    assert page.columns.outliers == 0
+    assert all(one.distance < 0.08 for one in page.columns.marginals)
     order = np.argsort(NORMAL.logpdf(rows(1500, 2)))
-    assert page.least[0].log_prob == pytest.approx(NORMAL.logpdf(rows(1500, 2)[order[0]]))
-    assert page.most[0].log_prob == pytest.approx(NORMAL.logpdf(rows(1500, 2)[order[-1]]))
+    assert page.extremes.least[0].log_prob == pytest.approx(NORMAL.logpdf(rows(1500, 2)[order[0]]))
+    assert page.extremes.most[0].log_prob == pytest.approx(NORMAL.logpdf(rows(1500, 2)[order[-1]]))
 
 
 def test_a_wrong_density_is_found_out(tmp_path: Path) -> None:
@@ -139,16 +146,13 @@ def test_a_wrong_density_is_found_out(tmp_path: Path) -> None:
     # What takes features for independent believes in correlated numbers behind them.
     wrong = truth(sample=independent, latent=lambda x: 0.7 * x / np.sqrt(np.diag(COVARIANCE)))
     page = write_report(wrong, rows(1000), rows(500, 1), rows(1000, 2), tmp_path / "r.html")
-    assert page.latent is not None
-    assert page.latent.far == 3
-    assert page.latent.correlation == pytest.approx(0.8 / 2**0.5, abs=0.05)
-    assert page.latent.worst[0][2] == pytest.approx(0.7, abs=0.05)
-    assert page.two_sample is not None
-    assert page.two_sample.auc.value - page.two_sample.auc.error > 0.6
-    assert page.correlation is not None
-    assert page.correlation.pair == ("<b>a", "b")
-    assert page.correlation.samples == pytest.approx(0, abs=0.08)
-    assert page.strays == 4
+    assert page.numbers.far == 3
+    assert page.numbers.correlation == pytest.approx(0.8 / 2**0.5, abs=0.05)
+    assert page.numbers.worst[0][2] == pytest.approx(0.7, abs=0.05)
+    assert page.test.auc.value - page.test.auc.error > 0.6
+    assert page.correlations.pair == ("<b>a", "b")
+    assert page.correlations.samples == pytest.approx(0, abs=0.08)
+    assert page.columns.outliers == 4
     assert "are 4 of 2,000 samples" in _text(tmp_path / "r.html")
 
 
@@ -159,7 +163,7 @@ def test_large_tests_are_sampled_and_few_rows_are_enough(tmp_path: Path) -> None
     assert "10,000 of 10,500 test rows" in _text(tmp_path / "r.html")
     page = write_report(several, rows(4), rows(3), rows(1), tmp_path / "r.html")
     assert page.rows == (1, 1)
-    assert page.two_sample is None
+    assert page.test is None
     with pytest.raises(ValueError, match="no test rows"):
         write_report(several, rows(4), rows(3), rows(0), tmp_path / "r.html")
 
@@ -174,7 +178,7 @@ def test_one_column(tmp_path: Path) -> None:
     )
     parts = (np.random.default_rng(seed).normal(size=(200, 1)) for seed in range(3))
     page = write_report(one, *parts, path=tmp_path / "r.html")
-    assert (page.correlation, page.corner) == (None, None)
+    assert (page.correlations, page.samples) == (None, None)
     assert "Samples beside data" not in _text(tmp_path / "r.html")
 
 
@@ -193,7 +197,7 @@ def test_categories_and_gaps(reports: dict[str, Path]) -> None:
     assert re.search(r"colour 0\.0\d\d", text)
     assert re.search(r"number 0\.\d+ .*\d+\.\d%", text)
     assert "green" in text
-    test = two_sample_test(_mixed(), _cells(500), np.roll(_cells(500, 1), 1, axis=0))
+    test = TwoSample.of(evidence(_mixed(), _cells(500), np.roll(_cells(500, 1), 1, axis=0)))
     assert test is not None
     assert abs(test.auc.value - 0.5) < 1.5 * test.auc.error
 
@@ -232,7 +236,8 @@ def test_labels_may_be_the_condition(tmp_path: Path) -> None:
 
 def test_the_random_numbers_are_the_flows_own(tmp_path: Path) -> None:
     z = np.random.default_rng(0).normal(size=(4000, 5))
-    facts = latent_facts(z)
+    facts = Latent.of(evidence(truth(latent=lambda x: x), z))
+    assert facts is not None
     assert (facts.rows, facts.numbers) == (4000, 5)
     assert facts.by_chance == pytest.approx(0.034, abs=1e-3)
     dataset = gaussian(200)
@@ -252,8 +257,35 @@ def test_grey_and_colour_images(shape: tuple[int, int, int], tmp_path: Path) -> 
         image=Image(shape, 256),
     )
     page = write_report(subject, pixels, pixels, pixels, tmp_path / "r.html")
-    assert page.nearest is not None
-    assert page.classes == []
+    assert page.samples.nearest is not None
+    assert page.likelihood.classes == []
+
+
+def test_a_section_of_ones_own(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Worst(Section):
+        id, title = "worst", "The worst row"
+        template = '<h2>Worst</h2>{% call scroll("x") %}{{ facts.log_prob|number }}{% endcall %}'
+        log_prob: float
+
+        @classmethod
+        def of(cls, evidence: Evidence) -> Worst | None:
+            least = float(evidence.log_prob.min())
+            return cls(least) if least < -5 else None
+
+    sections = (*SECTIONS[:2], Worst)
+    parts, path = (rows(200), rows(50, 1), rows(300, 2)), tmp_path / "r.html"
+    page = write_report(truth(), *parts, path, sections=sections)
+    assert page.worst.log_prob == NORMAL.logpdf(rows(300, 2)).min()
+    outline = _outline(path)
+    hrefs = [attributes["href"] for tag, attributes in outline.tags if tag == "a"]
+    assert hrefs == ["#data", "#likelihood", "#worst"]
+    assert f"Worst −{-page.worst.log_prob:.4g}" in " ".join(outline.words)
+    page = write_report(truth(log_prob=lambda x: np.zeros(len(x))), *parts, path, sections=sections)
+    assert "Worst" not in _text(path)
+    assert page.extremes is None
+    with pytest.raises(AttributeError, match=r"^worse: expected a section"):
+        _ = page.worse
 
 
 # ----------------------------------------------------------------------------------- command line

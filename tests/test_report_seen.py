@@ -194,8 +194,7 @@ def test_a_page_on_the_rows_of_fit_says_so(tmp_path: Path) -> None:
     assert "on 300 rows. 200 of these 300 rows were trained on." in text
     assert "This is no test." in text
     assert "not trained on" not in text
-    assert page.likelihoods is not None
-    assert page.likelihoods.found[0].fitted == 200  # whatever is handed over
+    assert page.likelihood.found[0].fitted == 200  # whatever is handed over
     page = estimator.report(x[200:], path)
     assert (page.seen, page.new, page.spoilt) == ("", True, False)
     assert "on 100 test rows that it was not trained on." in text_of(path)

@@ -5,31 +5,34 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 :func:`run_picture` puts together the picture of a run.
 
 :func:`write_report` writes a page about any density that a :class:`Subject` describes, and
-:func:`run_report` that of a run.
+:func:`run_report` that of a run. A page is a list of sections, and may have a
+:class:`Section` of one's own.
 """
 
 from maskedflow.data import independent
 
-from .comparison import comparison_picture
-from .curve import training_curve
-from .fan import fan_panel
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
-from .forecasts import forecast_picture
-from .images import image_grid
 from .of_run import run_report
 from .of_table import table_report
 from .page import Page, write_report
-from .pairs import pair_grid
-from .picture import run_picture, samples_picture
-from .plane import density_on_grid, density_panel, plane_limits, point_panel
+from .plots.curves import fan_panel, training_curve
+from .plots.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
+from .plots.images import image_grid
+from .plots.pairs import pair_grid
+from .plots.plane import density_on_grid, density_panel, plane_limits, point_panel
+from .plots.runs import comparison_picture, forecast_picture, run_picture, samples_picture
+from .section import Evidence, Section
+from .sections import SECTIONS
 from .subject import Column, Image, Subject
 
 __all__ = [
     "DATA_COLOUR",
     "SAMPLE_COLOUR",
+    "SECTIONS",
     "Column",
+    "Evidence",
     "Image",
     "Page",
+    "Section",
     "Subject",
     "comparison_picture",
     "density_on_grid",

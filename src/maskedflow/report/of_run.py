@@ -27,11 +27,13 @@ from maskedflow.runs.density import preprocessed
 from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
 
-from .embed import embed
-from .forecasts import series_picture
-from .likelihood import Likelihood, Likelihoods
 from .of_table import table_report
-from .page import Page, curve_picture, seen_facts, write_page, write_report
+from .page import Page, seen_facts, write_page, write_report
+from .plots.figures import embed
+from .plots.runs import series_picture
+from .sections.data import Data
+from .sections.forecasts import Forecasts
+from .sections.likelihood import Likelihood, Likelihoods
 from .subject import Column, Image, Rows, Subject
 
 __all__ = ["run_report"]
@@ -206,19 +208,21 @@ def _series_page(run: Run, dataset: Dataset) -> Page:
     """The shorter page of a time series: its steps are no independent rows."""
     evaluation = evaluate_run(run, dataset)
     figure = series_picture(run, dataset.test, FORECASTS, 0)
+    forecasts = embed(
+        figure,
+        f"{FORECASTS} forecasts of test steps as intervals around their median, beside what came",
+        dpi=140,
+    )
     return Page(
         run.name,
-        tuple(facts(run).items()),
-        rows=(len(dataset.test), len(dataset.test)),
+        [
+            Data(tuple(facts(run).items()), history=run.metrics),
+            _series_likelihoods(run, evaluation),
+            Forecasts(forecasts),
+        ],
+        "step",
+        (len(dataset.test), len(dataset.test)),
         **seen_facts(evaluation.seen, "steps"),
-        curve=curve_picture(run.metrics),
-        likelihoods=_series_likelihoods(run, evaluation),
-        forecasts=embed(
-            figure,
-            f"{FORECASTS} forecasts of test steps as intervals around their median, beside what"
-            " came",
-            dpi=140,
-        ),
     )
 
 

@@ -18,9 +18,9 @@ from maskedflow.tables import FittedTable, column_maps
 from maskedflow.tables.matrix import Matrix, Tables
 from maskedflow.tables.queries import residuals
 
+from .format import percent
 from .page import Page, write_report
 from .subject import Column, Subject
-from .words import percent
 
 __all__ = ["table_report"]
 

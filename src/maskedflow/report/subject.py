@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maskedflow.data import Seen
 
-from .words import number, signed
+from .format import number, signed
 
 __all__ = ["Column", "Image", "Rows", "Subject"]
 
@@ -47,7 +47,7 @@ class Column:
     date: Callable[[float], str] | None = None
 
     def text(self, cell: float) -> str:
-        """A cell in the column's own words."""
+        """Writes a cell as a text."""
         if math.isnan(cell):
             return "—"
         if self.levels:
@@ -95,7 +95,7 @@ class Subject:
             the latter in the same units: what else it is compared with, where columns are mixed.
         notes: What is known of data and model, as pairs of a word and a text.
         schema: What each column is, as its name, what it is taken for, and why.
-        history: One record an epoch, with ``train_nll`` and ``validation_nll``.
+        history: One record an epoch, with `train_nll` and `validation_nll`.
         image: That the rows are images.
         seen: Recognises rows that it was trained on; its answer, or itself, is None if it cannot.
         fitted: The number of rows it was trained on, if that is known.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "number", "percent", "signed"]
+__all__ = ["clipped", "duration", "number", "percent", "signed"]
 
 
 def number(value: float) -> str:
@@ -30,11 +30,9 @@ def duration(seconds: float) -> str:
         >>> duration(0.00347), duration(2.5), duration(125)
         ('3.5 ms', '2.5 s', '125 s')
     """
-    return (
-        f"{seconds * 1000:.2g} ms"
-        if seconds < 0.1
-        else f"{seconds:.{0 if seconds >= 10 else 1}f} s"
-    )
+    if seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def percent(share: float) -> str:
@@ -45,3 +43,8 @@ def percent(share: float) -> str:
         ('12.3%', '100%', '0%')
     """
     return f"{share:.0%}" if share in {0, 1} else f"{100 * share:.1f}%"
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
-from .subject import Column
+from maskedflow.report.subject import Column
 
 __all__ = ["name_ticks", "shortened"]
 
@@ -14,13 +14,7 @@ CUTS = (4, 7, 10, 16, 19)
 
 
 def name_ticks(axis: Axis, column: Column, most: int = 4) -> None:
-    """Sets few ticks, of dates with their names; the limits are to be set before.
-
-    Args:
-        axis: The axis.
-        column: What is along it.
-        most: The most intervals between ticks.
-    """
+    """Sets few ticks within the limits of an axis, of dates with their names."""
     if column.date is None:
         axis.set_major_locator(MaxNLocator(most, integer=column.step >= 1))
         return

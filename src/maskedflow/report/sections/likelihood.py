@@ -1,28 +1,25 @@
-"""Likelihood of test rows beside what a density estimator has to beat; the extreme rows."""
+"""Likelihood of test rows, beside what a density has to beat."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from maskedflow.data import (
-    choose_kde,
-    choose_mixture,
-    gaussian_log_likelihood,
-    independent,
-)
+from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood, independent
+from maskedflow.report.format import signed
+from maskedflow.report.section import Evidence, Section
+from maskedflow.report.subject import Rows, Subject
 from maskedflow.runs import Mean
 
-from .subject import Rows, Subject
-
-__all__ = ["Likelihood", "Likelihoods", "likelihoods"]
+__all__ = ["Likelihood", "Likelihoods"]
 
 FITTED = 10_000
 """The most training rows that baselines are fitted to, or ten times the features if more."""
@@ -30,7 +27,7 @@ FITTED = 10_000
 WIDE = 100
 """The most features for mixtures and kernels: with more, they take minutes and are no match."""
 
-JUDGED = 2_000
+KERNEL_ROWS = 2_000
 """The most test rows that kernels are evaluated at: each takes a time of all training rows."""
 
 Vector = NDArray[np.float64]
@@ -38,10 +35,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The likelihood of the test rows under one density.
+    """The likelihood of test rows under one density.
 
     Args:
-        name: Which.
+        name: Which; of a class of rows, which class.
         nll: The mean negative log-likelihood in nats.
         bpd: The same in bits a feature.
         behind: How much larger its NLL is than that of the subject, row by row; None of that.
@@ -56,18 +53,56 @@ class Likelihood:
     fitted: int
     rows: int
 
+    @classmethod
+    def of(
+        cls, name: str, features: int, log_prob: Vector, own: Vector | None = None, fitted: int = 0
+    ) -> Likelihood:
+        """That of rows with these log-densities, beside the subject's own of the same rows."""
+        nll = Mean.of(torch.from_numpy(-log_prob))
+        behind = None if own is None else Mean.of(torch.from_numpy(own - log_prob))
+        bpd = nll.scaled(1 / (features * math.log(2)))
+        return cls(name, nll, bpd, behind, fitted, len(log_prob))
+
 
 @dataclass(frozen=True)
-class Likelihoods:
+class Likelihoods(Section):
     """Those of the subject, first, and of the baselines.
 
     Args:
         found: One a density.
         remarks: How they were chosen, or why one is missing, a sentence each.
+        classes: Of images with classes, that of each class.
+        images: Whether the rows are images.
     """
 
+    id, title = "likelihood", "Likelihood"
     found: list[Likelihood]
     remarks: list[str]
+    classes: Sequence[Likelihood] = ()
+    images: bool = False
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self:
+        """Compares the log-likelihoods of test rows with those of baselines.
+
+        Of a conditional density the only baseline is the conditional Gaussian,
+        log N(x, c) - log N(c). Where categories, gaps or atoms are among the numbers, there are
+        independent columns and what the subject brings along. Without training rows there is none.
+        """
+        subject, train, log_prob = evidence.subject, evidence.train, evidence.log_prob
+        features = subject.features
+        own = len(train) if subject.fitted is None else subject.fitted
+        found = [Likelihood.of(subject.name, features, log_prob, fitted=own)]
+        remarks: list[str] = []
+        for name, fitted, other in _baselines(evidence, remarks):
+            ours = log_prob[: len(other)]
+            found.append(Likelihood.of(name, features, other, ours, fitted))
+        labels = np.zeros(0, np.int64) if evidence.labels is None else evidence.labels
+        classes = [
+            Likelihood.of(str(label), features, log_prob[labels == label])
+            for label in np.unique(labels).tolist()
+        ]
+        return cls(found, remarks, classes, subject.image is not None)
 
     @property
     def best(self) -> Likelihood | None:
@@ -78,52 +113,23 @@ class Likelihoods:
 
         return min(self.found[1:], key=behind, default=None)
 
-
-def likelihoods(
-    subject: Subject, log_prob: Vector, train: Rows, validation: Rows, test: Rows, seed: int = 0
-) -> Likelihoods:
-    """Compares the log-likelihoods of test rows with those of baselines.
-
-    Of a conditional density the only baseline is the conditional Gaussian, log N(x, c) - log N(c).
-    Where categories, gaps or atoms are among the numbers, there are independent columns
-    (:func:`~maskedflow.data.independent`) and what the subject brings along. Without training rows
-    there is none.
-
-    Args:
-        subject: The density.
-        log_prob: Its log-likelihood of each test row.
-        train: Rows to fit baselines to; so many are used as keep it quick.
-        validation: Rows to choose among them.
-        test: The test rows.
-        seed: Seed of which rows, and of the mixture's start.
-    """
-    rng = np.random.default_rng(seed)
-    most = max(FITTED, 10 * subject.features)
-    fitted = train[np.sort(rng.permutation(len(train))[:most])]
-    own = len(train) if subject.fitted is None else subject.fitted
-    found = [_likelihood(subject, subject.name, own, log_prob, None)]
-    remarks: list[str] = []
-    for name, number, other in _baselines(subject, fitted, validation, test, seed, remarks):
-        found.append(_likelihood(subject, name, number, other, log_prob[: len(other)]))
-    return Likelihoods(found, remarks)
+    @property
+    def headline(self) -> list[tuple[str, str, str]]:
+        """The NLL and that of the best baseline, for the head of the page."""
+        own, best = self.found[0], self.best
+        found = [("NLL", signed(own.nll), "nats")]
+        if self.images:
+            found.append(("NLL per dimension", str(own.bpd), "bits"))
+        if best is not None:
+            found.append(("Best baseline", signed(best.nll), best.name))
+        return found
 
 
-def _likelihood(
-    subject: Subject, name: str, fitted: int, values: Vector, own: Vector | None
-) -> Likelihood:
-    def mean(x: Vector) -> Mean:
-        return Mean.of(torch.from_numpy(x))
-
-    nll = mean(-values)
-    bpd = nll.scaled(1 / (subject.features * math.log(2)))
-    behind = None if own is None else mean(own - values)
-    return Likelihood(name, nll, bpd, behind, fitted, len(values))
-
-
-def _baselines(
-    subject: Subject, train: Rows, validation: Rows, test: Rows, seed: int, remarks: list[str]
-) -> Iterator[tuple[str, int, Vector]]:
+def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, int, Vector]]:
     """Names, numbers of rows to fit, log-likelihoods of the test rows or of the first of them."""
+    subject, validation, test = evidence.subject, evidence.validation, evidence.test
+    chosen = np.random.default_rng(evidence.seed).permutation(len(evidence.train))
+    train = evidence.train[np.sort(chosen[: max(FITTED, 10 * subject.features)])]
     if not len(train):
         remarks.append(
             "Other densities need training rows to be fitted to, of which none were given."
@@ -146,17 +152,16 @@ def _baselines(
         parts[0], _ = subject.unbounded(train, 1)
         parts[1], _ = subject.unbounded(validation, 2)
         parts[2], ladj = subject.unbounded(test, 0)
-    if subject.given:
-        conditions = [_dummies(subject, rows) for rows in (train, test)]
-        gaussian = _gaussian(parts[0], parts[2], *conditions)
+    first, second, third = parts
+    given = [_dummies(subject, rows) for rows in (train, test)] if subject.given else []
+    gaussian = _gaussian([first, third], given)
+    if given:
         remarks.append("A mixture and kernels know no conditions.")
-    else:
-        gaussian = _gaussian(parts[0], parts[2])
     if gaussian is None:
         remarks.append("The covariance of the training rows is singular: no Gaussian.")
     else:
         yield "full Gaussian", len(train), gaussian + ladj
-    if subject.given:
+    if given:
         return
     if subject.features > WIDE:
         remarks.append(f"A mixture and kernels are left out with more than {WIDE} features.")
@@ -171,10 +176,10 @@ def _baselines(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if len(train) > 2 * subject.features:
-            mixture = choose_mixture(first[:some], second, seed)
+            mixture = choose_mixture(first[:some], second, evidence.seed)
             yield mixture.name, some, mixture.score_samples(third) + ladj
         kde = choose_kde(first[:some], second)
-    yield kde.name, some, kde.score_samples(third[:JUDGED]) + ladj[:JUDGED]
+    yield kde.name, some, kde.score_samples(third[:KERNEL_ROWS]) + ladj[:KERNEL_ROWS]
 
 
 def _mixed(subject: Subject, *parts: Rows) -> bool:
@@ -184,22 +189,18 @@ def _mixed(subject: Subject, *parts: Rows) -> bool:
     return gaps or bool(subject.baselines) or any(c.levels or c.atoms for c in columns)
 
 
-def _gaussian(
-    train: Rows, test: Rows, c_train: Rows | None = None, c_test: Rows | None = None
-) -> Vector | None:
-    """The log-density of a full-covariance Gaussian, given the conditions; None if singular."""
+def _gaussian(rows: list[Rows], given: list[Rows]) -> Vector | None:
+    """The log-density of a full-covariance Gaussian, given conditions; None if it is singular."""
 
-    def score(one: Rows, other: Rows) -> Vector:
-        values: Vector = gaussian_log_likelihood(
-            torch.from_numpy(one), torch.from_numpy(other)
-        ).numpy()
+    def score(train: Rows, test: Rows) -> Vector:
+        parts = torch.from_numpy(train), torch.from_numpy(test)
+        values: Vector = gaussian_log_likelihood(*parts).numpy()
         return values
 
     try:
-        if c_train is None or c_test is None:
-            return score(train, test)
-        joint = score(np.hstack([train, c_train]), np.hstack([test, c_test]))
-        return joint - score(c_train, c_test)
+        if not given:
+            return score(*rows)
+        return score(*map(np.hstack, zip(rows, given, strict=True))) - score(*given)
     except ValueError:
         return None
 

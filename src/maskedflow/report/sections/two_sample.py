@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,10 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from maskedflow.report.section import Evidence, Section
 from maskedflow.runs import Mean
 
-from .subject import Rows, Subject
-
-__all__ = ["TwoSample", "area", "two_sample_test"]
+__all__ = ["TwoSample", "area"]
 
 NUMBERS = 600_000
 """The most cells of data, and of samples, that the classifier sees; more take a minute."""
@@ -28,70 +28,65 @@ ALONE, FEW = 40, 2000
 
 
 @dataclass(frozen=True)
-class TwoSample:
-    """How well a classifier tells samples from data; one half is by guessing.
+class TwoSample(Section):
+    """How well gradient-boosted trees tell samples from data; one half is by guessing.
 
     Args:
         accuracy: The share of rows that it tells right.
         auc: The chance that it finds a sample likelier to be one than a row of the data.
         rows: The number of rows of each kind.
-        telling: The columns that each alone tell samples from data, and with what accuracy, those
-            that tell most first; at most five.
-    """
-
-    accuracy: Mean
-    auc: Mean
-    rows: int
-    telling: list[tuple[str, Mean]]
-
-
-def two_sample_test(subject: Subject, data: Rows, samples: Rows, seed: int = 0) -> TwoSample | None:
-    """Trains gradient-boosted trees to tell samples from data, and tests them by cross-validation.
-
-    Args:
-        subject: The density, for which columns are categories.
-        data: Rows that it was not trained on.
-        samples: Rows drawn from it.
-        seed: Seed of the folds.
-
-    Returns:
-        What came of it, with two standard errors; None if there are too few rows to tell.
+        giveaways: The columns by which alone samples can be told from data, and with what accuracy,
+            the best first; at most five.
 
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017)
         | https://arxiv.org/abs/1610.06545
     """
-    rows = min(len(data), len(samples), max(LEAST, NUMBERS // len(subject.columns)))
-    if rows < LEAST:
-        return None
-    chance = _chances(subject, range(len(subject.columns)), data[:rows], samples[:rows], seed)
-    auc = area(chance[rows:], chance[:rows])
-    telling: list[tuple[str, Mean]] = []
-    if 1 < subject.features <= ALONE and subject.image is None:
-        few = min(rows, FEW)
-        for i in range(subject.features):
-            alone = _accuracy(_chances(subject, [i], data[:few], samples[:few], seed))
-            # Three standard errors: there are many columns.
-            if alone.value - 0.5 > 1.5 * alone.error:
-                telling.append((subject.columns[i].name, alone))
-    telling.sort(key=lambda one: -one[1].value)
-    return TwoSample(_accuracy(chance), auc, rows, telling[:5])
+
+    id, title = "test", "Two-sample test"
+    accuracy: Mean
+    auc: Mean
+    rows: int
+    giveaways: list[tuple[str, Mean]]
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self | None:
+        """Trains the trees and tests them by cross-validation; None if there are too few rows."""
+        subject, test, samples = evidence.subject, evidence.test, evidence.samples
+        rows = min(len(test), len(samples), max(LEAST, NUMBERS // len(subject.columns)))
+        if rows < LEAST:
+            return None
+        chance = _chances(evidence, range(len(subject.columns)), rows)
+        auc = area(chance[rows:], chance[:rows])
+        giveaways: list[tuple[str, Mean]] = []
+        if 1 < subject.features <= ALONE and subject.image is None:
+            for i in range(subject.features):
+                alone = _accuracy(_chances(evidence, [i], min(rows, FEW)))
+                # Three standard errors: there are many columns.
+                if alone.value - 0.5 > 1.5 * alone.error:
+                    giveaways.append((subject.columns[i].name, alone))
+        giveaways.sort(key=lambda one: -one[1].value)
+        return cls(_accuracy(chance), auc, rows, giveaways[:5])
+
+    @property
+    def headline(self) -> list[tuple[str, str, str]]:
+        """The accuracy, for the head of the page."""
+        accuracy = f"{100 * self.accuracy.value:.1f}%"
+        return [("Classifier’s accuracy", accuracy, "50%: samples pass for data")]
 
 
-def _chances(
-    subject: Subject, columns: Sequence[int], data: Rows, samples: Rows, seed: int
-) -> NDArray[np.float64]:
-    """How likely each row of the data, and then each sample, is to be a sample; by others told."""
-    both = np.concatenate([data, samples])[:, columns].astype(np.float64)
-    drawn = np.repeat([0, 1], len(data))
-    kinds = [subject.columns[i] for i in columns]
+def _chances(evidence: Evidence, columns: Sequence[int], rows: int) -> NDArray[np.float64]:
+    """How likely each row of the data, and then each sample, is a sample, judged by the others."""
+    both = np.concatenate([evidence.test[:rows], evidence.samples[:rows]])
+    drawn, seed = np.repeat([0, 1], rows), evidence.seed
+    kinds = [evidence.subject.columns[i] for i in columns]
     nominal = [i for i, c in enumerate(kinds) if 0 < len(c.levels) <= 255 and not c.ordered]
     classifier = HistGradientBoostingClassifier(
         categorical_features=nominal or None, early_stopping=True, random_state=seed
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     found: NDArray[np.float64] = cross_val_predict(
-        classifier, both, drawn, cv=folds, method="predict_proba"
+        classifier, both[:, columns].astype(np.float64), drawn, cv=folds, method="predict_proba"
     )[:, 1]
     return found
 

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from .embed import Picture, embed
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
-from .subject import Column, Rows, Subject
-from .ticks import name_ticks
-from .words import percent
+from maskedflow.report.format import clipped, percent
+from maskedflow.report.plots.figures import (
+    DATA_COLOUR,
+    SAMPLE_COLOUR,
+    Picture,
+    embed,
+    limits_of,
+    new_figure,
+)
+from maskedflow.report.plots.ticks import name_ticks
+from maskedflow.report.section import Evidence, Section
+from maskedflow.report.subject import Column, Rows, Subject
 
-__all__ = ["Marginal", "marginal_facts", "marginal_pictures", "strays"]
+__all__ = ["Columns", "Marginal"]
+
+Vector = NDArray[np.float64]
 
 SHARES = (0.05, 0.5, 0.95)
 
 PICTURES, LEVELS, BARS = 12, 20, 30
 """The most columns that are drawn, and the most categories and bars in a picture."""
+
+TAIL = 0.002
+"""The share of the data outside of a histogram, at either end."""
 
 COMMON = 3
 """The most categories that the table names."""
@@ -52,14 +65,55 @@ class Marginal:
     atoms: tuple[float, float] | None = None
 
 
-def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal]:
-    """Compares each column, those furthest from the data first.
+@dataclass(frozen=True)
+class Columns(Section):
+    """The columns one by one.
 
-    Example:
-        >>> one = Subject("one", (Column("a"),), lambda x: x[:, 0], lambda n, g: np.zeros((n, 1)))
-        >>> marginal_facts(one, np.array([[0.0], [1.0]]), np.array([[0.0], [0.0]]))[0].distance
-        0.5
+    Args:
+        marginals: Each, those furthest from the data first.
+        pictures: Histograms of the first of them.
+        outliers: How many samples are further outside of a column's range in the data than it is
+            wide, or no number where the data miss none.
+        samples: How many samples there are.
+        coded: Whether some columns hold categories.
     """
+
+    id, title = "columns", "Columns"
+    marginals: list[Marginal]
+    pictures: list[Picture]
+    outliers: int
+    samples: int
+    coded: bool
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self | None:
+        """Compares them; None of images."""
+        subject, parts = evidence.subject, (evidence.test, evidence.samples)
+        marginals = _marginals(subject, *parts) if subject.image is None else []
+        if not marginals:
+            return None
+        drawn = sorted(marginals[:PICTURES], key=lambda one: one.index)  # as in the table
+        return cls(
+            marginals,
+            [_picture(subject, one, *parts) for one in drawn],
+            _outliers(subject, *parts) if subject.numeric else 0,
+            samples=len(evidence.samples),
+            coded=len(subject.numeric) < len(subject.columns),
+        )
+
+    @property
+    def missing(self) -> bool:
+        """Whether cells are missing."""
+        return any(any(one.missing) for one in self.marginals)
+
+    @property
+    def atoms(self) -> bool:
+        """Whether a column has atoms."""
+        return any(one.atoms for one in self.marginals)
+
+
+def _marginals(subject: Subject, data: Rows, samples: Rows) -> list[Marginal]:
+    """Compares each column, those furthest from the data first."""
     found = []
     for i, column in enumerate(subject.columns):
         ours, drawn = _present(data[:, i]), _present(samples[:, i])
@@ -91,53 +145,38 @@ def marginal_facts(subject: Subject, data: Rows, samples: Rows) -> list[Marginal
     return sorted(found, key=lambda one: -one.distance)
 
 
-def strays(subject: Subject, data: Rows, samples: Rows) -> int:
-    """How many samples are further outside of a column's range in the data than it is wide.
-
-    What is no number counts too, where the data miss none.
-
-    Example:
-        >>> one = Subject("one", (Column("a"),), lambda x: x[:, 0], lambda n, g: np.zeros((n, 1)))
-        >>> strays(one, np.array([[0.0], [1.0]]), np.array([[-0.5], [1.9], [2.1], [np.nan]]))
-        2
-    """
+def _outliers(subject: Subject, data: Rows, samples: Rows) -> int:
+    """How many samples are far outside, or no number in a column where the data miss none."""
     ours, drawn = (np.asarray(rows[:, subject.numeric], np.float64) for rows in (data, samples))
     gaps = np.isnan(ours)
     some = ~gaps.all(0)
-    ours, drawn, gaps = ours[:, some], drawn[:, some], gaps[:, some]
+    ours, drawn = ours[:, some], drawn[:, some]
     low, high = np.nanmin(ours, 0), np.nanmax(ours, 0)
     width = high - low
     far = (drawn < low - width) | (drawn > high + width)
-    lost = np.isnan(drawn) & ~gaps.any(0)
+    lost = np.isnan(drawn) & ~gaps[:, some].any(0)
     return int((far | lost).any(1).sum())
 
 
-def marginal_pictures(
-    subject: Subject, facts: list[Marginal], data: Rows, samples: Rows
-) -> list[Picture]:
-    """Histograms of the first columns of `facts`, in the order of the table."""
-    found = []
-    for fact in sorted(facts[:PICTURES], key=lambda one: one.index):
-        column = subject.columns[fact.index]
-        figure = new_figure(2.4, 1.8)
-        axes = figure.subplots()
-        ours, drawn = _present(data[:, fact.index]), _present(samples[:, fact.index])
-        axes.tick_params(labelsize=8)
-        if column.levels:
-            _bars(axes, column, ours, drawn)
-        else:
-            _histograms(axes, column, ours, drawn)
-            name_ticks(axes.xaxis, column)
-        axes.set_title(
-            column.name if len(column.name) <= 30 else column.name[:29] + "…", fontsize=9
-        )
-        axes.set_yticks([])
-        apart = _apart(column, fact)
-        axes.set_xlabel("\n".join(apart), fontsize=7)
-        what = "total variation" if column.levels else "KS distance"
-        alt = f"{column.name}: data beside samples, {what} {fact.distance:.3f}"
-        found.append(embed(figure, "; ".join([alt, *apart])))
-    return found
+def _picture(subject: Subject, fact: Marginal, data: Rows, samples: Rows) -> Picture:
+    """Histograms of a column."""
+    column = subject.columns[fact.index]
+    figure = new_figure(2.4, 1.8)
+    axes = figure.subplots()
+    ours, drawn = _present(data[:, fact.index]), _present(samples[:, fact.index])
+    axes.tick_params(labelsize=8)
+    if column.levels:
+        _bars(axes, column, ours, drawn)
+    else:
+        _histograms(axes, column, ours, drawn)
+        name_ticks(axes.xaxis, column)
+    axes.set_title(clipped(column.name, 30), fontsize=9)
+    axes.set_yticks([])
+    apart = _apart(column, fact)
+    axes.set_xlabel("\n".join(apart), fontsize=7)
+    what = "total variation" if column.levels else "KS distance"
+    alt = f"{column.name}: data beside samples, {what} {fact.distance:.3f}"
+    return embed(figure, "; ".join([alt, *apart]))
 
 
 def _apart(column: Column, fact: Marginal) -> list[str]:
@@ -152,41 +191,26 @@ def _apart(column: Column, fact: Marginal) -> list[str]:
     return found
 
 
-def _histograms(
-    axes: Axes, column: Column, data: NDArray[np.float64], samples: NDArray[np.float64]
-) -> None:
-    plain = [x[~column.at_atoms(x)] for x in (data, samples)]
-    low, high = np.quantile(plain[0], [0.002, 0.998]) if len(plain[0]) else (0.0, 0.0)
+def _histograms(axes: Axes, column: Column, data: Vector, samples: Vector) -> None:
+    plain, drawn = (x[~column.at_atoms(x)] for x in (data, samples))
     if column.step:
         # Bars as wide as a whole number of steps, in whose middle the numbers are.
+        low, high = np.quantile(plain, [TAIL, 1 - TAIL]) if len(plain) else (0.0, 0.0)
         width = column.step * max(1, math.ceil((high - low) / column.step / BARS))
         low -= 0.5 * column.step
         edges = low + width * np.arange(math.floor((high - low) / width) + 2)
     else:
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        low, high = limits_of(plain if len(plain) else [0.0], TAIL, edge=0)
         edges = np.linspace(low, high, BARS + 1)
-    for own, values, colour in (
-        (plain[0], data, DATA_COLOUR),
-        (plain[1], samples, SAMPLE_COLOUR),
-    ):
-        # The share of all values, those outside of the limits and at atoms too.
-        density = np.histogram(own, edges)[0] / max(len(values), 1)
-        filled = colour == DATA_COLOUR
-        axes.stairs(
-            density,
-            edges,
-            color=colour,
-            fill=filled,
-            alpha=0.45 if filled else 1,
-            lw=None if filled else 1.4,
-        )
+    # The share of all values, those outside of the limits and at atoms too.
+    ours = np.histogram(plain, edges)[0] / max(len(data), 1)
+    theirs = np.histogram(drawn, edges)[0] / max(len(samples), 1)
+    axes.stairs(ours, edges, color=DATA_COLOUR, fill=True, alpha=0.45)
+    axes.stairs(theirs, edges, color=SAMPLE_COLOUR, lw=1.4)
     axes.set_xlim(edges[0], edges[-1])
 
 
-def _bars(
-    axes: Axes, column: Column, data: NDArray[np.float64], samples: NDArray[np.float64]
-) -> None:
+def _bars(axes: Axes, column: Column, data: Vector, samples: Vector) -> None:
     shares = _shares(data, column), _shares(samples, column)
     shown = np.argsort(-shares[0], kind="stable")[:LEVELS]
     if column.ordered:
@@ -196,17 +220,16 @@ def _bars(
         axes.bar(places + offset, share[shown], 0.4, color=colour)
     names = [column.levels[i] for i in shown]
     turned = sum(map(len, names)) > 24
-    axes.set_xticks(places, [f"{n[:11]}…" if len(n) > 12 else n for n in names])
+    axes.set_xticks(places, [clipped(name, 12) for name in names])
     axes.tick_params(axis="x", rotation=90 if turned else 0)
 
 
-def _present(cells: Rows) -> NDArray[np.float64]:
+def _present(cells: Rows) -> Vector:
     values = np.asarray(cells, np.float64)
-    found: NDArray[np.float64] = values[~np.isnan(values)]
-    return found
+    return values[~np.isnan(values)]
 
 
-def _shares(codes: NDArray[np.float64], column: Column) -> NDArray[np.float64]:
+def _shares(codes: Vector, column: Column) -> Vector:
     counts = np.bincount(codes.astype(int), minlength=len(column.levels))
-    found: NDArray[np.float64] = counts / max(len(codes), 1)
-    return found
+    shares: Vector = counts / max(len(codes), 1)
+    return shares

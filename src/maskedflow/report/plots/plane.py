@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["density_on_grid", "density_panel", "plane_limits", "point_panel"]
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
+
+__all__ = ["density_on_grid", "density_panel", "plane_limits", "plane_panels", "point_panel"]
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
@@ -25,17 +27,14 @@ def plane_limits(points: ArrayLike) -> Limits:
         >>> plane_limits([[0.0, 10.0], [1.0, 20.0]])
         ((-0.0988, 1.0988), (9.012, 20.988))
     """
-    low, high = np.quantile(np.asarray(points, dtype=np.float64), [0.001, 0.999], axis=0)
-    low, high = np.where(high > low, [low, high], [low - 0.5, high + 0.5])
-    edge = 0.1 * (high - low)
-    (left, bottom), (right, top) = (low - edge).tolist(), (high + edge).tolist()
-    return (left, right), (bottom, top)
+    x, y = np.asarray(points, dtype=np.float64).T
+    return limits_of(x, edge=0.1), limits_of(y, edge=0.1)
 
 
 def density_on_grid(
     log_prob: Callable[[Tensor], Tensor], limits: Limits, points: int = 200
 ) -> NDArray[np.float64]:
-    """The density, not its logarithm, at the centres of ``points`` x ``points`` cells.
+    """Evaluates the density, not its logarithm, at the centres of `points` x `points` cells.
 
     Args:
         log_prob: Log-density in nats of rows, shape (n, 2) -> (n,).
@@ -68,7 +67,7 @@ def point_panel(
     title: str = "",
     names: Sequence[str] = ("", ""),
 ) -> None:
-    """Draw points of the plane, shape (n, 2)."""
+    """Draws points of the plane, shape (n, 2)."""
     rows = np.asarray(points)
     axes.scatter(rows[:, 0], rows[:, 1], s=2, color=colour, alpha=0.4, linewidths=0)
     _frame(axes, limits, title, names)
@@ -82,7 +81,7 @@ def density_panel(
     title: str = "",
     names: Sequence[str] = ("", ""),
 ) -> None:
-    """Draw a density from :func:`density_on_grid`, dark where it is high."""
+    """Draws a density from :func:`density_on_grid`, dark where it is high."""
     axes.imshow(
         density,
         origin="lower",
@@ -95,6 +94,29 @@ def density_panel(
         interpolation="bilinear",
     )
     _frame(axes, limits, title, names)
+
+
+def plane_panels(
+    panels: Sequence[Axes],
+    data: ArrayLike,
+    samples: ArrayLike,
+    log_prob: Callable[[Tensor], Tensor],
+    names: Sequence[str],
+    *,
+    titles: Sequence[str] = ("", "", ""),
+    cells: int = 200,
+    most: int | None = None,
+) -> None:
+    """Draws data, density and samples of two features, a panel each, within the data's limits."""
+    limits, (left, middle, right) = plane_limits(data), panels
+    for axes, points, colour, title in (
+        (left, data, DATA_COLOUR, titles[0]),
+        (right, samples, SAMPLE_COLOUR, titles[2]),
+    ):
+        shown = np.asarray(points)[:most]
+        point_panel(axes, shown, limits, colour=colour, title=title, names=names)
+    density = density_on_grid(log_prob, limits, cells)
+    density_panel(middle, density, limits, title=titles[1], names=names)
 
 
 def _frame(axes: Axes, limits: Limits, title: str, names: Sequence[str]) -> None:

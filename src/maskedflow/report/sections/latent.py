@@ -1,48 +1,53 @@
-"""Are a model's own random numbers normal and independent?"""
+"""The model's own random numbers: are they normal and independent?"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
-from .embed import Picture, embed
-from .figures import DATA_COLOUR, new_figure
+from maskedflow.report.plots.figures import DATA_COLOUR, Picture, embed, matrix_panel, new_figure
+from maskedflow.report.section import Evidence, Section
 
-__all__ = ["Latent", "latent_facts"]
+__all__ = ["Latent"]
 
-BINS, LINES = 20, 100
-WORST = 8
-"""The numbers that the table names."""
+BINS, LINES, WORST = 20, 100, 8
+"""Bars of a histogram, the most lines of quantiles, and rows of the table."""
 
 FAR = 8.0
-"""What is further away than this, its PIT being 0 or 1, is taken to be there."""
+"""Where numbers are moved to that are further away, their PIT being 0 or 1."""
 
 FEWEST = 20
-"""Rows with both numbers, below which their correlation is not told."""
+"""The fewest rows with both of two numbers for a correlation of them."""
 
 
 @dataclass(frozen=True)
-class Latent:
+class Latent(Section):
     """What the random numbers behind test rows look like.
 
     Args:
         rows: The number of test rows.
         numbers: The random numbers behind each.
-        residuals: That each of them is that of a column.
+        residuals: Whether each of them belongs to a column.
         far: How many of them are further from normal than one in twenty would be by chance.
-        critical: The KS distance that makes them so, of a number that is behind all rows.
-        correlation: The largest absolute correlation of two of them; nan of one.
-        by_chance: About the largest of as many independent ones.
+        critical: The KS distance from which on they are, of a number that is behind all rows.
+        correlation: The largest absolute correlation of two of them; nan if there is only one.
+        by_chance: What it would be, about, of as many independent numbers.
         worst: The name, mean, standard deviation and KS distance of those furthest from normal.
         pictures: PIT and quantiles; correlations.
+
+    References:
+        | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1 and figure 1
+        | https://arxiv.org/abs/1705.07057
     """
 
+    id, title = "numbers", "Random numbers"
     rows: int
     numbers: int
     residuals: bool
@@ -53,60 +58,46 @@ class Latent:
     worst: list[tuple[str, float, float, float]]
     pictures: list[Picture]
 
-
-def latent_facts(z: NDArray[np.float64], columns: Sequence[str] = ()) -> Latent | None:
-    r"""Looks at :math:`z = f(x)` of test rows, which the model takes for independent and N(0, 1).
-
-    Args:
-        z: The numbers, shape (n, numbers), NaN where there is none.
-        columns: The names of the columns whose numbers they are, if they are columns' own.
-
-    Returns:
-        What they look like; None if there are fewer than two of each.
-
-    References:
-        | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1 and figure 1
-        | https://arxiv.org/abs/1705.07057
-    """
-    here = ~np.isnan(z)
-    kept = here.sum(0) >= 2
-    z, here = np.clip(z[:, kept], -FAR, FAR), here[:, kept]
-    if not z.size:
-        return None
-    names = [columns[i] if columns else f"z{i + 1}" for i in kept.nonzero()[0]]
-    n, numbers = z.shape
-    found = [z[there, i] for i, there in enumerate(here.T)]
-    distance = np.array([kstest(one, "norm").statistic for one in found])
-    critical = 1.358 / np.sqrt(here.sum(0))
-    order = np.argsort(-distance / critical)
-    pictures = [_pit(z[here]), _quantiles([found[i] for i in order[:LINES]])]
-    correlation = by_chance = math.nan
-    if numbers > 1:
-        plain, absolute = _correlations(z), _correlations(np.abs(z))
-        correlation = float(np.abs(plain).max())
-        pairs = numbers * (numbers - 1) / 2
-        by_chance = math.sqrt(2 * math.log(max(pairs, 3)) / n)
-    if numbers > 2:
-        pictures += [
-            _heat(plain, "correlations of z", correlation),
-            _heat(absolute, "correlations of |z|", float(np.abs(absolute).max())),
-        ]
-    worst = [
-        (names[i], float(found[i].mean()), float(found[i].std()), float(distance[i]))
-        for i in order[:WORST].tolist()
-    ]
-    far = int((distance > critical).sum())
-    return Latent(
-        n,
-        numbers,
-        bool(columns),
-        far,
-        float(critical.min()),
-        correlation,
-        by_chance,
-        worst,
-        pictures,
-    )
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self | None:
+        r"""Looks at :math:`z = f(x)` of test rows; None if there are fewer than two of each."""
+        if evidence.subject.latent is None:
+            return None
+        z, columns = evidence.subject.latent(evidence.test), evidence.subject.residuals
+        here = ~np.isnan(z)
+        kept = here.sum(0) >= 2
+        z, here = np.clip(z[:, kept], -FAR, FAR), here[:, kept]
+        if not z.size:
+            return None
+        names = [columns[i] if columns else f"z{i + 1}" for i in kept.nonzero()[0]]
+        n, numbers = z.shape
+        found = [z[there, i] for i, there in enumerate(here.T)]
+        distance = np.array([kstest(one, "norm").statistic for one in found])
+        critical = 1.358 / np.sqrt(here.sum(0))
+        order = np.argsort(-distance / critical)
+        pictures = [_pit(z[here]), _quantiles([found[i] for i in order[:LINES]])]
+        correlation = by_chance = math.nan
+        if numbers > 1:
+            plain, absolute = _correlations(z), _correlations(np.abs(z))
+            correlation = float(np.abs(plain).max())
+            pairs = numbers * (numbers - 1) / 2
+            by_chance = math.sqrt(2 * math.log(max(pairs, 3)) / n)
+        if numbers > 2:
+            pictures += [_heat(plain, "correlations of z"), _heat(absolute, "correlations of |z|")]
+        return cls(
+            rows=n,
+            numbers=numbers,
+            residuals=bool(columns),
+            far=int((distance > critical).sum()),
+            critical=float(critical.min()),
+            correlation=correlation,
+            by_chance=by_chance,
+            worst=[
+                (names[i], float(found[i].mean()), float(found[i].std()), float(distance[i]))
+                for i in order[:WORST].tolist()
+            ],
+            pictures=pictures,
+        )
 
 
 def _correlations(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -167,12 +158,11 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
     )
 
 
-def _heat(values: NDArray[np.float64], what: str, largest: float) -> Picture:
+def _heat(values: NDArray[np.float64], what: str) -> Picture:
+    largest = float(np.abs(values).max())
     figure = new_figure(4.2, 3.2)
     axes = figure.subplots()
-    bound = max(0.1, largest)
-    image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
-    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)
+    matrix_panel(axes, values, max(0.1, largest))
     axes.set_xticks([])
     axes.set_yticks([])
     return embed(

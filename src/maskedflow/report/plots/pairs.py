@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
-from .figures import DATA_COLOUR, SAMPLE_COLOUR
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
 
 __all__ = ["pair_grid"]
 
@@ -23,7 +23,7 @@ def pair_grid(
     *,
     columns: int = 8,
 ) -> Axes | None:
-    """Draw samples (orange) over data (blue), for each column and each pair of columns.
+    """Draws samples (orange) over data (blue), for each column and each pair of columns.
 
     An axis spans the middle 99.8 % of the data, or of the samples if there are no data, so that one
     wild sample does not squeeze all others into a corner. Of a table with more than `columns`
@@ -43,7 +43,7 @@ def pair_grid(
     layers = [(samples, SAMPLE_COLOUR)]
     if data is not None:
         layers.insert(0, (np.asarray(data, dtype=np.float64), DATA_COLOUR))
-    limits = [_limits(column) for column in layers[0][0].T]
+    limits = [limits_of(column) for column in layers[0][0].T]
     shown = np.unique(np.linspace(0, len(limits) - 1, columns).round().astype(int))
     size = len(shown)
     cells = figure.add_gridspec(size, size, wspace=0.03, hspace=0.03)
@@ -85,10 +85,3 @@ def _histogram(axes: Axes, column: Any, limits: tuple[float, float], colour: str
     filled = colour == DATA_COLOUR
     axes.stairs(density, bins, color=colour, fill=filled, alpha=0.5 if filled else 1.0)
     axes.set_yticks([])
-
-
-def _limits(column: Any) -> tuple[float, float]:
-    low, high = np.quantile(column, [0.001, 0.999]).tolist()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)

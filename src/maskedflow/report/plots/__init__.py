@@ -1,0 +1,1 @@
+"""Plots: each draws into the figure or axes that it is given."""

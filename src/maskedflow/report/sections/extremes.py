@@ -1,0 +1,98 @@
+"""The most and the least likely test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskedflow.report.plots.figures import Picture
+from maskedflow.report.section import Evidence, Section
+
+from .samples import image_picture
+
+__all__ = ["Extreme", "Extremes"]
+
+ROWS, CELLS, IMAGES = 5, 16, 16
+"""Rows in a table, its columns, and images in a grid."""
+
+SCORED = 2_000
+"""The most samples that say how rare a row is: scoring may take long."""
+
+UNLIKELY = 0.01
+"""The share of samples that are less likely than those rows of which the page tells how many."""
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A test row that is likely, or unlikely.
+
+    Args:
+        log_prob: Its log-density in nats.
+        tail: The share of samples that are less likely.
+        cells: The first cells, as texts.
+    """
+
+    log_prob: float
+    tail: float
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Extremes(Section):
+    """The most and the least likely test rows.
+
+    Args:
+        pictures: Of images, both; all else is of tables.
+        columns: The names of the columns that are shown.
+        total: The number of columns that there are.
+        mixed: Whether cells are missing or at atoms, so that densities have different units.
+        unlikely: The share of test rows that are less likely than 99% of samples.
+        most: The most likely rows.
+        least: The least likely rows.
+    """
+
+    id, title = "extremes", "Extremes"
+    pictures: Sequence[Picture] = ()
+    columns: Sequence[str] = ()
+    total: int = 0
+    mixed: bool = False
+    unlikely: float = 0.0
+    most: Sequence[Extreme] = ()
+    least: Sequence[Extreme] = ()
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self:
+        """Finds them, and by samples how rare they are."""
+        subject, test, samples = evidence.subject, evidence.test, evidence.samples
+        log_prob = evidence.log_prob
+        order = np.argsort(log_prob)
+        if subject.image is not None:
+            x, image = test[:, : subject.features], subject.image
+            likely = image_picture(image, x[order[::-1][:IMAGES]], "most likely test images")
+            unlikely = image_picture(image, x[order[:IMAGES]], "least likely test images")
+            return cls([likely, unlikely])
+        scores = subject.log_prob(samples[:SCORED])
+        drawn = np.sort(np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf))
+        tail = np.searchsorted(drawn, log_prob) / len(drawn)
+        shown = subject.columns[:CELLS]
+
+        def extremes(places: NDArray[np.int64]) -> list[Extreme]:
+            found = []
+            for i in places:
+                cells = [one.text(cell) for one, cell in zip(shown, test[i].tolist(), strict=False)]
+                found.append(Extreme(float(log_prob[i]), float(tail[i]), cells))
+            return found
+
+        return cls(
+            columns=[column.name for column in shown],
+            total=len(subject.columns),
+            mixed=any(column.atoms for column in subject.columns)
+            or any(np.isnan(rows).any() for rows in (test, samples)),
+            unlikely=float((tail < UNLIKELY).mean()),
+            most=extremes(order[::-1][:ROWS]),
+            least=extremes(order[:ROWS]),
+        )
