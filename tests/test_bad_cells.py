@@ -14,7 +14,6 @@ import pytest
 from commands import SMALL, call, run, table, write_csv
 from maskedflow import data
 from maskedflow.data.table import open_if_numbers
-from maskedflow.estimator import tell_schema
 from maskedflow.sources import CellError
 
 GAP = "a missing value (empty, NA or nan)"
@@ -82,7 +81,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "open_series": lambda path: data.open_series(path, "b"),
     "open_if_numbers": lambda path: open_if_numbers(data.open_source(path)),
     "streamed if numbers": lambda path: open_if_numbers(data.open_source(path), stream=True),
-    "tell_schema": lambda path: tell_schema(path, missing="error"),
+    "data.infer_schema": lambda path: data.infer_schema(path, missing="error"),
 }
 
 

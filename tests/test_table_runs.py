@@ -103,9 +103,10 @@ def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     assert why_search(said(TrainOptions(data=numbers, missing="error"))) == "--missing"
     _, config, _ = prepare({"data": numbers}, tmp_path / "n")
     assert config.search is None
-    for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", ("2020-01-01",))):
+    dates = ("2020-01-01", "2021-03-05")
+    for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", dates)):
         path = tmp_path / f"{name}.csv"
-        path.write_text("a,b\n" + 20 * "".join(f"{cell},{name}\n" for cell in column))
+        path.write_text("a,b\n" + 20 * "".join(f"{cell},1\n" for cell in column))
         _, config, notes = prepare({"data": path}, tmp_path / name)
         assert config.search is not None
         assert f"{path} is not all finite numbers, so --flow auto is taken" in notes
