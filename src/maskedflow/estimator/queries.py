@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +23,7 @@ from maskedflow.tables import (
     to_rows,
     units_of,
 )
+from maskedflow.training.randomness import row_seed
 
 from .inputs import check_draws, rows_of, table_of
 
@@ -130,14 +130,12 @@ def tail_shares(
     for k, one in enumerate(distinct):
         here = which == k
         # Draws depend on the context alone: neither on other rows nor on their order.
-        text = (one + 0.0).numpy().tobytes()
-        digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
         shares[here.numpy()] = _share(
             estimator.density_,
             log_density[here],
             one,
             n_samples or DRAWN_GIVEN,
-            int.from_bytes(digest, "little"),
+            row_seed(one, seed),
         )
     return shares
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns.rows import Rows
+from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
@@ -332,9 +332,7 @@ def _distinct(rows: Rows, given: Pieces, c: Tensor | None) -> tuple[Tensor, Tens
 
 def _seed(row: Rows, given: Pieces, c: Tensor | None, seed: int) -> int:
     """A seed that depends on what is given, and on nothing else of the row."""
-    text = _key(row, given, None if c is None else c[None]).numpy().tobytes()
-    digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "little")
+    return row_seed(_key(row, given, None if c is None else c[None]), seed)
 
 
 def _mean(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

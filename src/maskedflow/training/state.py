@@ -88,6 +88,24 @@ class TrainingState:
         """Mean loss of the epoch so far."""
         return self.loss_sum / self.rows if self.rows else math.nan
 
+    def finish_epoch(self, validation_nll: float) -> EpochRecord:
+        """Records the epoch, and begins the next one."""
+        record = EpochRecord(
+            epoch=self.epoch,
+            step=self.step,
+            train_nll=self.train_nll,
+            validation_nll=validation_nll,
+            lr=self.lr,
+            seconds=self.epoch_seconds,
+            skipped=self.skipped,
+            rollbacks=self.rollbacks,
+        )
+        self.records.append(record)
+        self.epoch += 1
+        self.past_seconds += record.seconds
+        self.batch, self.loss_sum, self.rows, self.epoch_seconds = 0, 0.0, 0, 0.0
+        return record
+
 
 @with_config(CLOSED)
 class _Training(TypedDict):
