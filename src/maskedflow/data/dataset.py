@@ -57,6 +57,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, rows: slice | Tensor) -> Split:
+        return Split(self.x[rows], None if self.context is None else self.context[rows])
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -24,11 +24,6 @@ __all__ = ["AutoregressiveCategorical", "AutoregressiveCategoricalDistribution",
 def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Writes each code as a one-hot vector, side by side.
 
-    Args:
-        codes: The codes, integers in 0..L_k - 1 for column k, with shape (*, K).
-        levels: The number of levels L_k of each column.
-        dtype: The dtype of the ones.
-
     Raises:
         ValueError: If a code is none of its column's levels.
 
@@ -161,15 +156,7 @@ def _network(
 
 
 class LogitTables(nn.Module):
-    """Logits of each column given one of those before it, in a table each.
-
-    Args:
-        levels: The number of levels of each column.
-        parents: For each column the place of the one that it is given, -1 for none.
-
-    Raises:
-        ValueError: If a column is given itself or one that comes later.
-    """
+    """Logits of each column given its parent, one of those before it or none (-1), in tables."""
 
     given: Tensor
     width: Tensor
@@ -187,12 +174,10 @@ class LogitTables(nn.Module):
         size = torch.where(width > 0, count[given], 1) * count
         begin = size.cumsum(0) - size
         level = torch.cat([torch.arange(each) for each in levels])
-        for name, values in (
-            ("given", given.repeat_interleave(count)),
-            ("width", width.repeat_interleave(count)),
-            ("begin", begin.repeat_interleave(count) + level),
-        ):
-            self.register_buffer(name, values, persistent=False)
+        begin = begin.repeat_interleave(count) + level
+        self.register_buffer("given", given.repeat_interleave(count), persistent=False)
+        self.register_buffer("width", width.repeat_interleave(count), persistent=False)
+        self.register_buffer("begin", begin, persistent=False)
         self.logits = nn.Parameter(torch.zeros(int(size.sum())))
 
     @torch.no_grad()
@@ -229,10 +214,6 @@ class AutoregressiveCategoricalDistribution(Base):
         upper = torch.tensor(self.levels) - 1
         return constraints.independent(constraints.integer_interval(0, upper), 1)
 
-    @property
-    def _like(self) -> Tensor:
-        return next(self.categories.parameters())
-
     def logits(self, codes: Tensor) -> list[Tensor]:
         """The logits of each column given the codes before it, with shape (*, L_k) each."""
         return list(self._logits(codes, slice(None)).split(self.levels, dim=-1))
@@ -242,7 +223,7 @@ class AutoregressiveCategoricalDistribution(Base):
         hyper, tables = self.categories.hyper, self.categories.tables
         total = None if tables is None else tables(codes, part)
         if hyper is not None:
-            ones = one_hot(codes, self.levels, self._like.dtype)
+            ones = one_hot(codes, self.levels, next(hyper.parameters()).dtype)
             made = cast(Tensor, hyper(ones, self.c))[..., part]
             return made if total is None else made + total
         assert total is not None
@@ -285,7 +266,8 @@ class AutoregressiveCategoricalDistribution(Base):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows of codes, int64, with shape (*sample_shape, *batch, K), in K passes."""
         shape = (*sample_shape, *self.batch_shape, len(self.levels))
-        codes = torch.zeros(shape, dtype=torch.long, device=self._like.device)
+        device = next(self.categories.parameters()).device
+        codes = torch.zeros(shape, dtype=torch.long, device=device)
         ends = list(accumulate(self.levels))
         for column, (count, end) in enumerate(zip(self.levels, ends, strict=True)):
             share = self._logits(codes, slice(end - count, end)).softmax(dim=-1)

@@ -11,11 +11,12 @@ import torch
 
 from maskedflow.training import TrainConfig
 
-from .build import build_categories
 from .categories import AutoregressiveCategorical
 from .distinct import effective
-from .fitting import Weighed, epochs_within, train
+from .fitting import Weighed, train
+from .plan import build_categories
 from .tree import fit_tree
+from .work import epochs_within
 
 __all__ = ["fit_categories"]
 
@@ -39,21 +40,13 @@ def fit_categories(
 ) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
     """Fits a distribution to rows of codes, and to what they are given.
 
-    It starts as a tree (:func:`~maskedflow.tables.tree.fit_tree`). How many epochs of a network
-    beyond it help, none perhaps, is found by cross-validation; then all rows are fitted so long.
-
-    Args:
-        levels: The number of levels of each column.
-        rows: The codes and their contexts, with weights.
-        seed: Seed of every random draw.
-        work: The work that it may do.
-
-    Returns:
-        The distribution, and the plan to build it again.
+    It starts as a tree (:func:`fit_tree`). How many epochs of a network beyond it help, none
+    perhaps, is found by cross-validation; then all rows are fitted so long. Returns the
+    distribution, and the plan to build it again.
     """
     context = 0 if rows.split.context is None else rows.split.context.shape[1]
-    there = effective(rows.weight)
-    rows = Weighed(rows.split, rows.weight * (there / rows.weight.sum()))
+    number = effective(rows.weight)
+    rows = Weighed(rows.split, rows.weight * (number / rows.weight.sum()))
 
     def start(
         part: Weighed, hidden: int | None
@@ -66,13 +59,11 @@ def fit_categories(
         return made, plan
 
     alone = len(levels) == 1 and not context
-    if alone or there < _FEWEST or sum(levels) > _LEVELS:
+    if alone or number < _FEWEST or sum(levels) > _LEVELS:
         return start(rows, None)
     hidden = max(_HIDDEN, len(levels))
-    weights = sum(
-        parameter.numel() for parameter in start(rows[torch.arange(1)], hidden)[0].parameters()
-    )
-    weights += _COLUMN * len(levels)
+    network = start(rows[torch.arange(1)], hidden)[0]
+    weights = sum(p.numel() for p in network.parameters()) + _COLUMN * len(levels)
     batch_size = min(max(len(rows) // 10, _SMALLEST), _LARGEST)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
@@ -94,8 +85,7 @@ def fit_categories(
         first = -rows[judges].score(made)
         found = train(made, rows[rest], rows[judges], config).validation_nll
         mass = float(rows[judges].weight.sum())
-        curve = [first, *found]
-        curves.append([mass * value for value in curve])
+        curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)
     epochs = int(total.argmin())

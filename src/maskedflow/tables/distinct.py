@@ -26,16 +26,9 @@ def distinct_rows(
     what was fitted to them. Rows are left apart where some are equal by chance, for they have no
     number, or only numbers on grids of few cells.
 
-    Args:
-        layout: What the columns are.
-        rows: The rows.
-        c: Their contexts, with shape (n, context), or none.
-        weight: How much each row counts, with shape (n,); all alike if None.
-
-    Returns:
-        The possible rows that count, each in the place of its first occurrence, their contexts, and
-        their weights, of which the largest is 1. Neither weights twice as large nor all rows twice
-        change any of it.
+    Returns the possible rows that count, each in the place of its first occurrence, their contexts,
+    and their weights, of which the largest is 1. Neither weights twice as large nor all rows twice
+    change any of it.
 
     Example:
         >>> x = torch.tensor([[1.5], [2.5], [1.5]], dtype=torch.float64)
@@ -47,8 +40,7 @@ def distinct_rows(
     """
     weight = rows.values.new_ones(len(rows)) if weight is None else weight.double()
     weight = torch.where(rows.impossible, 0, weight)
-    # Single precision: the scale of the weights leaves no trace in what is rounded.
-    weight = (weight / weight.max()).float().double() if weight.gt(0).any() else weight
+    weight = _relative(weight) if weight.gt(0).any() else weight
     kept = weight.nonzero()[:, 0]
     rows, c, weight = rows[kept], None if c is None else c[kept], weight[kept]
     if not len(rows):
@@ -58,8 +50,12 @@ def distinct_rows(
     parts += [alone[:, None], *([] if c is None else [c])]
     first, which = _first_of_equals(parts)
     weight = torch.zeros(len(first), dtype=torch.float64).index_add_(0, which, weight)
-    weight = (weight / weight.max()).float().double()
-    return rows[first], None if c is None else c[first], weight
+    return rows[first], None if c is None else c[first], _relative(weight)
+
+
+def _relative(weight: Tensor) -> Tensor:
+    """The largest is 1; in single precision, so that the scale leaves no trace in rounding."""
+    return (weight / weight.max()).float().double()
 
 
 def effective(weight: Tensor) -> float:

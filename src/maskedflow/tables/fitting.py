@@ -1,4 +1,4 @@
-"""Training on rows that weigh differently, in an amount of work."""
+"""Training on rows that weigh differently."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from maskedflow.data import Split
 from maskedflow.training import History, TrainConfig, evaluate, fit
 
-from .work import training_work
-
-__all__ = ["Weighed", "batch_size_of", "epochs_within", "train"]
+__all__ = ["Weighed", "train"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,7 @@ class Weighed:
         return len(self.split)
 
     def __getitem__(self, rows: Tensor) -> Weighed:
-        c = self.split.context
-        part = Split(self.split.x[rows], None if c is None else c[rows])
-        return Weighed(part, self.weight[rows])
+        return Weighed(self.split[rows], self.weight[rows])
 
     def with_x(self, x: Tensor) -> Weighed:
         """The same contexts and weights with other numbers."""
@@ -46,11 +42,6 @@ class Weighed:
     def score(self, density: nn.Module) -> float:
         """The mean log-density, in nats."""
         return self.mean(evaluate(density, self.split))
-
-    @property
-    def alike(self) -> bool:
-        """Whether all rows count alike."""
-        return bool((self.weight == self.weight[0]).all())
 
     def single(self, weighed: bool) -> Split:
         """The rows in single precision, with their weights, if asked for, after the context."""
@@ -78,25 +69,8 @@ class _WeighedDensity(nn.Module):
         return found
 
 
-def batch_size_of(rows: int) -> int:
-    """The rows of a step."""
-    return 256 if rows < 20_000 else 512 if rows < 100_000 else 1000
-
-
-def epochs_within(work: float, rows: int, weights: int, batch_size: int) -> int:
-    """How many epochs are no more than so much work."""
-    return int(work / training_work(rows, weights, batch_size))
-
-
 def train(density: nn.Module, rows: Weighed, judges: Weighed, config: TrainConfig) -> History:
-    """Trains in single precision, by weighted log-likelihood, until judges see no gain.
-
-    Args:
-        density: The lazy density.
-        rows: The rows to fit.
-        judges: The rows that choose the epoch.
-        config: The settings.
-    """
-    weighed = not (rows.alike and judges.alike)
+    """Trains in single precision, by weighted log-likelihood, until judges see no gain."""
+    weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, judges))
     trained = _WeighedDensity(density) if weighed else density
     return fit(trained, rows.single(weighed), judges.single(weighed), config)

@@ -20,17 +20,16 @@ from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalSc
 from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
-from .build import assemble, build_layers, build_mixture
 from .density import present_columns
 from .distinct import effective
-from .fitting import Weighed, batch_size_of, epochs_within, train
+from .fitting import Weighed, train
+from .missing import PartialFlow, call_layers
 from .mixture import fit_mixture
-from .partial import PartialFlow, call_layers
-from .work import Budget, training_work
+from .plan import assemble, build_layers
+from .work import Budget, batch_size_of, epochs_within, training_work
 
 __all__ = ["FLOWS", "MemberSearch"]
 
-#: What `flow` may be, and the kinds of members that each tries: a front, and layers of a flow.
 FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "auto": (
         ("whiten", "aaas"),
@@ -43,6 +42,7 @@ FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "maf": (("whiten", "aaaaa"),),
     "nsf": (("whiten", "sss"), ("margins", "sss")),
 }
+"""What `flow` may be, and the kinds of members that each tries: a front, and layers of a flow."""
 
 _WIDEST = 2000
 """The most columns that are whitened: a score costs the cube of their number."""
@@ -83,26 +83,17 @@ class _Member:
 
 
 class MemberSearch:
-    """The search for the density of the numbers, given what they are conditional on.
-
-    Args:
-        layout: What the columns are.
-        rows: The numbers and what they are given, with weights; no row is there twice.
-        here: Whether each number is there, with shape (n, D).
-        flow: One of `FLOWS`.
-        seed: Seed of every random draw.
-        work: The work that it may do.
-    """
+    """The search for the density of values, of which no row is there twice, given a context."""
 
     def __init__(
-        self, layout: Layout, rows: Weighed, here: Tensor, flow: str, seed: int, work: float
+        self, layout: Layout, rows: Weighed, observed: Tensor, flow: str, seed: int, work: float
     ) -> None:
-        self.layout, self.all, self.here = layout, rows, here
+        self.layout, self.all, self.observed = layout, rows, observed
         self.flow, self.seed, self.budget = flow, seed, Budget(work)
         self.features = rows.split.x.shape[1]
         self.given = 0 if rows.split.context is None else rows.split.context.shape[1]
         self.ridge = _RIDGES[0]
-        self.patterns = 0 if here.all() else len(here.unique(dim=0))
+        self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
         n = len(rows)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         # Members are weighed by the first tenth, and trained on the others.
@@ -118,7 +109,7 @@ class MemberSearch:
         members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
             members.append(self.gaussian("scores", rows, judges))
-        if self.flow == "auto" and can_whiten and self.here.all():
+        if self.flow == "auto" and can_whiten and self.observed.all():
             members += self.mixture(rows, judges, members)
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
         flows: dict[int, tuple[str, str]] = {}
@@ -159,11 +150,11 @@ class MemberSearch:
         whole = LazyComposedTransform(*steps)
         found = []
         for block in rows.split(_BLOCK):
-            given, here = self.all[block].split, self.here[block]
-            if here.all():
+            given, observed = self.all[block].split, self.observed[block]
+            if observed.all():
                 found.append(whole(given.context)(given.x))
             else:
-                found.append(call_layers(steps, given.x, given.context, here)[0])
+                found.append(call_layers(steps, given.x, given.context, observed)[0])
         return self.all[rows].with_x(torch.cat(found))
 
     def front(self, name: str, rows: Tensor, ridge: float) -> list[LazyTransform]:
@@ -172,16 +163,16 @@ class MemberSearch:
         steps: list[LazyTransform] = []
         if scores:
             part = self.through([], rows)
-            steps.append(NormalScores.fit(part.split.x, self.here[rows], part.weight))
+            steps.append(NormalScores.fit(part.split.x, self.observed[rows], part.weight))
         if whiten:
             steps.append(self.whiten(self.through(steps, rows), rows, ridge))
         return steps
 
     def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
-        self.budget.spend(self.whitening_work(len(rows)))
+        self.budget.spent += self.whitening_work(len(rows))
         x, c = part.split.x, part.split.context
-        return Whiten.fit(x, c, self.here[rows], part.weight, ridge=ridge)
+        return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
 
     def whitening_work(self, rows: int) -> float:
         """The work of fitting such a map, and of judging it."""
@@ -232,10 +223,8 @@ class MemberSearch:
                 if self.budget.left - 20 * per_step < least:
                     break
                 c = part.split.context if slopes else None
-                made = fit_mixture(part.split.x, part.weight, components, self.seed, c)
-                self.budget.spend((made.steps + 5) * per_step)
-                parts = made.logits, made.loc, made.scale_tril
-                base = build_mixture(*parts, made.slopes if slopes else None)
+                base, steps = fit_mixture(part.split.x, part.weight, components, self.seed, c)
+                self.budget.spent += (steps + 5) * per_step
                 density = assemble(self.layout, front, (), base).double()
                 log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
                 weights = stacking_weights(log_probs, others.weight)
@@ -271,8 +260,8 @@ class MemberSearch:
             seed=seed,
         )
         history = train(density, self.through(front, rows), self.through(front, judges), config)
-        steps = len(history.records)
-        self.budget.spend(steps * training_work(len(rows), weights, batch_size))
+        epoch = training_work(len(rows), weights, batch_size)
+        self.budget.spent += len(history.records) * epoch
         plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
         return _Member(plan, assemble(self.layout, front, flow).double())
 

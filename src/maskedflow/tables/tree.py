@@ -29,14 +29,9 @@ def fit_tree(
     with the frequencies :math:`p_b` of the column itself. Parent and :math:`\alpha` are those with
     which each row is likeliest given all others. No column is taken if none helps.
 
-    Args:
-        codes: The rows, with shape (n, K).
-        levels: The number of levels of each column.
-        weight: How much each row counts, with shape (n,), in all the number of rows.
-
-    Returns:
-        For each column the place of the other, -1 if there is none, and the logarithms of the
-        frequencies, with shape (levels of the other or 1, levels).
+    Of codes with shape (n, K), and of weights, in all the number of rows, it makes for each column
+    the place of the other, -1 if there is none, and the logarithms of the frequencies, with shape
+    (levels of the other or 1, levels).
 
     References:
         | Approximating Discrete Probability Distributions with Dependence Trees

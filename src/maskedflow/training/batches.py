@@ -18,11 +18,7 @@ Training = Split | StreamedSplit
 
 
 def check_finite(split: Split, name: str) -> None:
-    """Says which number of a split cannot be trained on.
-
-    Raises:
-        ValueError: If the split has no rows, or a number is nan or infinite.
-    """
+    """Refuses a split without rows, or with a number that is nan or infinite."""
     if len(split) == 0:
         raise ValueError(f"{name}: expected at least one row, got none")
     for part, values in (("x", split.x), ("context", split.context)):
@@ -50,21 +46,14 @@ def in_memory(train: Training) -> Split:
 def shuffled(
     train: Training, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Split]]:
-    """An epoch's mini-batches, each with the numbers of its rows; what they are follows from seed.
-
-    Args:
-        train: The training rows.
-        bounds: The first and last position of each batch in the epoch's order: all, or those left.
-        seed: Seed of the run.
-        epoch: The epoch.
-    """
+    """An epoch's mini-batches, each with the numbers of its rows: all, or those that are left."""
     if isinstance(train, StreamedSplit):
         yield from train.batches(bounds, derive_seed(seed, epoch))
         return
     order = permutation(len(train), seed, epoch)
     for start, end in bounds:
         rows = order[start:end]
-        yield rows, Split(train.x[rows], None if train.context is None else train.context[rows])
+        yield rows, train[rows]
 
 
 def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
@@ -89,18 +78,14 @@ def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
 def take(
     split: Split, rows: slice | Tensor, like: Tensor, whole: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Some rows of a split and their contexts, in the dtype and on the device of `like`.
+    """Some rows and their contexts, in the dtype and on the device of `like`.
 
-    Args:
-        split: The split.
-        rows: Which rows.
-        like: A tensor of the flow.
-        whole: Whether a context of integers stays one, see :func:`takes_integers`.
+    If `whole`, contexts of integers stay such, see :func:`takes_integers`.
     """
-    c = None if split.context is None else split.context[rows]
+    x, c = split.x[rows], None if split.context is None else split.context[rows]
     if c is not None:
         c = c.to(like.device) if whole else c.to(like)
-    return split.x[rows].to(like), c
+    return x.to(like), c
 
 
 def takes_integers(flow: nn.Module, split: Split) -> bool:
@@ -122,7 +107,7 @@ def takes_integers(flow: nn.Module, split: Split) -> bool:
 
 
 def weight_of(flow: nn.Module) -> Tensor:
-    """A parameter (or buffer) that tells the flow's dtype and device."""
+    """A parameter (or buffer), which has the flow's dtype and device."""
     for tensor in (*flow.parameters(), *flow.buffers()):
         if tensor.is_floating_point():
             return tensor
