@@ -38,7 +38,7 @@ _PENALTY = 0.75
 for a component may be made of what lies close together by chance."""
 _EM_ROWS, _EM_STEPS = 10_000, 100
 _NEAR = 10
-"""So many neighbours in a row tell how concentrated a component may be."""
+"""So many neighbours in a row limit how concentrated a component may be."""
 _PARTS, _FOLDS, _FOLD_ROWS = 10, 5, 10_000
 """The parts of the rows; the networks that are trained, fewer of so many rows and more."""
 _STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 2000, 300, 5
@@ -69,17 +69,17 @@ def fit_angles(
         judged, log_probs = [], []
         every = _FOLDS if count > 1 else len(folds)
         for k in range(count):
-            judges = torch.cat(list(folds[k::every]))
+            validation = torch.cat(list(folds[k::every]))
             rest = torch.ones(len(rows), dtype=torch.bool)
-            rest[judges] = False
+            rest[validation] = False
             fitted = rest.nonzero()[:, 0]
             margins = _margins(rows[fitted], observed[fitted])
             alone = _made(present, context, margins, (), seed)
             network = _made(present, context, margins, _HIDDEN, seed + k)
-            _train(network, rows[fitted], rows[judges], seed + k, work / count)
+            _train(network, rows[fitted], rows[validation], seed + k, work / count)
             members.append(network)
-            judged.append(rows.weight[judges])
-            part = rows[judges].split
+            judged.append(rows.weight[validation])
+            part = rows[validation].split
             log_probs.append(
                 torch.stack([evaluate(one.double(), part) for one in (alone, network)], dim=1)
             )
@@ -116,7 +116,7 @@ def _made(
 
 
 def _train(
-    network: AutoregressiveVonMises, rows: Weighed, judges: Weighed, seed: int, work: float
+    network: AutoregressiveVonMises, rows: Weighed, validation: Weighed, seed: int, work: float
 ) -> None:
     batch = batch_size_of(len(rows))
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -131,7 +131,7 @@ def _train(
         patience=max(epochs // 4, 5),
         seed=seed,
     )
-    train(network, rows, judges, config)
+    train(network, rows, validation, config)
 
 
 # ---------------------------------------------------------------- margins

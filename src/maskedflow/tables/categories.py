@@ -25,7 +25,7 @@ def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Writes each code as a one-hot vector, side by side.
 
     Raises:
-        ValueError: If a code is none of its column's levels.
+        ValueError: If a code is not one of its column's levels.
 
     Example:
         >>> one_hot(torch.tensor([1, 2]), [2, 3], torch.float32)
@@ -53,8 +53,8 @@ class AutoregressiveCategorical(LazyDistribution):
 
     One masked network makes the logits :math:`\phi_i` of all columns from the one-hot vectors of
     their predecessors, so a probability costs one pass and a sample K passes. With `parents` there
-    are logits :math:`\theta_i` besides, a table for each column and the one before it that tells
-    most of it. Probabilities sum to one exactly, and so do those of the first columns alone: the
+    are logits :math:`\theta_i` besides, a table for each column and the one before it that says
+    most about it. Probabilities sum to one exactly, and so do those of the first columns alone: the
     product of their factors.
 
     Args:
@@ -239,7 +239,7 @@ class AutoregressiveCategoricalDistribution(Base):
             codes: The rows, of whole numbers in any dtype, with shape (*, K).
 
         Raises:
-            ValueError: If the shape does not fit, or a code is none of its column's levels.
+            ValueError: If the shape does not fit, or a code is not one of its column's levels.
         """
         codes = codes.long()
         logits = self.logits(codes)
@@ -252,14 +252,7 @@ class AutoregressiveCategoricalDistribution(Base):
         return torch.stack(terms, dim=-1).view(*shape, len(self.levels))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of each row, in nats, at the price of one pass.
-
-        Args:
-            value: The rows, of whole numbers in any dtype, with shape (*, K).
-
-        Raises:
-            ValueError: If the shape does not fit, or a code is none of its column's levels.
-        """
+        """The log-probability of each row, in nats, in one pass: the sum of :meth:`log_probs`."""
         return self.log_probs(value).sum(dim=-1)
 
     @torch.no_grad()

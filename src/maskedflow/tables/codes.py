@@ -21,7 +21,7 @@ from .work import epochs_within
 __all__ = ["fit_categories"]
 
 _FOLDS, _MANY = 5, 5_000
-"""The parts of the rows that judge in turn; of so many rows a single one judges."""
+"""The folds of the rows, which validate in turn; of so many rows a single one does."""
 _FEWEST = 20
 """Rows below which no network is tried."""
 _EPOCHS, _STEPS = 1000, 400
@@ -79,12 +79,12 @@ def fit_categories(
         seed=seed,
     )
     curves = []
-    for judges in turns:
-        rest = torch.cat([fold for fold in folds if fold is not judges])
+    for validation in turns:
+        rest = torch.cat([fold for fold in folds if fold is not validation])
         made, _ = start(rows[rest], hidden)
-        first = -rows[judges].score(made)
-        found = train(made, rows[rest], rows[judges], config).validation_nll
-        mass = float(rows[judges].weight.sum())
+        first = -rows[validation].score(made)
+        found = train(made, rows[rest], rows[validation], config).validation_nll
+        mass = float(rows[validation].weight.sum())
         curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)

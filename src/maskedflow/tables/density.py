@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-    """Which dimension of the context tells that an angle, or a value, is observed.
+    """Which dimension of the context says that an angle, or a value, is observed.
 
     The context begins with the codes as one-hot vectors, so it is the one of the state's level 0.
 

@@ -1,4 +1,4 @@
-"""Equal rows as one that counts as often: a row that is repeated is no other evidence."""
+"""Equal rows as one that weighs more: a row that is repeated is no further evidence."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _RARE = 10
 def distinct_rows(
     layout: Layout, rows: Rows, c: Tensor | None = None, weight: Tensor | None = None
 ) -> tuple[Rows, Tensor | None, Tensor]:
-    """Takes equal rows, with equal contexts, for one that weighs as much as all of them.
+    """Replaces equal rows, with equal contexts, by one that weighs as much as all of them.
 
-    Metropolis steps, bootstraps and whole weights repeat rows. Dealt one by one they would judge
+    Metropolis steps, bootstraps and whole weights repeat rows. Split one by one they would validate
     what was fitted to them. Rows are left apart where some are equal by chance, for they have no
     number, or only numbers on grids of few cells.
 
@@ -45,12 +45,14 @@ def distinct_rows(
     rows, c, weight = rows[kept], None if c is None else c[kept], weight[kept]
     if not len(rows):
         return rows, c, weight
-    alone = torch.where(_tells(layout, rows), -1, torch.arange(len(rows)))
+    alone = torch.where(_is_distinctive(layout, rows), -1, torch.arange(len(rows)))
     parts = [rows.codes, rows.values, rows.observed, rows.angles, rows.angles_observed]
     parts += [alone[:, None], *([] if c is None else [c])]
-    first, which = _first_of_equals(parts)
-    weight = torch.zeros(len(first), dtype=torch.float64).index_add_(0, which, weight)
-    return rows[first], None if c is None else c[first], _relative(weight)
+    hashes = row_hashes(column.numpy() for part in parts for column in part.unbind(1))
+    _, firsts, which = np.unique(hashes, return_index=True, return_inverse=True)
+    total = torch.zeros_like(weight).index_add_(0, torch.from_numpy(firsts[which]), weight)
+    first = torch.from_numpy(np.sort(firsts))
+    return rows[first], None if c is None else c[first], _relative(total[first])
 
 
 def _relative(weight: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ def _relative(weight: Tensor) -> Tensor:
 
 
 def effective(weight: Tensor) -> float:
-    r"""The number of rows of equal weight that tell as much, :math:`(\sum w)^2 / \sum w^2`.
+    r"""The number of rows of equal weight that are worth as much, :math:`(\sum w)^2 / \sum w^2`.
 
     References:
         | A Note on Importance Sampling using Standardized Weights (Kong, 1992)
@@ -67,7 +69,7 @@ def effective(weight: Tensor) -> float:
     return float(weight.sum().square() / weight.square().sum())
 
 
-def _tells(layout: Layout, rows: Rows) -> Tensor:
+def _is_distinctive(layout: Layout, rows: Rows) -> Tensor:
     """Whether each row is hardly equal to another one by chance."""
     sizes = [
         math.log(len(column.unique())) if step else math.inf
@@ -75,13 +77,3 @@ def _tells(layout: Layout, rows: Rows) -> Tensor:
     ]
     cells = torch.where(rows.observed, torch.tensor(sizes, dtype=torch.float64), 0).sum(dim=1)
     return (cells > math.log(_RARE * len(rows))) | rows.angles_observed.any(dim=1)
-
-
-def _first_of_equals(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The first of equal rows, in order, and for each row which one of these it is."""
-    hashes = row_hashes(column.numpy() for part in parts for column in part.unbind(1))
-    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return torch.from_numpy(first[order]), torch.from_numpy(place[which])

@@ -69,8 +69,8 @@ class _WeighedDensity(nn.Module):
         return found
 
 
-def train(density: nn.Module, rows: Weighed, judges: Weighed, config: TrainConfig) -> History:
-    """Trains in single precision, by weighted log-likelihood, until judges see no gain."""
-    weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, judges))
+def train(density: nn.Module, rows: Weighed, validation: Weighed, config: TrainConfig) -> History:
+    """Trains by weighted log-likelihood, in single precision, until validation shows no gain."""
+    weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, validation))
     trained = _WeighedDensity(density) if weighed else density
-    return fit(trained, rows.single(weighed), judges.single(weighed), config)
+    return fit(trained, rows.single(weighed), validation.single(weighed), config)

@@ -1,4 +1,4 @@
-"""The search for a density of numbers: members of every kind are fitted, judged and stacked."""
+"""The search for a density of values: members of every kind are fitted, compared and stacked."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _MIXING = 0.15
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
-_JUDGES = 5_000
+_VALIDATION = 5_000
 """Most rows that judge."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
@@ -102,15 +102,17 @@ class MemberSearch:
     def run(self) -> tuple[Stack, list[dict[str, Any]]]:
         """Tries each kind once, weighs them, and trains more of the best."""
         large = effective(self.all.weight) >= _FEWEST
-        rows, judges = self.fold(0)
+        rows, validation = self.fold(0)
         can_whiten = (
             self.features <= _WIDEST and 3 * self.whitening_work(len(rows)) < self.budget.left
         )
-        members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
+        members = (
+            [self.gaussian("whiten", rows, validation)] if can_whiten else [self.margins(rows)]
+        )
         if self.flow == "auto" and large and can_whiten:
-            members.append(self.gaussian("scores", rows, judges))
+            members.append(self.gaussian("scores", rows, validation))
         if self.flow == "auto" and can_whiten and self.observed.all():
-            members += self.mixture(rows, judges, members)
+            members += self.mixture(rows, validation, members)
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
         flows: dict[int, tuple[str, str]] = {}
         for number, kind in enumerate(kinds if large else ()):
@@ -118,8 +120,10 @@ class MemberSearch:
             if made := self.train(*kind, 0, work):
                 flows[len(members)] = kind
                 members.append(made)
-        log_probs = [evaluate(one.density, self.all[judges].split) for one in members]
-        weights = stacking_weights(torch.stack(log_probs, dim=1), self.all.weight[judges]).tolist()
+        log_probs = [evaluate(one.density, self.all[validation].split) for one in members]
+        weights = stacking_weights(
+            torch.stack(log_probs, dim=1), self.all.weight[validation]
+        ).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
@@ -138,11 +142,11 @@ class MemberSearch:
 
     def fold(self, number: int) -> tuple[Tensor, Tensor]:
         """Rows to fit, and other rows to judge, as far as there are any."""
-        judges = self.folds[number % len(self.folds)]
+        validation = self.folds[number % len(self.folds)]
         if len(self.folds) == 1:
-            return judges, judges
+            return validation, validation
         rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
-        return torch.cat(rest)[: _CELLS // self.features], judges[:_JUDGES]
+        return torch.cat(rest)[: _CELLS // self.features], validation[:_VALIDATION]
 
     def through(self, front: list[LazyTransform], rows: Tensor) -> Weighed:
         """Some of the rows, mapped to the real line and through what comes before a flow."""
@@ -186,15 +190,15 @@ class MemberSearch:
         front = self.front("margins", rows, 0.0)
         return _Member(_plan(front), assemble(self.layout, front).double())
 
-    def gaussian(self, name: str, rows: Tensor, judges: Tensor) -> _Member:
-        """Fits a Gaussian, with the ridge that the judges like best."""
+    def gaussian(self, name: str, rows: Tensor, validation: Tensor) -> _Member:
+        """Fits a Gaussian, with the ridge under which the validation rows are likeliest."""
         value, found = -math.inf, None
         before = self.front(name, rows, self.ridge)[:-1]
         part = self.through(before, rows)
         for ridge in _RIDGES:
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
-            now = self.all[judges].score(density)
+            now = self.all[validation].score(density)
             if found is not None and not now > value:
                 break
             value, found = now, _Member(_plan(front), density)
@@ -202,14 +206,14 @@ class MemberSearch:
         assert found is not None
         return found
 
-    def mixture(self, rows: Tensor, judges: Tensor, beside: Sequence[_Member]) -> list[_Member]:
+    def mixture(self, rows: Tensor, validation: Tensor, beside: Sequence[_Member]) -> list[_Member]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
 
         By itself a mixture can lose all for a row far out, which others in the stack can bear.
         """
         front = self.front("whiten", rows, self.ridge)
         whole = self.through(front, rows[: _MIXED // self.features])
-        others = self.all[judges]
+        others = self.all[validation]
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
         least = self.budget.left - _MIXING * self.budget.total
@@ -237,7 +241,7 @@ class MemberSearch:
 
     def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:
         """Trains a flow on what its front leaves; none if that is more work than it may do."""
-        rows, judges = self.fold(fold)
+        rows, validation = self.fold(fold)
         # As wide as MADE needs: a unit for each feature that others depend on.
         hidden = max(128 if self.features <= 64 else 256, self.features - 1 + bool(self.given))
         seed = self.seed + fold
@@ -259,7 +263,7 @@ class MemberSearch:
             patience=_PATIENCE,
             seed=seed,
         )
-        history = train(density, self.through(front, rows), self.through(front, judges), config)
+        history = train(density, self.through(front, rows), self.through(front, validation), config)
         epoch = training_work(len(rows), weights, batch_size)
         self.budget.spent += len(history.records) * epoch
         plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}

@@ -39,7 +39,7 @@ __all__ = ["PartialDistribution", "PartialFlow"]
 
 
 class PartialFlow(LazyDistribution):
-    r"""A lazy flow of x some of whose features may be absent, as the context tells.
+    r"""A lazy flow of x some of whose features may be absent, as the context says.
 
     With O the features that are observed, it is a density of these,
 

@@ -21,7 +21,7 @@ _STEPS, _SMALL_GAIN = 100, 1e-3
 _RIDGE = 1e-6
 """What is added to a covariance, in units of its own scale, or of the whole where rows are few."""
 _ROWS = 4
-"""The rows for each number of a component's mean that tell how narrow it is."""
+"""The rows for each number of a component's mean that show how narrow it is."""
 _SHRINK = 1e-6
 """What is added to the square of a context, as a share of it: one-hot vectors add up to 1."""
 
@@ -88,7 +88,7 @@ def fit_mixture(
     r"""Fits a mixture by expectation-maximisation from clusters by k-means; counts the steps, too.
 
     To each covariance :math:`10^{-6} \min(1, \mathrm{tr}(\Sigma_k) / D)` is added: clusters that
-    are far apart may be as narrow as they are, unless few rows tell.
+    are far apart may be as narrow as they are, unless there are few rows.
 
     Args:
         x: The rows, whitened, float64, with shape (n, D).
@@ -161,8 +161,8 @@ def _maximise(x: Tensor, c: Tensor | None, part: Tensor, share: Tensor) -> Mixtu
         centred = centred - moved @ slope.T
         covariance = centred.T @ (weight * centred)
         scale = min(1.0, float(covariance.trace()) / features)
-        told = float(number) >= _ROWS * (features + context + 1)
-        ridge = _RIDGE * (scale if told and scale > 0 else 1.0)
+        enough = float(number) >= _ROWS * (features + context + 1)
+        ridge = _RIDGE * (scale if enough and scale > 0 else 1.0)
         locs.append(loc - slope @ middle)
         slopes.append(slope)
         factors.append(torch.linalg.cholesky(covariance + ridge * eye))

@@ -39,13 +39,13 @@ def fit_density(
 
     The values get a stack of densities: Gaussians, a mixture of them, and flows behind margins
     made normal or whitened columns, each judged by rows that it was not fitted to. The weights are
-    those that other rows like best (:func:`stacking_weights`); the kinds that weigh most are
+    those under which other rows are likeliest (:func:`stacking_weights`); the kinds that weigh most are
     trained again, with other orders and without other rows. Categories get a tree of frequencies
     and a network beyond it.
 
     The search ends after an amount of work, counted in rows, weights and steps; so the density
     follows from the arguments, whatever else the machine does. One unit is about a second of a
-    core. Equal rows are taken for one (:func:`~maskedflow.tables.distinct.distinct_rows`).
+    core. Equal rows count as one that weighs as much as all of them.
 
     Args:
         layout: What the columns are.

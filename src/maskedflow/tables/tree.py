@@ -22,7 +22,7 @@ _BLOCK = 10_000
 def fit_tree(
     codes: Tensor, levels: Sequence[int], weight: Tensor
 ) -> tuple[tuple[int, ...], list[Tensor]]:
-    r"""Finds for each column one before it that tells most of it, and the frequencies given that.
+    r"""Finds for each column one before it that says most about it, and the frequencies given that.
 
     .. math:: P(b \mid a) = \frac{n_{ab} + \alpha p_b}{n_a + \alpha}
 
@@ -82,7 +82,7 @@ def _parent(pairs: Tensor, single: Tensor, levels: Sequence[int]) -> tuple[int, 
     left = (single - 1).clamp(min=0)
     share = (left + 1 / len(single)) / single.sum()
     alone = float((single * share.log()).sum())
-    # Of many that tell nothing one seems to tell something.
+    # Of many that say nothing one seems to say something.
     best, found = alone + 1 + math.log(len(levels)), (-1, 0.0)
     which = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
     rest = (pairs - 1).clamp(min=0)

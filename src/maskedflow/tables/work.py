@@ -30,12 +30,7 @@ _PROBE = (64, 256, 5)
 
 
 def default_work(rows: int, columns: int) -> float:
-    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 300 at most.
-
-    Example:
-        >>> default_work(3000, 10), default_work(10**6, 10)
-        (60.0, 300.0)
-    """
+    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 300 at most."""
     return min(300.0, 60.0 * math.sqrt(rows * columns / 30_000))
 
 

@@ -115,10 +115,7 @@ def weight_of(flow: nn.Module) -> Tensor:
 
 
 def input_like(flow: nn.Module) -> Tensor:
-    """An empty tensor with the dtype and on the device that rows and contexts have to be in.
-
-    That is float64 for a flow that begins by bringing large numbers near to zero.
-    """
+    """An empty tensor with the dtype and device of input: float64 if it is to be narrowed first."""
     wide = any(isinstance(module, Narrow) for module in flow.modules())
     return weight_of(flow).new_empty((), dtype=torch.float64 if wide else None)
 

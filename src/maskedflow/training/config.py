@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 from maskedflow.files import CLOSED, Count, Finite, Positive, Size, check_fields
 
 PACED = 25
-"""The steps whose pace tells how many there is time for."""
+"""The steps whose pace shows how many there is time for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainConfig:
         clip: Largest norm of the whole gradient, longer ones are scaled down; `inf` is no limit.
         seed: Seed of every random draw: shuffling, dequantization noise, dropout.
         time_limit: Most seconds of training, all sessions of a resumed run together, last
-            validation included; `None` is no limit. The pace of the first steps tells how many
+            validation included; `None` is no limit. The pace of the first steps shows how many
             steps there is time for, which the training's history keeps.
         steps: Most steps, the last epoch of which may be cut short; `None` is no limit. They are
             taken whatever `time_limit` says.
@@ -82,12 +82,12 @@ class TrainConfig:
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of a step, the first of which is 0.
 
-        Where a time limit tells the number of steps, it is not known in the first ones: the rate
-        begins to fall after these.
+        Where a time limit decides on the number of steps, it is not known in the first ones: the
+        rate begins to fall after these.
 
         Args:
             step: The step.
-            steps: The steps of the whole training, unless `lr_steps` tells others.
+            steps: The steps of the whole training, unless `lr_steps` is given.
         """
         if self.schedule == "constant":
             return self.lr

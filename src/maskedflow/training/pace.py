@@ -41,7 +41,7 @@ class Pace:
         return self.config.limit is not None and seconds >= self.config.limit
 
     def step(self) -> bool:
-        """Counts a step; says whether its pace has just told how many there is time for."""
+        """Counts a step; says whether it has just planned how many there is time for."""
         state, limit = self.state, self.config.limit
         self._taken += 1
         if self._taken <= UNTIMED:
