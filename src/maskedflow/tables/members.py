@@ -57,7 +57,7 @@ _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
 _VALIDATION = 5_000
-"""Most rows that judge."""
+"""Most rows that validate."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
 _BLOCK = 10_000
@@ -103,16 +103,14 @@ class MemberSearch:
         """Tries each kind once, weighs them, and trains more of the best."""
         large = effective(self.all.weight) >= _FEWEST
         rows, validation = self.fold(0)
-        can_whiten = (
-            self.features <= _WIDEST and 3 * self.whitening_work(len(rows)) < self.budget.left
-        )
-        members = (
-            [self.gaussian("whiten", rows, validation)] if can_whiten else [self.margins(rows)]
-        )
+        others = self.all[validation]
+        affordable = 3 * self.whitening_work(len(rows)) < self.budget.left
+        can_whiten = affordable and self.features <= _WIDEST
+        members = [self.gaussian("whiten", rows, others) if can_whiten else self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
-            members.append(self.gaussian("scores", rows, validation))
+            members.append(self.gaussian("scores", rows, others))
         if self.flow == "auto" and can_whiten and self.observed.all():
-            members += self.mixture(rows, validation, members)
+            members += self.mixture(rows, others, members)
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
         flows: dict[int, tuple[str, str]] = {}
         for number, kind in enumerate(kinds if large else ()):
@@ -120,10 +118,8 @@ class MemberSearch:
             if made := self.train(*kind, 0, work):
                 flows[len(members)] = kind
                 members.append(made)
-        log_probs = [evaluate(one.density, self.all[validation].split) for one in members]
-        weights = stacking_weights(
-            torch.stack(log_probs, dim=1), self.all.weight[validation]
-        ).tolist()
+        log_probs = torch.stack([evaluate(one.density, others.split) for one in members], dim=1)
+        weights = stacking_weights(log_probs, others.weight).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
@@ -141,7 +137,7 @@ class MemberSearch:
         return stack, [one.plan for one in found]
 
     def fold(self, number: int) -> tuple[Tensor, Tensor]:
-        """Rows to fit, and other rows to judge, as far as there are any."""
+        """Rows to fit, and other rows to validate, as far as there are any."""
         validation = self.folds[number % len(self.folds)]
         if len(self.folds) == 1:
             return validation, validation
@@ -190,15 +186,15 @@ class MemberSearch:
         front = self.front("margins", rows, 0.0)
         return _Member(_plan(front), assemble(self.layout, front).double())
 
-    def gaussian(self, name: str, rows: Tensor, validation: Tensor) -> _Member:
-        """Fits a Gaussian, with the ridge under which the validation rows are likeliest."""
+    def gaussian(self, name: str, rows: Tensor, others: Weighed) -> _Member:
+        """Fits a Gaussian, with the ridge under which other rows are likeliest."""
         value, found = -math.inf, None
         before = self.front(name, rows, self.ridge)[:-1]
         part = self.through(before, rows)
         for ridge in _RIDGES:
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
-            now = self.all[validation].score(density)
+            now = others.score(density)
             if found is not None and not now > value:
                 break
             value, found = now, _Member(_plan(front), density)
@@ -206,14 +202,13 @@ class MemberSearch:
         assert found is not None
         return found
 
-    def mixture(self, rows: Tensor, validation: Tensor, beside: Sequence[_Member]) -> list[_Member]:
+    def mixture(self, rows: Tensor, others: Weighed, beside: Sequence[_Member]) -> list[_Member]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
 
         By itself a mixture can lose all for a row far out, which others in the stack can bear.
         """
         front = self.front("whiten", rows, self.ridge)
         whole = self.through(front, rows[: _MIXED // self.features])
-        others = self.all[validation]
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
         least = self.budget.left - _MIXING * self.budget.total

@@ -38,10 +38,10 @@ def fit_density(
     """Fits a density to the rows of a table.
 
     The values get a stack of densities: Gaussians, a mixture of them, and flows behind margins
-    made normal or whitened columns, each judged by rows that it was not fitted to. The weights are
-    those under which other rows are likeliest (:func:`stacking_weights`); the kinds that weigh most are
-    trained again, with other orders and without other rows. Categories get a tree of frequencies
-    and a network beyond it.
+    made normal or whitened columns. Their weights are those under which rows that they were not
+    fitted to are likeliest (:func:`stacking_weights`); the kinds that weigh most are trained again,
+    with other orders and without other rows. Categories get a tree of frequencies and a network
+    beyond it.
 
     The search ends after an amount of work, counted in rows, weights and steps; so the density
     follows from the arguments, whatever else the machine does. One unit is about a second of a

@@ -125,7 +125,7 @@ class RunLog:
         if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What an earlier session wrote is taken back, and the checkpoint's epochs are written again.
+            # What an earlier session wrote is dropped; the checkpoint's epochs are written again.
             self._writer = SummaryWriter(str(self._folder), purge_step=1)
             self._events(records)
 
