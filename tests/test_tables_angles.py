@@ -14,7 +14,7 @@ from maskedflow.data import Split
 from maskedflow.tables import Layout, build_density
 from maskedflow.tables.angles import _concentrations, fit_angles
 from maskedflow.tables.circular import AutoregressiveVonMises
-from maskedflow.tables.fitting import Weighed
+from maskedflow.tables.weighed import Weighed
 from strategies import overwrite
 
 CIRCLE = (torch.arange(240).double() + 0.5) / 240 * 2 * math.pi - math.pi

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
-from maskedflow.tables.distinct import distinct_rows, effective
 from maskedflow.tables.mixture import fit_mixture
+from maskedflow.tables.weighed import distinct_rows, effective
 from maskedflow.tables.work import default_work
 
 

@@ -16,9 +16,8 @@ from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.training import TrainConfig, evaluate
 
 from .circular import AutoregressiveVonMises
-from .distinct import effective
-from .fitting import Weighed, train
 from .missing import observed_features
+from .weighed import Weighed, effective, train
 from .work import batch_size_of, epochs_within
 
 __all__ = ["fit_angles"]

@@ -98,7 +98,12 @@ class AutoregressiveCategorical(LazyDistribution):
         self.levels, self.context = tuple(levels), context
         self.hyper = None
         if hidden_features is not None:
-            self.hyper = _network(self.levels, context, hidden_features, **kwargs)
+            column = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
+            before = column[:, None] > column
+            mask = torch.cat([before, before.new_ones(len(column), context)], dim=1)
+            self.hyper = MaskedMLP(
+                mask, hidden_features, context=context, generation=column + 1, **kwargs
+            )
         self.tables = None if parents is None else LogitTables(self.levels, parents)
 
     def extra_repr(self) -> str:
@@ -139,22 +144,6 @@ class AutoregressiveCategorical(LazyDistribution):
             self.hyper.context.weight.mul_(1e-2)
 
 
-def _network(
-    levels: Sequence[int], context: int, hidden_features: Sequence[int], **kwargs: Any
-) -> MaskedMLP:
-    """The network of all logits, those of a column from the columns before it and the context."""
-    column = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
-    before = column[:, None] > column
-    on_context = torch.ones(len(column), context, dtype=torch.bool)
-    return MaskedMLP(
-        torch.cat([before, on_context], dim=1),
-        hidden_features,
-        context=context,
-        generation=column + 1,
-        **kwargs,
-    )
-
-
 class LogitTables(nn.Module):
     """Logits of each column given its parent, one of those before it or none (-1), in tables."""
 
@@ -168,9 +157,7 @@ class LogitTables(nn.Module):
             raise ValueError(f"parents: expected a place before each column's, got {list(parents)}")
         count = torch.tensor(levels)
         given = torch.tensor([max(parent, 0) for parent in parents])
-        width = torch.tensor(
-            [level if p >= 0 else 0 for level, p in zip(levels, parents, strict=True)]
-        )
+        width = torch.where(torch.tensor(parents) >= 0, count, 0)
         size = torch.where(width > 0, count[given], 1) * count
         begin = size.cumsum(0) - size
         level = torch.cat([torch.arange(each) for each in levels])
@@ -187,10 +174,8 @@ class LogitTables(nn.Module):
 
     def forward(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
         """The logits of all columns side by side, or of a part of them, with shape (*, part)."""
-        found: Tensor = self.logits[
-            codes[..., self.given[part]] * self.width[part] + self.begin[part]
-        ]
-        return found
+        place = codes[..., self.given[part]] * self.width[part] + self.begin[part]
+        return self.logits[place]
 
 
 class AutoregressiveCategoricalDistribution(Base):

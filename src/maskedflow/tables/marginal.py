@@ -269,9 +269,9 @@ class _Proposer:
             log_fill += torch.where(made.observed, 0, normal)[:, index].sum(dim=1)
         if wanted.angles:
             index = list(wanted.angles)
-            here = made.angles_observed[:, index]
-            angles[:, index] = torch.where(here, drawn.angles[:, index], 0)
-            log_fill -= (~here).sum(dim=1) * math.log(2 * math.pi)
+            known = made.angles_observed[:, index]
+            angles[:, index] = torch.where(known, drawn.angles[:, index], 0)
+            log_fill -= (~known).sum(dim=1) * math.log(2 * math.pi)
         return replace(made, values=values, angles=angles), log_fill, observed
 
 

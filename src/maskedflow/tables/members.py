@@ -21,11 +21,10 @@ from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
 from .density import present_columns
-from .distinct import effective
-from .fitting import Weighed, train
 from .missing import PartialFlow, call_layers
 from .mixture import fit_mixture
 from .plan import assemble, build_layers
+from .weighed import Weighed, effective, train
 from .work import Budget, batch_size_of, epochs_within, training_work
 
 __all__ = ["FLOWS", "MemberSearch"]

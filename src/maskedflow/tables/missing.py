@@ -89,7 +89,8 @@ class PartialFlow(LazyDistribution):
             transforms = [transforms]
         if not transforms:
             raise ValueError("transforms: expected at least one")
-        for transform in _flat(transforms):
+        self.transform = LazyComposedTransform(*transforms)
+        for transform in steps_of(self.transform):
             if not _is_known(transform):
                 raise ValueError(
                     f"transforms: expected element-wise or autoregressive ones, permutations or "
@@ -102,7 +103,6 @@ class PartialFlow(LazyDistribution):
         features = base().event_shape.numel()
         if len(present) != features:
             raise ValueError(f"present: expected {features} entries, got {len(present)}")
-        self.transform = LazyComposedTransform(*transforms)
         self.base = base
         self.embedding = embedding
         self.present = tuple(present)
@@ -258,22 +258,13 @@ def _invert(f: TorchTransform, z: Tensor, observed: Tensor) -> tuple[Tensor, Ten
     return z, observed
 
 
-def steps_of(f: TorchTransform) -> Iterator[TorchTransform]:
-    """The transforms that a composition applies, compositions within it too."""
-    if not isinstance(f, ComposedTransform):
+def steps_of(f: Any) -> Iterator[Any]:
+    """The transforms, or lazy ones, of a composition, those of compositions within it too."""
+    if isinstance(f, ComposedTransform | LazyComposedTransform):
+        for step in f.transforms:
+            yield from steps_of(step)
+    else:
         yield f
-        return
-    for step in f.transforms:
-        yield from steps_of(step)
-
-
-def _flat(transforms: Sequence[Any]) -> Iterator[LazyTransform]:
-    """The lazy transforms, those of compositions too."""
-    for transform in transforms:
-        if isinstance(transform, LazyComposedTransform):
-            yield from _flat(list(transform.transforms))
-        else:
-            yield transform
 
 
 def _is_known(transform: LazyTransform) -> bool:

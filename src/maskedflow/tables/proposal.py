@@ -80,18 +80,15 @@ class Proposal:
         self.levels = tuple(levels)
         z, (n, features) = points.values, points.values.shape
         count = max(1, min(COMPONENTS, n // (ROWS_A_COMPONENT * (features + 2))))
-        parts = [points.values, points.angles.sin(), points.angles.cos(), self._ones(points)]
+        parts = [z, points.angles.sin(), points.angles.cos(), self._ones(points)]
         embedded = torch.cat(parts, dim=1)
-        shares = z.new_ones(n, 1)
-        if count > 1 and embedded.shape[1]:
-            shares = clusters(embedded, count, seed)
-        for step in range(STEPS):
-            self._fit(points, shares)
-            if step < STEPS - 1:
-                sizes = len(levels), features, points.angles.shape[1]
-                every = Pieces(*(tuple(range(size)) for size in sizes))
-                shares = self._log_terms(points, every).softmax(dim=-1)
-        self._add_broad(points)
+        some = count > 1 and embedded.shape[1]
+        self._fit(points, clusters(embedded, count, seed) if some else z.new_ones(n, 1))
+        sizes = len(levels), features, points.angles.shape[1]
+        every = Pieces(*(tuple(range(size)) for size in sizes))
+        for _ in range(STEPS - 1):
+            self._fit(points, self._log_terms(points, every).softmax(dim=-1))
+        self._add_broad()
 
     def _fit(self, points: Points, shares: Tensor) -> None:
         """Takes the components' moments, given each row's shares in them, (n, J)."""
@@ -103,9 +100,8 @@ class Proposal:
         covariance = torch.einsum("nj,jnd,jne->jde", each, centred, centred)
         pooled = torch.einsum("j,jde->de", self.log_weights.exp(), covariance)
         prior = z.shape[1] + 2
-        covariance = (mass[:, None, None] * covariance + prior * pooled) / (
-            mass[:, None, None] + prior
-        )
+        rows = mass[:, None, None]
+        covariance = (rows * covariance + prior * pooled) / (rows + prior)
         self.covariance = covariance + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)
         self.log_shares = []
         for counts in (shares.T @ self._ones(points)).split(self.levels, dim=1):
@@ -120,19 +116,18 @@ class Proposal:
             return points.values[:, :0]
         return one_hot(points.codes, self.levels, points.values.dtype)
 
-    def _add_broad(self, points: Points) -> None:
+    def _add_broad(self) -> None:
         """Puts a component first that knows the columns' margins only."""
-        one = points.values.new_ones(1)
-        eye = torch.eye(points.values.shape[1], dtype=one.dtype)
+        eye = torch.eye(self.loc.shape[1], dtype=self.loc.dtype)
         share = self.log_weights.exp()
         self.log_shares = [
             torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
         ]
-        self.log_weights = torch.cat([0 * one, self.log_weights])
-        self.loc = torch.cat([0 * self.loc[:1], self.loc])
         self.covariance = torch.cat([eye[None], self.covariance])
-        self.centre = torch.cat([0 * self.centre[:1], self.centre])
-        self.length = torch.cat([0 * self.length[:1], self.length])
+        self.log_weights, self.loc, self.centre, self.length = (
+            torch.cat([torch.zeros_like(part[:1]), part])
+            for part in (self.log_weights, self.loc, self.centre, self.length)
+        )
 
     def _log_terms(self, points: Points, pieces: Pieces) -> Tensor:
         """The log-density of some pieces of rows in each component, and its weight, (n, J)."""

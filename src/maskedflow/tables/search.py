@@ -16,9 +16,8 @@ from maskedflow.data import Split
 from .angles import fit_angles
 from .codes import fit_categories
 from .density import TableDensity, angle_context, number_context, present_columns
-from .distinct import distinct_rows
-from .fitting import Weighed
 from .members import FLOWS, MemberSearch
+from .weighed import Weighed, distinct_rows
 from .work import default_work, work_within
 
 __all__ = ["FLOWS", "fit_density"]
