@@ -32,12 +32,6 @@ def check_finite(split: Split, name: str) -> None:
             )
 
 
-def permutation(rows: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the rows."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    return torch.randperm(rows, generator=generator)
-
-
 def in_memory(train: Training) -> Split:
     """The training rows, or the sample of them that is in memory."""
     return train.sample if isinstance(train, StreamedSplit) else train
@@ -50,7 +44,8 @@ def shuffled(
     if isinstance(train, StreamedSplit):
         yield from train.batches(bounds, derive_seed(seed, epoch))
         return
-    order = permutation(len(train), seed, epoch)
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    order = torch.randperm(len(train), generator=generator)
     for start, end in bounds:
         rows = order[start:end]
         yield rows, train[rows]
@@ -80,30 +75,13 @@ def take(
 ) -> tuple[Tensor, Tensor | None]:
     """Some rows and their contexts, in the dtype and on the device of `like`.
 
-    If `whole`, contexts of integers stay such, see :func:`takes_integers`.
+    If `whole`, contexts of integers stay integers.
     """
-    x, c = split.x[rows], None if split.context is None else split.context[rows]
+    part = split[rows]
+    c = part.context
     if c is not None:
         c = c.to(like.device) if whole else c.to(like)
-    return x.to(like), c
-
-
-def takes_integers(flow: nn.Module, split: Split) -> bool:
-    """Whether a split's contexts are integers that the flow's embedding network takes as such."""
-    embedding, c = getattr(flow, "embedding", None), split.context
-    if embedding is None or c is None or c.is_floating_point():
-        return False
-    modes = [(module, module.training) for module in embedding.modules()]
-    embedding.eval()
-    try:
-        with torch.no_grad():
-            embedding(c[:1].to(weight_of(flow).device))
-    except (RuntimeError, TypeError, ValueError):  # it wants numbers
-        return False
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return True
+    return part.x.to(like), c
 
 
 def weight_of(flow: nn.Module) -> Tensor:

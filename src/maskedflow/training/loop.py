@@ -27,13 +27,12 @@ from .batches import (
     largest,
     shuffled,
     take,
-    takes_integers,
     weight_of,
 )
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
-from .evaluation import evaluate, seconds_for
+from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .pace import Pace
 from .progress import ProgressBar
