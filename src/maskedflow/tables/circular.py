@@ -98,10 +98,7 @@ class AutoregressiveVonMises(LazyDistribution):
 
     @torch.no_grad()
     def start_at(self, margins: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Starts at a mixture for each angle: weights, directions and concentrations.
-
-        Components that are left over share theirs.
-        """
+        """Starts at a mixture for each angle: weights, directions and concentrations."""
         starts = []
         for weights, mu, kappa in margins:
             which = torch.arange(self.components) % len(weights)

@@ -85,8 +85,8 @@ class TableDensity(nn.Module):
         p(\text{angles} \mid \text{codes}, c) \;
         p(\text{numbers} \mid \text{codes}, \text{angles}, c)
 
-    The first factor is a probability, the others are densities of those angles and numbers that are
-    there, per unit of their columns. A discretised number counts with the mass of its cell divided
+    The first factor is a probability, the others are densities of the observed angles and numbers,
+    per unit of their columns. A discretised number counts with the mass of its cell divided
     by the cell's width,
 
     .. math:: \frac{P(x)}{s} = \frac{1}{s} \int_0^s p(x + t) \, dt

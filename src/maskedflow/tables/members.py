@@ -82,7 +82,7 @@ class _Member:
 
 
 class MemberSearch:
-    """The search for the density of values, of which no row is there twice, given a context."""
+    """The search for the density of distinct rows of values, given their context."""
 
     def __init__(
         self, layout: Layout, rows: Weighed, observed: Tensor, flow: str, seed: int, work: float

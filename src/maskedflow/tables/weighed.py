@@ -60,7 +60,7 @@ class Weighed:
 
 
 class _WeighedDensity(nn.Module):
-    """A density whose terms weigh as much as the last number of the context says."""
+    """A density whose terms weigh as much as the last number of the context."""
 
     def __init__(self, density: nn.Module) -> None:
         super().__init__()
