@@ -24,11 +24,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from harness import chosen, tell
 
 import maskedflow as mf
-from maskedflow.data import open_streamed, open_table
-from maskedflow.estimator import open_mixed
-from maskedflow.estimator.trace import seen_by
+from maskedflow.data import open_mixed, open_streamed, open_table
 from maskedflow.tables import to_arrow
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -127,7 +126,7 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], Any]] = {
 def _known(estimator: mf.DensityEstimator, frame: Any, context: list[str]) -> tuple[int, bool]:
     table = to_arrow(frame)
     given = table.select(context) if context else None
-    seen = seen_by(estimator, table.drop_columns(context), given)
+    seen = estimator.fitted_.seen(table.drop_columns(context), given)
     assert seen is not None
     return seen.trained, seen.new
 
@@ -245,16 +244,6 @@ def dealt() -> list[tuple[str, bool]]:
     return found
 
 
-def main() -> int:
-    """Prints what failed, and how many held."""
-    found = [*recognised(), *dealt()]
-    for what, held in found:
-        if not held or "-v" in sys.argv:
-            print(f"{'held' if held else 'FAILED'}  {what}")
-    held = sum(held for _, held in found)
-    print(f"held {held} of {len(found)}")
-    return int(held < len(found))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parts = chosen(__doc__, {"recognised": recognised, "dealt": dealt})
+    sys.exit(tell(one for part in parts.values() for one in part()))

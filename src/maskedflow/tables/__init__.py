@@ -28,11 +28,13 @@ from .bounds import Bounds, BoundsTransform, column_maps
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
+from .fitted import FittedTable
 from .marginal import Marginal, given_columns, log_marginal, pieces_of, units_of
 from .missing import PartialDistribution, PartialFlow
 from .pit import pit
 from .plan import build_density
 from .proposal import Pieces, Points, Proposal
+from .queries import ConditionalScore
 from .search import FLOWS, fit_density
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "ConditionalScore",
+    "FittedTable",
     "Form",
     "Layout",
     "Marginal",
