@@ -39,7 +39,7 @@ from maskedflow.tables.queries import check_draws, residuals, score_given, tail_
 if TYPE_CHECKING:
     from maskedflow.report import Page
 
-__all__ = ["ConditionalScore", "DensityEstimator"]
+__all__ = ["DensityEstimator"]
 
 Numbers = NDArray[np.float64]
 

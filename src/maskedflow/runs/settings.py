@@ -71,13 +71,13 @@ def settle(asked: Mapping[str, Any], features: int | None = None) -> Defaults:
         (0.01, 0.005)
     """
     dataset, series = asked.get("dataset"), asked.get("time") is not None
-    defaults: Defaults = _ANY | (OWN_TABLE if dataset is None else DEFAULTS.get(dataset, {}))
+    defaults = _ANY | (OWN_TABLE if dataset is None else DEFAULTS.get(dataset, {}))
     if series:
-        defaults: Defaults = _ANY | SERIES
+        defaults = _ANY | SERIES
     elif features == 1 and dataset is None:
         defaults["flow"] = "nsf"
     given: Defaults = {key: asked[key] for key in _ANY if asked.get(key) is not None}
-    flow: str = given.get("flow", defaults["flow"])
+    flow = str((defaults | given)["flow"])
     chosen = recipe(flow)
     if series and flow not in ("maf", "made"):
         raise ValueError(f"--flow {flow}: with --time, expected maf or made")
