@@ -17,7 +17,18 @@ import numpy as np
 import pytest
 
 from commands import SMALL, call, pair, run, table, write_csv
-from maskedflow.files import atomic, check, exclusive, parse_json, parse_toml, read_text, write_text
+from maskedflow.files import (
+    Positive,
+    Size,
+    atomic,
+    check,
+    check_fields,
+    exclusive,
+    parse_json,
+    parse_toml,
+    read_text,
+    write_text,
+)
 
 
 @contextmanager
@@ -219,3 +230,29 @@ def test_values_of_another_type_are_named(values: Any, message: str) -> None:
         check(Record, values)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings with bounds."""
+
+    steps: Size = 1
+    rate: Positive | None = None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"steps": True}, "steps: expected an integer, got True"),
+        ({"rate": -1}, "rate: expected a positive number, got -1"),
+        ({"rate": np.inf}, "rate: expected a finite number, got inf"),
+        ({"rate": "fast"}, "rate: expected a number, got 'fast'"),
+    ],
+)
+def test_fields_that_are_not_what_their_annotations_say(
+    values: dict[str, Any], message: str
+) -> None:
+    check_fields(Settings(3, 0.5))
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_fields(Settings(**values))

@@ -13,9 +13,8 @@ from torch import Tensor
 from maskedflow.data import Split
 from maskedflow.tables import Layout, build_density
 from maskedflow.tables.angles import _concentrations, fit_angles
-from maskedflow.tables.build import build_angles
 from maskedflow.tables.circular import AutoregressiveVonMises
-from maskedflow.tables.fitting import Weighed
+from maskedflow.tables.weighed import Weighed
 from strategies import overwrite
 
 CIRCLE = (torch.arange(240).double() + 0.5) / 240 * 2 * math.pi - math.pi
@@ -90,8 +89,10 @@ def test_few_rows_are_as_well_described_as_by_one_von_mises_distribution(kappa: 
     best = vonmises.logpdf(fresh.numpy(), of_best, loc=loc).mean()
     with torch.no_grad():
         assert float(stack().log_prob(fresh).mean()) > best - 0.05
-        again = build_angles([None], 0, plan)
-        again.double().load_state_dict(stack.state_dict())
+        layout = Layout((), (), (None,), (), (), ())
+        again = build_density(layout, {"context": 0, "angles": plan}).angles
+        assert again is not None
+        again.load_state_dict(stack.state_dict())
         torch.testing.assert_close(again().log_prob(fresh), stack().log_prob(fresh))
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from maskedflow.data import Split
 from maskedflow.tables import AutoregressiveCategorical
-from maskedflow.tables.codes import fit_categories
-from maskedflow.tables.fitting import Weighed
-from maskedflow.tables.tree import fit_tree
+from maskedflow.tables.codes import fit_categories, fit_tree
+from maskedflow.tables.weighed import Weighed
 from maskedflow.training import TrainConfig, fit
 from strategies import overwrite
 

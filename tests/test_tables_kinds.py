@@ -16,7 +16,7 @@ from commands import call
 from maskedflow import DensityEstimator
 from maskedflow.columns import Value
 from maskedflow.columns.column import KINDS
-from maskedflow.estimator.report import column_of
+from maskedflow.report.of_table import column_of
 from maskedflow.tables import Column, Schema, to_arrow, to_rows, to_table
 
 N = 300

@@ -307,7 +307,7 @@ def test_mistakes_are_one_line() -> None:
     with pytest.raises(ValueError, match="base: expected independent elements"):
         PartialFlow(maf.transform, mf.flows.MADE(2), [0, None])
     flow = PartialFlow(maf.transform, maf.base, [None, 0])
-    with pytest.raises(ValueError, match=r"c: expected a context that tells .* got none"):
+    with pytest.raises(ValueError, match=r"c: expected a context that says .* got none"):
         flow()
     with pytest.raises(ValueError, match="c: expected numbers, got NaN"):
         flow(torch.tensor([torch.nan]))

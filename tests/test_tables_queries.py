@@ -29,7 +29,7 @@ from maskedflow.tables import (
     log_marginal,
     pit,
 )
-from maskedflow.tables.build import build_mixture
+from maskedflow.tables.mixture import MixtureOfRegressions
 from maskedflow.transforms import LazyComposedTransform, Permutation
 from strategies import overwrite
 from test_tables_density import MIXED, build, rows_of, some_rows
@@ -112,7 +112,7 @@ def test_a_number_given_alone_is_as_quadrature_says(context: int) -> None:
     whole = torch.arange(0, 10, 3).double()
     c = torch.tensor([[0.5, -1.0]]).double().expand(4, -1) if context else None
     rows = rows_of(NUMBERS, torch.zeros(4, 2).long(), torch.stack([0 * whole, whole], dim=1))
-    found = log_marginal(density, rows, Pieces(numbers=(1,)), c, n_samples=4000)
+    found = log_marginal(density, rows, Pieces(values=(1,)), c, n_samples=4000)
     t = torch.linspace(-40, 40, 1601, dtype=torch.float64)
     expected = []
     for x in whole:
@@ -155,7 +155,7 @@ def test_an_unknown_angle_is_integrated_over_the_circle() -> None:
     x = torch.tensor([[0.2], [1.0], [7.0]]).double()
     none = torch.zeros(3, 1).double()
     rows = rows_of(TURNS, torch.zeros(3, 2).long(), x, none)
-    found = log_marginal(density, rows, Pieces(numbers=(0,)), n_samples=4000)
+    found = log_marginal(density, rows, Pieces(values=(0,)), n_samples=4000)
     circle = math.pi * (2 * (torch.arange(800).double() + 0.5) / 800 - 1)[:, None]
     expected = []
     for number in x:
@@ -208,13 +208,13 @@ def test_a_proposal_is_a_density_that_it_draws_from(given: tuple[int, ...]) -> N
     wanted = Pieces(tuple({0, 1} - set(given)), (1,), (0,))
     known = Points(codes[0], z[0], turns[0])
     drawn, log_q = proposal.draw(known, Pieces(given, (0,)), wanted, 200_000, generator)
-    inside = ((drawn.numbers[:, 1] - z[0, 1]).abs() < 1) & (drawn.angles[:, 0].abs() < 1)
+    inside = ((drawn.values[:, 1] - z[0, 1]).abs() < 1) & (drawn.angles[:, 0].abs() < 1)
     weight = torch.where(inside, (-log_q).exp(), 0)
     volume = 2 * 2 * 9.0 ** (not given)
     error = weight.std() / len(weight) ** 0.5
     assert error < 0.1 * volume
     assert abs(weight.mean() - volume) < 4 * error
-    assert (drawn.numbers[:, 0] == z[0, 0]).all()
+    assert (drawn.values[:, 0] == z[0, 0]).all()
 
 
 # -- residuals ------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_residuals_of_a_stack_of_other_orders_and_a_mixture(step: float) -> None
     flow = overwrite(PartialFlow(layers, maf.base, [None] * 3).double(), 0.3)
     loc = torch.tensor([[-2.0, 0.0, 1.0], [2.0, 1.0, 0.0]]).double()
     factors = (0.6 * torch.ones(2, 3, 3).tril().double()) * torch.tensor([1.0, 1.5])[:, None, None]
-    mixture = build_mixture(torch.tensor([0.3, -0.3]).double(), loc, factors)
+    mixture = MixtureOfRegressions(torch.tensor([0.3, -0.3]).double(), loc, factors)
     whiten = Whiten(torch.zeros(3).double(), torch.eye(3).double())
     members = [flow, Flow(LazyComposedTransform(whiten), mixture)]
     stack = Stack(members, torch.tensor([0.4, 0.6]))

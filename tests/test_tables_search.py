@@ -11,8 +11,8 @@ from torch import Tensor
 
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
-from maskedflow.tables.distinct import distinct_rows, effective
 from maskedflow.tables.mixture import fit_mixture
+from maskedflow.tables.weighed import distinct_rows, effective
 from maskedflow.tables.work import default_work
 
 
@@ -217,8 +217,8 @@ def test_a_mixture_counts_weights_as_repetitions() -> None:
     x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[:20] += 8
     often = torch.arange(60) % 3 + 1
-    one = fit_mixture(x, often.double(), 2, 0)
-    other = fit_mixture(x.repeat_interleave(often, dim=0), torch.ones(int(often.sum())), 2, 0)
+    one, _ = fit_mixture(x, often.double(), 2, 0)
+    other, _ = fit_mixture(x.repeat_interleave(often, dim=0), torch.ones(int(often.sum())), 2, 0)
     order, same = (found.loc[:, 0].argsort() for found in (one, other))
     assert torch.allclose(one.loc[order], other.loc[same])
     assert torch.allclose(one.scale_tril[order], other.scale_tril[same])

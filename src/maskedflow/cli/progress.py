@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -25,28 +25,17 @@ def tracked(
         total: About how many rows there will be, if known.
         size: Counts the rows of a block.
     """
-    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    from maskedflow.training.progress import make_bar
+
+    columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bar = make_bar("{task.fields[rows]}", *columns)
+    if bar is None:
         yield from blocks
         return
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.fields[rows]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
     rows, start = 0, time.monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bar:
         task = bar.add_task("", total=total, rows="")
         for block in blocks:
             yield block
@@ -66,17 +55,14 @@ def waiting(what: str) -> Iterator[None]:
     Args:
         what: What goes on, in a few words.
     """
-    from rich.console import Console
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from maskedflow.training.progress import make_bar
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        bar.add_task(what, total=None)
+    bar = make_bar(SpinnerColumn(), "{task.description}", TimeElapsedColumn())
+    with bar or nullcontext():
+        if bar is not None:
+            bar.add_task(what, total=None)
         yield
 
 

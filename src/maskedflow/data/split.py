@@ -82,6 +82,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __getitem__(self, rows: slice | Tensor) -> Split:
+        return Split(self.x[rows], None if self.context is None else self.context[rows])
+
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """The mean and standard deviation of each feature, see :func:`location_and_scale`."""

@@ -1,7 +1,20 @@
 """Files: written whole or not at all, locked while in use, and read as plain, checked data."""
 
 from .locks import exclusive
-from .plain import CLOSED, Count, Finite, Name, Size, Stem, blame, check, parse_json, parse_toml
+from .plain import (
+    CLOSED,
+    Count,
+    Finite,
+    Name,
+    Positive,
+    Size,
+    Stem,
+    blame,
+    check,
+    check_fields,
+    parse_json,
+    parse_toml,
+)
 from .reading import open_regular, read_text
 from .writing import atomic, write_text
 
@@ -10,11 +23,13 @@ __all__ = [
     "Count",
     "Finite",
     "Name",
+    "Positive",
     "Size",
     "Stem",
     "atomic",
     "blame",
     "check",
+    "check_fields",
     "exclusive",
     "open_regular",
     "parse_json",

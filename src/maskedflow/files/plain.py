@@ -8,11 +8,12 @@ import reprlib
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
-from annotated_types import Interval, Len
+from annotated_types import Gt, Interval, Len
 from pydantic import AllowInfNan, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "Count",
     "Finite",
     "Name",
+    "Positive",
     "Size",
     "Stem",
     "blame",
     "check",
+    "check_fields",
     "parse_json",
     "parse_toml",
 ]
@@ -35,6 +38,8 @@ Count = Annotated[int, Interval(ge=0, le=2**62)]
 """How many there are, or a seed."""
 
 Finite = Annotated[float, AllowInfNan(False)]
+
+Positive = Annotated[Finite, Gt(0)]
 
 Name = Annotated[str, Len(max_length=10_000)]
 
@@ -123,6 +128,21 @@ def check(schema: type[_T], values: Any) -> _T:
     return found
 
 
+def check_fields(record: Any) -> None:
+    """Checks the fields of a dataclass against their annotations, as strictly as :func:`check`.
+
+    Raises:
+        ValueError: If one is not of its type, or out of its bounds; the message names it.
+    """
+    hints = get_type_hints(type(record), include_extras=True)
+    for field in fields(record):
+        try:
+            adapter = _adapter(hints[field.name])
+            adapter.validate_python(getattr(record, field.name), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{field.name}: {_line(error)}") from None
+
+
 @cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
@@ -152,7 +172,8 @@ def _line(error: ValidationError) -> str:
         case "value_error":
             return place + first["msg"].removeprefix("Value error, ")
     said = first["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    wanted = _WORDS.get(first["type"], said)
+    said = "a positive number" if said == "greater than 0" else said
+    wanted = _WORDS.get(first["type"], said.replace("greater than or equal to", "at least"))
     return f"{place:.200}expected {wanted:.200}, got {reprlib.repr(first['input'])}"
 
 

@@ -25,17 +25,16 @@ from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 from .bounds import Bounds, BoundsTransform, column_maps
-from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
 from .fitted import FittedTable
-from .given import given_columns, pieces_of, units_of
-from .marginal import Marginal, log_marginal
-from .partial import PartialDistribution, PartialFlow
+from .marginal import Marginal, given_columns, log_marginal, pieces_of, units_of
+from .missing import PartialDistribution, PartialFlow
+from .pit import pit
+from .plan import build_density
 from .proposal import Pieces, Points, Proposal
 from .queries import ConditionalScore
-from .residuals import pit
 from .search import FLOWS, fit_density
 
 __all__ = [

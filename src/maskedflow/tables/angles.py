@@ -16,9 +16,9 @@ from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.training import TrainConfig, evaluate
 
 from .circular import AutoregressiveVonMises
-from .distinct import effective
-from .fitting import Weighed, batch_size_of, epochs_within, train
-from .partial import features_here
+from .missing import observed_features
+from .weighed import Weighed, effective, train
+from .work import batch_size_of, epochs_within
 
 __all__ = ["fit_angles"]
 
@@ -37,7 +37,7 @@ _PENALTY = 0.75
 for a component may be made of what lies close together by chance."""
 _EM_ROWS, _EM_STEPS = 10_000, 100
 _NEAR = 10
-"""So many neighbours in a row tell how concentrated a component may be."""
+"""So many neighbours in a row limit how concentrated a component may be."""
 _PARTS, _FOLDS, _FOLD_ROWS = 10, 5, 10_000
 """The parts of the rows; the networks that are trained, fewer of so many rows and more."""
 _STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 2000, 300, 5
@@ -45,51 +45,40 @@ _LEAST_WEIGHT = 0.02
 
 
 def fit_angles(
-    present: Sequence[int | None],
-    rows: Weighed,
-    seed: int,
-    work: float,
+    present: Sequence[int | None], rows: Weighed, seed: int, work: float
 ) -> tuple[Stack, list[dict[str, Any]]]:
     """Fits a density to rows of angles: mixtures of von Mises distributions, stacked.
 
     One member has the margins of the angles alone, fitted by expectation-maximisation. If there is
     something to depend on, others start there and learn by gradients how angles depend on each
-    other and on the context, each without a fold of the rows that tells when to stop. All rows,
-    each judged by what was fitted without it, weigh margins and networks.
-
-    Args:
-        present: Which dimension of the context tells that an angle is there, or None.
-        rows: The rows, what they are given, and their weights.
-        seed: Seed of every random draw.
-        work: The work that it may do.
-
-    Returns:
-        The stack, and a plan of each member.
+    other and on the context, each without a fold of the rows that says when to stop. All rows,
+    each judged by what was fitted without it, weigh margins and networks. Returns the stack, and a
+    plan of each member.
     """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_PARTS) if len(order) >= _PARTS else (order,)
     count = max(1, min(_FOLDS, len(folds) - 1, _FOLD_ROWS // len(rows)))
     c = rows.split.context
     context = 0 if c is None else c.shape[1]
-    here = features_here(present, c)
-    here = torch.ones_like(rows.split.x, dtype=torch.bool) if here is None else here
-    members = [_made(present, context, _margins(rows, here), (), seed)]
+    found = observed_features(present, c)
+    observed = torch.ones_like(rows.split.x, dtype=torch.bool) if found is None else found
+    members = [_made(present, context, _margins(rows, observed), (), seed)]
     shares = torch.ones(1, dtype=torch.float64)
     if len(folds) > 1 and (context or len(present) > 1):
         judged, log_probs = [], []
         every = _FOLDS if count > 1 else len(folds)
         for k in range(count):
-            judges = torch.cat(list(folds[k::every]))
+            validation = torch.cat(list(folds[k::every]))
             rest = torch.ones(len(rows), dtype=torch.bool)
-            rest[judges] = False
+            rest[validation] = False
             fitted = rest.nonzero()[:, 0]
-            margins = _margins(rows[fitted], here[fitted])
+            margins = _margins(rows[fitted], observed[fitted])
             alone = _made(present, context, margins, (), seed)
             network = _made(present, context, margins, _HIDDEN, seed + k)
-            _train(network, rows[fitted], rows[judges], seed + k, work / count)
+            _train(network, rows[fitted], rows[validation], seed + k, work / count)
             members.append(network)
-            judged.append(rows.weight[judges])
-            part = rows[judges].split
+            judged.append(rows.weight[validation])
+            part = rows[validation].split
             log_probs.append(
                 torch.stack([evaluate(one.double(), part) for one in (alone, network)], dim=1)
             )
@@ -97,11 +86,10 @@ def fit_angles(
         weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
         shares = torch.cat([weights[:1], (weights[1:] / count).expand(count)])
     kept = [k for k in range(len(members)) if shares[k] > 0]
-    found = [members[k].double() for k in kept]
     plan = [
         {"hidden": list(_HIDDEN if k else ()), "components": members[k].components} for k in kept
     ]
-    return Stack(found, shares[kept]), plan
+    return Stack([members[k].double() for k in kept], shares[kept]), plan
 
 
 def _made(
@@ -127,7 +115,7 @@ def _made(
 
 
 def _train(
-    network: AutoregressiveVonMises, rows: Weighed, judges: Weighed, seed: int, work: float
+    network: AutoregressiveVonMises, rows: Weighed, validation: Weighed, seed: int, work: float
 ) -> None:
     batch = batch_size_of(len(rows))
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -142,22 +130,20 @@ def _train(
         patience=max(epochs // 4, 5),
         seed=seed,
     )
-    train(network, rows, judges, config)
+    train(network, rows, validation, config)
 
 
 # ---------------------------------------------------------------- margins
 
 
-def _margins(rows: Weighed, here: Tensor) -> list[tuple[Margin, float]]:
+def _margins(rows: Weighed, observed: Tensor) -> list[tuple[Margin, float]]:
     """A mixture for each angle, and the concentration that no component may pass."""
     found = []
-    for column, there in zip(rows.split.x.T, here.T, strict=True):
-        values = column[there].double().numpy()
+    for column, known in zip(rows.split.x.T, observed.T, strict=True):
+        values = column[known].double().numpy()
         most = _concentration(values)
-        weights, mu, kappa = _mixture(values, rows.weight[there], most)
-        found.append(
-            ((torch.from_numpy(weights), torch.from_numpy(mu), torch.from_numpy(kappa)), most)
-        )
+        weights, mu, kappa = map(torch.from_numpy, _mixture(values, rows.weight[known], most))
+        found.append(((weights, mu, kappa), most))
     return found
 
 

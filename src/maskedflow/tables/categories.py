@@ -24,13 +24,8 @@ __all__ = ["AutoregressiveCategorical", "AutoregressiveCategoricalDistribution",
 def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Writes each code as a one-hot vector, side by side.
 
-    Args:
-        codes: The codes, integers in 0..L_k - 1 for column k, with shape (*, K).
-        levels: The number of levels L_k of each column.
-        dtype: The dtype of the ones.
-
     Raises:
-        ValueError: If a code is none of its column's levels.
+        ValueError: If a code is not one of its column's levels.
 
     Example:
         >>> one_hot(torch.tensor([1, 2]), [2, 3], torch.float32)
@@ -58,8 +53,8 @@ class AutoregressiveCategorical(LazyDistribution):
 
     One masked network makes the logits :math:`\phi_i` of all columns from the one-hot vectors of
     their predecessors, so a probability costs one pass and a sample K passes. With `parents` there
-    are logits :math:`\theta_i` besides, a table for each column and the one before it that tells
-    most of it. Probabilities sum to one exactly, and so do those of the first columns alone: the
+    are logits :math:`\theta_i` besides, a table for each column and the one before it that says
+    most about it. Probabilities sum to one exactly, and so do those of the first columns alone: the
     product of their factors.
 
     Args:
@@ -103,7 +98,12 @@ class AutoregressiveCategorical(LazyDistribution):
         self.levels, self.context = tuple(levels), context
         self.hyper = None
         if hidden_features is not None:
-            self.hyper = _network(self.levels, context, hidden_features, **kwargs)
+            column = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
+            before = column[:, None] > column
+            mask = torch.cat([before, before.new_ones(len(column), context)], dim=1)
+            self.hyper = MaskedMLP(
+                mask, hidden_features, context=context, generation=column + 1, **kwargs
+            )
         self.tables = None if parents is None else LogitTables(self.levels, parents)
 
     def extra_repr(self) -> str:
@@ -144,32 +144,8 @@ class AutoregressiveCategorical(LazyDistribution):
             self.hyper.context.weight.mul_(1e-2)
 
 
-def _network(
-    levels: Sequence[int], context: int, hidden_features: Sequence[int], **kwargs: Any
-) -> MaskedMLP:
-    """The network of all logits, those of a column from the columns before it and the context."""
-    column = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
-    before = column[:, None] > column
-    on_context = torch.ones(len(column), context, dtype=torch.bool)
-    return MaskedMLP(
-        torch.cat([before, on_context], dim=1),
-        hidden_features,
-        context=context,
-        generation=column + 1,
-        **kwargs,
-    )
-
-
 class LogitTables(nn.Module):
-    """Logits of each column given one of those before it, in a table each.
-
-    Args:
-        levels: The number of levels of each column.
-        parents: For each column the place of the one that it is given, -1 for none.
-
-    Raises:
-        ValueError: If a column is given itself or one that comes later.
-    """
+    """Logits of each column given its parent, one of those before it or none (-1), in tables."""
 
     given: Tensor
     width: Tensor
@@ -181,18 +157,14 @@ class LogitTables(nn.Module):
             raise ValueError(f"parents: expected a place before each column's, got {list(parents)}")
         count = torch.tensor(levels)
         given = torch.tensor([max(parent, 0) for parent in parents])
-        width = torch.tensor(
-            [level if p >= 0 else 0 for level, p in zip(levels, parents, strict=True)]
-        )
+        width = torch.where(torch.tensor(parents) >= 0, count, 0)
         size = torch.where(width > 0, count[given], 1) * count
         begin = size.cumsum(0) - size
         level = torch.cat([torch.arange(each) for each in levels])
-        for name, values in (
-            ("given", given.repeat_interleave(count)),
-            ("width", width.repeat_interleave(count)),
-            ("begin", begin.repeat_interleave(count) + level),
-        ):
-            self.register_buffer(name, values, persistent=False)
+        begin = begin.repeat_interleave(count) + level
+        self.register_buffer("given", given.repeat_interleave(count), persistent=False)
+        self.register_buffer("width", width.repeat_interleave(count), persistent=False)
+        self.register_buffer("begin", begin, persistent=False)
         self.logits = nn.Parameter(torch.zeros(int(size.sum())))
 
     @torch.no_grad()
@@ -202,10 +174,8 @@ class LogitTables(nn.Module):
 
     def forward(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
         """The logits of all columns side by side, or of a part of them, with shape (*, part)."""
-        found: Tensor = self.logits[
-            codes[..., self.given[part]] * self.width[part] + self.begin[part]
-        ]
-        return found
+        place = codes[..., self.given[part]] * self.width[part] + self.begin[part]
+        return self.logits[place]
 
 
 class AutoregressiveCategoricalDistribution(Base):
@@ -229,10 +199,6 @@ class AutoregressiveCategoricalDistribution(Base):
         upper = torch.tensor(self.levels) - 1
         return constraints.independent(constraints.integer_interval(0, upper), 1)
 
-    @property
-    def _like(self) -> Tensor:
-        return next(self.categories.parameters())
-
     def logits(self, codes: Tensor) -> list[Tensor]:
         """The logits of each column given the codes before it, with shape (*, L_k) each."""
         return list(self._logits(codes, slice(None)).split(self.levels, dim=-1))
@@ -242,7 +208,7 @@ class AutoregressiveCategoricalDistribution(Base):
         hyper, tables = self.categories.hyper, self.categories.tables
         total = None if tables is None else tables(codes, part)
         if hyper is not None:
-            ones = one_hot(codes, self.levels, self._like.dtype)
+            ones = one_hot(codes, self.levels, next(hyper.parameters()).dtype)
             made = cast(Tensor, hyper(ones, self.c))[..., part]
             return made if total is None else made + total
         assert total is not None
@@ -258,7 +224,7 @@ class AutoregressiveCategoricalDistribution(Base):
             codes: The rows, of whole numbers in any dtype, with shape (*, K).
 
         Raises:
-            ValueError: If the shape does not fit, or a code is none of its column's levels.
+            ValueError: If the shape does not fit, or a code is not one of its column's levels.
         """
         codes = codes.long()
         logits = self.logits(codes)
@@ -271,21 +237,15 @@ class AutoregressiveCategoricalDistribution(Base):
         return torch.stack(terms, dim=-1).view(*shape, len(self.levels))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of each row, in nats, at the price of one pass.
-
-        Args:
-            value: The rows, of whole numbers in any dtype, with shape (*, K).
-
-        Raises:
-            ValueError: If the shape does not fit, or a code is none of its column's levels.
-        """
+        """The log-probability of each row, in nats, in one pass: the sum of :meth:`log_probs`."""
         return self.log_probs(value).sum(dim=-1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows of codes, int64, with shape (*sample_shape, *batch, K), in K passes."""
         shape = (*sample_shape, *self.batch_shape, len(self.levels))
-        codes = torch.zeros(shape, dtype=torch.long, device=self._like.device)
+        device = next(self.categories.parameters()).device
+        codes = torch.zeros(shape, dtype=torch.long, device=device)
         ends = list(accumulate(self.levels))
         for column, (count, end) in enumerate(zip(self.levels, ends, strict=True)):
             share = self._logits(codes, slice(end - count, end)).softmax(dim=-1)

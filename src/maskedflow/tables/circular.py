@@ -19,7 +19,7 @@ from maskedflow.flows.layers import check_context
 from maskedflow.nn import MaskedMLP
 from maskedflow.transforms import check_features
 
-from .partial import features_here
+from .missing import observed_features
 
 __all__ = ["AutoregressiveVonMises", "AutoregressiveVonMisesDistribution"]
 
@@ -34,10 +34,10 @@ class AutoregressiveVonMises(LazyDistribution):
     One masked network makes the parameters of all angles from the cosines and sines of their
     predecessors, 0 of those that are absent, so that the density is smooth and periodic in each.
     It costs one pass, a sample A passes. An output is a vector v for each component, which points
-    to :math:`\mu` and whose length tells :math:`\kappa = \sinh |v|`.
+    to :math:`\mu` and whose length gives :math:`\kappa = \sinh |v|`.
 
     Args:
-        present: For each angle the dimension of the context that is 1 if it is there and 0 if not;
+        present: For each angle the dimension of the context that is 1 if it is observed, else 0;
             None if it always is. What is absent has no density.
         context: The number of context features.
         components: The number of components K.
@@ -98,12 +98,7 @@ class AutoregressiveVonMises(LazyDistribution):
 
     @torch.no_grad()
     def start_at(self, margins: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Starts at a mixture for each angle, as if angles were independent.
-
-        Args:
-            margins: For each angle the weights, directions and concentrations of its components,
-                at most as many as here; components that are left over share theirs.
-        """
+        """Starts at a mixture for each angle: weights, directions and concentrations."""
         starts = []
         for weights, mu, kappa in margins:
             which = torch.arange(self.components) % len(weights)
@@ -125,7 +120,7 @@ class AutoregressiveVonMisesDistribution(Base):
 
     def __init__(self, angles: AutoregressiveVonMises, c: Tensor | None = None) -> None:
         self.angles, self.c = angles, c
-        self.here = features_here(angles.present, c)
+        self.observed = observed_features(angles.present, c)
         super().__init__(() if c is None else c.shape[:-1], (len(angles.present),))
 
     def __repr__(self) -> str:
@@ -137,19 +132,11 @@ class AutoregressiveVonMisesDistribution(Base):
         return constraints.real_vector
 
     def parameters(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""The log-weights, units and concentrations of each angle's components, in float64.
-
-        Args:
-            x: The angles, with shape (*, A).
-
-        Returns:
-            Tensors of shape (*, A, K), (*, A, K, 2) and (*, A, K); a unit is
-            :math:`(\cos \mu, \sin \mu)`.
-        """
+        """Each angle's log-weights, (*, A, K), (cos mu, sin mu), and concentrations, in float64."""
         weight = self.angles.hyper.layers[0].weight
         turn = torch.cat([x.cos(), x.sin()], dim=-1).to(cast(Tensor, weight))
-        if self.here is not None:
-            turn = torch.where(torch.cat([self.here, self.here], dim=-1), turn, 0)
+        if self.observed is not None:
+            turn = torch.where(torch.cat([self.observed, self.observed], dim=-1), turn, 0)
         phi = self.angles.hyper(turn, self.c).double()
         phi = phi.unflatten(-1, (len(self.angles.present), self.angles.components, 3))
         vector = phi[..., 1:]
@@ -159,14 +146,7 @@ class AutoregressiveVonMisesDistribution(Base):
         return phi[..., 0].log_softmax(dim=-1), vector / length[..., None], kappa
 
     def log_probs(self, x: Tensor) -> Tensor:
-        """The terms of the log-density, one an angle, in nats and float64; 0 of what is absent.
-
-        Args:
-            x: The angles in radians, with shape (*, A).
-
-        Raises:
-            ValueError: If the shape does not fit, or an angle is NaN.
-        """
+        """The terms of the log-density, one an angle, in nats and float64; 0 of what is absent."""
         check_features("x", x, len(self.angles.present))
         refuse_nan("x", x)
         log_weights, unit, kappa = self.parameters(x)
@@ -174,26 +154,15 @@ class AutoregressiveVonMisesDistribution(Base):
         cosine = (torch.stack([x.cos(), x.sin()], dim=-1)[..., None, :] * unit).sum(dim=-1)
         scale = (2 * math.pi * torch.special.i0e(kappa)).log()
         terms = (log_weights + kappa * (cosine - 1) - scale).logsumexp(dim=-1)
-        return terms if self.here is None else torch.where(self.here, terms, 0)
+        return terms if self.observed is None else torch.where(self.observed, terms, 0)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of each row, in nats and float64, at the price of one pass.
-
-        Args:
-            value: The angles in radians, with shape (*, A).
-
-        Raises:
-            ValueError: If the shape does not fit, or an angle is NaN.
-        """
+        """The log-density of each row of radians, (*, A), in nats and float64, in one pass."""
         return self.log_probs(value).sum(dim=-1)
 
     @torch.no_grad()
     def cdf(self, x: Tensor) -> Tensor:
-        """The probability of each angle to lie between half a turn and x, given those before.
-
-        Args:
-            x: Angles in [-pi, pi), with shape (*, A).
-        """
+        """The probability of each angle to lie in [-pi, x), given those before it."""
         log_weights, unit, kappa = self.parameters(x)
         mu = torch.atan2(unit[..., 1], unit[..., 0])
         ends = (x.double()[..., None] - mu).numpy(), (-math.pi - mu).numpy()
@@ -216,4 +185,4 @@ class AutoregressiveVonMisesDistribution(Base):
             one = (part.gather(-1, chosen)[..., 0].cpu().numpy() for part in (mu, kappa[..., i, :]))
             drawn = np.random.default_rng([seed, i]).vonmises(*one)
             x[..., i] = torch.as_tensor(drawn)
-        return x if self.here is None else torch.where(self.here, x, 0)
+        return x if self.observed is None else torch.where(self.observed, x, 0)

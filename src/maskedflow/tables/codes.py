@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskedflow.training import TrainConfig
 
-from .build import build_categories
 from .categories import AutoregressiveCategorical
-from .distinct import effective
-from .fitting import Weighed, epochs_within, train
-from .tree import fit_tree
+from .plan import build_categories
+from .weighed import Weighed, effective, train
+from .work import epochs_within
 
-__all__ = ["fit_categories"]
+__all__ = ["fit_categories", "fit_tree"]
 
 _FOLDS, _MANY = 5, 5_000
-"""The parts of the rows that judge in turn; of so many rows a single one judges."""
+"""The folds of the rows, which validate in turn; of so many rows a single one does."""
 _FEWEST = 20
 """Rows below which no network is tried."""
 _EPOCHS, _STEPS = 1000, 400
@@ -32,6 +33,12 @@ _COLUMN = 1500
 """The weights that take as long as a column's softmax."""
 _HIDDEN, _LEVELS = 64, 3000
 """The least width of a network, and most levels, of all columns, of one."""
+_PRIORS = (0.01, 0.1, 0.5, 2.0, 8.0, 32.0, 128.0)
+"""How many rows a column's own frequencies may count for, beside those given another column."""
+_NEAR = 128
+"""How many columns before it may be the one that a column is given."""
+_BLOCK = 10_000
+"""Rows that are counted at once."""
 
 
 def fit_categories(
@@ -39,21 +46,13 @@ def fit_categories(
 ) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
     """Fits a distribution to rows of codes, and to what they are given.
 
-    It starts as a tree (:func:`~maskedflow.tables.tree.fit_tree`). How many epochs of a network
-    beyond it help, none perhaps, is found by cross-validation; then all rows are fitted so long.
-
-    Args:
-        levels: The number of levels of each column.
-        rows: The codes and their contexts, with weights.
-        seed: Seed of every random draw.
-        work: The work that it may do.
-
-    Returns:
-        The distribution, and the plan to build it again.
+    It starts as a tree (:func:`fit_tree`). How many epochs of a network beyond it help, none
+    perhaps, is found by cross-validation; then all rows are fitted so long. Returns the
+    distribution, and the plan to build it again.
     """
     context = 0 if rows.split.context is None else rows.split.context.shape[1]
-    there = effective(rows.weight)
-    rows = Weighed(rows.split, rows.weight * (there / rows.weight.sum()))
+    number = effective(rows.weight)
+    rows = Weighed(rows.split, rows.weight * (number / rows.weight.sum()))
 
     def start(
         part: Weighed, hidden: int | None
@@ -66,13 +65,11 @@ def fit_categories(
         return made, plan
 
     alone = len(levels) == 1 and not context
-    if alone or there < _FEWEST or sum(levels) > _LEVELS:
+    if alone or number < _FEWEST or sum(levels) > _LEVELS:
         return start(rows, None)
     hidden = max(_HIDDEN, len(levels))
-    weights = sum(
-        parameter.numel() for parameter in start(rows[torch.arange(1)], hidden)[0].parameters()
-    )
-    weights += _COLUMN * len(levels)
+    network = start(rows[torch.arange(1)], hidden)[0]
+    weights = sum(p.numel() for p in network.parameters()) + _COLUMN * len(levels)
     batch_size = min(max(len(rows) // 10, _SMALLEST), _LARGEST)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
@@ -88,14 +85,13 @@ def fit_categories(
         seed=seed,
     )
     curves = []
-    for judges in turns:
-        rest = torch.cat([fold for fold in folds if fold is not judges])
+    for validation in turns:
+        rest = torch.cat([fold for fold in folds if fold is not validation])
         made, _ = start(rows[rest], hidden)
-        first = -rows[judges].score(made)
-        found = train(made, rows[rest], rows[judges], config).validation_nll
-        mass = float(rows[judges].weight.sum())
-        curve = [first, *found]
-        curves.append([mass * value for value in curve])
+        first = -rows[validation].score(made)
+        found = train(made, rows[rest], rows[validation], config).validation_nll
+        mass = float(rows[validation].weight.sum())
+        curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)
     epochs = int(total.argmin())
@@ -104,3 +100,79 @@ def fit_categories(
     made, plan = start(rows, hidden)
     train(made, rows, rows[folds[0]], replace(config, epochs=epochs, patience=epochs))
     return made, plan
+
+
+def fit_tree(
+    codes: Tensor, levels: Sequence[int], weight: Tensor
+) -> tuple[tuple[int, ...], list[Tensor]]:
+    r"""Finds for each column one before it that says most about it, and the frequencies given that.
+
+    .. math:: P(b \mid a) = \frac{n_{ab} + \alpha p_b}{n_a + \alpha}
+
+    with the frequencies :math:`p_b` of the column itself. Parent and :math:`\alpha` are those with
+    which each row is likeliest given all others. No column is taken if none helps.
+
+    Of codes with shape (n, K), and of weights, in all the number of rows, it makes for each column
+    the place of the other, -1 if there is none, and the logarithms of the frequencies, with shape
+    (levels of the other or 1, levels).
+
+    References:
+        | Approximating Discrete Probability Distributions with Dependence Trees
+        | (Chow and Liu, 1968)
+
+    Example:
+        >>> codes = torch.tensor([[0, 1], [1, 0]]).repeat(20, 1)
+        >>> parents, (_, table) = fit_tree(codes, [2, 2], torch.ones(40))
+        >>> parents, table.exp().round(decimals=2).diagonal()
+        ((-1, 0), tensor([0., 0.], dtype=torch.float64))
+    """
+    weight = weight.double()
+    parents, tables = [], []
+    for k, count in enumerate(levels):
+        single = torch.bincount(codes[:, k], weight, count)
+        share = (single + 1 / count) / (single.sum() + 1)
+        first = max(0, k - _NEAR)
+        near = list(levels[first:k])
+        pairs = _pairs(codes[:, first:k], near, codes[:, k], count, weight)
+        parent, alpha = _parent(pairs, single, near)
+        if parent < 0:
+            parents.append(-1)
+            tables.append(share.log()[None])
+            continue
+        parents.append(first + parent)
+        n = pairs.split(near)[parent]
+        tables.append(((n + alpha * share) / (n.sum(dim=1, keepdim=True) + alpha)).log())
+    return tuple(parents), tables
+
+
+def _pairs(
+    others: Tensor, levels: Sequence[int], column: Tensor, count: int, weight: Tensor
+) -> Tensor:
+    """How often each level of each other column comes with each of a column's."""
+    total = weight.new_zeros(sum(levels) * count)
+    starts = torch.tensor([0, *accumulate(levels)][:-1], dtype=torch.long)
+    for rows in torch.arange(len(column)).split(_BLOCK):
+        place = (others[rows] + starts) * count + column[rows, None]
+        part = weight[rows, None].expand(place.shape)
+        total += torch.bincount(place.flatten(), part.flatten(), len(total))
+    return total.view(-1, count)
+
+
+def _parent(pairs: Tensor, single: Tensor, levels: Sequence[int]) -> tuple[int, float]:
+    """The best parent by the likelihood of rows left out one by one, and its prior."""
+    if not levels or len(single) < 2:
+        return -1, 0.0
+    left = (single - 1).clamp(min=0)
+    share = (left + 1 / len(single)) / single.sum()
+    alone = float((single * share.log()).sum())
+    # Of many that say nothing one seems to say something.
+    best, found = alone + 1 + math.log(len(levels)), (-1, 0.0)
+    which = torch.arange(len(levels)).repeat_interleave(torch.tensor(levels))
+    rest = (pairs - 1).clamp(min=0)
+    total = (pairs.sum(dim=1, keepdim=True) - 1).clamp(min=0)
+    for alpha in _PRIORS:
+        terms = pairs * ((rest + alpha * share) / (total + alpha)).log()
+        sums = pairs.new_zeros(len(levels)).index_add_(0, which, terms.sum(dim=1))
+        if sums.max() > best:
+            best, found = float(sums.max()), (int(sums.argmax()), alpha)
+    return found

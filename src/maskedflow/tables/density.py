@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,24 @@ from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
 
-__all__ = ["TableDensity", "blocks", "present_columns"]
+__all__ = ["Head", "TableDensity", "blocks", "present_columns"]
 
-#: The rows of a block. The last is filled up, so that a row's density has no other rows in it.
 BLOCK = 256
-#: The rows that are drawn at a time.
+"""The rows of a block. The last is filled up, so that a row's density has no other rows in it."""
 DRAWN = 2**14
+"""The rows that are drawn at a time."""
+
+
+class Head(NamedTuple):
+    """The leading factors of a density: so many codes; angles; and values."""
+
+    codes: int
+    angles: bool = True
+    values: bool = True
 
 
 def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-    """Which dimension of the context tells that an angle, or a number, is there.
+    """Which dimension of the context says that an angle, or a value, is observed.
 
     The context begins with the codes as one-hot vectors, so it is the one of the state's level 0.
 
@@ -36,7 +44,7 @@ def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int |
         layout: What the columns are.
 
     Returns:
-        For each angle, and for each value column, the dimension; None if it always is there.
+        For each angle, and for each value, the dimension; None if it always is observed.
 
     Example:
         >>> present_columns(Layout((3, 2), (None, 1), (0,), (0.0, 0.0), (None,) * 2, (None,) * 2))
@@ -58,10 +66,10 @@ def angle_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None
 
 
 def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
-    """What numbers are given: one-hot vectors, sines and cosines (0 if absent), and c."""
+    """What values are given: one-hot vectors, sines and cosines (0 if absent), and c."""
     if layout.angle_state:
-        there = rows.angles_observed
-        turn = [torch.where(there, f(rows.angles), 0) for f in (torch.sin, torch.cos)]
+        observed = rows.angles_observed
+        turn = [torch.where(observed, f(rows.angles), 0) for f in (torch.sin, torch.cos)]
         c = torch.cat(turn if c is None else [*turn, c.double()], dim=-1)
     return angle_context(layout, rows, c)
 
@@ -77,8 +85,8 @@ class TableDensity(nn.Module):
         p(\text{angles} \mid \text{codes}, c) \;
         p(\text{numbers} \mid \text{codes}, \text{angles}, c)
 
-    The first factor is a probability, the others are densities of those angles and numbers that are
-    there, per unit of their columns. A discretised number counts with the mass of its cell divided
+    The first factor is a probability, the others are densities of the observed angles and numbers,
+    per unit of their columns. A discretised number counts with the mass of its cell divided
     by the cell's width,
 
     .. math:: \frac{P(x)}{s} = \frac{1}{s} \int_0^s p(x + t) \, dt
@@ -137,11 +145,11 @@ class TableDensity(nn.Module):
 
     def angle_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the angles are given, with shape (n, context); None if that is nothing."""
-        return _cast(angle_context(self.layout, rows, c), self._weight())
+        return _cast(angle_context(self.layout, rows, c), weight_of(self))
 
     def number_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the numbers are given, with shape (n, context); None if that is nothing."""
-        return _cast(number_context(self.layout, rows, c), self._weight())
+        return _cast(number_context(self.layout, rows, c), weight_of(self))
 
     def log_prob(self, rows: Rows, c: Tensor | None = None) -> Tensor:
         r"""The log-density of each row, in nats and in the units of the columns.
@@ -170,21 +178,19 @@ class TableDensity(nn.Module):
         rows = Rows(*(_where(possible, getattr(rows, field.name)) for field in fields(Rows)))
         if self.training:
             values = cast(Tensor, self.dequantize()(rows.values))
-            rows, places = replace(rows, values=values), self.places.new_zeros(1, 1)
+            rows, offsets = replace(rows, values=values), self.places.new_zeros(1, 1)
         else:
-            places = self.places.double() * self.dequantize.step.double()
-        total = self.layout.units(rows.codes) + self.log_head(rows, c, places)
+            offsets = self.offsets
+        total = self.layout.units(rows.codes) + self.log_head(rows, c, offsets)
         return torch.where(possible, total, -math.inf)
 
+    @property
+    def offsets(self) -> Tensor:
+        """The places in the cells of values, as what is added to their low ends, (M, D)."""
+        return self.places.double() * self.dequantize.step.double()
+
     def log_head(
-        self,
-        rows: Rows,
-        c: Tensor | None,
-        places: Tensor,
-        *,
-        codes: int | None = None,
-        angles: bool = True,
-        numbers: bool = True,
+        self, rows: Rows, c: Tensor | None, offsets: Tensor, head: Head | None = None
     ) -> Tensor:
         r"""The log-density of the leading factors, of angles in radians, all rows at once.
 
@@ -194,26 +200,24 @@ class TableDensity(nn.Module):
         Args:
             rows: The rows, all of them possible.
             c: Their contexts, with shape (n, context), or none.
-            places: What is added to the numbers: their density is its mean over these places, with
-                shape (M, D).
-            codes: How many codes count; all of them if None.
-            angles: Whether the angles count.
-            numbers: Whether the numbers count.
+            offsets: What is added to the values: their density is its mean over these, with shape
+                (M, D).
+            head: The factors; all if None.
         """
-        dtype = self._weight().dtype
-        c = _cast(c, self._weight())
+        head = head or Head(len(self.layout.levels))
+        dtype = weight_of(self).dtype
+        c = _cast(c, weight_of(self))
         total = rows.values.new_zeros(len(rows), dtype=torch.float64)
-        if self.categories is not None and codes != 0:
+        if self.categories is not None and head.codes:
             terms = self.categories(c).log_probs(rows.codes)
-            total = total + terms[:, :codes].sum(dim=-1)
-        if angles and self.angles is not None:
+            total = total + terms[:, : head.codes].sum(dim=-1)
+        if head.angles and self.angles is not None:
             made = self.angles(self.angle_context(rows, c))
             total = total + made.log_prob(rows.angles.to(dtype))
-        if numbers and self.numbers is not None:
+        if head.values and self.numbers is not None:
             made = self.numbers(self.number_context(rows, c))
-            spread = [made.log_prob((rows.values + place).to(dtype)) for place in places]
-            mean = torch.stack(spread).double().logsumexp(dim=0) - math.log(len(spread))
-            total = total + mean
+            spread = [made.log_prob((rows.values + offset).to(dtype)) for offset in offsets]
+            total = total + (torch.stack(spread).double().logsumexp(0) - math.log(len(spread)))
         return total
 
     @torch.no_grad()
@@ -242,52 +246,46 @@ class TableDensity(nn.Module):
         return Rows(*map(torch.cat, parts))
 
     def _sample(self, n: int, c: Tensor | None, generator: torch.Generator | None) -> Rows:
-        like = self._weight()
+        like = weight_of(self)
         c = None if c is None else c.to(like)
-        rows = self.build_rows(n)
-        shape = (n,) if c is None else ()
+        codes = None
         if self.categories is not None:
+            shape = (n,) if c is None else ()
             codes = self.categories(c).sample(shape, generator=generator)
-            rows = self.build_rows(n, codes=codes)
+        rows = self.build_rows(n, codes)
         if self.angles is not None:
             given = self.angle_context(rows, c)
             drawn = self.angles(given).sample((n,) if given is None else (), generator=generator)
             angles = torch.remainder(drawn.double() + math.pi, 2 * math.pi) - math.pi
-            angles = torch.where(rows.angles_observed, angles, 0)
-            rows = self.build_rows(n, codes=rows.codes, angles=angles)
+            rows = replace(rows, angles=torch.where(rows.angles_observed, angles, 0))
         if self.numbers is not None:
             given = self.number_context(rows, c)
             drawn = self.numbers(given).sample((n,) if given is None else (), generator=generator)
-            values = torch.where(rows.observed, self._on_grid(drawn.double()), 0)
-            rows = self.build_rows(n, codes=rows.codes, angles=rows.angles, values=values)
+            values = self._on_grid(drawn.double())
+            rows = replace(rows, values=torch.where(rows.observed, values, 0))
         return rows
 
-    def build_rows(self, n: int, **known: Tensor) -> Rows:
-        """Rows of which only some parts are known yet; their codes tell what is observed.
+    def build_rows(self, n: int, codes: Tensor | None = None) -> Rows:
+        """Rows of which only the codes are known, or are 0; they say what is observed."""
+        layout, device = self.layout, self.places.device
+        if codes is None:
+            codes = torch.zeros(n, len(layout.levels), dtype=torch.long, device=device)
 
-        Args:
-            n: How many.
-            known: Their `codes`, `values` or `angles`; what is not given is 0.
-        """
-        like, layout = self.places, self.layout
-        codes = known.get("codes", like.new_zeros(n, len(layout.levels), dtype=torch.long))
-
-        def there(states: tuple[int | None, ...]) -> Tensor:
-            always = torch.ones(n, len(states), dtype=torch.bool, device=like.device)
+        def observed(states: tuple[int | None, ...]) -> Tensor:
+            always = torch.ones(n, len(states), dtype=torch.bool, device=device)
             for column, state in enumerate(states):
                 if state is not None:
                     always[:, column] = codes[:, state] == 0
             return always
 
-        zeros = like.new_zeros(n, len(layout.value_state), dtype=torch.float64)
-        turns = like.new_zeros(n, len(layout.angle_state), dtype=torch.float64)
+        values, angles = observed(layout.value_state), observed(layout.angle_state)
         return Rows(
             codes=codes,
-            values=known.get("values", zeros),
-            observed=there(layout.value_state),
-            angles=known.get("angles", turns),
-            angles_observed=there(layout.angle_state),
-            impossible=torch.zeros(n, dtype=torch.bool, device=like.device),
+            values=torch.zeros_like(values, dtype=torch.float64),
+            observed=values,
+            angles=torch.zeros_like(angles, dtype=torch.float64),
+            angles_observed=angles,
+            impossible=torch.zeros(n, dtype=torch.bool, device=device),
         )
 
     def _on_grid(self, values: Tensor) -> Tensor:
@@ -299,10 +297,6 @@ class TableDensity(nn.Module):
         high = [math.inf if high is None or not step else high - step for _, high, step in cells]
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
 
-    def _weight(self) -> Tensor:
-        """A tensor that tells dtype and device."""
-        return weight_of(self)
-
 
 def _places(steps: tuple[float, ...]) -> Tensor:
     """Places in a unit cell, with shape (M, D): one place, its corner, if there are no cells."""
@@ -312,13 +306,7 @@ def _places(steps: tuple[float, ...]) -> Tensor:
 
 
 def blocks(n: int) -> Iterator[tuple[Tensor, int]]:
-    """The rows of each block, and how many count: the last one begins with the first rows anew.
-
-    A row's density is the same number in each block then, whatever other rows there are.
-
-    Args:
-        n: How many rows there are.
-    """
+    """The rows of each block, and how many count: the last one begins with the first rows anew."""
     for start in range(0, n, BLOCK):
         yield torch.arange(start, start + BLOCK) % n, min(BLOCK, n - start)
 

@@ -25,10 +25,9 @@ from maskedflow.sources import Source
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
-from .build import build_density
 from .context import check_context, context_matrix, strange_context
 from .density import TableDensity
-from .plan import Plan, numbers_of
+from .plan import Plan, build_density, numbers_of
 from .search import fit_density
 
 __all__ = ["Conditions", "FittedTable"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -12,18 +11,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedflow.columns.column import Column
 from maskedflow.columns.rows import Rows
+from maskedflow.columns.schema import Schema
+from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
-from .density import TableDensity, blocks
-from .partial import call_layers
+from .density import Head, TableDensity, blocks
+from .missing import call_layers
 from .proposal import Pieces, Points, Proposal
 
-__all__ = ["Marginal", "log_marginal"]
+__all__ = ["Marginal", "given_columns", "log_marginal", "pieces_of", "units_of"]
 
 REFERENCE = 2**14
-"""The draws of the density that tell what to propose."""
+"""The draws of the density to which the proposal is fitted."""
 FARTHEST = 25.0
 """Normal scores beyond which no draw is looked at: of data that is a million sigmas."""
 DRAWS = 2**12
@@ -54,10 +56,10 @@ def log_marginal(
     n_samples: int = 1000,
     seed: int = 0,
 ) -> Marginal:
-    r"""Computes the log-density of some codes, numbers and angles of each row.
+    r"""Computes the log-density of some codes, values and angles of each row.
 
     What the order puts behind all that is given drops out: the unknown codes behind the last one
-    that is given, angles if none is given and no number, numbers if none is given. If only codes
+    that is given, angles if none is given and no value, values if none is given. If only codes
     remain unknown, of `n_samples` combinations at most, their probabilities are summed up, and the
     result is exact. Otherwise the unknown u are drawn from a proposal q,
 
@@ -65,7 +67,7 @@ def log_marginal(
         w_s = \frac{p(g, u_s)}{q(u_s \mid g)}, \qquad u_s \sim q(\cdot \mid g)
 
     The proposal is the conditional of a mixture fitted to draws of the density itself, whose
-    numbers have margins made normal (:class:`Proposal`). With
+    values have margins made normal (:class:`Proposal`). With
     :math:`S_e = (\sum w)^2 / \sum w^2` effective draws the standard error of the log-density is
 
     .. math:: \sqrt{\frac{S / S_e - 1}{S - 1}}
@@ -111,63 +113,49 @@ class _Marginal:
     def __init__(self, density: TableDensity, given: Pieces, n_samples: int, seed: int) -> None:
         self.density, self.layout, self.given = density, density.layout, given
         self.n_samples, self.seed = n_samples, seed
-        layout = density.layout
-        self.unknown = Pieces(
-            *(
-                tuple(k for k in range(count) if k not in pieces)
-                for count, pieces in (
-                    (len(layout.levels), given.codes),
-                    (len(layout.value_state), given.numbers),
-                    (len(layout.angle_state), given.angles),
-                )
-            )
-        )
 
-    def run(self, rows: Rows, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums up or estimates, as what is there of each row demands."""
-        numbers = rows.observed[:, list(self.given.numbers)].any(dim=1)
-        angles = numbers | rows.angles_observed[:, list(self.given.angles)].any(dim=1)
+    def run(self, rows: Rows, c: Tensor | None) -> Marginal:
+        """Sums up or estimates, as what is observed of each row demands."""
+        values = rows.observed[:, list(self.given.values)].any(dim=1)
+        angles = values | rows.angles_observed[:, list(self.given.angles)].any(dim=1)
         log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
         effective = torch.full_like(error, math.inf)
+        every = len(self.layout.levels)
         drawn = []
-        for with_angles, with_numbers in ((False, False), (True, False), (True, True)):
-            index = ((angles == with_angles) & (numbers == with_numbers)).nonzero()[:, 0]
-            wanted = self._wanted(with_angles, with_numbers)
+        for head in (
+            Head(max(self.given.codes, default=-1) + 1, angles=False, values=False),
+            Head(every, angles=True, values=False),
+            Head(every, angles=True, values=True),
+        ):
+            index = ((angles == head.angles) & (values == head.values)).nonzero()[:, 0]
+            wanted = self._unknown(head)
             combinations = math.prod(self.layout.levels[k] for k in wanted.codes)
-            if wanted.numbers or wanted.angles or combinations > self.n_samples:
-                drawn += [(i, wanted, with_angles, with_numbers) for i in index.tolist()]
+            if wanted.values or wanted.angles or combinations > self.n_samples:
+                drawn += [(i, wanted, head) for i in index.tolist()]
             elif len(index):
                 part, given = rows[index], None if c is None else c[index]
-                found = self._sum(part, given, wanted.codes, with_angles, with_numbers)
-                log_prob[index] = found
+                log_prob[index] = self._sum(part, given, wanted.codes, head)
         if drawn:
             propose = _Proposer(self.density, c, self.seed)
-            for i, wanted, *head in drawn:
+            for i, wanted, head in drawn:
                 given = None if c is None else c[i]
-                weights = self._weights(propose, rows[i : i + 1], given, wanted, *head)
+                weights = self._weights(propose, rows[i : i + 1], given, wanted, head)
                 log_prob[i], error[i], effective[i] = _mean(weights)
-        return log_prob, error, effective
+        return Marginal(log_prob, error, effective)
 
-    def _codes(self, angles: bool, numbers: bool) -> int:
-        """How many codes count, from the first one on."""
-        if angles or numbers:
-            return len(self.layout.levels)
-        return max(self.given.codes, default=-1) + 1
-
-    def _wanted(self, angles: bool, numbers: bool) -> Pieces:
+    def _unknown(self, head: Head) -> Pieces:
         """What is unknown and does not drop out."""
-        codes = tuple(k for k in self.unknown.codes if k < self._codes(angles, numbers))
+        given, layout = self.given, self.layout
+        values = len(layout.value_state) if head.values else 0
+        angles = len(layout.angle_state) if head.angles else 0
         return Pieces(
-            codes,
-            self.unknown.numbers if numbers else (),
-            self.unknown.angles if angles else (),
+            tuple(k for k in range(head.codes) if k not in given.codes),
+            tuple(k for k in range(values) if k not in given.values),
+            tuple(k for k in range(angles) if k not in given.angles),
         )
 
-    def _sum(
-        self, rows: Rows, c: Tensor | None, unknown: Sequence[int], angles: bool, numbers: bool
-    ) -> Tensor:
-        """Sums up the probabilities of all values of unknown codes."""
-        places = self.density.places.double() * self.density.dequantize.step.double()
+    def _sum(self, rows: Rows, c: Tensor | None, unknown: tuple[int, ...], head: Head) -> Tensor:
+        """Sums up the probabilities of all levels of unknown codes."""
         parts = []
         for index, size in blocks(len(rows)):
             part, given = rows[index], None if c is None else c[index]
@@ -175,48 +163,32 @@ class _Marginal:
             for levels in product(*(range(self.layout.levels[k]) for k in unknown)):
                 codes = part.codes.clone()
                 codes[:, list(unknown)] = torch.tensor(levels, dtype=torch.long)
-                head = self.density.log_head(
-                    replace(part, codes=codes),
-                    given,
-                    places,
-                    codes=self._codes(angles, numbers),
-                    angles=angles,
-                    numbers=numbers,
-                )
-                total = torch.logaddexp(total, head)
+                made = replace(part, codes=codes)
+                log_p = self.density.log_head(made, given, self.density.offsets, head)
+                total = torch.logaddexp(total, log_p)
             parts.append(total[:size])
         return torch.cat(parts)
 
     def _weights(
-        self,
-        propose: _Proposer,
-        row: Rows,
-        c: Tensor | None,
-        wanted: Pieces,
-        angles: bool,
-        numbers: bool,
+        self, propose: _Proposer, row: Rows, c: Tensor | None, wanted: Pieces, head: Head
     ) -> Tensor:
         """The log-weights of draws of what is unknown of one row."""
-        generator = torch.Generator().manual_seed(_seed(row, self.given, c, self.seed))
+        key = _key(row, self.given, None if c is None else c[None])
+        generator = torch.Generator().manual_seed(row_seed(key, self.seed))
+        known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
+        known[list(self.given.values)] = True
+        offsets = self.density.offsets
         parts = []
         for part in torch.arange(self.n_samples).split(DRAWS):
             drawn, log_q = propose.draw(row, c, self.given, wanted, len(part), generator)
             made, log_fill, observed = propose.rows(row, drawn, wanted)
             # One place of the cells for each draw, in turn.
-            places = self.density.places.double() * self.density.dequantize.step.double()
-            known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
-            known[list(self.given.numbers)] = True
-            place = torch.where(known & made.observed, places[part % len(places)], 0)
-            log_p = self.density.log_head(
-                replace(made, values=made.values + place),
-                None if c is None else c.expand(len(part), -1),
-                torch.zeros_like(places[:1]),
-                codes=self._codes(angles, numbers),
-                angles=angles,
-                numbers=numbers,
-            )
-            ladj = propose.ladj(made.values, observed)
-            far = (drawn.numbers[:, list(wanted.numbers)].abs() > FARTHEST).any(dim=1)
+            offset = torch.where(known & made.observed, offsets[part % len(offsets)], 0)
+            given = None if c is None else c.expand(len(part), -1)
+            moved = replace(made, values=made.values + offset)
+            log_p = self.density.log_head(moved, given, torch.zeros_like(offsets[:1]), head)
+            ladj = propose.scores(made.values, observed)[1]
+            far = (drawn.values[:, list(wanted.values)].abs() > FARTHEST).any(dim=1)
             parts.append(torch.where(far, -math.inf, log_p - ladj + log_fill - log_q))
         return torch.cat(parts)
 
@@ -226,29 +198,35 @@ class _Proposer:
 
     def __init__(self, density: TableDensity, c: Tensor | None, seed: int) -> None:
         self.density, layout = density, density.layout
+        self.step = density.dequantize.step.double()
         generator = torch.Generator().manual_seed(seed)
         given = None
         if c is not None:
             given = c[torch.randint(len(c), (REFERENCE,), generator=generator)]
         rows = density.sample(REFERENCE, given, generator)
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
-        values = rows.values + noise * density.dequantize.step.double()
+        values = rows.values + noise * self.step
         self.front: list[LazyTransform] = []
-        z = values
         if layout.value_state:
             maps = column_maps(layout)
             line, _ = call_layers([maps], values, None, rows.observed)
             self.front = [maps, NormalScores.fit(line, rows.observed)]
-            z = call_layers(self.front, values, None, rows.observed)[0]
+        z = self.scores(values, rows.observed)[0]
         # What is absent is filled in with noise, here and in the draws: their density is known.
         fill = torch.randn(z.shape, dtype=torch.float64, generator=generator)
         turn = torch.rand(rows.angles.shape, dtype=torch.float64, generator=generator)
-        numbers = torch.where(rows.observed, z, fill)
+        z = torch.where(rows.observed, z, fill)
         if given is not None:
             self.loc, self.scale = given.mean(dim=0), given.std(dim=0).clamp(min=1e-3)
-            numbers = torch.cat([numbers, (given - self.loc) / self.scale], dim=1)
+            z = torch.cat([z, (given - self.loc) / self.scale], dim=1)
         angles = torch.where(rows.angles_observed, rows.angles, (2 * turn - 1) * math.pi)
-        self.mixture = Proposal(Points(rows.codes, numbers, angles), layout.levels, seed)
+        self.mixture = Proposal(Points(rows.codes, z, angles), layout.levels, seed)
+
+    def scores(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """The normal scores of values, and the ladj of that map."""
+        if not self.front:
+            return values, values.new_zeros(len(values))
+        return call_layers(self.front, values, None, observed)
 
     def draw(
         self,
@@ -260,36 +238,30 @@ class _Proposer:
         generator: torch.Generator,
     ) -> tuple[Points, Tensor]:
         """Draws what is wanted of a row, in normal scores."""
-        z = row.values
-        if self.front:
-            z = call_layers(self.front, self._inside(row.values), None, row.observed)[0]
+        z = self.scores(row.values + 0.5 * self.step, row.observed)[0]  # the middles of cells
         known = Pieces(
             given.codes,
-            tuple(k for k in given.numbers if row.observed[0, k]),
+            tuple(k for k in given.values if row.observed[0, k]),
             tuple(k for k in given.angles if row.angles_observed[0, k]),
         )
         if c is not None:
+            context = tuple(range(z.shape[1], z.shape[1] + len(c)))
+            known = replace(known, values=known.values + context)
             z = torch.cat([z, ((c - self.loc) / self.scale)[None]], dim=1)
-            context = tuple(range(row.values.shape[1], z.shape[1]))
-            known = replace(known, numbers=known.numbers + context)
         points = Points(row.codes[0], z[0], row.angles[0])
         return self.mixture.draw(points, known, wanted, n, generator)
 
-    def _inside(self, values: Tensor) -> Tensor:
-        """The middles of cells."""
-        return values + 0.5 * self.density.dequantize.step.double()
-
     def rows(self, row: Rows, drawn: Points, wanted: Pieces) -> tuple[Rows, Tensor, Tensor]:
-        """The rows that draws make, the log-density of what fills gaps, and which are numbers."""
+        """The rows that draws make, the log-density of what fills gaps, which values are drawn."""
         n = len(drawn.codes)
         made = self.density.build_rows(n, codes=drawn.codes)
         values, angles = (part.repeat(n, 1) for part in (row.values, row.angles))
         observed = torch.zeros_like(made.observed)
         log_fill = torch.zeros(n, dtype=torch.float64)
-        if wanted.numbers:
-            index = list(wanted.numbers)
+        if wanted.values:
+            index = list(wanted.values)
             observed[:, index] = made.observed[:, index]
-            z = drawn.numbers[:, : values.shape[1]]
+            z = drawn.values[:, : values.shape[1]]
             x = LazyComposedTransform(*self.front)().inv(z.clamp(-FARTHEST, FARTHEST))
             values = torch.where(observed, x, values)
             values[:, index] = torch.where(observed[:, index], values[:, index], 0)
@@ -297,23 +269,17 @@ class _Proposer:
             log_fill += torch.where(made.observed, 0, normal)[:, index].sum(dim=1)
         if wanted.angles:
             index = list(wanted.angles)
-            there = made.angles_observed[:, index]
-            angles[:, index] = torch.where(there, drawn.angles[:, index], 0)
-            log_fill -= (~there).sum(dim=1) * math.log(2 * math.pi)
+            known = made.angles_observed[:, index]
+            angles[:, index] = torch.where(known, drawn.angles[:, index], 0)
+            log_fill -= (~known).sum(dim=1) * math.log(2 * math.pi)
         return replace(made, values=values, angles=angles), log_fill, observed
-
-    def ladj(self, values: Tensor, observed: Tensor) -> Tensor:
-        """The ladj of the map from numbers to normal scores."""
-        if not self.front:
-            return values.new_zeros(len(values))
-        return call_layers(self.front, values, None, observed)[1]
 
 
 def _key(rows: Rows, given: Pieces, c: Tensor | None) -> Tensor:
     """What is given of each row, side by side."""
     parts = [
         rows.codes[:, list(given.codes)].double(),
-        rows.values[:, list(given.numbers)],
+        rows.values[:, list(given.values)],
         rows.angles[:, list(given.angles)],
     ]
     parts += [] if c is None else [c.double()]
@@ -330,19 +296,73 @@ def _distinct(rows: Rows, given: Pieces, c: Tensor | None) -> tuple[Tensor, Tens
     return first.scatter_reduce(0, which, torch.arange(len(rows)), "amin"), which
 
 
-def _seed(row: Rows, given: Pieces, c: Tensor | None, seed: int) -> int:
-    """A seed that depends on what is given, and on nothing else of the row."""
-    text = _key(row, given, None if c is None else c[None]).numpy().tobytes()
-    digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "little")
-
-
 def _mean(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The logarithm of the mean weight, its standard error, and the effective draws."""
     n = len(log_weights)
     mean = log_weights.logsumexp(dim=0) - math.log(n)
-    share = log_weights.softmax(dim=0)
-    effective = 1 / share.square().sum()
+    effective = 1 / log_weights.softmax(dim=0).square().sum()
     if not mean.isfinite():
         return mean, torch.tensor(math.inf), torch.tensor(0.0)
     return mean, ((n / effective - 1).clamp(min=0) / max(n - 1, 1)).sqrt(), effective
+
+
+# ---------------------------------------------------------------- columns
+
+
+def given_columns(schema: Schema, names: Collection[str]) -> tuple[Column, ...]:
+    """The columns that are known when some are: of a duplicate, the column that it repeats.
+
+    Constants are left out, for they say nothing.
+
+    Args:
+        schema: The columns.
+        names: Those that are given.
+
+    Raises:
+        ValueError: If there is no such column.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from maskedflow.tables import Schema
+        >>> a = [0.5, 2.0, 4.5]
+        >>> schema = Schema.infer(pa.table({"a": a, "again": a, "one": [1, 1, 1]}))
+        >>> [column.name for column in given_columns(schema, ["again", "one"])]
+        ['a']
+    """
+    known = {column.name: column for column in schema.columns}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"given: expected columns of X, got {name!r}")
+    wanted = {known[name].of or name for name in names}
+    return tuple(column for column in schema.free if column.name in wanted)
+
+
+def pieces_of(schema: Schema, columns: Collection[Column]) -> Pieces:
+    """The codes, values and angles that some columns became."""
+    names = {column.name for column in columns}
+    parts = schema.coded, schema.valued, schema.angular
+    return Pieces(
+        *(tuple(i for i, column in enumerate(part) if column.name in names) for part in parts)
+    )
+
+
+def units_of(schema: Schema, columns: Collection[Column], rows: Rows) -> Tensor:
+    """What to add to the log-density of some columns so that it is one in their units.
+
+    Args:
+        schema: All columns.
+        columns: Those whose density it is.
+        rows: The rows.
+
+    Returns:
+        The terms, in nats, with shape (n,).
+    """
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    code = {column.name: k for k, column in enumerate(schema.coded)}
+    for column in columns:
+        units = torch.tensor(column.code_units, dtype=torch.float64)
+        if column.name in code:
+            total = total + units[rows.codes[:, code[column.name]]]
+        else:
+            total = total + units[0]
+    return total

@@ -1,4 +1,4 @@
-"""The search for a density of numbers: members of every kind are fitted, judged and stacked."""
+"""The search for a density of values: members of every kind are fitted, compared and stacked."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalSc
 from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
-from .build import assemble, build_layers, build_mixture
 from .density import present_columns
-from .distinct import effective
-from .fitting import Weighed, batch_size_of, epochs_within, train
+from .missing import PartialFlow, call_layers
 from .mixture import fit_mixture
-from .partial import PartialFlow, call_layers
-from .work import Budget, training_work
+from .plan import assemble, build_layers
+from .weighed import Weighed, effective, train
+from .work import Budget, batch_size_of, epochs_within, training_work
 
 __all__ = ["FLOWS", "MemberSearch"]
 
-#: What `flow` may be, and the kinds of members that each tries: a front, and layers of a flow.
 FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "auto": (
         ("whiten", "aaas"),
@@ -43,6 +41,7 @@ FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "maf": (("whiten", "aaaaa"),),
     "nsf": (("whiten", "sss"), ("margins", "sss")),
 }
+"""What `flow` may be, and the kinds of members that each tries: a front, and layers of a flow."""
 
 _WIDEST = 2000
 """The most columns that are whitened: a score costs the cube of their number."""
@@ -56,8 +55,8 @@ _MIXING = 0.15
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
-_JUDGES = 5_000
-"""Most rows that judge."""
+_VALIDATION = 5_000
+"""Most rows that validate."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
 _BLOCK = 10_000
@@ -83,26 +82,17 @@ class _Member:
 
 
 class MemberSearch:
-    """The search for the density of the numbers, given what they are conditional on.
-
-    Args:
-        layout: What the columns are.
-        rows: The numbers and what they are given, with weights; no row is there twice.
-        here: Whether each number is there, with shape (n, D).
-        flow: One of `FLOWS`.
-        seed: Seed of every random draw.
-        work: The work that it may do.
-    """
+    """The search for the density of distinct rows of values, given their context."""
 
     def __init__(
-        self, layout: Layout, rows: Weighed, here: Tensor, flow: str, seed: int, work: float
+        self, layout: Layout, rows: Weighed, observed: Tensor, flow: str, seed: int, work: float
     ) -> None:
-        self.layout, self.all, self.here = layout, rows, here
+        self.layout, self.all, self.observed = layout, rows, observed
         self.flow, self.seed, self.budget = flow, seed, Budget(work)
         self.features = rows.split.x.shape[1]
         self.given = 0 if rows.split.context is None else rows.split.context.shape[1]
         self.ridge = _RIDGES[0]
-        self.patterns = 0 if here.all() else len(here.unique(dim=0))
+        self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
         n = len(rows)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         # Members are weighed by the first tenth, and trained on the others.
@@ -111,15 +101,15 @@ class MemberSearch:
     def run(self) -> tuple[Stack, list[dict[str, Any]]]:
         """Tries each kind once, weighs them, and trains more of the best."""
         large = effective(self.all.weight) >= _FEWEST
-        rows, judges = self.fold(0)
-        can_whiten = (
-            self.features <= _WIDEST and 3 * self.whitening_work(len(rows)) < self.budget.left
-        )
-        members = [self.gaussian("whiten", rows, judges)] if can_whiten else [self.margins(rows)]
+        rows, validation = self.fold(0)
+        others = self.all[validation]
+        affordable = 3 * self.whitening_work(len(rows)) < self.budget.left
+        can_whiten = affordable and self.features <= _WIDEST
+        members = [self.gaussian("whiten", rows, others) if can_whiten else self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
-            members.append(self.gaussian("scores", rows, judges))
-        if self.flow == "auto" and can_whiten and self.here.all():
-            members += self.mixture(rows, judges, members)
+            members.append(self.gaussian("scores", rows, others))
+        if self.flow == "auto" and can_whiten and self.observed.all():
+            members += self.mixture(rows, others, members)
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
         flows: dict[int, tuple[str, str]] = {}
         for number, kind in enumerate(kinds if large else ()):
@@ -127,8 +117,8 @@ class MemberSearch:
             if made := self.train(*kind, 0, work):
                 flows[len(members)] = kind
                 members.append(made)
-        log_probs = [evaluate(one.density, self.all[judges].split) for one in members]
-        weights = stacking_weights(torch.stack(log_probs, dim=1), self.all.weight[judges]).tolist()
+        log_probs = torch.stack([evaluate(one.density, others.split) for one in members], dim=1)
+        weights = stacking_weights(log_probs, others.weight).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
@@ -146,12 +136,12 @@ class MemberSearch:
         return stack, [one.plan for one in found]
 
     def fold(self, number: int) -> tuple[Tensor, Tensor]:
-        """Rows to fit, and other rows to judge, as far as there are any."""
-        judges = self.folds[number % len(self.folds)]
+        """Rows to fit, and other rows to validate, as far as there are any."""
+        validation = self.folds[number % len(self.folds)]
         if len(self.folds) == 1:
-            return judges, judges
+            return validation, validation
         rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
-        return torch.cat(rest)[: _CELLS // self.features], judges[:_JUDGES]
+        return torch.cat(rest)[: _CELLS // self.features], validation[:_VALIDATION]
 
     def through(self, front: list[LazyTransform], rows: Tensor) -> Weighed:
         """Some of the rows, mapped to the real line and through what comes before a flow."""
@@ -159,11 +149,11 @@ class MemberSearch:
         whole = LazyComposedTransform(*steps)
         found = []
         for block in rows.split(_BLOCK):
-            given, here = self.all[block].split, self.here[block]
-            if here.all():
+            given, observed = self.all[block].split, self.observed[block]
+            if observed.all():
                 found.append(whole(given.context)(given.x))
             else:
-                found.append(call_layers(steps, given.x, given.context, here)[0])
+                found.append(call_layers(steps, given.x, given.context, observed)[0])
         return self.all[rows].with_x(torch.cat(found))
 
     def front(self, name: str, rows: Tensor, ridge: float) -> list[LazyTransform]:
@@ -172,16 +162,16 @@ class MemberSearch:
         steps: list[LazyTransform] = []
         if scores:
             part = self.through([], rows)
-            steps.append(NormalScores.fit(part.split.x, self.here[rows], part.weight))
+            steps.append(NormalScores.fit(part.split.x, self.observed[rows], part.weight))
         if whiten:
             steps.append(self.whiten(self.through(steps, rows), rows, ridge))
         return steps
 
     def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
-        self.budget.spend(self.whitening_work(len(rows)))
+        self.budget.spent += self.whitening_work(len(rows))
         x, c = part.split.x, part.split.context
-        return Whiten.fit(x, c, self.here[rows], part.weight, ridge=ridge)
+        return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
 
     def whitening_work(self, rows: int) -> float:
         """The work of fitting such a map, and of judging it."""
@@ -195,15 +185,15 @@ class MemberSearch:
         front = self.front("margins", rows, 0.0)
         return _Member(_plan(front), assemble(self.layout, front).double())
 
-    def gaussian(self, name: str, rows: Tensor, judges: Tensor) -> _Member:
-        """Fits a Gaussian, with the ridge that the judges like best."""
+    def gaussian(self, name: str, rows: Tensor, others: Weighed) -> _Member:
+        """Fits a Gaussian, with the ridge under which other rows are likeliest."""
         value, found = -math.inf, None
         before = self.front(name, rows, self.ridge)[:-1]
         part = self.through(before, rows)
         for ridge in _RIDGES:
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
-            now = self.all[judges].score(density)
+            now = others.score(density)
             if found is not None and not now > value:
                 break
             value, found = now, _Member(_plan(front), density)
@@ -211,14 +201,13 @@ class MemberSearch:
         assert found is not None
         return found
 
-    def mixture(self, rows: Tensor, judges: Tensor, beside: Sequence[_Member]) -> list[_Member]:
+    def mixture(self, rows: Tensor, others: Weighed, beside: Sequence[_Member]) -> list[_Member]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
 
         By itself a mixture can lose all for a row far out, which others in the stack can bear.
         """
         front = self.front("whiten", rows, self.ridge)
         whole = self.through(front, rows[: _MIXED // self.features])
-        others = self.all[judges]
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
         least = self.budget.left - _MIXING * self.budget.total
@@ -232,10 +221,8 @@ class MemberSearch:
                 if self.budget.left - 20 * per_step < least:
                     break
                 c = part.split.context if slopes else None
-                made = fit_mixture(part.split.x, part.weight, components, self.seed, c)
-                self.budget.spend((made.steps + 5) * per_step)
-                parts = made.logits, made.loc, made.scale_tril
-                base = build_mixture(*parts, made.slopes if slopes else None)
+                base, steps = fit_mixture(part.split.x, part.weight, components, self.seed, c)
+                self.budget.spent += (steps + 5) * per_step
                 density = assemble(self.layout, front, (), base).double()
                 log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
                 weights = stacking_weights(log_probs, others.weight)
@@ -248,7 +235,7 @@ class MemberSearch:
 
     def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:
         """Trains a flow on what its front leaves; none if that is more work than it may do."""
-        rows, judges = self.fold(fold)
+        rows, validation = self.fold(fold)
         # As wide as MADE needs: a unit for each feature that others depend on.
         hidden = max(128 if self.features <= 64 else 256, self.features - 1 + bool(self.given))
         seed = self.seed + fold
@@ -270,9 +257,9 @@ class MemberSearch:
             patience=_PATIENCE,
             seed=seed,
         )
-        history = train(density, self.through(front, rows), self.through(front, judges), config)
-        steps = len(history.records)
-        self.budget.spend(steps * training_work(len(rows), weights, batch_size))
+        history = train(density, self.through(front, rows), self.through(front, validation), config)
+        epoch = training_work(len(rows), weights, batch_size)
+        self.budget.spent += len(history.records) * epoch
         plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
         return _Member(plan, assemble(self.layout, front, flow).double())
 

@@ -1,18 +1,39 @@
-"""What a plan of a table's density may say, and how large the density is at least."""
+"""Plans, plain values that a file can hold, and how the density of a table is made by one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
+import torch
 from annotated_types import Ge
 from pydantic import StringConstraints, with_config
 from typing_extensions import TypedDict
 
 from maskedflow.columns.rows import Layout
 from maskedflow.files import CLOSED, Count, Finite, Size
+from maskedflow.flows import NCSF, Flow, LazyDistribution, MaskedAutoregressiveTransform
+from maskedflow.flows.flow import standard_normal
+from maskedflow.flows.stack import Stack
+from maskedflow.transforms import (
+    LazyComposedTransform,
+    LazyTransform,
+    MonotonicAffineTransform,
+    MonotonicRQSTransform,
+    NormalScores,
+)
+from maskedflow.transforms.whiten import Whiten
 
-__all__ = ["Plan", "numbers_of"]
+from .bounds import column_maps
+from .categories import AutoregressiveCategorical
+from .circular import AutoregressiveVonMises
+from .density import TableDensity, present_columns
+from .missing import PartialFlow
+from .mixture import MixtureOfRegressions
+
+__all__ = ["Plan", "assemble", "build_categories", "build_density", "build_layers", "numbers_of"]
 
 
 @with_config(CLOSED)
@@ -25,7 +46,7 @@ class _Front(TypedDict):
 
 @with_config(CLOSED)
 class _Member(TypedDict):
-    """One density of the numbers: layers of networks, or a mixture of Gaussians."""
+    """One density of the values: a letter for each layer, or a mixture of Gaussians."""
 
     front: _Front
     layers: NotRequired[Annotated[str, StringConstraints(pattern=r"\A[as]*\z", max_length=1000)]]
@@ -54,7 +75,7 @@ class _Angles(TypedDict):
 
 @with_config(CLOSED)
 class Plan(TypedDict):
-    """How :func:`~maskedflow.tables.build_density` makes a density, as a file holds it."""
+    """How :func:`build_density` makes a density, as a file holds it."""
 
     context: Count
     given: NotRequired[Count]
@@ -64,12 +85,19 @@ class Plan(TypedDict):
     angles: NotRequired[list[_Angles]]
 
 
+_OLD_CATEGORIES: _Categories = {"hidden": 64}
+"""What plans of the first versions mean, which say nothing of categories."""
+_BINS = 8
+_LAYERS: dict[str, dict[str, Any]] = {
+    # Scales between a tenth and ten: samples beyond the data do not run away.
+    "a": {"univariate": partial(MonotonicAffineTransform, slope=0.1)},
+    "s": {"univariate": MonotonicRQSTransform, "shapes": [(_BINS,), (_BINS,), (_BINS - 1,)]},
+}
+"""The letters of a plan's layers: affine maps and splines."""
+
+
 def numbers_of(layout: Layout, plan: Plan) -> int:
     """Counts the numbers that the density of a plan has at least, without building it.
-
-    Args:
-        layout: What the columns are.
-        plan: The plan.
 
     Example:
         >>> layout = Layout((), (None, None), (), (0.0, 0.0), (None, None), (None, None))
@@ -78,7 +106,7 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         204
     """
     features, given = max(len(layout.value_state), 1), plan.get("given", 0)
-    network = plan.get("categories", {"hidden": 64})["hidden"] or 0
+    network = plan.get("categories", _OLD_CATEGORIES)["hidden"] or 0
     total = sum(layout.levels) * network + plan["context"]
     for angles in plan.get("angles", []):
         count = len(layout.angle_state)
@@ -87,9 +115,113 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         total += sum(before * after for before, after in pairwise(widths))
     for member in plan.get("members", []):
         front, hidden = member["front"], member.get("hidden", 0)
+        slopes = given * member.get("slopes", 0)
         total += front["knots"] * features + front["whiten"] * features * (features + given)
         total += len(member.get("layers", "")) * hidden * (features + given + hidden)
-        total += (
-            member.get("components", 0) * features * (features + given * member.get("slopes", 0))
-        )
+        total += member.get("components", 0) * features * (features + slopes)
     return total
+
+
+def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
+    """Makes the density of a plan, its numbers to be loaded.
+
+    Args:
+        layout: What the columns are.
+        plan: The `plan` of the density that was fitted.
+    """
+    context = plan["context"]
+    categories = angles = None
+    if layout.levels:
+        found = plan.get("categories", _OLD_CATEGORIES)
+        categories = build_categories(layout.levels, context, found)
+    if layout.angle_state:
+        angles = _build_angles(layout, sum(layout.levels) + context, plan)
+    members = [_build_member(layout, plan["given"], one) for one in plan.get("members", ())]
+    numbers = Stack(members, torch.ones(len(members))) if members else None
+    density = TableDensity(layout, categories, angles, numbers)
+    density.plan = dict(plan)
+    return density.double()
+
+
+def build_categories(
+    levels: Sequence[int], context: int, plan: Mapping[str, Any]
+) -> AutoregressiveCategorical:
+    """Makes the distribution of the codes."""
+    hidden = plan["hidden"]
+    return AutoregressiveCategorical(
+        levels,
+        context,
+        None if hidden is None else (hidden, hidden),
+        plan.get("parents"),
+        generator=torch.Generator().manual_seed(plan.get("seed", 0)),
+    )
+
+
+def _build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
+    present = present_columns(layout)[0]
+    if "angles" not in plan:  # as in the first versions
+        flow = NCSF(len(present), context, transforms=2, hidden_features=(64, 64), periodic=False)
+        return PartialFlow([flow.transform], flow.base, present)
+    members = [
+        AutoregressiveVonMises(present, context, one["components"], one["hidden"])
+        for one in plan["angles"]
+    ]
+    return Stack(members, torch.ones(len(members)))
+
+
+def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDistribution:
+    features, front = len(layout.value_state), plan["front"]
+    components, letters = plan.get("components", 0), plan.get("layers", "")
+    steps: list[LazyTransform] = []
+    if front["knots"]:
+        knots = torch.arange(front["knots"]).expand(features, -1).float()
+        steps.append(NormalScores(knots, knots.clone(), torch.ones_like(knots)))
+    eye = torch.eye(features)
+    if front["whiten"]:
+        slopes = torch.zeros(features, given) if given else None
+        steps.append(Whiten(torch.zeros(features), eye, slopes))
+    base = None
+    if components:
+        loc, factors = torch.zeros(components, features), eye.expand(components, -1, -1).clone()
+        slopes = torch.zeros(components, features, given) if plan.get("slopes") else None
+        base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes)
+    hidden, seed = plan.get("hidden", 0), plan.get("seed", 0)
+    layers = build_layers(features, given, letters, hidden, seed)
+    return assemble(layout, steps, layers, base)
+
+
+def build_layers(
+    features: int, context: int, letters: str, hidden: int, seed: int
+) -> list[LazyTransform]:
+    """Makes autoregressive layers, each of a random order, that start near the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    made: list[LazyTransform] = []
+    for letter in letters:
+        layer = MaskedAutoregressiveTransform(
+            features,
+            context,
+            order=torch.randperm(features, generator=generator),
+            hidden_features=[hidden] * 2,
+            residual=True,
+            generator=generator,
+            **_LAYERS[letter],
+        )
+        with torch.no_grad():
+            for parameter in layer.hyper.layers[-1].parameters():
+                parameter.mul_(0.1)
+        made.append(layer)
+    return made
+
+
+def assemble(
+    layout: Layout,
+    front: Sequence[LazyTransform],
+    layers: Sequence[LazyTransform] = (),
+    base: LazyDistribution | None = None,
+) -> LazyDistribution:
+    """Puts a member together, from the columns' own units to its base."""
+    steps = [column_maps(layout), *front, *layers]
+    present = present_columns(layout)[1]
+    if base is None:
+        return PartialFlow(steps, standard_normal(len(present)), present)
+    return Flow(LazyComposedTransform(*steps), base)

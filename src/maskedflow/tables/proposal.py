@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from .categories import one_hot
+from .mixture import clusters
 
 __all__ = ["Pieces", "Points", "Proposal"]
 
@@ -22,7 +20,7 @@ COMPONENTS, ROWS_A_COMPONENT = 32, 20
 STEPS = 10
 """Steps of expectation-maximisation."""
 FREEDOM = 8
-"""The degrees of freedom of the numbers' Student-t distributions."""
+"""The degrees of freedom of the values' Student-t distributions."""
 BROAD = 0.1
 """The share of draws that look at nothing that is known."""
 RIDGE = 1e-8
@@ -30,24 +28,24 @@ RIDGE = 1e-8
 
 @dataclass(frozen=True)
 class Pieces:
-    """Some of the codes, numbers and angles of a row: the places of those that are meant."""
+    """Some of the codes, values and angles of a row: the places of those that are meant."""
 
     codes: tuple[int, ...] = ()
-    numbers: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
     angles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Points:
-    """Rows of codes, (n, K), numbers, (n, E), and angles in radians, (n, A), none absent."""
+    """Rows of codes, (n, K), values, (n, E), and angles in radians, (n, A), none absent."""
 
     codes: Tensor
-    numbers: Tensor
+    values: Tensor
     angles: Tensor
 
 
 class Proposal:
-    r"""A mixture with independent codes and angles, and normal numbers, within each component.
+    r"""A mixture with independent codes and angles, and normal values, within each component.
 
     .. math:: q(k, z, \theta) = \sum_j \pi_j \, \prod_i f_{ji}(k_i) \,
         \mathcal{N}(z \mid \mu_j, \Sigma_j) \, \prod_i C(\theta_i \mid \nu_{ji}, \rho_{ji})
@@ -57,13 +55,13 @@ class Proposal:
     tenth of the draws comes from a component that looks at nothing.
 
     Args:
-        points: The rows that it is fitted to, numbers near to standard normal ones.
+        points: The rows that it is fitted to, values near to standard normal ones.
         levels: The number of levels of each code.
         seed: Seed of the clusters where expectation-maximisation starts.
 
     References:
         | Statistical Analysis with Missing Data (Little and Rubin, 2019), section 14.2, for
-            codes and numbers in one mixture
+            codes and values in one mixture
         | Safe and Effective Importance Sampling (Owen and Zhou, 2000), for the defensive part
 
     Example:
@@ -72,28 +70,29 @@ class Proposal:
         >>> proposal = Proposal(points, (), seed=0)
         >>> known, generator = Points(points.codes[0], z[0], z[0, :0]), torch.Generator()
         >>> drawn, log_q = proposal.draw(
-        ...     known, Pieces(numbers=(0,)), Pieces(numbers=(1,)), 5, generator
+        ...     known, Pieces(values=(0,)), Pieces(values=(1,)), 5, generator
         ... )
-        >>> drawn.numbers.shape, log_q.shape
+        >>> drawn.values.shape, log_q.shape
         (torch.Size([5, 2]), torch.Size([5]))
     """
 
     def __init__(self, points: Points, levels: Sequence[int], seed: int) -> None:
         self.levels = tuple(levels)
-        n, features = points.numbers.shape
+        z, (n, features) = points.values, points.values.shape
         count = max(1, min(COMPONENTS, n // (ROWS_A_COMPONENT * (features + 2))))
-        shares = _clusters(points, self.levels, count, seed)
-        for step in range(STEPS):
-            self._fit(points, shares)
-            if step < STEPS - 1:
-                sizes = len(levels), features, points.angles.shape[1]
-                every = Pieces(*(tuple(range(size)) for size in sizes))
-                shares = self._log_terms(points, every).softmax(dim=-1)
-        self._add_broad(points)
+        parts = [z, points.angles.sin(), points.angles.cos(), self._ones(points)]
+        embedded = torch.cat(parts, dim=1)
+        some = count > 1 and embedded.shape[1]
+        self._fit(points, clusters(embedded, count, seed) if some else z.new_ones(n, 1))
+        sizes = len(levels), features, points.angles.shape[1]
+        every = Pieces(*(tuple(range(size)) for size in sizes))
+        for _ in range(STEPS - 1):
+            self._fit(points, self._log_terms(points, every).softmax(dim=-1))
+        self._add_broad()
 
     def _fit(self, points: Points, shares: Tensor) -> None:
         """Takes the components' moments, given each row's shares in them, (n, J)."""
-        z, mass = points.numbers, shares.sum(dim=0)
+        z, mass = points.values, shares.sum(dim=0)
         self.log_weights = (mass / mass.sum()).clamp(min=1e-12).log()
         each = shares / mass.clamp(min=1e-12)
         self.loc = each.T @ z
@@ -101,39 +100,42 @@ class Proposal:
         covariance = torch.einsum("nj,jnd,jne->jde", each, centred, centred)
         pooled = torch.einsum("j,jde->de", self.log_weights.exp(), covariance)
         prior = z.shape[1] + 2
-        covariance = (mass[:, None, None] * covariance + prior * pooled) / (
-            mass[:, None, None] + prior
-        )
+        rows = mass[:, None, None]
+        covariance = (rows * covariance + prior * pooled) / (rows + prior)
         self.covariance = covariance + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)
         self.log_shares = []
-        ones = one_hot(points.codes, self.levels, z.dtype) if self.levels else z[:, :0]
-        for counts in (shares.T @ ones).split(self.levels, dim=1) if self.levels else ():
+        for counts in (shares.T @ self._ones(points)).split(self.levels, dim=1):
             smooth = (counts + 1 / counts.shape[1]) / (mass[:, None] + 1)
             self.log_shares.append(smooth.log())
         x, y = each.T @ points.angles.cos(), each.T @ points.angles.sin()
         self.centre, self.length = torch.atan2(y, x), torch.hypot(x, y).clamp(max=0.999)
 
-    def _add_broad(self, points: Points) -> None:
+    def _ones(self, points: Points) -> Tensor:
+        """The codes as one-hot vectors."""
+        if not self.levels:
+            return points.values[:, :0]
+        return one_hot(points.codes, self.levels, points.values.dtype)
+
+    def _add_broad(self) -> None:
         """Puts a component first that knows the columns' margins only."""
-        one = points.numbers.new_ones(1)
-        eye = torch.eye(points.numbers.shape[1], dtype=one.dtype)
+        eye = torch.eye(self.loc.shape[1], dtype=self.loc.dtype)
         share = self.log_weights.exp()
         self.log_shares = [
             torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
         ]
-        self.log_weights = torch.cat([0 * one, self.log_weights])
-        self.loc = torch.cat([0 * self.loc[:1], self.loc])
         self.covariance = torch.cat([eye[None], self.covariance])
-        self.centre = torch.cat([0 * self.centre[:1], self.centre])
-        self.length = torch.cat([0 * self.length[:1], self.length])
+        self.log_weights, self.loc, self.centre, self.length = (
+            torch.cat([torch.zeros_like(part[:1]), part])
+            for part in (self.log_weights, self.loc, self.centre, self.length)
+        )
 
     def _log_terms(self, points: Points, pieces: Pieces) -> Tensor:
         """The log-density of some pieces of rows in each component, and its weight, (n, J)."""
         total = self.log_weights + self._log_others(points, pieces)
-        if pieces.numbers:
-            index = list(pieces.numbers)
+        if pieces.values:
+            index = list(pieces.values)
             factor = torch.linalg.cholesky(self.covariance[:, index][:, :, index])
-            centred = (points.numbers[:, index] - self.loc[:, None, index]).mT
+            centred = (points.values[:, index] - self.loc[:, None, index]).mT
             v = torch.linalg.solve_triangular(factor, centred, upper=False)
             log_scale = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
             total = total - 0.5 * v.square().sum(dim=1).T - log_scale
@@ -141,7 +143,7 @@ class Proposal:
 
     def _log_others(self, points: Points, pieces: Pieces) -> Tensor:
         """The same of codes and angles alone, without the weight."""
-        total = points.numbers.new_zeros(len(points.numbers), len(self.log_weights))
+        total = points.values.new_zeros(len(points.values), len(self.log_weights))
         for k in pieces.codes:
             total = total + self.log_shares[k][:, points.codes[:, k]].T
         for a in pieces.angles:
@@ -167,43 +169,43 @@ class Proposal:
             Rows with the pieces that were drawn, the others as they are, and the log-densities of
             the draws, with shape (n,).
         """
-        row = Points(known.codes[None], known.numbers[None], known.angles[None])
+        row = Points(known.codes[None], known.values[None], known.angles[None])
         log_shares = self._log_terms(row, given)[0]
         rest = math.log1p(-BROAD) + log_shares[1:].log_softmax(dim=-1)
         log_shares = torch.cat([rest.new_tensor([math.log(BROAD)]), rest])
         chosen = log_shares.exp().multinomial(n, replacement=True, generator=generator)
         codes, angles = (part.repeat(n, 1) for part in (row.codes, row.angles))
-        numbers = row.numbers.repeat(n, 1)
+        values = row.values.repeat(n, 1)
         for k in wanted.codes:
             share = self.log_shares[k].exp()[chosen]
             codes[:, k] = share.multinomial(1, generator=generator)[:, 0]
         for a in wanted.angles:
-            u = torch.rand(n, dtype=numbers.dtype, generator=generator)
+            u = torch.rand(n, dtype=values.dtype, generator=generator)
             r = self.length[chosen, a]
             turn = 2 * torch.atan((1 - r) / (1 + r) * torch.tan(math.pi * (u - 0.5)))
             turn = torch.remainder(turn + self.centre[chosen, a] + math.pi, 2 * math.pi)
             angles[:, a] = turn - math.pi
         log_q = log_shares
-        if wanted.numbers:
-            index = list(wanted.numbers)
-            loc, factor = self._conditional(row.numbers[0], given.numbers, wanted.numbers)
-            noise = torch.randn(n, len(index), dtype=numbers.dtype, generator=generator)
-            square = torch.randn(n, FREEDOM, dtype=numbers.dtype, generator=generator).square()
+        if wanted.values:
+            index = list(wanted.values)
+            loc, factor = self._conditional(row.values[0], given.values, wanted.values)
+            noise = torch.randn(n, len(index), dtype=values.dtype, generator=generator)
+            square = torch.randn(n, FREEDOM, dtype=values.dtype, generator=generator).square()
             noise = noise / square.mean(dim=1, keepdim=True).sqrt()
             for j in range(len(loc)):
-                here = chosen == j
-                numbers[here.nonzero(), torch.tensor(index)] = loc[j] + noise[here] @ factor[j].T
-            centred = (numbers[:, index] - loc[:, None]).mT
+                mine = chosen == j
+                values[mine.nonzero(), torch.tensor(index)] = loc[j] + noise[mine] @ factor[j].T
+            centred = (values[:, index] - loc[:, None]).mT
             v = torch.linalg.solve_triangular(factor, centred, upper=False)
             log_q = log_q + _log_student(v.square().sum(dim=1).T, len(index))
             log_q = log_q - factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-        drawn = Points(codes, numbers, angles)
+        drawn = Points(codes, values, angles)
         return drawn, (log_q + self._log_others(drawn, wanted)).logsumexp(dim=-1)
 
     def _conditional(
         self, z: Tensor, given: tuple[int, ...], wanted: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Means, (J, U), and factors, (J, U, U), of some numbers given others."""
+        """Means, (J, U), and factors, (J, U, U), of some values given others."""
         known, index = list(given), list(wanted)
         loc, covariance = self.loc[:, index], self.covariance[:, index][:, :, index]
         if known:
@@ -223,16 +225,3 @@ def _log_student(distance: Tensor, features: int) -> Tensor:
     constant = math.lgamma(half) - math.lgamma(FREEDOM / 2)
     constant -= features / 2 * math.log(FREEDOM * math.pi)
     return constant - half * (distance / FREEDOM).log1p()
-
-
-def _clusters(points: Points, levels: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Ones where rows are in clusters, (n, J)."""
-    parts: Iterable[Tensor] = (points.numbers, points.angles.sin(), points.angles.cos())
-    ones = one_hot(points.codes, levels, torch.float64) if levels else points.numbers[:, :0]
-    embedded = torch.cat([*parts, ones], dim=1)
-    if count == 1 or not embedded.shape[1]:
-        return embedded.new_ones(len(embedded), 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(count, n_init=1, random_state=seed).fit_predict(embedded.numpy())
-    return torch.nn.functional.one_hot(torch.from_numpy(found).long(), count).double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.columns import Schema, to_rows
+from maskedflow.training.randomness import row_seed
 
 from .density import TableDensity
 from .fitted import FittedTable
-from .given import given_columns, pieces_of, units_of
-from .marginal import log_marginal
-from .residuals import pit
+from .marginal import given_columns, log_marginal, pieces_of, units_of
+from .pit import pit
 
 __all__ = ["ConditionalScore", "check_draws", "residuals", "score_given", "tail_shares"]
 
@@ -116,14 +115,12 @@ def tail_shares(
     for k, one in enumerate(distinct):
         here = which == k
         # Draws depend on the context alone: neither on other rows nor on their order.
-        text = (one + 0.0).numpy().tobytes()
-        digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
         shares[here.numpy()] = _share(
             fitted.density,
             log_density[here],
             one,
             n_samples or DRAWN_GIVEN,
-            int.from_bytes(digest, "little"),
+            row_seed(one, seed),
         )
     return shares
 

@@ -16,9 +16,8 @@ from maskedflow.data import Split
 from .angles import fit_angles
 from .codes import fit_categories
 from .density import TableDensity, angle_context, number_context, present_columns
-from .distinct import distinct_rows
-from .fitting import Weighed
 from .members import FLOWS, MemberSearch
+from .weighed import Weighed, distinct_rows
 from .work import default_work, work_within
 
 __all__ = ["FLOWS", "fit_density"]
@@ -37,15 +36,15 @@ def fit_density(
 ) -> TableDensity:
     """Fits a density to the rows of a table.
 
-    The numbers get a stack of densities: Gaussians, a mixture of them, and flows behind margins
-    made normal or whitened columns, each judged by rows that it was not fitted to. The weights are
-    those that other rows like best (:func:`stacking_weights`); the kinds that weigh most are
-    trained again, with other orders and without other rows. Categories get a tree of frequencies
-    and a network beyond it.
+    The values get a stack of densities: Gaussians, a mixture of them, and flows behind margins
+    made normal or whitened columns. Their weights are those under which rows that they were not
+    fitted to are likeliest (:func:`stacking_weights`); the kinds that weigh most are trained again,
+    with other orders and without other rows. Categories get a tree of frequencies and a network
+    beyond it.
 
     The search ends after an amount of work, counted in rows, weights and steps; so the density
     follows from the arguments, whatever else the machine does. One unit is about a second of a
-    core. Equal rows are taken for one (:func:`~maskedflow.tables.distinct.distinct_rows`).
+    core. Equal rows count as one that weighs as much as all of them.
 
     Args:
         layout: What the columns are.
@@ -69,9 +68,9 @@ def fit_density(
 
     Example:
         >>> x = torch.randn(50, 1, dtype=torch.float64)
-        >>> there = torch.ones(50, 1).bool()
+        >>> observed = torch.ones(50, 1).bool()
         >>> none = torch.zeros(50, 0)
-        >>> rows = Rows(none.long(), x, there, none.double(), none.bool(), ~there[:, 0])
+        >>> rows = Rows(none.long(), x, observed, none.double(), none.bool(), ~observed[:, 0])
         >>> layout = Layout((), (None,), (), (0.0,), (None,), (None,))
         >>> fit_density(layout, rows).log_prob(rows).shape
         torch.Size([50])
@@ -102,8 +101,8 @@ def fit_density(
         )
     if layout.angle_state:
         of = Weighed(Split(rows.angles, angle_context(layout, rows, c)), weight)
-        there = present_columns(layout)[0]
-        angles, plan["angles"] = fit_angles(there, of, seed, work / parts)
+        present = present_columns(layout)[0]
+        angles, plan["angles"] = fit_angles(present, of, seed, work / parts)
     if layout.value_state:
         given = number_context(layout, rows, c)
         generator = torch.Generator().manual_seed(seed)

@@ -9,10 +9,17 @@ import torch
 
 from maskedflow.flows.flow import standard_normal
 
-from .build import build_layers
-from .partial import PartialFlow
+from .missing import PartialFlow
+from .plan import build_layers
 
-__all__ = ["Budget", "default_work", "training_work", "work_within"]
+__all__ = [
+    "Budget",
+    "batch_size_of",
+    "default_work",
+    "epochs_within",
+    "training_work",
+    "work_within",
+]
 
 _PRODUCTS = 5e9
 """Rows times weights that one unit of work trains: a second of one core, more or less."""
@@ -23,12 +30,7 @@ _PROBE = (64, 256, 5)
 
 
 def default_work(rows: int, columns: int) -> float:
-    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 300 at most.
-
-    Example:
-        >>> default_work(3000, 10), default_work(10**6, 10)
-        (60.0, 300.0)
-    """
+    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 300 at most."""
     return min(300.0, 60.0 * math.sqrt(rows * columns / 30_000))
 
 
@@ -37,15 +39,20 @@ def training_work(rows: float, weights: float, batch_size: int) -> float:
     return rows * weights / _PRODUCTS + math.ceil(rows / batch_size) * _STEP + _EPOCH
 
 
+def epochs_within(work: float, rows: int, weights: int, batch_size: int) -> int:
+    """How many epochs are no more than so much work."""
+    return int(work / training_work(rows, weights, batch_size))
+
+
+def batch_size_of(rows: int) -> int:
+    """The rows of a step."""
+    return 256 if rows < 20_000 else 512 if rows < 100_000 else 1000
+
+
 def work_within(seconds: float, features: int, since: float) -> float:
-    """The work that this machine does within a time, by a few steps of training.
+    """The work that this machine does within so many seconds `since`, by a few training steps.
 
     It has three digits, so that it is the same number wherever it is written down.
-
-    Args:
-        seconds: The time.
-        features: The number of features of the table.
-        since: When the time began, as `time.perf_counter` told it.
     """
     features, rows, steps = min(max(features, 1), _PROBE[0]), *_PROBE[1:]
     flow = PartialFlow(
@@ -70,20 +77,11 @@ def work_within(seconds: float, features: int, since: float) -> float:
 
 
 class Budget:
-    """Work of which some is spent.
-
-    Args:
-        total: All of it.
-    """
+    """Work of which some is spent."""
 
     def __init__(self, total: float) -> None:
         self.total, self.spent = total, 0.0
 
     @property
     def left(self) -> float:
-        """What is not spent yet."""
         return max(self.total - self.spent, 0.0)
-
-    def spend(self, work: float) -> None:
-        """Counts what was done."""
-        self.spent += work

@@ -17,11 +17,7 @@ Training = Split | StreamedSplit
 
 
 def check_finite(split: Split, name: str) -> None:
-    """Says which number of a split cannot be trained on.
-
-    Raises:
-        ValueError: If the split has no rows, or a number is nan or infinite.
-    """
+    """Refuses a split without rows, or with a number that is nan or infinite."""
     if len(split) == 0:
         raise ValueError(f"{name}: expected at least one row, got none")
     for part, values in (("x", split.x), ("context", split.context)):
@@ -35,12 +31,6 @@ def check_finite(split: Split, name: str) -> None:
             )
 
 
-def permutation(rows: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the rows."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    return torch.randperm(rows, generator=generator)
-
-
 def in_memory(train: Training) -> Split:
     """The training rows, or the sample of them that is in memory."""
     return train.sample if isinstance(train, StreamedSplit) else train
@@ -49,21 +39,15 @@ def in_memory(train: Training) -> Split:
 def shuffled(
     train: Training, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Split]]:
-    """An epoch's mini-batches, each with the numbers of its rows; what they are follows from seed.
-
-    Args:
-        train: The training rows.
-        bounds: The first and last position of each batch in the epoch's order: all, or those left.
-        seed: Seed of the run.
-        epoch: The epoch.
-    """
+    """An epoch's mini-batches, each with the numbers of its rows: all, or those that are left."""
     if isinstance(train, StreamedSplit):
         yield from train.batches(bounds, derive_seed(seed, epoch))
         return
-    order = permutation(len(train), seed, epoch)
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    order = torch.randperm(len(train), generator=generator)
     for start, end in bounds:
         rows = order[start:end]
-        yield rows, Split(train.x[rows], None if train.context is None else train.context[rows])
+        yield rows, train[rows]
 
 
 def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
@@ -88,40 +72,19 @@ def bounds(rows: int, batch_size: int, merge: bool) -> list[tuple[int, int]]:
 def take(
     split: Split, rows: slice | Tensor, like: Tensor, whole: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Some rows of a split and their contexts, in the dtype and on the device of `like`.
+    """Some rows and their contexts, in the dtype and on the device of `like`.
 
-    Args:
-        split: The split.
-        rows: Which rows.
-        like: A tensor of the flow.
-        whole: Whether a context of integers stays one, see :func:`takes_integers`.
+    If `whole`, contexts of integers stay integers.
     """
-    c = None if split.context is None else split.context[rows]
+    part = split[rows]
+    c = part.context
     if c is not None:
         c = c.to(like.device) if whole else c.to(like)
-    return split.x[rows].to(like), c
-
-
-def takes_integers(flow: nn.Module, split: Split) -> bool:
-    """Whether a split's contexts are integers that the flow's embedding network takes as such."""
-    embedding, c = getattr(flow, "embedding", None), split.context
-    if embedding is None or c is None or c.is_floating_point():
-        return False
-    modes = [(module, module.training) for module in embedding.modules()]
-    embedding.eval()
-    try:
-        with torch.no_grad():
-            embedding(c[:1].to(weight_of(flow).device))
-    except (RuntimeError, TypeError, ValueError):  # it wants numbers
-        return False
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return True
+    return part.x.to(like), c
 
 
 def weight_of(flow: nn.Module) -> Tensor:
-    """A parameter (or buffer) that tells the flow's dtype and device."""
+    """A parameter (or buffer), which has the flow's dtype and device."""
     for tensor in (*flow.parameters(), *flow.buffers()):
         if tensor.is_floating_point():
             return tensor
@@ -129,10 +92,7 @@ def weight_of(flow: nn.Module) -> Tensor:
 
 
 def input_like(flow: nn.Module) -> Tensor:
-    """An empty tensor with the dtype and on the device that rows and contexts have to be in.
-
-    That is float64 for a flow that begins by bringing large numbers near to zero.
-    """
+    """An empty tensor with the dtype and device of input: float64 if it is to be narrowed first."""
     wide = any(isinstance(module, Narrow) for module in flow.modules())
     return weight_of(flow).new_empty((), dtype=torch.float64 if wide else None)
 

@@ -11,8 +11,8 @@ from maskedflow.data import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, LazyComposedTransform
 
-from .batches import input_like, take, takes_integers, weight_of
-from .evaluation import BATCH_SIZE, frozen
+from .batches import input_like, take, weight_of
+from .evaluation import BATCH_SIZE, frozen, takes_integers
 from .randomness import noise_of, seed_noise
 
 

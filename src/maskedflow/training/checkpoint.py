@@ -22,7 +22,7 @@ METADATA = "maskedflow"
 """Key of the header entry that holds the JSON metadata and marks the file as ours."""
 
 CHECKSUM = "checksum"
-"""Key of the header entry that tells whether anything else in the file has changed."""
+"""Key of the header entry by which a change of anything else in the file is noticed."""
 
 HEADER, KEYS = 2**24, 100_000
 """Bytes of the longest header that is read or written, and its most names."""
@@ -150,12 +150,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads all tensors and header entries of a safetensors file written by :func:`write`.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is of another kind, truncated, or changed since it was written.
-    """
+    """Reads all tensors and header entries of a file written by :func:`write`, if it is whole."""
     path = Path(path)
     _check(path)
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from maskedflow.files import CLOSED
+from annotated_types import Ge, Gt
+
+from maskedflow.files import CLOSED, Count, Finite, Positive, Size, check_fields
 
 PACED = 25
-"""The steps whose pace tells how many there is time for."""
+"""The steps whose pace shows how many there is time for."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TrainConfig:
         clip: Largest norm of the whole gradient, longer ones are scaled down; `inf` is no limit.
         seed: Seed of every random draw: shuffling, dequantization noise, dropout.
         time_limit: Most seconds of training, all sessions of a resumed run together, last
-            validation included; `None` is no limit. The pace of the first steps tells how many
+            validation included; `None` is no limit. The pace of the first steps shows how many
             steps there is time for, which the training's history keeps.
         steps: Most steps, the last epoch of which may be cut short; `None` is no limit. They are
             taken whatever `time_limit` says.
@@ -51,47 +53,26 @@ class TrainConfig:
         >>> TrainConfig(batch_size=0)
         Traceback (most recent call last):
         ...
-        ValueError: batch_size: expected an integer of at least 1, got 0
+        ValueError: batch_size: expected at least 1, got 0
     """
 
     __pydantic_config__: ClassVar = CLOSED
 
-    epochs: int = 100
-    batch_size: int = 100
-    lr: float = 1e-4
-    weight_decay: float = 1e-6
+    epochs: Size = 100
+    batch_size: Size = 100
+    lr: Positive = 1e-4
+    weight_decay: Annotated[Finite, Ge(0)] = 1e-6
     schedule: Literal["constant", "cosine"] = "constant"
-    patience: int = 30
-    clip: float = 5.0
-    seed: int = 0
-    time_limit: float | None = None
-    steps: int | None = None
-    lr_steps: int | None = None
+    patience: Size = 30
+    clip: Annotated[float, Gt(0)] = 5.0
+    seed: Count = 0
+    time_limit: Positive | None = None
+    steps: Size | None = None
+    lr_steps: Size | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
-        least |= {name: 1 for name in ("steps", "lr_steps") if getattr(self, name) is not None}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-                raise ValueError(
-                    f"{name}: expected an integer of at least {smallest}, got {value!r}"
-                )
-        if not _is_number(self.lr) or not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: expected a positive number, got {self.lr!r}")
-        if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
-        if not _is_number(self.clip) or not self.clip > 0:
-            raise ValueError(f"clip: expected a positive number or inf, got {self.clip!r}")
-        if self.time_limit is not None and not (
-            _is_number(self.time_limit) and 0 < self.time_limit < math.inf
-        ):
-            raise ValueError(
-                f"time_limit: expected positive seconds or None, got {self.time_limit!r}"
-            )
+        check_fields(self)
 
     @property
     def limit(self) -> float | None:
@@ -101,20 +82,21 @@ class TrainConfig:
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of a step, the first of which is 0.
 
-        Where a time limit tells the number of steps, it is not known in the first ones: the rate
-        begins to fall after these.
+        Where a time limit decides on the number of steps, it is not known in the first ones: the
+        rate begins to fall after these.
 
         Args:
             step: The step.
-            steps: The steps of the whole training, unless `lr_steps` tells others.
+            steps: The steps of the whole training, unless `lr_steps` is given.
         """
         if self.schedule == "constant":
             return self.lr
         steps = self.lr_steps or steps
         held = 0 if self.time_limit is None and self.steps is None else min(PACED, steps)
         done = max(step - held, 0) / max(steps - held, 1)
-        return self.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        return self.lr * cosine(done)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def cosine(done: float) -> float:
+    """Half a cosine, from 1 down to 0, at a share of the way; 0 beyond it."""
+    return (1 + math.cos(math.pi * min(done, 1.0))) / 2

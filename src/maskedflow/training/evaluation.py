@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.data import Split
 
-from .batches import input_like, take, takes_integers
+from .batches import input_like, take, weight_of
 from .randomness import noise_of, seed_noise
 
 BATCH_SIZE = 1000
@@ -62,9 +62,7 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
 
 def seconds_for(flow: nn.Module, *splits: Split) -> float:
     """Guesses how long evaluating the splits would take, from one batch of the largest one."""
-    largest = max(splits, key=len)
-    c = None if largest.context is None else largest.context[:BATCH_SIZE]
-    part = Split(largest.x[:BATCH_SIZE], c)
+    part = max(splits, key=len)[:BATCH_SIZE]
     evaluate(flow, part)  # the first time is always the slowest
     before = time.perf_counter()
     evaluate(flow, part)
@@ -82,3 +80,16 @@ def frozen(flow: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def takes_integers(flow: nn.Module, split: Split) -> bool:
+    """Whether a split's contexts are integers that the flow's embedding network takes as such."""
+    embedding, c = getattr(flow, "embedding", None), split.context
+    if embedding is None or c is None or c.is_floating_point():
+        return False
+    try:
+        with frozen(embedding):
+            embedding(c[:1].to(weight_of(flow).device))
+    except (RuntimeError, TypeError, ValueError):  # it wants numbers
+        return False
+    return True

@@ -125,7 +125,7 @@ class RunLog:
         if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What an earlier session wrote is taken back, and the checkpoint's epochs told again.
+            # What an earlier session wrote is dropped; the checkpoint's epochs are written again.
             self._writer = SummaryWriter(str(self._folder), purge_step=1)
             self._events(records)
 
@@ -136,7 +136,7 @@ class RunLog:
                 file.write(f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
 
     def record(self, record: EpochRecord, better: bool) -> None:
-        """Adds an epoch to both files; `better` tells that it is the best so far."""
+        """Adds an epoch to both files; `better` says that it is the best so far."""
         self.line(
             f"epoch {record.epoch}: train {record.train_nll:.6f}, "
             f"validation {record.validation_nll:.6f} nats, lr {record.lr:.3g}, "

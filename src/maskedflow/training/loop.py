@@ -27,14 +27,13 @@ from .batches import (
     largest,
     shuffled,
     take,
-    takes_integers,
     weight_of,
 )
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
-from .evaluation import evaluate, seconds_for
-from .history import EpochRecord, History, RunLog, StopReason
+from .evaluation import evaluate, seconds_for, takes_integers
+from .history import History, RunLog, StopReason
 from .pace import Pace
 from .progress import ProgressBar
 from .randomness import noise_of, own_generator, seed_step
@@ -162,17 +161,15 @@ class _Run:
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
-        self.best_path = None if root is None else root / "checkpoints" / "best.safetensors"
-        self.latest_path = None if root is None else root / "checkpoints" / "latest.safetensors"
+        checkpoints = None if root is None else root / "checkpoints"
+        self.best_path = checkpoints and checkpoints / "best.safetensors"
+        self.latest_path = checkpoints and checkpoints / "latest.safetensors"
         self.log, self.metadata = log, metadata
-        self.data = {
-            "number of training rows": len(train),
-            "number of validation rows": len(validation),
-        }
+        sizes = {"training": len(train), "validation": len(validation)}
+        self.data = {f"number of {name} rows": size for name, size in sizes.items()}
 
         self.state = TrainingState()
         self.skips_in_a_row = 0
-        self.pace = Pace()
         self.best_weights: dict[str, Tensor] | None = None
         self.good: tuple[dict[str, Tensor], dict[str, Any]]
         self.started = self.written = time.monotonic()
@@ -187,13 +184,12 @@ class _Run:
                 self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
             self.make_optimizer()
             self.log.start([], 0)
-            weights = sum(parameter.numel() for parameter in self.parameters)
-            self.log.line(
-                f"training {weights} parameters on {len(self.train)} rows, "
-                f"{len(self.bounds)} steps an epoch"
-            )
+            weights, rows = sum(p.numel() for p in self.parameters), len(self.train)
+            each = f"{len(self.bounds)} steps an epoch"
+            self.log.line(f"training {weights} parameters on {rows} rows, {each}")
             self.log.line(repr(self.config))
-        if not all(parameter.isfinite().all() for parameter in self.parameters):
+        self.pace = Pace(self.config, self.state, len(self.bounds))
+        if not self.is_finite():
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
         if self.config.limit is not None and not self.state.records:
@@ -234,11 +230,11 @@ class _Run:
             return None
         if state.epoch > self.config.epochs:
             return "epochs"
-        if state.step >= self.steps:
+        if state.step >= self.pace.steps:
             return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
-        return "time_limit" if self.out_of_time() else None
+        return "time_limit" if self.pace.out_of_time else None
 
     def finish(self, reason: StopReason) -> History:
         """Puts the best weights into the flow."""
@@ -256,8 +252,8 @@ class _Run:
             tuple(state.records),
             state.best_epoch,
             reason,
-            steps=state.step if cut else self.steps,
-            lr_steps=self.config.lr_steps or self.steps,
+            steps=state.step if cut else self.pace.steps,
+            lr_steps=self.config.lr_steps or self.pace.steps,
         )
 
     def restore_best(self) -> None:
@@ -272,7 +268,7 @@ class _Run:
         left = self.bounds[state.batch :]
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-            self.set_learning_rate()
+            state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
             loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
             state.batch += 1
             state.step += 1
@@ -287,12 +283,15 @@ class _Run:
             else:
                 self.skip(loss, rows, batch)
             bar.step(state.epoch, state.batch, state.train_nll)
-            self.plan()
-            if state.step >= self.steps or self.out_of_time():
+            if self.pace.step():
+                self.log.line(f"there is time for {self.pace.steps} steps")
+            if state.step >= self.pace.steps or self.pace.out_of_time:
                 break
 
     def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
         """One step of Adam, unless loss or gradient norm, which it returns, are not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.state.lr
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.nll(x, c)
         loss.backward()
@@ -306,36 +305,8 @@ class _Run:
         log_prob: Tensor = self.flow(c).log_prob(x)
         return -log_prob.mean()
 
-    def set_learning_rate(self) -> None:
-        """The rate of the next step: by schedule, halved by each roll-back."""
-        state = self.state
-        state.lr = state.lr_scale * self.config.lr_at(state.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = state.lr
-
-    @property
-    def steps(self) -> int:
-        """The steps of the whole training, as far as it is known."""
-        every, state = self.config.epochs * len(self.bounds), self.state
-        planned = state.planned if state.planned_within == self.config.limit else 0
-        return min(every, self.config.steps or planned or every)
-
-    def plan(self) -> None:
-        """Tells from the pace of the first steps how many there is time for."""
-        limit = self.config.limit
-        if limit is not None and self.pace.plan(self.state, limit, len(self.bounds)):
-            self.log.line(f"there is time for {self.steps} steps")
-
-    def out_of_time(self) -> bool:
-        """Whether another step would leave no time for the last validation."""
-        seconds = self.state.seconds + self.state.validation_seconds
-        return self.config.limit is not None and seconds >= self.config.limit
-
     def finish_epoch(self, bar: ProgressBar) -> None:
-        """Validates, keeps the weights if they are the best, writes log and checkpoints.
-
-        An epoch that was cut short by the time limit counts as an epoch.
-        """
+        """Validates, keeps the weights if they are the best, writes log and checkpoints."""
         state = self.state
         before = time.monotonic()
         if self.has_batch_norm:
@@ -345,16 +316,6 @@ class _Run:
         nll = -math.fsum(log_prob.tolist()) / len(log_prob)
         state.validation_seconds = time.monotonic() - before
         state.epoch_seconds = time.monotonic() - self.started
-        record = EpochRecord(
-            epoch=state.epoch,
-            step=state.step,
-            train_nll=state.train_nll,
-            validation_nll=nll,
-            lr=state.lr,
-            seconds=state.epoch_seconds,
-            skipped=state.skipped,
-            rollbacks=state.rollbacks,
-        )
         better = nll < state.best_nll  # never true of nan
         if better:
             state.best_nll, state.best_epoch = nll, state.epoch
@@ -362,22 +323,21 @@ class _Run:
             if self.best_path is not None:
                 best = {"epoch": state.epoch, "validation_nll": nll}
                 save(self.best_path, self.flow, {**self.metadata, "best": best})
-        self.log.record(record, better)
+        self.log.record(state.finish_epoch(nll), better)
         if not math.isfinite(nll):
             bad = (~log_prob.isfinite()).nonzero().flatten().tolist()
             self.log.line(f"validation: {len(bad)} rows are not finite, the first is {bad[0]}")
         bar.validated(nll, state.best_nll)
-        state.records.append(record)
-        state.epoch += 1
-        state.past_seconds += record.seconds
-        state.batch, state.loss_sum, state.rows, state.epoch_seconds = 0, 0.0, 0, 0.0
         self.started = time.monotonic()
         if self.skips_in_a_row == 0:
             self.take_snapshot(write=True)
 
+    def is_finite(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.parameters)
+
     def take_snapshot(self, write: bool) -> None:
         """Remembers weights and moments as good, and writes them to disk if `write`."""
-        if not all(p.isfinite().all() for p in self.parameters):
+        if not self.is_finite():
             self.roll_back("the weights are not finite")
             return
         self.good = (_clone(self.flow.state_dict()), copy.deepcopy(self.optimizer.state_dict()))

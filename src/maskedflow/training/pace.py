@@ -1,8 +1,8 @@
-"""How many steps of training there is time for, by the pace of the first ones."""
+"""How many steps a training takes, by its settings or by the pace of its first steps."""
 
 from __future__ import annotations
 
-from .config import PACED
+from .config import PACED, TrainConfig
 from .state import TrainingState
 
 __all__ = ["Pace"]
@@ -14,28 +14,43 @@ SPARE = 0.05
 
 
 class Pace:
-    """A watch that is looked at after each step."""
+    """The steps of a training, and a watch that is looked at after each of them.
 
-    def __init__(self) -> None:
+    Args:
+        config: The settings.
+        state: Where the training is.
+        epoch: The steps of an epoch.
+    """
+
+    def __init__(self, config: TrainConfig, state: TrainingState, epoch: int) -> None:
+        self.config, self.state, self.epoch = config, state, epoch
         self._taken = 0
         self._since = 0.0
 
-    def plan(self, state: TrainingState, limit: float, epoch: int) -> bool:
-        """Plans the steps that there is time for, once; tells whether it has.
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training, as far as it is known."""
+        every, state = self.config.epochs * self.epoch, self.state
+        planned = state.planned if state.planned_within == self.config.limit else 0
+        return min(every, self.config.steps or planned or every)
 
-        Args:
-            state: Where the training is.
-            limit: The seconds that all of it may take.
-            epoch: The steps of an epoch.
-        """
+    @property
+    def out_of_time(self) -> bool:
+        """Whether another step would leave no time for the last validation."""
+        seconds = self.state.seconds + self.state.validation_seconds
+        return self.config.limit is not None and seconds >= self.config.limit
+
+    def step(self) -> bool:
+        """Counts a step; says whether it has just planned how many there is time for."""
+        state, limit = self.state, self.config.limit
         self._taken += 1
         if self._taken <= UNTIMED:
             self._since = state.seconds
-        if state.planned_within == limit or self._taken < PACED:
+        if limit is None or state.planned_within == limit or self._taken < PACED:
             return False
         pace = (state.seconds - self._since) / (self._taken - UNTIMED)
         left = max(limit * (1 - SPARE) - state.seconds - state.validation_seconds, 0.0)
-        turn = max(pace * epoch + state.validation_seconds, 1e-9)
-        state.planned = state.step + int(left / turn * epoch)
+        turn = max(pace * self.epoch + state.validation_seconds, 1e-9)
+        state.planned = state.step + int(left / turn * self.epoch)
         state.planned_within = limit
         return True

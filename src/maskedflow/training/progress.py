@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["ProgressBar", "make_bar"]
+
+
+def make_bar(*columns: Any) -> Progress | None:
+    """Makes a progress bar on standard error that is gone in the end; None if that is no terminal.
+
+    Args:
+        columns: The columns of rich; texts are formats of a task's description and fields.
+    """
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return None
+    return Progress(*columns, console=console, transient=True)
 
 
-class ProgressBar:
+class ProgressBar(ExitStack):
     """Steps of the current epoch with training and validation NLL, drawn on standard error.
 
     Args:
@@ -21,39 +37,27 @@ class ProgressBar:
     """
 
     def __init__(self, enabled: bool, epochs: int, steps: int) -> None:
+        super().__init__()
         self._epochs, self._steps = epochs, steps
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._validation = ""
-        self._due = 0.0
+        self._validation, self._due = "", 0.0
+        self._progress = None
         if enabled:
-            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-            console = Console(stderr=True)
-            if console.is_terminal:
-                self._progress = _bar(console)
+            columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            self._progress = make_bar("{task.description}", *columns, "{task.fields[losses]}")
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Self:
         if self._progress is not None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=self._steps, losses="")
+            self._task = self.enter_context(self._progress).add_task(
+                "", total=self._steps, losses=""
+            )
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def step(self, epoch: int, batch: int, train_nll: float) -> None:
         """Shows the running mean of the epoch's loss, at most ten times a second."""
-        if self._progress is None or self._task is None:
-            return
         now = time.monotonic()
-        if now >= self._due or batch == self._steps:
+        if self._progress is not None and (now >= self._due or batch == self._steps):
             self._due = now + 0.1
             self._progress.update(
                 self._task,
@@ -65,23 +69,3 @@ class ProgressBar:
     def validated(self, validation_nll: float, best_nll: float) -> None:
         """Shows the newest and the best validation NLL from now on."""
         self._validation = f"  validation {validation_nll:.4f}  best {best_nll:.4f} nats"
-
-
-def _bar(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-        console=console,
-        transient=True,
-    )

@@ -6,12 +6,13 @@ state has to be kept.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maskedflow.transforms import Dequantize
 
@@ -21,6 +22,13 @@ def derive_seed(*key: int) -> int:
     # numpy pads a short key with zeros; its length at the end keeps (s, 1) and (s, 1, 0) apart
     mixed = np.random.SeedSequence((*key, len(key))).generate_state(1, np.uint64)
     return int(mixed[0]) >> 1
+
+
+def row_seed(row: Tensor, seed: int) -> int:
+    """A seed that depends on the numbers of a row, and on another seed."""
+    text = (row + 0.0).numpy().tobytes()  # -0.0 + 0.0 is 0.0
+    digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "little")
 
 
 def noise_of(flow: nn.Module) -> list[Dequantize]:

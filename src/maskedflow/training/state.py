@@ -88,6 +88,24 @@ class TrainingState:
         """Mean loss of the epoch so far."""
         return self.loss_sum / self.rows if self.rows else math.nan
 
+    def finish_epoch(self, validation_nll: float) -> EpochRecord:
+        """Records the epoch, and begins the next one."""
+        record = EpochRecord(
+            epoch=self.epoch,
+            step=self.step,
+            train_nll=self.train_nll,
+            validation_nll=validation_nll,
+            lr=self.lr,
+            seconds=self.epoch_seconds,
+            skipped=self.skipped,
+            rollbacks=self.rollbacks,
+        )
+        self.records.append(record)
+        self.epoch += 1
+        self.past_seconds += record.seconds
+        self.batch, self.loss_sum, self.rows, self.epoch_seconds = 0, 0.0, 0, 0.0
+        return record
+
 
 @with_config(CLOSED)
 class _Training(TypedDict):
@@ -127,25 +145,16 @@ def write_latest(
 def read_latest(
     path: Path, flow: nn.Module, *, config: TrainConfig, data: Mapping[str, Any]
 ) -> tuple[TrainingState, int, Moments]:
-    """Reads the training checkpoint, its weights into the flow.
-
-    Returns:
-        The state, the size that `training.log` had, and the moments for :func:`load_moments`.
-
-    Raises:
-        ValueError: If the file is damaged, or config, data or flow are not those of the checkpoint.
-    """
+    """Reads the training checkpoint: its weights into the flow, state, size of the log, moments."""
     tensors, header = read(path)
     if TRAINING not in header:
         raise ValueError(f"{path}: holds weights only, cannot resume from it")
     training = metadata_of(path, header, TRAINING, _Training)
-    now = {"config": asdict(config), "data": data}
-    then = {"config": training["config"], "data": training["data"]}
-    for kind, values in now.items():
-        for name, value in values.items():
-            before = then[kind].get(name)
-            if name not in FREE and before != value:
-                raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
+    then = training["config"] | training["data"]
+    for name, value in {**asdict(config), **data}.items():
+        before = then.get(name)
+        if name not in FREE and before != value:
+            raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
     load_weights(path, flow, tensors)
     moments: Moments = {}
     with blame(path, "not a training checkpoint"):
@@ -157,11 +166,7 @@ def read_latest(
 
 
 def load_moments(flow: nn.Module, optimizer: torch.optim.Optimizer, moments: Moments) -> None:
-    """Gives each parameter its moments by name; the optimizer itself counts parameters.
-
-    Raises:
-        ValueError: If they are the moments of other parameters.
-    """
+    """Gives each parameter its moments by name; the optimizer itself counts parameters."""
     names = {parameter: name for name, parameter in flow.named_parameters()}
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = {}

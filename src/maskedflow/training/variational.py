@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.distributions.base import draw
 
+from .config import cosine
 from .importance import LogDensity, check_log_density
 from .loop import NonFiniteError
 
@@ -65,7 +66,7 @@ class VariationalConfig:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
-        return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.lr * cosine(step / self.steps)
 
 
 @dataclass(frozen=True)

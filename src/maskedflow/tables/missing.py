@@ -39,15 +39,15 @@ __all__ = ["PartialDistribution", "PartialFlow"]
 
 
 class PartialFlow(LazyDistribution):
-    r"""A lazy flow of x some of whose features may be absent, as the context tells.
+    r"""A lazy flow of x some of whose features may be absent, as the context says.
 
-    With O the features that are there, it is a density of these,
+    With O the features that are observed, it is a density of these,
 
     .. math:: \log p(x_O \mid c) = \log p_Z(f_O(x_O)) + \log \left| \det
         \frac{\partial f_O(x_O)}{\partial x_O} \right| .
 
     Before each layer absent features are 0, and their terms are left out. An element-wise layer, or
-    an autoregressive one, is then a bijection of the features that are there: the conditioners see
+    an autoregressive one, is then a bijection of the observed features: the conditioners see
     the constant 0 for the others, and the context, which says that they are absent. A
     :class:`Whiten` is that of the marginal.
 
@@ -59,7 +59,7 @@ class PartialFlow(LazyDistribution):
             autoregressive ones of any univariate map, permutations, and :class:`Whiten`.
         base: The lazy distribution of the latent, of independent elements, the same for each
             context.
-        present: For each feature the dimension of the context that is 1 if it is there and 0 if
+        present: For each feature the dimension of the context that is 1 if it is observed and 0 if
             not; None if it always is.
         embedding: A network that the context goes through first.
 
@@ -89,7 +89,8 @@ class PartialFlow(LazyDistribution):
             transforms = [transforms]
         if not transforms:
             raise ValueError("transforms: expected at least one")
-        for transform in _flat(transforms):
+        self.transform = LazyComposedTransform(*transforms)
+        for transform in steps_of(self.transform):
             if not _is_known(transform):
                 raise ValueError(
                     f"transforms: expected element-wise or autoregressive ones, permutations or "
@@ -102,7 +103,6 @@ class PartialFlow(LazyDistribution):
         features = base().event_shape.numel()
         if len(present) != features:
             raise ValueError(f"present: expected {features} entries, got {len(present)}")
-        self.transform = LazyComposedTransform(*transforms)
         self.base = base
         self.embedding = embedding
         self.present = tuple(present)
@@ -124,31 +124,23 @@ class PartialFlow(LazyDistribution):
         return self.given(c)
 
     def given(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
-        here, origin = features_here(self.present, c), () if c is None else (c,)
+        observed, origin = observed_features(self.present, c), () if c is None else (c,)
         if c is not None:
             c = c if self.embedding is None else cast(Tensor, self.embedding(c))
         transform, base = cast(ComposedTransform, self.transform(c)), self.base()
-        if here is not None:
-            return PartialDistribution(transform, base, here).made_by(self, given, *origin)
+        if observed is not None:
+            return PartialDistribution(transform, base, observed).made_by(self, given, *origin)
         flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
         return flow.made_by(self, given, *origin)
 
 
-def features_here(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
-    """Whether each feature is there, with shape (*, D); None if all of them always are.
-
-    Args:
-        present: For each feature the dimension of the context that tells, or None.
-        c: The context, with shape (*, context), or none.
-
-    Raises:
-        ValueError: If the context is missing, or too small to tell.
-    """
+def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
+    """Whether each feature is observed, with shape (*, D); None if all of them always are."""
     last = max((column for column in present if column is not None), default=None)
     if last is None:
         return None
     if c is None:
-        raise ValueError("c: expected a context that tells which features are there, got none")
+        raise ValueError("c: expected a context that says which features are observed, got none")
     if c.shape[-1] <= last:
         raise ValueError(f"c: expected at least {last + 1} features, got {c.shape[-1]}")
     always = torch.ones(c.shape[:-1], dtype=torch.bool, device=c.device)
@@ -161,14 +153,14 @@ class PartialDistribution(Density):
     Args:
         transform: The map from data to latent.
         base: The distribution of the latent, of independent elements.
-        here: Whether each feature is there, with shape (*, D).
+        observed: Whether each feature is observed, with shape (*, D).
     """
 
     has_rsample = True
 
-    def __init__(self, transform: ComposedTransform, base: Distribution, here: Tensor) -> None:
-        self.transform, self.base, self.here = transform, base, here
-        super().__init__(here.shape[:-1], here.shape[-1:])
+    def __init__(self, transform: ComposedTransform, base: Distribution, observed: Tensor) -> None:
+        self.transform, self.base, self.observed = transform, base, observed
+        super().__init__(observed.shape[:-1], observed.shape[-1:])
 
     def __repr__(self) -> str:
         return f"PartialDistribution({self.transform}, {self.base})"
@@ -179,80 +171,61 @@ class PartialDistribution(Density):
         return self.transform.domain
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of the features that are there, in nats.
+        """The log-density of the observed features, in nats.
 
         Args:
             value: The points, with shape (*, D); what absent features are is no matter.
 
         Raises:
-            ValueError: If the shape does not fit, or a feature that is there is NaN.
+            ValueError: If the shape does not fit, or an observed feature is NaN.
         """
-        check_features("x", value, self.here.shape[-1])
-        value = torch.where(self.here, value, 0)
+        check_features("x", value, self.observed.shape[-1])
+        value = torch.where(self.observed, value, 0)
         refuse_nan("x", value)
         return self.settled(value)
 
     def density(self, value: Tensor) -> Tensor:
-        value, here = torch.broadcast_tensors(value, self.here)
-        value = torch.where(here, value, 0)
-        z, ladj, here = call_present(self.transform, value, here)
-        return torch.where(here, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
+        value, observed = torch.broadcast_tensors(value, self.observed)
+        value = torch.where(observed, value, 0)
+        z, ladj, observed = call_observed(self.transform, value, observed)
+        return torch.where(observed, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points that have gradients, with absent features at 0."""
         shape = (*sample_shape, *self.batch_shape)
         z = self._elements().rsample(shape, generator=generator)
-        here = self.here.expand(*shape, -1)
+        observed = self.observed.expand(*shape, -1)
         for step in steps_of(self.transform):
             if isinstance(step, PermutationTransform):
-                here = here[..., step.order]
-        return _invert(self.transform, torch.where(here, z, 0), here)[0]
+                observed = observed[..., step.order]
+        return _invert(self.transform, torch.where(observed, z, 0), observed)[0]
 
     def _elements(self) -> Elementwise:
         return cast(Elementwise, elements_of(self.base))
 
 
 def call_layers(
-    steps: Sequence[LazyTransform], x: Tensor, c: Tensor | None, here: Tensor
+    steps: Sequence[LazyTransform], x: Tensor, c: Tensor | None, observed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Maps rows through some layers of a partial flow.
-
-    Args:
-        steps: The layers.
-        x: The rows, with shape (n, D).
-        c: Their contexts, with shape (n, context), or none.
-        here: Whether each number is there, with shape (n, D).
-
-    Returns:
-        The result, 0 where it is absent, and its ladj.
-    """
-    z, ladj, _ = call_present(LazyComposedTransform(*steps)(c), torch.where(here, x, 0), here)
-    return z, ladj
+    """Maps rows through some layers of a partial flow: the result, 0 where absent, and its ladj."""
+    x = torch.where(observed, x, 0)
+    return call_observed(LazyComposedTransform(*steps)(c), x, observed)[:2]
 
 
-def call_present(f: TorchTransform, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps the features that are here.
-
-    Args:
-        f: The transform, of such layers as a :class:`PartialFlow` takes.
-        x: The features, with shape (*, D), 0 where they are absent.
-        here: Whether each is there, with shape (*, D).
-
-    Returns:
-        The result, its ladj, and which of it are here.
-    """
+def call_observed(f: TorchTransform, x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps features, 0 where they are absent: the result, its ladj, and what of it is observed."""
     total = x.new_zeros(x.shape[:-1])
     for step in steps_of(f):
         if isinstance(step, PermutationTransform):
-            x, here = step(x), here[..., step.order]
+            x, observed = step(x), observed[..., step.order]
             continue
         if isinstance(step, WhitenTransform):
-            x, ladj = step.call_partial(x, here)
+            x, ladj = step.call_partial(x, observed)
         else:
             y, ladjs = _call_elements(step, x)
-            x, ladj = torch.where(here, y, 0), torch.where(here, ladjs, 0).sum(dim=-1)
+            x, ladj = torch.where(observed, y, 0), torch.where(observed, ladjs, 0).sum(dim=-1)
         total = total + ladj
-    return x, total, here
+    return x, total, observed
 
 
 def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,40 +240,31 @@ def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
     return call_and_ladj(f, x)
 
 
-def _invert(f: TorchTransform, z: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse for the features that are here, and which of its result are."""
-    whole = bool(here.all())
+def _invert(f: TorchTransform, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse for the observed features, and what of its result is observed."""
+    whole = bool(observed.all())
     for step in reversed(list(steps_of(f))):
         if isinstance(step, PermutationTransform):
-            z, here = step.inv(z), here[..., step.order.argsort()]
+            z, observed = step.inv(z), observed[..., step.order.argsort()]
         elif isinstance(step, WhitenTransform):
-            z = step.inverse_partial(z, here)
+            z = step.inverse_partial(z, observed)
         elif isinstance(step, AutoregressiveTransform) and not whole:
             x = torch.zeros_like(z)
             for _ in range(step.passes):
-                x = torch.where(here, step.meta(x).inv(z), 0)
+                x = torch.where(observed, step.meta(x).inv(z), 0)
             z = x
         else:
-            z = torch.where(here, step.inv(z), 0)
-    return z, here
+            z = torch.where(observed, step.inv(z), 0)
+    return z, observed
 
 
-def steps_of(f: TorchTransform) -> Iterator[TorchTransform]:
-    """The transforms that a composition applies, compositions within it too."""
-    if not isinstance(f, ComposedTransform):
+def steps_of(f: Any) -> Iterator[Any]:
+    """The transforms, or lazy ones, of a composition, those of compositions within it too."""
+    if isinstance(f, ComposedTransform | LazyComposedTransform):
+        for step in f.transforms:
+            yield from steps_of(step)
+    else:
         yield f
-        return
-    for step in f.transforms:
-        yield from steps_of(step)
-
-
-def _flat(transforms: Sequence[Any]) -> Iterator[LazyTransform]:
-    """The lazy transforms, those of compositions too."""
-    for transform in transforms:
-        if isinstance(transform, LazyComposedTransform):
-            yield from _flat(list(transform.transforms))
-        else:
-            yield transform
 
 
 def _is_known(transform: LazyTransform) -> bool:
@@ -321,7 +285,7 @@ def _is_known(transform: LazyTransform) -> bool:
 
 
 def elements_of(base: Distribution) -> Elementwise | None:
-    """A distribution of independent elements as one of single ones; None if it is no such."""
+    """A distribution of independent elements as one of single elements; None if it is not one."""
     while isinstance(base, Independent):
         base = base.base_dist
     if not isinstance(base, Elementwise):

@@ -17,7 +17,7 @@ from maskedflow.transforms import PermutationTransform
 
 from .circular import AutoregressiveVonMisesDistribution
 from .density import BLOCK, TableDensity, blocks
-from .partial import PartialDistribution, call_present, elements_of, steps_of
+from .missing import PartialDistribution, call_observed, elements_of, steps_of
 
 __all__ = ["pit"]
 
@@ -80,7 +80,7 @@ def _block(
     low, mass = torch.zeros_like(within), torch.ones_like(within)
     if density.categories is not None:
         low, mass = _pieces(density.categories(c).logits(rows.codes), rows.codes)
-    turns, numbers = uniform(0), uniform(0)
+    turns, values = uniform(0), uniform(0)
     if density.angles is not None:
         given = density.angle_context(rows, c)
         place = torch.zeros(BLOCK, 1, 1, dtype=torch.float64)
@@ -91,17 +91,17 @@ def _block(
         orders = uniform(*shape).argsort(dim=1)
         places = (orders + uniform(*shape)) / shape[0] * spread
         given = density.number_context(rows, c)
-        numbers = _of_stack(density.numbers, rows.values, places, given, uniform(2))
+        values = _of_stack(density.numbers, rows.values, places, given, uniform(2))
     code = {column.name: k for k, column in enumerate(schema.coded)}
     made = {column.name: u for column, u in zip(schema.angular, turns.T, strict=True)}
-    made |= {column.name: u for column, u in zip(schema.valued, numbers.T, strict=True)}
+    made |= {column.name: u for column, u in zip(schema.valued, values.T, strict=True)}
     residuals = []
     for column in schema.columns:
         u = made.get(column.name, torch.full((BLOCK,), math.nan, dtype=torch.float64))
         if column.name in code:
             k = code[column.name]
-            here = (rows.codes[:, k] == 0) & (column.name in made)
-            u = low[:, k] + mass[:, k] * torch.where(here, u, within[:, k])
+            observed = (rows.codes[:, k] == 0) & (column.name in made)
+            u = low[:, k] + mass[:, k] * torch.where(observed, u, within[:, k])
         residuals.append(u)
     return torch.stack(residuals, dim=1)
 
@@ -137,10 +137,10 @@ def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         return made.cdf(x), made.log_prob(x)
     flow = cast(Any, made)  # a NormalizingFlow has both of these, too
     transform, base = flow.transform, flow.base
-    here = torch.ones_like(x, dtype=torch.bool)
+    observed = torch.ones_like(x, dtype=torch.bool)
     if isinstance(made, PartialDistribution):
-        here = made.here.expand(x.shape)
-    z, ladj, there = call_present(transform, torch.where(here, x, 0), here)
+        observed = made.observed.expand(x.shape)
+    z, ladj, observed = call_observed(transform, torch.where(observed, x, 0), observed)
     if isinstance(base, MixtureOfGaussians):
         each = base.base.log_prob(z[:, None]) + base.logits.log_softmax(dim=-1)
         rows = torch.arange(len(z))
@@ -155,7 +155,7 @@ def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if elements is None or not hasattr(elements, "cdf"):
             raise ValueError(f"base: expected elements with a cdf, got {base}")
         residual = elements.cdf(z)
-        log_prob = torch.where(there, elements.log_prob(z), 0).sum(dim=-1)
+        log_prob = torch.where(observed, elements.log_prob(z), 0).sum(dim=-1)
     order = torch.arange(x.shape[-1])
     for step in steps_of(transform):
         if isinstance(step, PermutationTransform):
