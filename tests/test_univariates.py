@@ -318,6 +318,22 @@ def test_gaussianization_of_one_component_is_affine_however_far() -> None:
     torch.testing.assert_close(ladj, torch.full((5,), 0.7), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [30.0, 1e3])
+def test_gaussianization_has_finite_gradients_whatever_the_weights(size: float) -> None:
+    flow = mf.flows.GF(3, transforms=2, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for step in flow.transform.transforms[::2]:
+            for parameter in step.parameters():
+                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(20, 3, generator=generator, requires_grad=True)
+    log_prob = flow().log_prob(x)
+    log_prob[log_prob.isfinite()].sum().backward()
+    for gradient in (x.grad, *(parameter.grad for parameter in flow.parameters())):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+
+
 def test_a_new_monotone_network_has_slope_one_at_zero_and_no_offset() -> None:
     f = mf.flows.MNN(4)(torch.zeros(4))
     y, ladj = f.call_and_ladj(torch.zeros(()))

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from maskedflow.staircase import is_traced
 
-from .base import Transform, check_features
+from .base import VectorTransform, check_features
 from .lazy import LazyTransform
 
 __all__ = ["Permutation", "PermutationTransform"]
 
 
-class PermutationTransform(Transform):
+class PermutationTransform(VectorTransform):
     r"""Reorders features: :math:`y_i = x_{o_i}`. Its Jacobian's determinant is one in size.
 
     Args:
@@ -29,9 +28,6 @@ class PermutationTransform(Transform):
         >>> PermutationTransform(torch.tensor([2, 0, 1]))(torch.tensor([1.0, 2.0, 3.0]))
         tensor([3., 1., 2.])
     """
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()

@@ -7,15 +7,14 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
 
-from .base import ComposedTransform, Transform
-from .elementary import CircularShiftTransform
+from .base import ComposedTransform, UnivariateTransform
+from .elementary import CircularShiftTransform, soft_clip
 
 __all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
 
 
-class MonotonicRQSTransform(Transform):
+class MonotonicRQSTransform(UnivariateTransform):
     r"""The monotone rational-quadratic spline, the identity outside of :math:`[-B, B]`.
 
     In bin k, with :math:`\xi = (x - x_k) / (x_{k+1} - x_k)` and slope
@@ -43,10 +42,6 @@ class MonotonicRQSTransform(Transform):
         (tensor([1000000.]), tensor([0.]))
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(
         self,
         widths: Tensor,
@@ -67,7 +62,7 @@ class MonotonicRQSTransform(Transform):
         for differences of knots would be less precise.
         """
         # Of a slice that is not contiguous every reading is slow: it is copied once.
-        sizes = _soften(sizes.contiguous(), 0.5 * math.log(self.slope)).exp()
+        sizes = soft_clip(sizes.contiguous(), 0.5 * math.log(self.slope)).exp()
         knots = F.pad(sizes.cumsum(dim=-1), (1, 0))
         return sizes, knots, 2 * self.bound / knots[..., -1:]
 
@@ -102,7 +97,7 @@ class MonotonicRQSTransform(Transform):
         ]
         sizes = [unit * at(sizes, index) for sizes, _, unit in (self.horizontal, self.vertical)]
         slopes = at(self.derivatives, torch.cat([index, index + 1], dim=-1))
-        slopes = _soften(slopes, math.log(self.slope)).exp()
+        slopes = soft_clip(slopes, math.log(self.slope)).exp()
         return inside, *(found[..., 0] for found in (*starts, *sizes)), *slopes.unbind(dim=-1)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,11 +112,6 @@ class MonotonicRQSTransform(Transform):
         xi, rest = solve_bin(part, s, d0, d1)
         ladj = -evaluate_bin(xi, rest, s, d0, d1)[1]
         return torch.where(inside, x0 + xi * width, y), torch.where(inside, ladj, 0)
-
-
-def _soften(value: Tensor, bound: float) -> Tensor:
-    """Squeezes values into the open interval (-bound, bound), with slope 1 at zero."""
-    return value / (1 + (value / bound).abs())
 
 
 def evaluate_bin(

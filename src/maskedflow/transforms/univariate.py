@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from maskedflow.staircase import is_traced
 
-from .base import Transform
+from .base import UnivariateTransform
 
 __all__ = ["AdditiveTransform", "MeanPrecisionTransform", "MonotonicAffineTransform"]
 
 
-class MonotonicAffineTransform(Transform):
+class MonotonicAffineTransform(UnivariateTransform):
     r"""The affine map of one feature with a positive slope.
 
     .. math:: f(x) = x \exp(a) + b
@@ -40,10 +39,6 @@ class MonotonicAffineTransform(Transform):
         >>> MonotonicAffineTransform(torch.tensor(0.0), torch.tensor(99.0)).log_scale
         tensor(10.)
     """
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, shift: Tensor, scale: Tensor, slope: float = math.exp(-10)) -> None:
         super().__init__()
@@ -109,7 +104,7 @@ class _Affine(torch.autograd.Function):
         return through if ctx.needs_input_grad[0] else None, dy, log_scale, None
 
 
-class MeanPrecisionTransform(Transform):
+class MeanPrecisionTransform(UnivariateTransform):
     r"""The affine map that standardises a Gaussian conditional, as the MAF paper writes it.
 
     .. math:: f(x) = \exp(p / 2) (x - m)
@@ -132,10 +127,6 @@ class MeanPrecisionTransform(Transform):
         (tensor(2.), tensor(0.))
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(self, mean: Tensor, log_precision: Tensor) -> None:
         super().__init__()
         self.mean = mean
@@ -151,7 +142,7 @@ class MeanPrecisionTransform(Transform):
         return self.log_scale.expand(y.shape)
 
 
-class AdditiveTransform(Transform):
+class AdditiveTransform(UnivariateTransform):
     r"""The shift of one feature, which keeps volumes.
 
     .. math:: f(x) = x + b
@@ -166,10 +157,6 @@ class AdditiveTransform(Transform):
         >>> AdditiveTransform(torch.tensor(1.0))(torch.tensor(2.0))
         tensor(3.)
     """
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, shift: Tensor) -> None:
         super().__init__()
