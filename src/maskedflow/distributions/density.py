@@ -31,19 +31,19 @@ class Origin:
 
     Args:
         module: The lazy module.
-        make: Makes the distribution by the module, or a copy of it, and the tensors it was given.
-        given: These tensors.
-        dims: How many of their leftmost dimensions are the batch's.
+        make: Makes the distribution by the module, or a copy of it, and the inputs.
+        inputs: Tensors whose leftmost dimensions are the batch's, such as the context.
+        dims: How many dimensions the batch has.
     """
 
     module: nn.Module
     make: Callable[..., Density]
-    given: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
     dims: int
 
     def rows(self, batch: torch.Size) -> list[Tensor]:
         """The tensors, one for each row of a larger batch."""
-        return [one.expand(*batch, *one.shape[self.dims :]) for one in self.given]
+        return [one.expand(*batch, *one.shape[self.dims :]) for one in self.inputs]
 
 
 class Density(Base):
@@ -61,17 +61,11 @@ class Density(Base):
 
     origin: Origin | None = None
 
-    def made_by(self, module: nn.Module, make: Callable[..., Density], *given: Tensor) -> Self:
-        """Notes what made this distribution.
-
-        Args:
-            module: The lazy module.
-            make: Makes the distribution by the module and the given tensors.
-            given: Tensors whose leftmost dimensions are the batch's, such as the context.
-        """
+    def made_by(self, module: nn.Module, make: Callable[..., Density], *inputs: Tensor) -> Self:
+        """Notes what made this distribution, see :class:`Origin`."""
         dims = len(self.batch_shape)
-        if given or not dims:  # else a batch is the weights' own, and no row of it can be picked
-            self.origin = Origin(module, make, given, dims)
+        if inputs or not dims:  # else a batch is the weights' own, and no row of it can be picked
+            self.origin = Origin(module, make, inputs, dims)
         return self
 
     def density(self, value: Tensor) -> Tensor:
@@ -120,8 +114,8 @@ class Density(Base):
         module = _in_double(origin.module) if single else origin.module
 
         def again(lost: Tensor) -> Tensor:
-            x, *given = (_double(part[lost]) for part in rows)
-            return origin.make(module, *given).density(x).to(log_prob.dtype)
+            x, *inputs = (_double(part[lost]) for part in rows)
+            return origin.make(module, *inputs).density(x).to(log_prob.dtype)
 
         with torch.no_grad():
             found = again(lost) if single else log_prob[lost]
@@ -148,15 +142,15 @@ class Density(Base):
             return next(weights, value).sum().to(log_prob).expand_as(log_prob)
         x, *ordinary = (part[kept][0] for part in (value, *origin.rows(lost.shape)))
         value = torch.where(_beside(lost, value), x.detach(), value)
-        given = []
-        for one, instead in zip(origin.given, ordinary, strict=True):
+        inputs = []
+        for one, instead in zip(origin.inputs, ordinary, strict=True):
             # A context that some other row goes well with is left as it is.
             bad = ~kept.long().sum_to_size(one.shape[: origin.dims]).bool()
-            given.append(torch.where(_beside(bad, one), instead.detach(), one))
+            inputs.append(torch.where(_beside(bad, one), instead.detach(), one))
         for module in origin.module.modules():
             if isinstance(module, Dequantize):
                 module.rewind()
-        made = origin.make(origin.module, *given) if given else self
+        made = origin.make(origin.module, *inputs) if inputs else self
         return made.density(value)
 
 

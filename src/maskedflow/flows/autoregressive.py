@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any, cast
 
 import torch
@@ -27,13 +25,21 @@ from maskedflow.transforms import (
     check_features,
 )
 
-from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_context, check_sizes, costs, cut, interleave, summary
+from .conditioned import ConditionedTransform
+from .flow import (
+    Flow,
+    LazyDistribution,
+    check_context,
+    check_sizes,
+    costs,
+    interleave,
+    standard_normal,
+)
 
 __all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
 
 
-class MaskedAutoregressiveTransform(LazyTransform):
+class MaskedAutoregressiveTransform(ConditionedTransform):
     r"""A lazy autoregressive transform whose conditioner is a masked MLP.
 
     .. math:: z_i = f(x_i \mid \phi_i), \quad \phi_i = \text{MADE}(x_{<i}, c)
@@ -82,16 +88,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
         shapes: Sequence[Sequence[int]] = ((), ()),
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        check_sizes(features, context)
-        periodic = bool(kwargs.pop("periodic", False))
-        self.features, self.context, self.periodic = features, context, periodic
-        is_module = isinstance(univariate, nn.Module)
-        self.univariate = copy.deepcopy(univariate) if is_module else univariate
-        self.shapes = tuple(tuple(shape) for shape in shapes)
-        self.sizes = [prod(shape) for shape in self.shapes]
-        self.total = sum(self.sizes)
-
+        super().__init__(features, context, univariate, shapes)
+        self.periodic = periodic = bool(kwargs.pop("periodic", False))
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
             depends = generation[:, None] > generation
@@ -127,7 +125,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         return self.generation - 1
 
     def extra_repr(self) -> str:
-        return summary(self.univariate, "generation", self.generation.tolist())
+        return self.summary("generation", self.generation.tolist())
 
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
@@ -137,7 +135,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
-        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
+        return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
@@ -145,9 +143,6 @@ class MaskedAutoregressiveTransform(LazyTransform):
         swept = type(self.hyper) is MaskedMLP and not self.periodic
         sweep = partial(self._sweep, c) if swept else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
-
-    def _map(self, phi: Tensor) -> DependentTransform:
-        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 0)
 
     def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
@@ -161,7 +156,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
         z = z if self._order is None else z[..., self._order]
-        x, ladj = invert(self.hyper, self._map, z, c, self._known, list(self.parameters()))
+        univariate = partial(self.map_of, dims=0)
+        x, ladj = invert(self.hyper, univariate, z, c, self._known, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 
@@ -312,8 +308,8 @@ class MADE(MAF):
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)
 
-    def given(self, c: Tensor | None) -> NormalizingFlow:
-        flow = super().given(c)
+    def unchecked(self, c: Tensor | None) -> NormalizingFlow:
+        flow = super().unchecked(c)
         if not self._is_mixture:
             return flow
         # A batch norm behind the network, or another base, leaves no mixture of the data.

@@ -19,7 +19,7 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.coupling import parts_of
 
-from .layers import check_context, check_sizes
+from .flow import check_context, check_sizes
 
 __all__ = ["ConvCouplingTransform"]
 

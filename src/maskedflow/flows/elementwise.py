@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -15,17 +14,18 @@ from maskedflow.nn import MLP
 from maskedflow.transforms import (
     AutoregressiveTransform,
     DependentTransform,
-    LazyTransform,
     MonotonicAffineTransform,
     check_features,
 )
 
-from .layers import check_context, check_keywords, cut, summary
+from .conditioned import ConditionedTransform
+from .flow import check_context
+from .keywords import check_keywords
 
 __all__ = ["ElementWiseTransform"]
 
 
-class ElementWiseTransform(LazyTransform):
+class ElementWiseTransform(ConditionedTransform):
     r"""A lazy transform of each feature on its own, given the context.
 
     .. math:: z_i = f(x_i \mid \phi_i), \quad \phi = \text{MLP}(c)
@@ -58,14 +58,9 @@ class ElementWiseTransform(LazyTransform):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.features, self.context = features, context
-        self.univariate = univariate
-        self.shapes = tuple(tuple(shape) for shape in shapes)
-        self.sizes = [prod(shape) for shape in self.shapes]
+        super().__init__(features, context, univariate, shapes)
         if context:
-            total = features * sum(self.sizes)
-            self.hyper = MLP(context, total, generator=generator, **kwargs)
+            self.hyper = MLP(context, features * self.total, generator=generator, **kwargs)
         else:
             check_keywords(MLP, kwargs)
             self.phi = nn.ParameterList(
@@ -73,7 +68,7 @@ class ElementWiseTransform(LazyTransform):
             )
 
     def extra_repr(self) -> str:
-        return summary(self.univariate, "features", [self.features])
+        return self.summary("features", [self.features])
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
@@ -81,7 +76,7 @@ class ElementWiseTransform(LazyTransform):
         if c is None:
             phi = list(self.phi)
         else:
-            phi = cut(self.hyper(c).unflatten(-1, (self.features, -1)), self.shapes, self.sizes)
+            phi = self.parameters_of(self.hyper(c).unflatten(-1, (self.features, -1)))
         # No feature depends on another: one pass.
         return AutoregressiveTransform(partial(self.meta, self.univariate(*phi)), passes=1)
 

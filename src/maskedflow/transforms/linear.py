@@ -9,7 +9,7 @@ from .base import ComposedTransform, VectorTransform, check_features
 from .lazy import LazyTransform
 from .permutation import PermutationTransform
 
-__all__ = ["LULinear", "LULinearTransform", "PLULinear", "RotationTransform"]
+__all__ = ["LULinear", "LULinearTransform", "PLULinear", "RotationTransform", "solve_triangular"]
 
 
 class LULinearTransform(VectorTransform):
@@ -54,7 +54,8 @@ class LULinearTransform(VectorTransform):
     def _inverse(self, y: Tensor) -> Tensor:
         check_features("z", y, self.L.shape[-1])
         y = y if self.bias is None else y - self.bias
-        return _solve(self.U, _solve(self.L, y, unit=False), unit=True)
+        y = solve_triangular(self.L, y, upper=False)
+        return solve_triangular(self.U, y, upper=True, unitriangular=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         ladj = self.L.diagonal(dim1=-2, dim2=-1).abs().log().sum(dim=-1)
@@ -207,9 +208,11 @@ def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.einsum("...ij,...j->...i", matrix, x)
 
 
-def _solve(matrix: Tensor, y: Tensor, *, unit: bool) -> Tensor:
-    """Solves a triangular system: upper if its diagonal is one, else lower."""
-    # With one matrix all rows are one system, rather than each of them one with a copy.
-    columns = y.reshape(-1, y.shape[-1]).mT if matrix.ndim == 2 else y[..., None]
-    x: Tensor = torch.linalg.solve_triangular(matrix, columns, upper=unit, unitriangular=unit)
-    return x.mT.reshape(y.shape) if matrix.ndim == 2 else x[..., 0]
+def solve_triangular(matrix: Tensor, value: Tensor, **kwargs: bool) -> Tensor:
+    """Solves triangular systems, (*, D, D), for vectors, (*draws, *, D)."""
+    draws = value.ndim + 1 - matrix.ndim
+    # All draws as columns of one system: else the matrix would be copied for each.
+    columns = value[..., None] if draws <= 0 else value.flatten(0, draws - 1).movedim(0, -1)
+    x: Tensor = torch.linalg.solve_triangular(matrix, columns, **kwargs)
+    x = x[..., 0] if draws <= 0 else x.movedim(-1, 0).unflatten(0, value.shape[:draws])
+    return x
