@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.distributions import NormalizingFlow
+from maskedflow.kernels import Kernel
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
@@ -144,7 +145,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         sweep = partial(self._sweep, c) if swept else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
-    def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def _kernel(self) -> Kernel | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
         made = self.univariate
         if isinstance(made, partial) and not made.args:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .run import BUSY, JOB, entry
+from .codes import Activation, Kernel, Map
+from .run import Job, entry
 from .threads import Team, run_on
 from .tile import PANEL_BYTES
 
@@ -18,7 +19,7 @@ __all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scrat
 
 _local = threading.local()
 _team = Team()
-_PLACES = {name: place for place, name in enumerate(JOB)}
+_PLACES = {one.name.lower(): int(one) for one in Job}
 
 
 def panel_width(like: Tensor) -> int:
@@ -73,8 +74,8 @@ def run_panels(
     stores: Sequence[tuple[Tensor, int, int]] = (),
     others: Sequence[tuple[Tensor, int, int]] = (),
     other: Panels | None = None,
-    activation: tuple[int, float] = (0, 0.0),
-    univariate: tuple[int, Sequence[float]] = (0, ()),
+    activation: tuple[int, float] = (Activation.RELU, 0.0),
+    univariate: Kernel = (Map.AFFINE, ()),
     parameters: int = 0,
     ladj: int = 0,
 ) -> None:
@@ -196,11 +197,11 @@ def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
     asked = _team.size(work, most)
     run_on(asked, entry(name, size), job)
     if asked > 1:
-        _team.note(asked, int(job[BUSY]))
+        _team.note(asked, int(job[Job.BUSY]))
 
 
 def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    job = np.zeros(len(JOB), np.int64)
+    job = np.zeros(len(Job), np.int64)
     for name, value in values.items():
         job[_PLACES[name]] = value
     return job

@@ -10,32 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code
 
 from .packing import Staircase
 
-__all__ = ["Code", "Operation", "Program", "Rows", "Writer", "runs"]
+__all__ = ["Operation", "Program", "Rows", "Writer", "runs"]
 
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 48
-
-
-class Code(IntEnum):
-    """What an operation does."""
-
-    PRODUCT = 0
-    ACTIVATE = 1
-    ADD = 2
-    INVERT = 3
-    SLOPE = 4
-    SOLVE = 5
 
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.

@@ -6,7 +6,7 @@ its gradient. Anything else goes layer by layer through torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .packing import Staircase
-from .program import Code, Program, Rows, Writer, runs
+from maskedflow.kernels import Activation, Code
 
-__all__ = ["Layout", "Trunk", "activation_code", "is_traced", "masked_product"]
+from .packing import Staircase
+from .program import Program, Rows, Writer, runs
+
+__all__ = ["Layout", "Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
 
 
 def is_traced() -> bool:
@@ -30,19 +32,21 @@ def is_traced() -> bool:
 def activation_code(activation: nn.Module) -> tuple[int, float] | None:
     """What the kernel calls an activation, and its parameter; None if it does not know it."""
     codes = {
-        nn.ReLU: (0, 0.0),
-        nn.Tanh: (1, 0.0),
-        nn.ELU: (2, getattr(activation, "alpha", 0.0)),
-        nn.LeakyReLU: (3, getattr(activation, "negative_slope", 0.0)),
-        nn.SiLU: (4, 0.0),
-        nn.Sigmoid: (5, 0.0),
-        nn.Softplus: (6, 0.0),
-        nn.GELU: (7, 0.0),
+        nn.ReLU: Activation.RELU,
+        nn.Tanh: Activation.TANH,
+        nn.ELU: Activation.ELU,
+        nn.LeakyReLU: Activation.LEAKY_RELU,
+        nn.SiLU: Activation.SILU,
+        nn.Sigmoid: Activation.SIGMOID,
+        nn.Softplus: Activation.SOFTPLUS,
+        nn.GELU: Activation.GELU,
     }
     unusual = {"beta": 1, "threshold": 20, "approximate": "none"}
     if any(getattr(activation, name, value) != value for name, value in unusual.items()):
         return None
-    return codes.get(type(activation))
+    code = codes.get(type(activation))
+    parameter = getattr(activation, "alpha", getattr(activation, "negative_slope", 0.0))
+    return None if code is None else (code, parameter)
 
 
 def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) -> Tensor:
@@ -63,6 +67,29 @@ def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) ->
         x = x.expand(*shape, -1)
     y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias, stair)  # type: ignore[no-untyped-call]
     return y.view(*shape, y.shape[-1])
+
+
+def layer_sums(
+    x: Tensor,
+    layers: int,
+    product: Callable[[int, Tensor], Tensor],
+    activation: Callable[[Tensor], Tensor],
+    skips: frozenset[int],
+) -> list[Tensor]:
+    """Evaluates a chain layer by layer: what goes into each activation, and last the outputs.
+
+    Args:
+        x: The input.
+        layers: The number of layers.
+        product: The sums of a layer, given its number and what it reads.
+        activation: The activation.
+        skips: The layers that add the sums two below theirs.
+    """
+    sums: list[Tensor] = []
+    for layer in range(layers):
+        total = product(layer, activation(sums[-1]) if sums else x)
+        sums.append(total + sums[-2] if layer in skips else total)
+    return sums
 
 
 class _Product(torch.autograd.Function):
@@ -183,7 +210,7 @@ class Trunk:
         self.stairs, self.skips, self.activation = tuple(stairs), skips, activation
         self.code = activation_code(activation)
         #: For an evaluation that leaves nothing behind.
-        self.fleeting = Layout(self.stairs, skips, in_place=True)
+        self.transient = Layout(self.stairs, skips, in_place=True)
         #: For one that a gradient follows; ReLU's slope is known from its value.
         self.kept = Layout(self.stairs, skips, in_place=type(activation) is nn.ReLU)
         self._items: dict[tuple[int, int], Any] = {}
@@ -229,7 +256,7 @@ class Trunk:
         """Outputs without a graph, and the panels of all numbers if they are to be kept."""
         from maskedflow.kernels.job import Panels, run_panels
 
-        layout = self.kept if kept else self.fleeting
+        layout = self.kept if kept else self.transient
         rows = layout.rows
         y = x.new_empty(len(x), rows.widths[-1])
         panels = Panels(len(x), rows.height, x, kept=kept, memory=None if kept else "evaluation")
@@ -318,13 +345,11 @@ class Trunk:
 
     def dense(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         """The same outputs, from tensor operations that anything can differentiate."""
-        sums: list[Tensor] = []
-        for layer, (stair, weight, bias) in enumerate(
-            zip(self.stairs, weights, biases, strict=True)
-        ):
-            total = F.linear(self.activation(sums[-1]) if sums else x, stair.unpack(weight)) + bias
-            sums.append(total + sums[-2] if layer in self.skips else total)
-        return sums[-1]
+
+        def product(layer: int, h: Tensor) -> Tensor:
+            return F.linear(h, self.stairs[layer].unpack(weights[layer])) + biases[layer]
+
+        return layer_sums(x, len(self.stairs), product, self.activation, self.skips)[-1]
 
 
 class _Chain(torch.autograd.Function):

@@ -7,14 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 
 from .plan import Plan
 
 __all__ = ["CompiledSweep"]
-
-#: What the kernel calls a univariate map, and its parameters.
-Kernel = tuple[int, tuple[float, ...]]
 
 
 class CompiledSweep:
@@ -23,13 +21,13 @@ class CompiledSweep:
     Args:
         conditioner: The network.
         kept: The plan for a sweep that a gradient follows.
-        fleeting: The plan for one that leaves nothing behind.
+        transient: The plan for one that leaves nothing behind.
         kernel: What the kernel calls the univariate map.
     """
 
-    def __init__(self, conditioner: MaskedMLP, kept: Plan, fleeting: Plan, kernel: Kernel) -> None:
+    def __init__(self, conditioner: MaskedMLP, kept: Plan, transient: Plan, kernel: Kernel) -> None:
         self.trunk = conditioner.trunk
-        self.kept, self.fleeting, self.kernel = kept, fleeting, kernel
+        self.kept, self.transient, self.kernel = kept, transient, kernel
 
     def inverse(
         self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
@@ -37,7 +35,7 @@ class CompiledSweep:
         """Maps rows z to x, the ladj, the outputs, and what a gradient needs, if that is kept."""
         from maskedflow.kernels.job import Panels, run_panels
 
-        plan = self.kept if kept else self.fleeting
+        plan = self.kept if kept else self.transient
         rows = plan.layout.rows
         x, ladj = z.new_empty(z.shape), z.new_empty(len(z), 1)
         stores = [(x, 0, rows.features), (ladj, rows.height, 1)]

@@ -101,6 +101,10 @@ class MonotonicMixtureTransform(UnivariateTransform):
         t = normal_quantile_of_log(log_p)
         return sign * t, log_hazard - normal_tail(t)[1]
 
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        sign = torch.where(y < 0, 1, -1).to(y.dtype)
+        return self._tail(x, sign)[1] - normal_tail(sign * y)[1]
+
     def log_density(self, x: Tensor) -> Tensor:
         r"""The log-density of the mixture, :math:`\log \phi(f(x)) + \log f'(x)`, without f(x)."""
         terms = self.log_weights + self.log_scales - 0.5 * self._standardized(x).square()
@@ -121,7 +125,7 @@ class MonotonicMixtureTransform(UnivariateTransform):
             quantiles = self.means + y[..., None] * torch.exp(-self.log_scales)
             low, high = quantiles.amin(dim=-1), quantiles.amax(dim=-1)
             start = (self.log_weights.exp() * quantiles).sum(dim=-1).clamp(low, high)
-            eps = 1e-6 * torch.exp(-self.log_scales.amax(dim=-1))
+            eps = 1e-4 * torch.exp(-self.log_scales.amax(dim=-1))
         return find_root(value_and_slope, target, low, high, eps, start)
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedflow.kernels import Kernel, Map
+
 from .base import ComposedTransform, UnivariateTransform
 from .elementary import CircularShiftTransform, soft_clip
 
@@ -75,11 +77,11 @@ class MonotonicRQSTransform(UnivariateTransform):
         return self.horizontal[0].shape[-1]
 
     @property
-    def kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def kernel(self) -> Kernel | None:
         """What the compiled sweep calls this map, and its parameters."""
         if self.horizontal[0].ndim != 1:
             return None
-        return 1, (self.bound, math.log(self.slope), float(self.bins))
+        return Map.SPLINE, (self.bound, math.log(self.slope), float(self.bins))
 
     def _bin(self, along: tuple[Tensor, Tensor, Tensor], value: Tensor) -> tuple[Tensor, ...]:
         """Which values are inside, and for these x0, y0, width, height, d0, d1 of their bin."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.kernels import Kernel, Map
 from maskedflow.staircase import is_traced
 
 from .base import UnivariateTransform
@@ -52,9 +53,9 @@ class MonotonicAffineTransform(UnivariateTransform):
         return self.scale.clamp(-self.bound, self.bound)
 
     @property
-    def kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def kernel(self) -> Kernel | None:
         """What the compiled sweep calls this map of scalars, and its parameters."""
-        return None if self.shift.ndim or self.scale.ndim else (0, (self.bound,))
+        return None if self.shift.ndim or self.scale.ndim else (Map.AFFINE, (self.bound,))
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.log_scale.exp())
