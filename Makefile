@@ -29,7 +29,7 @@ test-slow: $(VENV)/.dev ## Run the slow tests
 check: $(VENV)/.dev ## Lint, formatting, types and the layers of the design
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
@@ -55,7 +55,7 @@ examples: $(VENV)/.base ## Run every example, minutes each, and write its page's
 clean: ## Remove .venv, caches and what the documentation built; never a run
 	rm -rf $(VENV) $(BENCH) build dist docs/_build docs/jupyter_execute
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests docs -name __pycache__ -type d -exec rm -rf {} +
+	find src benchmarks tests docs -name __pycache__ -type d -exec rm -rf {} +
 
 # A stamp stands for an installed set of requirements, and is older than what it was made from.
 $(BIN)/python:

@@ -11,23 +11,21 @@ Times are seconds of one CPU core rather than of a clock on the wall.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from goals import markdown
+from pages import RESULTS, machine_table, markdown, read, write
 from timing import count_core_seconds, machine
 
 import maskedflow as mf
-from maskedflow.data import Dataset, write_text
-from maskedflow.runs import FlowConfig, build_flow, describe
+from maskedflow.data import Dataset
+from maskedflow.runs import FlowConfig, Mean, build_flow, describe
 from maskedflow.runs.build import start_at_data
 from maskedflow.training import TrainConfig, evaluation, loop
-
-RESULTS = Path(__file__).parent / "results"
 
 WIDTH = {"power": 128, "bsds300": 512}
 JUDGES = 50_000
@@ -59,7 +57,7 @@ def main() -> None:
     count_core_seconds(loop, evaluation)
 
     path = arguments.output / "ablation.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {"data": {}}
+    known = read(path) or {"data": {}}
     for name in arguments.data:
         data = mf.data.load(name)
         found = known["data"].setdefault(name, {})
@@ -81,8 +79,7 @@ def main() -> None:
                 )
             print(f"{name} {step}: {found[step]['value']:.3f}", file=sys.stderr, flush=True)
             known["machine"] = machine(("torch", "numba"))
-            write_text(path, json.dumps(known, indent=1) + "\n")
-            write_text(path.with_suffix(".md"), report(known))
+            write(path, known, report(known))
     print(report(known))
 
 
@@ -114,14 +111,7 @@ def train(
 
 def entry(log_prob: torch.Tensor, epochs: float, budget: float) -> dict[str, float]:
     """A result."""
-    log_prob = log_prob.double()
-    error = 2 * log_prob.std().item() / math.sqrt(len(log_prob))
-    return {
-        "value": log_prob.mean().item(),
-        "error": error,
-        "epochs": round(epochs, 1),
-        "budget": budget,
-    }
+    return {**asdict(Mean.of(log_prob)), "epochs": round(epochs, 1), "budget": budget}
 
 
 def report(known: dict[str, Any]) -> str:
@@ -135,8 +125,7 @@ def report(known: dict[str, Any]) -> str:
             one = known["data"][name].get(step)
             cells += ["", ""] if one is None else [f"{one['value']:.3f}", f"{one['epochs']:.1f}"]
         lines.append(cells)
-    told = "\n".join(f"- {name}: {value}" for name, value in known["machine"].items())
-    return f"{markdown(lines)}\n\n{told}\n"
+    return f"{markdown(lines)}\n\n{machine_table(known['machine'])}\n"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ than of a clock on the wall, so that other work on the machine costs no flow its
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -21,20 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from goals import markdown, number
+from pages import RESULTS, machine_table, markdown, number, read, write
 from timing import count_core_seconds, machine
 
 import maskedflow as mf
 from maskedflow.cli.options import TrainOptions
 from maskedflow.cli.settings import settle
-from maskedflow.data import Dataset, Split, write_text
+from maskedflow.data import Dataset, Split
 from maskedflow.flows import Flow
 from maskedflow.recipes import RECIPES, recipe
-from maskedflow.runs import FlowConfig, build_flow
+from maskedflow.runs import FlowConfig, Mean, build_flow
 from maskedflow.runs.build import start_at_data
 from maskedflow.training import TrainConfig, evaluation, loop
-
-RESULTS = Path(__file__).parent / "results"
 
 #: At most so many rows to train on, that decide on the best epoch, and that are tested on.
 ROWS = {"power": (300_000, 10_000, 20_000), "mnist": (10_000, 1_000, 2_000)}
@@ -61,7 +58,7 @@ def main() -> None:
     count_core_seconds(loop, evaluation)
 
     path = arguments.output / "flows.json"
-    known = read(path)
+    known = read(path) or {"entries": {}}
     for name in arguments.data:
         data = shortened(mf.data.load(name), *ROWS.get(name, OTHER))
         for flow in arguments.flows:
@@ -77,17 +74,11 @@ def main() -> None:
             except (RuntimeError, ValueError) as error:  # a table without one flow is a table still
                 traceback.print_exc()
                 entry = {"failed": str(error).splitlines()[0]}
-            known = read(path)  # another run may have added to it
+            known = read(path) or {"entries": {}}  # another run may have added to it
             known["entries"].setdefault(name, {})[flow] = {"budget": arguments.seconds, **entry}
             known["machine"] = machine(("torch", "numba"))
-            write_text(path, json.dumps(known, indent=1) + "\n")
-            write_text(path.with_suffix(".md"), report(known))
+            write(path, known, report(known))
     print(report(known))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """What is known already."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {"entries": {}}
 
 
 def shortened(data: Dataset, train: int, validation: int, test: int) -> Dataset:
@@ -117,11 +108,11 @@ def measure(data: Dataset, name: str, seconds: float) -> Entry:
     chosen = {key: value for key, value in settings.items() if key in names}
     training = TrainConfig(epochs=10_000, time_limit=seconds, **chosen)
     history = mf.training.fit(flow, data.train, data.validation, training)
-    nll = -mf.training.evaluate(flow, data.test).double()
+    nll = Mean.of(-mf.training.evaluate(flow, data.test))
     rows = data.test.x[:SCORED].float()
     return {
-        "nll": nll.mean().item(),
-        "error": 2 * nll.std().item() / math.sqrt(len(nll)),
+        "nll": nll.value,
+        "error": nll.error,
         "seconds": sum(history.seconds),
         "steps": history.records[-1].step,
         "epochs": history.records[-1].step / math.ceil(len(data.train) / training.batch_size),
@@ -170,7 +161,7 @@ def report(known: Mapping[str, Any]) -> str:
             "Of these, the same maps in couplings and autoregressive:",
             pairs_table(entries),
         ]
-    parts.append(markdown([["machine", ""], *([k, str(v)] for k, v in known["machine"].items())]))
+    parts.append(machine_table(known["machine"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -204,8 +195,7 @@ def pairs_table(entries: Mapping[str, Entry]) -> str:
 
 def nll(entry: Entry) -> str:
     """The negative log-likelihood to the second digit of its error."""
-    digits = max(0, 1 - math.floor(math.log10(entry["error"])))
-    return f"{entry['nll']:.{digits}f} ± {entry['error']:.{digits}f}"
+    return str(Mean(entry["nll"], entry["error"]))
 
 
 def duration(entry: Entry, key: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pages import number
 from sides import CELLS, SIDES, Configuration
 
 #: Seconds by configuration, side and cell.
@@ -129,20 +130,3 @@ def memory_table(
         if any(row):
             rows.append([cell, *row])
     return rows
-
-
-def number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}" if value >= 1e-3 else f"{value:.2g}"
-
-
-def markdown(rows: Iterable[Iterable[str]]) -> str:
-    """A table with a head, its columns aligned in plain text too."""
-    head, *body = [list(row) for row in rows]
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)) + " |"
-        for row in [head, *body]
-    ]
-    lines.insert(1, "|" + "|".join("-" * (n + 2) for n in widths) + "|")
-    return "\n".join(lines)

@@ -9,13 +9,13 @@ they take long. Writes benchmarks/results/grid.{json,md} and docs/images/digits_
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from pages import RESULTS, write
 from timing import machine
 from torch import Tensor
 
@@ -23,7 +23,7 @@ import maskedflow as mf
 from maskedflow.report import image_grid
 from maskedflow.transforms import AutoregressiveTransform, ComposedTransform
 
-ROOT = Path(__file__).parents[1]
+FIGURE = RESULTS.parents[1] / "docs" / "images" / "digits_grid.png"
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run of images, such as maf_results/mnist")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "images" / "digits_grid.png")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
 
     run = mf.load_run(arguments.run)
@@ -63,10 +63,8 @@ def main() -> None:
         "pixels that differ": f"{(x != sweeps[0][0]).double().mean().item():.2%}",
         **machine(("torch", "numba")),
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "grid.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     text = "\n".join(f"- {name}: {value}" for name, value in found.items()) + "\n"
-    (arguments.output / "grid.md").write_text(text, "utf-8")
+    write(arguments.output / "grid.json", found, text)
     print(text)
     figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
     image_grid(axes, sweeps[0][0], data.image_shape, levels=data.levels or 256)

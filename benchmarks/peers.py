@@ -20,13 +20,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from goals import GOALS, goals_table, markdown, memory_table, times_table
+from goals import GOALS, goals_table, memory_table, times_table
+from pages import RESULTS, machine_table, markdown, write
 from sides import CELLS, CONFIGURATIONS, SIDES, Cells, Configuration, make_ours
 from timing import Job, alternate, machine, peak_memory, resident
 from torch import nn
 
-RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("torch", "numba", "zuko", "nflows", "flowjax", "jax")
+PACKAGES = {"zuko": ("zuko",), "nflows": ("nflows",), "flowjax": ("flowjax", "jax")}
 #: The steps of Adam between the two errors.
 STEPS = 30
 #: Gradients stay when a cell has made them, and so do Adam's moments.
@@ -91,15 +91,14 @@ def main() -> None:
                 memory |= fresh_memory(shape, side, arguments)
         print(f"\n## {shape.name}\n\n{markdown(times_table(shape, seconds))}\n", flush=True)
 
-    setting = machine(PACKAGES)
+    of_peers = (name for side in arguments.sides for name in PACKAGES.get(side, ()))
+    setting = machine(("torch", "numba", *of_peers))
     text = report(shapes, seconds, memory, errors, setting)
     print("\n" + text)
     part = arguments.quick or arguments.only or arguments.cells or arguments.sides != list(SIDES)
     output = arguments.output or (None if part else RESULTS)
     if output is None:
         return
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "peers.md").write_text(text, "utf-8")
     for record in details:
         key = record["configuration"], record["side"], record["cell"]
         record["peak_bytes"] = memory.get(key)
@@ -110,7 +109,7 @@ def main() -> None:
         "goals": [asdict(goal) | {"measured": goal.ratio(seconds)} for goal in GOALS],
         "errors": errors,
     }
-    (output / "peers.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write(output / "peers.json", result, text)
 
 
 def parse() -> argparse.Namespace:
@@ -246,8 +245,7 @@ def report(
         sections += [title, markdown(times_table(shape, seconds))]
         if any(key[0] == shape.name for key in memory):
             sections.append(markdown(memory_table(shape, memory)))
-    rows = [[name, str(value)] for name, value in setting.items()]
-    sections += ["## Machine", markdown([["", ""], *rows])]
+    sections += ["## Machine", machine_table(setting)]
     return "\n\n".join(sections) + "\n"
 
 

@@ -10,18 +10,17 @@ curve ends where a draw would take half a minute. Writes `benchmarks/results/sca
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from goals import markdown, number
+from pages import RESULTS, machine_table, markdown, number, write
 from sides import SIDES, Configuration
 from timing import Job, alternate, machine
 
-ROOT = Path(__file__).parents[1]
+FIGURE = RESULTS.parents[1] / "docs" / "images" / "scaling.png"
 FEATURES = (8, 16, 32, 64, 128, 256, 512, 784, 1024, 2048, 3072)
 PEER = "zuko"
 #: From so many features on the exponents are fitted: below, a call's overhead is what it costs.
@@ -51,13 +50,11 @@ def main() -> None:
     setting = machine(("torch", "numba", PEER))
     text = report(curves, slopes, setting, limit)
     print(text)
-    output = arguments.output or (None if arguments.quick else ROOT / "benchmarks" / "results")
-    figure = arguments.figure or (None if arguments.quick else ROOT / "docs/images/scaling.png")
+    output = arguments.output or (None if arguments.quick else RESULTS)
+    figure = arguments.figure or (None if arguments.quick else FIGURE)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         result = {"machine": setting, "seconds": curves, "exponents": slopes, "fitted_from": LARGE}
-        (output / "scaling.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        (output / "scaling.md").write_text(text, "utf-8")
+        write(output / "scaling.json", result, text)
     if figure is not None:
         figure.parent.mkdir(parents=True, exist_ok=True)
         draw(figure, curves, slopes)
@@ -122,7 +119,7 @@ def report(
             f"layer of 1,024 units, float32.\n{PEER} was not run where a draw would take more than "
             f"{limit:g} s.\nFitted to D >= {LARGE}: {fitted or 'nothing'}.",
             markdown(rows),
-            markdown([["machine", ""], *([name, str(value)] for name, value in setting.items())]),
+            machine_table(setting),
             "",
         )
     )

@@ -11,7 +11,6 @@ the system counts (`VmHWM`; on Linux only). Medians of some rounds. Writes
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -24,10 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from goals import markdown
+from pages import RESULTS, machine_table, markdown, write
 from timing import machine
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = "abcdef"
 BLOCK = 100_000
 #: The rows that the run is trained on.
@@ -87,9 +85,7 @@ def main() -> None:
     setting = machine(("torch", "pyarrow"))
     text = report(found, arguments.rows, setting)
     print(text)
-    (arguments.output / "streaming.md").write_text(text, "utf-8")
-    result = {"machine": setting, "commands": found}
-    (arguments.output / "streaming.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    write(arguments.output / "streaming.json", {"machine": setting, "commands": found}, text)
 
 
 def command(*words: object) -> int:
@@ -144,7 +140,7 @@ def report(found: list[dict[str, Any]], sizes: list[int], setting: dict[str, Any
             "the libraries; rows a second\nof the whole command on the largest table. Medians of "
             "rounds. Training reads the table twice.",
             markdown(lines),
-            markdown([["machine", ""], *([name, str(value)] for name, value in setting.items())]),
+            machine_table(setting),
             "",
         )
     )

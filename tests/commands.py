@@ -40,6 +40,15 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return code, out, err
 
 
+def declare(folder: Path, **commands: str) -> None:
+    """What installing a package that has commands leaves in a folder of ``sys.path``."""
+    info = folder / "declared-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n")
+    lines = [f"{name} = {where}" for name, where in commands.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[maskedflow.commands]", *lines]) + "\n")
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: np.ndarray) -> Path:
     """A table in a file."""
     lines = [",".join(map(repr, row.tolist())) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import maskedflow as mf
-from commands import SMALL, call, pair, run, table, write_csv
+from commands import SMALL, call, declare, pair, run, table, write_csv
 
 # --------------------------------------------------------------------------------------------- help
 
@@ -52,6 +53,38 @@ def test_help_tells_every_option_of_the_design(capsys: pytest.CaptureFixture[str
         "patience seed resume data_dir out config"
     )
     assert {f"--{name}" for name in promised.split()} <= set(re.findall(r"--\w+", text))
+
+
+def test_other_packages_add_commands_and_a_broken_one_stops_no_other(tmp_path: Path) -> None:
+    declare(tmp_path, greet="greetings:greet", gone="greetings:gone", datasets="greetings:greet")
+    (tmp_path / "greetings.py").write_text(
+        "def greet(name: str, *, how_often: int = 1) -> None:\n"
+        "    'Greet somebody.'\n"
+        "    print(how_often * f'hello {name} ')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+    def command(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "maskedflow", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert command("greet", "you", "--how-often", "2")[:2] == (0, "hello you hello you \n")
+    code, out, err = command("--help")
+    assert code == 0
+    assert "Greet somebody." in out
+    assert "List the known data sets" in out
+    assert err.startswith("note: gone: cannot load greetings:gone: ")
+    code, out, err = command("gone")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("maskedflow: gone: cannot load greetings:gone: ")
+    code, out, err = command("schema", "--help")
+    assert (code, err) == (0, "")
 
 
 # ----------------------------------------------------------------------------------------- evaluate

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import maskedflow as mf
-from maskedflow.tables.numeric import guess_numbers
+from maskedflow.columns.numeric import guess_numbers
 
 N = 500
 

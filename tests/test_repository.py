@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import shlex
@@ -58,6 +59,16 @@ def test_make_targets_of_the_documents_exist() -> None:
     documents = README + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     named = set(re.findall(r"^\$? ?make ([a-z-]+)", documents, re.MULTILINE))
     assert {"demo", "test", "check"} <= named <= targets
+
+
+SCRIPTS = sorted([*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_import_what_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "maskedflow":
+            exec(ast.unparse(node), {})
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,18 @@ import torch
 from torch.distributions import MultivariateNormal
 
 import maskedflow as mf
-from commands import call
-from maskedflow.runs import Mean
-from maskedflow.runs.evaluation import preprocessed
-from maskedflow.runs.paper import CONDITIONAL, DATASETS, IMAGES, MODELS, PUBLISHED, Row, row
-from maskedflow.runs.reproduction import (
+from commands import call, declare
+from maskedflow.runs import Mean, preprocessed
+from maskedflow_paper.reproduction import (
     mark,
     markdown_table,
     paper_initialisation,
     read_results,
     reproduce,
 )
+from maskedflow_paper.rows import CONDITIONAL, DATASETS, IMAGES, MODELS, PUBLISHED, Row, row
 
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 DIGITS = mf.data.load("digits", labels=True)
 
 
@@ -182,6 +183,9 @@ def test_what_cannot_be_reproduced_is_said_in_a_line(
 ) -> None:
     monkeypatch.delenv("MASKEDFLOW_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    declare(tmp_path, **project["entry-points"]["maskedflow.commands"])
+    monkeypatch.syspath_prepend(tmp_path)
     code, out, err = call(capsys, "reproduce", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
 from maskedflow.data import Shard, Source, open_source
-from maskedflow.data.stream import ROWS
-from maskedflow.data.stream_csv import line_starts
-from maskedflow.data.table import floats
+from maskedflow.sources.csv import line_starts
+from maskedflow.sources.numbers import floats
+from maskedflow.sources.source import ROWS
 
 N = 25_500  # two blocks of scores and a half, no multiple of anything
 
@@ -117,7 +117,7 @@ def test_pieces_of_csv_begin_at_their_lines(tmp_path: Path) -> None:
 def test_lines_are_found_wherever_chunks_end(
     text: bytes, starts: list[int], chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskedflow.data.stream_csv.BYTES", chunk)
+    monkeypatch.setattr("maskedflow.sources.csv.BYTES", chunk)
     (tmp_path / "t.csv").write_bytes(text)
     assert [int(i) for part in line_starts(tmp_path / "t.csv") for i in part] == starts
 

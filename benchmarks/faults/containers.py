@@ -10,10 +10,10 @@ import datetime as dt
 import importlib
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from harness import chosen, each, tell
 
 from maskedflow import DensityEstimator
 from maskedflow.data import open_source
@@ -34,14 +35,15 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
 HIDDEN = RNG.random(X.shape) < 0.2
 FOLDER = Path(tempfile.mkdtemp())
-CHECKS: list[tuple[str, Callable[[], Any]]] = []
+CHECKS: dict[str, Callable[[], Any]] = {}
 
 
 def check(name: str, *arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Keeps a function to be run; what it asserts has to hold."""
 
     def keep(function: Callable[..., Any]) -> Callable[..., Any]:
-        CHECKS.append((name, lambda: function(*arguments)))
+        assert name not in CHECKS, name
+        CHECKS[name] = partial(function, *arguments)
         return function
 
     return keep
@@ -749,24 +751,6 @@ def _() -> None:
         assert abs(fitted(far).score(far) + 2 * np.log(scale) - WANTED) < 1e-3
 
 
-def main() -> int:
-    """Tries all."""
-    held = 0
-    for name, run in CHECKS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                run()
-        except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1]
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"FAILED  {name}: {reason[:300]} ({Path(line.filename).name}:{line.lineno})")
-        else:
-            held += 1
-            print(f"held    {name}")
-    print(f"held {held} of {len(CHECKS)}")
-    return held < len(CHECKS)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    warnings.simplefilter("ignore")
+    sys.exit(tell(each(chosen(__doc__, CHECKS))))

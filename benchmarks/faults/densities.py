@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+from harness import chosen, each, tell
 
 from maskedflow import DensityEstimator
 
@@ -366,19 +367,5 @@ def _() -> Found:
     return within(found, DensityEstimator("gaussian").fit(x[:50]).score(x[:50]), 1e-9)
 
 
-def main() -> int:
-    """Tries the cases whose names have one of the arguments in them, or all."""
-    held, chosen = 0, [n for n in CASES if not sys.argv[1:] or any(a in n for a in sys.argv[1:])]
-    for name in chosen:
-        try:
-            good, told = CASES[name]()
-        except Exception as error:
-            good, told = False, f"{type(error).__name__}: {error}"
-        held += good
-        print(f"{'held' if good else 'FAILED'}  {name}: {told}", flush=True)
-    print(f"held {held} of {len(chosen)}")
-    return int(held != len(chosen))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(each(chosen(__doc__, CASES))))

@@ -18,13 +18,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
+from harness import chosen, tell
 from scipy.stats import vonmises
 from torch import nn
 
 import maskedflow as mf
 
 TURN = 2 * np.pi
-Found = tuple[str, object, bool]
+Found = tuple[str, bool, object]
 
 
 def angles() -> Iterator[Found]:
@@ -46,7 +47,7 @@ def angles() -> Iterator[Found]:
             of_best, loc, _ = vonmises.fit(x, fscale=1)
             best = vonmises.logpdf(fresh, of_best, loc=loc)
             found = gap(pd.DataFrame({"a": x}), pd.DataFrame({"a": fresh}), best)
-            yield f"angle, kappa {kappa:g}, {n} rows: nats above one von Mises", found, found > -0.1
+            yield f"angle, kappa {kappa:g}, {n} rows: nats above one von Mises", found > -0.1, found
     for n, most in ((300, 0.15), (3000, 0.05)):
 
         def two(size: int) -> pd.DataFrame:
@@ -65,17 +66,17 @@ def angles() -> Iterator[Found]:
         x, fresh = two(n), two(4000)
         best = vonmises.logpdf(fresh.b - 2 * fresh.a, 14) - np.log(TURN)
         found = gap(x, fresh, best, "ab")
-        yield f"two angles, {n} rows: nats above the truth", found, found > -most
+        yield f"two angles, {n} rows: nats above the truth", found > -most, found
         x, fresh = by_category(n), by_category(4000)
         number = fresh.kind.map({kind: k for k, kind in enumerate("pqrs")})
         best = vonmises.logpdf(fresh.a - 1.5 * number, 50) - np.log(4)
         found = gap(x, fresh, best)
-        yield f"an angle of a category, {n} rows: nats above the truth", found, found > -most
+        yield f"an angle of a category, {n} rows: nats above the truth", found > -most, found
         x, fresh = with_gaps(n), with_gaps(4000)
         there = fresh.a.notna()
         best = np.where(there, np.log(0.7) + vonmises.logpdf(fresh.a - 2, 50), np.log(0.3))
         found = gap(x, fresh, best)
-        yield f"an angle with gaps, {n} rows: nats above the truth", found, found > -most
+        yield f"an angle with gaps, {n} rows: nats above the truth", found > -most, found
 
 
 def ranges() -> Iterator[Found]:
@@ -96,7 +97,7 @@ def ranges() -> Iterator[Found]:
         drawn = mf.DensityEstimator(bounds=bounds, time_limit=15).fit(x).sample(20_000, 0)
         for name in names:
             beyond = ((drawn[name] < x[name].min()) | (drawn[name] > x[name].max())).mean()
-            yield f"samples of {name} beyond the data, bounds={bounds!r}", beyond, beyond < 1e-3
+            yield f"samples of {name} beyond the data, bounds={bounds!r}", beyond < 1e-3, beyond
 
 
 def contexts() -> Iterator[Found]:
@@ -115,7 +116,7 @@ def contexts() -> Iterator[Found]:
         estimator = mf.DensityEstimator("gaussian").fit(y[:, None], context=c[:, None])
         for value in at:
             mean = estimator.sample(1000, 0, context=[[value]]).mean() + c.mean()
-            yield f"{name} at {value:g}", mean, abs(mean - value) < 0.2 * c.std()
+            yield f"{name} at {value:g}", abs(mean - value) < 0.2 * c.std(), mean
 
 
 def embeddings() -> Iterator[Found]:
@@ -138,9 +139,9 @@ def embeddings() -> Iterator[Found]:
         config = mf.training.TrainConfig(epochs=1, batch_size=100)
         try:
             mf.training.fit(flow, train, validation, config)
-            yield f"an embedding of {name}", "trained", True
+            yield f"an embedding of {name}", True, "trained"
         except (ValueError, RuntimeError) as error:
-            yield f"an embedding of {name}", error, False
+            yield f"an embedding of {name}", False, error
 
 
 def memory() -> Iterator[Found]:
@@ -150,7 +151,7 @@ def memory() -> Iterator[Found]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mixture.rsample((5000,))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    yield "MB that 5,000 draws of 128 Gaussians in 64 dimensions take", grown, grown < 100
+    yield "MB that 5,000 draws of 128 Gaussians in 64 dimensions take", grown < 100, grown
 
 
 class Score(nn.Module):
@@ -189,23 +190,19 @@ def exports() -> Iterator[Found]:
             exported = torch.export.export(score, few, dynamic_shapes=({0: rows}, {0: rows}))
             with torch.no_grad():
                 apart = float((exported.module()(*many) - score(*many)).abs().max())
-            yield f"export of {kind}", apart, apart < 1e-5
+            yield f"export of {kind}", apart < 1e-5, apart
         except Exception as error:  # whatever torch says
-            yield f"export of {kind}", str(error).strip().splitlines()[0][:80], False
+            yield f"export of {kind}", False, str(error).strip().splitlines()[0][:80]
 
 
-def main() -> int:
-    """Tries all of them."""
+def tried() -> Iterator[Found]:
+    """All of them."""
     torch.manual_seed(0)
-    held = []
-    for kinds in (memory, contexts, embeddings, exports, ranges, angles):
-        for what, came, holds in kinds():
-            told = f"{came:.4g}" if isinstance(came, float) else came
-            print(f"{'held' if holds else 'FAILED'}: {what}: {told}", flush=True)
-            held.append(holds)
-    print(f"held {sum(held)} of {len(held)}")
-    return 0 if all(held) else 1
+    kinds = (memory, contexts, embeddings, exports, ranges, angles)
+    for kind in chosen(__doc__, {one.__name__: one for one in kinds}).values():
+        for what, holds, came in kind():
+            yield what, holds, f"{came:.4g}" if isinstance(came, float) else came
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(tried()))

@@ -24,6 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from harness import chosen, tell
 
 import maskedflow as mf
 from maskedflow.data import open_streamed, open_table
@@ -245,16 +246,6 @@ def dealt() -> list[tuple[str, bool]]:
     return found
 
 
-def main() -> int:
-    """Prints what failed, and how many held."""
-    found = [*recognised(), *dealt()]
-    for what, held in found:
-        if not held or "-v" in sys.argv:
-            print(f"{'held' if held else 'FAILED'}  {what}")
-    held = sum(held for _, held in found)
-    print(f"held {held} of {len(found)}")
-    return int(held < len(found))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parts = chosen(__doc__, {"recognised": recognised, "dealt": dealt})
+    sys.exit(tell(one for part in parts.values() for one in part()))

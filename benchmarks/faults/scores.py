@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
+from harness import chosen
 from torch import Tensor, nn
 from torch.distributions import ExpTransform, SigmoidTransform, TanhTransform
 
@@ -150,9 +151,7 @@ def main() -> int:
     """Tries all probes."""
     failed: Counter[tuple[str, str]] = Counter()
     tried = 0
-    for name, make in flows():
-        if sys.argv[1:] and not any(part in name for part in sys.argv[1:]):
-            continue
+    for name, make in chosen(__doc__, dict(flows())).items():
         before = tried
         for context, dtype, noise in itertools.product((0, 2), POWERS, (0.05, 1.0)):
             flow = trained(make, context, dtype, noise)

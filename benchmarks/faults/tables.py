@@ -13,11 +13,13 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from harness import chosen, each, tell
 
 import maskedflow as mf
 from maskedflow.cli import main
@@ -252,18 +254,14 @@ def held(kind: Kind, folder: Path) -> str:
     return ""
 
 
-def run_all() -> int:
-    """Tries each kind and prints what came."""
-    warnings.simplefilter("ignore")
-    wrong = 0
-    for kind in KINDS:
-        with tempfile.TemporaryDirectory() as folder:
-            why = held(kind, Path(folder))
-        wrong += bool(why)
-        print(f"{'FAILS' if why else 'holds'}  {kind.name}{': ' + why if why else ''}", flush=True)
-    print(f"held {len(KINDS) - wrong} of {len(KINDS)}")
-    return int(wrong > 0)
+def tried(kind: Kind) -> tuple[bool, str] | None:
+    """Tries a kind in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        why = held(kind, Path(folder))
+    return (False, why) if why else None
 
 
 if __name__ == "__main__":
-    sys.exit(run_all())
+    warnings.simplefilter("ignore")
+    kinds = chosen(__doc__, {kind.name: partial(tried, kind) for kind in KINDS})
+    sys.exit(tell(each(kinds)))

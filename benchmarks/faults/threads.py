@@ -17,7 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
+
+from harness import tell
 
 COMPUTE = """
 import hashlib, os, sys, warnings
@@ -183,19 +186,13 @@ def busy() -> Iterator[tuple[str, bool]]:
     yield f"beside a busy process: {usual / one:.2f} times as long as one thread", usual < 2 * one
 
 
-def main() -> None:
+def main() -> int:
     """Tries all, and counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spoilt", type=int, default=40, help="how many spoilt files to try")
     count = parser.parse_args().spoilt
-    held: list[bool] = []
-    for kind in (settings(), forks(), spoilt(count), busy()):
-        for what, fine in kind:
-            print("held  " if fine else "FAILED", what, flush=True)
-            held.append(fine)
-    print(f"held {sum(held)} of {len(held)}")
-    sys.exit(not all(held))
+    return tell(chain(settings(), forks(), spoilt(count), busy()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,14 +1,14 @@
 """The ``maskedflow`` command: argument parsing and printing only.
 
 Each command is one file. None of them imports torch before it runs, so that ``--help`` answers at
-once.
+once. Other packages add commands as entry points of the group ``maskedflow.commands``.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from types import FrameType
 from typing import Never
 
@@ -19,7 +19,6 @@ from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
 from maskedflow.cli.report import report
-from maskedflow.cli.reproduce import reproduce
 from maskedflow.cli.sample import sample
 from maskedflow.cli.schema import schema
 from maskedflow.cli.score import score
@@ -43,7 +42,7 @@ app.command(
     config=config_file,
     help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
 )
-for command in (schema, evaluate, sample, score, report, compare, reproduce, datasets):
+for command in (schema, evaluate, sample, score, report, compare, datasets):
     app.command(command)
 
 
@@ -60,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
+        _add_commands_of_others(tokens[:1])
         app(
             [_underscored(token) for token in tokens],
             print_error=False,
@@ -83,6 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _add_commands_of_others(first: Sequence[str]) -> None:
+    """Adds what other packages have, unless the first word is a command or an option of our own."""
+    if first and first[0] in app and first[0] not in app.help_flags:
+        return
+    for point in entry_points(group="maskedflow.commands"):
+        if point.name in app:
+            continue
+        try:
+            app.command(point.load(), name=point.name)
+        except Exception as error:  # of a stranger's code: it costs no one else their command
+            told = f"{point.name}: cannot load {point.value}: {_one_line(error)}"
+            if point.name in first:
+                raise ValueError(told) from error
+            print(f"note: {told}", file=sys.stderr)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -12,9 +12,9 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from .progress import tracked, written
 
 if TYPE_CHECKING:
-    from maskedflow.data import Shard
     from maskedflow.estimator import TableRun
     from maskedflow.runs import Run
+    from maskedflow.sources import Shard
 
 __all__ = ["sample"]
 

@@ -68,7 +68,7 @@ def why_estimator(options: TrainOptions) -> str | None:
 
 def _all_numbers(file: Path) -> bool:
     from maskedflow.data import open_source
-    from maskedflow.data.stream import CellError
+    from maskedflow.sources import CellError
     from maskedflow.tables import all_numbers
 
     source = open_source(file)

@@ -313,8 +313,8 @@ def _set_aside(directory: Path) -> Path:
 
 def _open(**asked: Any) -> Dataset:
     """Opens the data, and says how to go on where a cell is no number."""
-    from maskedflow.data.stream import CellError
     from maskedflow.runs import open_data
+    from maskedflow.sources import CellError
 
     try:
         return open_data(**asked)

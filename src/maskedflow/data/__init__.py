@@ -5,6 +5,7 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 """
 
 from maskedflow.files import write_text
+from maskedflow.sources import Shard, Source, open_source, write_batches, write_table
 
 from .baseline import gaussian_log_likelihood
 from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
@@ -12,11 +13,9 @@ from .dataset import ContextStandardizer, Dataset, Split
 from .fingerprint import Fingerprint, Seen, Trace
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
-from .stream import Shard, Source, open_source
 from .streamed import StreamedSplit, open_streamed, too_large
 from .table import column_names, iter_batches, open_table, read_table
 from .toy import toy
-from .writer import write_batches, write_table
 
 __all__ = [
     "NAMES",

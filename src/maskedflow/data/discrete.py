@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.columns.grid import find_grid
 from maskedflow.transforms import Dequantize
-
-from .grid import find_grid
 
 __all__ = ["Cells", "find_cells", "needs_float64", "notes_on"]
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.files import atomic
+from maskedflow.sources import open_source
+from maskedflow.sources.csv import CsvSource
+from maskedflow.sources.source import one_line_errors
 
 from .dataset import Dataset, Split
 from .discrete import find_cells, notes_on
-from .stream import one_line_errors, open_source
-from .stream_csv import CsvSource
 from .table import check_varying, column_names, read_table
 
 __all__ = ["Series", "calendar", "open_series", "read_series", "windows", "write_forecasts"]

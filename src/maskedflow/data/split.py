@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.columns.grid import find_grid
+
 from .dataset import Split
-from .grid import find_grid
 
 __all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "row_hashes", "scrambled"]
 

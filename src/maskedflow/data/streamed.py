@@ -20,6 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskedflow.sources import Source, open_source
+from maskedflow.sources.numbers import floats, numbers
+from maskedflow.sources.source import ROWS
+
 from .dataset import Dataset, Split
 from .discrete import find_cells, needs_float64, notes_on
 from .fingerprint import Fingerprint, Sketch
@@ -32,8 +36,7 @@ from .split import (
     row_hashes,
     scrambled,
 )
-from .stream import ROWS, Source, open_source
-from .table import check_range, floats, numbers, roles
+from .table import check_range, roles
 
 BUFFER = 2**23
 """Numbers that are shuffled at a time (32 MB), or one piece of the table if that has more."""

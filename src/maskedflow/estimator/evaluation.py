@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maskedflow.columns.column import VALUES
 from maskedflow.data import Seen, gaussian_log_likelihood
 from maskedflow.data.fingerprint import unknown
 from maskedflow.report import independent
@@ -20,7 +21,6 @@ from maskedflow.runs import Mean
 from maskedflow.runs.config import versions
 from maskedflow.runs.summary import in_a_line, laid_out, result_row, told_distinct
 from maskedflow.tables import Rows, Schema, to_rows
-from maskedflow.tables.column import VALUES
 
 from .matrix import Side
 from .mixed import MixedTable

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
+from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
 from maskedflow.tables import (
     Form,
@@ -29,7 +30,6 @@ from maskedflow.tables import (
     to_rows,
     weights_of,
 )
-from maskedflow.tables.schema import Missing
 from maskedflow.transforms import Standardize
 
 Numbers = NDArray[np.float64]

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from maskedflow.columns.cells import dates, decode, encode, numbers
+from maskedflow.columns.column import CODES, FIXED, Column
 from maskedflow.tables import (
     Schema,
     check_context,
@@ -20,8 +22,6 @@ from maskedflow.tables import (
     to_rows,
     to_table,
 )
-from maskedflow.tables.cells import dates, decode, encode, numbers
-from maskedflow.tables.column import CODES, FIXED, Column
 
 __all__ = ["Matrix", "Side", "Tables", "cells_of"]
 

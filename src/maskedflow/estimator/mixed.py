@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from maskedflow.columns.cells import is_missing
+from maskedflow.columns.column import FIXED
+from maskedflow.columns.schema import Missing
+from maskedflow.columns.types import is_number, is_temporal
 from maskedflow.data import open_source, split
 from maskedflow.data.split import Dealing, check_dealing
 from maskedflow.data.table import roles
 from maskedflow.files import read_text
 from maskedflow.tables import Schema, complete, read_document, read_source, refuse_odd_cells
-from maskedflow.tables.cells import is_missing
-from maskedflow.tables.column import FIXED
-from maskedflow.tables.schema import Missing
-from maskedflow.tables.types import is_number, is_temporal
 
 __all__ = ["MixedTable", "deal", "open_mixed", "tell_schema"]
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import torch
 from scipy.stats import norm
 
+from maskedflow.columns.column import CODES
+from maskedflow.columns.column import Column as TableColumn
 from maskedflow.data import Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.report.page import Page
 from maskedflow.report.words import percent
 from maskedflow.tables import Form, column_maps, to_rows
-from maskedflow.tables.column import CODES
-from maskedflow.tables.column import Column as TableColumn
 
 from .matrix import Matrix, Tables, cells_of
 from .trace import seen_by

@@ -11,13 +11,13 @@ from annotated_types import Ge, Gt
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from maskedflow.columns.frames import Kind
+from maskedflow.columns.inference import Bounds
+from maskedflow.columns.schema import Missing
 from maskedflow.data import Trace
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, blame, check, parse_json
 from maskedflow.tables import Form, Schema, build_density
-from maskedflow.tables.frames import Kind
-from maskedflow.tables.inference import Bounds
 from maskedflow.tables.plan import Plan, numbers_of
-from maskedflow.tables.schema import Missing
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 

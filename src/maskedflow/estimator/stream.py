@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maskedflow.data import Shard, open_source
 from maskedflow.runs import Scores, score_source
 from maskedflow.runs.sampling import ROWS
+from maskedflow.sources import Shard, open_source
 from maskedflow.tables import blanks_to_null, to_arrow
 from maskedflow.training.randomness import derive_seed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from maskedflow.data import Shard
+from maskedflow.sources import Shard
 from maskedflow.training.randomness import derive_seed
 
 __all__ = ["ROWS", "sample_batches"]

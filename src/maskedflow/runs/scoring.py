@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.data import Shard, Source, Split, open_source
-from maskedflow.data.stream import Types
-from maskedflow.data.table import floats, numbers
+from maskedflow.data import Split
+from maskedflow.sources import Shard, Source, open_source
+from maskedflow.sources.numbers import floats, numbers
+from maskedflow.sources.source import Types
 from maskedflow.training import evaluate
 
 from .run import Run

@@ -1,26 +1,40 @@
 """Tables as they are: columns of every kind, what is known of them, and exact densities of rows."""
 
+from maskedflow.columns import (
+    Column,
+    Form,
+    Layout,
+    Rows,
+    Schema,
+    all_numbers,
+    as_array,
+    blanks_to_null,
+    complete,
+    from_arrow,
+    kind_of,
+    read_document,
+    read_frame,
+    read_source,
+    refuse_odd_cells,
+    to_arrow,
+    to_rows,
+    to_table,
+    weights_of,
+)
+from maskedflow.flows.stack import Stack, stacking_weights
+from maskedflow.transforms.whiten import Whiten, WhitenTransform
+
 from .bounds import Bounds, BoundsTransform, column_maps
 from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
-from .column import Column
 from .context import check_context, context_matrix, free_numbers, strange_context
-from .convert import to_rows, to_table
 from .density import TableDensity, number_context, present_columns
-from .document import read_document
-from .files import all_numbers, blanks_to_null, read_source, refuse_odd_cells
-from .forms import Form, from_arrow
-from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
 from .proposal import Pieces, Points, Proposal
 from .residuals import pit
-from .rows import Layout, Rows
-from .schema import Schema, complete
 from .search import FLOWS, fit_density
-from .stack import Stack, stacking_weights
-from .whiten import Whiten, WhitenTransform
 
 __all__ = [
     "FLOWS",

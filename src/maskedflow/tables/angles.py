@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.special import i0e, i1e
 from torch import Tensor
 
+from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.training import TrainConfig, evaluate
 
 from .circular import AutoregressiveVonMises
 from .distinct import effective
 from .fitting import Weighed, batch_size_of, epochs_within, train
 from .partial import features_here
-from .stack import Stack, stacking_weights
 
 __all__ = ["fit_angles"]
 

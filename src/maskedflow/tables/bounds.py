@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 
+from maskedflow.columns.rows import Layout
 from maskedflow.transforms import DependentTransform, LazyTransform, Transform
-
-from .rows import Layout
 
 __all__ = ["Bounds", "BoundsTransform", "column_maps"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.columns.rows import Layout
 from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.flows import (
     NCSF,
@@ -18,6 +19,7 @@ from maskedflow.flows import (
     UnconditionalDistribution,
 )
 from maskedflow.flows.flow import standard_normal
+from maskedflow.flows.stack import Stack
 from maskedflow.transforms import (
     LazyComposedTransform,
     LazyTransform,
@@ -25,6 +27,7 @@ from maskedflow.transforms import (
     MonotonicRQSTransform,
     NormalScores,
 )
+from maskedflow.transforms.whiten import Whiten
 
 from .bounds import column_maps
 from .categories import AutoregressiveCategorical
@@ -32,9 +35,6 @@ from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
 from .partial import PartialFlow
 from .regressions import MixtureOfRegressions
-from .rows import Layout
-from .stack import Stack
-from .whiten import Whiten
 
 __all__ = ["build_categories", "build_density", "build_layers", "build_mixture"]
 

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .cells import encode, is_missing, numbers
-from .column import FIXED, VALUES, Column
-from .convert import is_not_constant, is_not_duplicate, to_rows
+from maskedflow.columns.cells import encode, is_missing, numbers
+from maskedflow.columns.column import FIXED, VALUES, Column
+from maskedflow.columns.convert import is_not_constant, is_not_duplicate, to_rows
+from maskedflow.columns.schema import Schema
+
 from .density import number_context
-from .schema import Schema
 
 __all__ = ["check_context", "context_matrix", "free_numbers", "strange_context"]
 

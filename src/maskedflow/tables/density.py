@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from maskedflow.columns.rows import Layout, Rows
 from maskedflow.flows import LazyDistribution
 from maskedflow.training.batches import weight_of
 from maskedflow.transforms import Dequantize, places_in_a_cell
+from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
-from .rows import Layout, Rows
-from .whiten import aligned
 
 __all__ = ["TableDensity", "blocks", "present_columns"]
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskedflow.columns.rows import Layout, Rows
 from maskedflow.data.split import row_hashes
-
-from .rows import Layout, Rows
 
 __all__ = ["distinct_rows", "effective"]
 

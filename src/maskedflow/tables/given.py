@@ -7,10 +7,11 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from .column import Column
+from maskedflow.columns.column import Column
+from maskedflow.columns.rows import Rows
+from maskedflow.columns.schema import Schema
+
 from .proposal import Pieces
-from .rows import Rows
-from .schema import Schema
 
 __all__ = ["given_columns", "pieces_of", "units_of"]
 

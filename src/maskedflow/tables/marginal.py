@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedflow.columns.rows import Rows
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
 from .density import TableDensity, blocks
 from .partial import call_layers
 from .proposal import Pieces, Points, Proposal
-from .rows import Rows
 
 __all__ = ["Marginal", "log_marginal"]
 

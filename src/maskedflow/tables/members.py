@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.columns.rows import Layout
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import standard_normal
+from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, evaluate
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
+from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
 from .build import assemble, build_layers, build_mixture
@@ -23,9 +26,6 @@ from .distinct import effective
 from .fitting import Weighed, batch_size_of, epochs_within, train
 from .mixture import fit_mixture
 from .partial import PartialFlow, call_layers
-from .rows import Layout
-from .stack import Stack, stacking_weights
-from .whiten import MOST_STEPS, Whiten
 from .work import Budget, training_work
 
 __all__ = ["FLOWS", "MemberSearch"]

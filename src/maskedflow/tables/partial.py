@@ -33,8 +33,7 @@ from maskedflow.transforms import (
     call_and_ladj,
     check_features,
 )
-
-from .whiten import Whiten, WhitenTransform
+from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 __all__ = ["PartialDistribution", "PartialFlow"]
 

@@ -9,9 +9,8 @@ from annotated_types import Ge
 from pydantic import StringConstraints, with_config
 from typing_extensions import TypedDict
 
+from maskedflow.columns.rows import Layout
 from maskedflow.files import CLOSED, Count, Finite, Size
-
-from .rows import Layout
 
 __all__ = ["Plan", "numbers_of"]
 

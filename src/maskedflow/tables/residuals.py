@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from maskedflow.columns.rows import Rows
+from maskedflow.columns.schema import Schema
 from maskedflow.distributions import MixtureOfGaussians
+from maskedflow.flows.stack import Stack
 from maskedflow.transforms import PermutationTransform
 
 from .circular import AutoregressiveVonMisesDistribution
 from .density import BLOCK, TableDensity, blocks
 from .partial import PartialDistribution, call_present, elements_of, steps_of
-from .rows import Rows
-from .schema import Schema
-from .stack import Stack
 
 __all__ = ["pit"]
 

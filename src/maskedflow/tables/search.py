@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.columns.rows import Layout, Rows
 from maskedflow.data import Split
 
 from .angles import fit_angles
@@ -18,7 +19,6 @@ from .density import TableDensity, angle_context, number_context, present_column
 from .distinct import distinct_rows
 from .fitting import Weighed
 from .members import FLOWS, MemberSearch
-from .rows import Layout, Rows
 from .work import default_work, work_within
 
 __all__ = ["FLOWS", "fit_density"]

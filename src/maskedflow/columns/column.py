@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-from maskedflow.data.grid import Grid
-
+from .grid import Grid
 from .types import is_category, is_number, is_temporal, unit_of
 
 __all__ = ["CODES", "FIXED", "VALUES", "Column", "Kind", "Level"]

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from maskedflow.data import Source
-from maskedflow.data.dialect import is_number as is_written_number
-from maskedflow.data.dialect import notation
-from maskedflow.data.stream import CellError
-from maskedflow.data.stream_csv import CsvSource
-from maskedflow.data.table import are_exact, floats, numbers
+from maskedflow.sources import CellError, Source
+from maskedflow.sources.csv import CsvSource
+from maskedflow.sources.dialect import is_number as is_written_number
+from maskedflow.sources.dialect import notation
+from maskedflow.sources.numbers import are_exact, floats, numbers
 
 from .frames import to_arrow
 from .schema import Schema

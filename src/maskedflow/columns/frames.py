@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from scipy.sparse import issparse
 
-from maskedflow.data.stream_parquet import index_columns, named
+from maskedflow.sources.parquet import index_columns, named
 
 from .cells import LARGE, too_large
 from .encodings import simple_cells

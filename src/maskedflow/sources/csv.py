@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from .dialect import notation, ragged_row, sniff
-from .stream import ROWS, CellError, Source, Types, one_line_errors
+from .source import ROWS, CellError, Source, Types, one_line_errors
 
 BYTES = 2**20
 """What is read at once."""

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .stream import ROWS, Source, Types, one_line_errors
+from .source import ROWS, Source, Types, one_line_errors
 
 
 def index_columns(schema: pa.Schema) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.data.grid import Grid, find_grid
+from .grid import Grid, find_grid
 
 __all__ = ["FEW", "guess_numbers", "plain_numbers", "range_of", "specify_numbers"]
 

@@ -18,14 +18,24 @@ from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
+from maskedflow.runs import (
+    DataConfig,
+    FlowConfig,
+    Mean,
+    Run,
+    RunConfig,
+    describe,
+    front_of,
+    load_run,
+    preprocessed,
+    rows_of,
+    train_run,
+)
+from maskedflow.runs.config import versions
 from maskedflow.tables import stacking_weights
 from maskedflow.training import TrainConfig
 
-from .build import describe
-from .config import DataConfig, FlowConfig, RunConfig, versions
-from .evaluation import Mean, front_of, preprocessed
-from .paper import MODELS, Published, Row
-from .run import Run, load_run, rows_of, train_run
+from .rows import MODELS, Published, Row
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 

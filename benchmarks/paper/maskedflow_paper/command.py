@@ -38,14 +38,14 @@ def reproduce(
         out: Directory of all runs. [default: maf_results]
         results: Directory of all results. [default: results]
     """
-    from maskedflow.runs.paper import DATASETS, IMAGES, MODELS, row
+    from maskedflow_paper.rows import DATASETS, IMAGES, MODELS, row
 
     chosen = tuple(MODELS) if model is None else tuple(name.strip() for name in model.split(","))
     tables = (table,) if table != "all" else IMAGES if conditional else DATASETS
     rows = [[row(name, one, recipe, conditional=conditional) for one in chosen] for name in tables]
 
     from maskedflow import data
-    from maskedflow.runs.reproduction import markdown_table, reproduce
+    from maskedflow_paper.reproduction import markdown_table, reproduce
 
     found = []
     for name, some in zip(tables, rows, strict=True):

@@ -1,0 +1,1 @@
+"""The tables of the MAF paper, made again: what ``maskedflow reproduce`` does."""

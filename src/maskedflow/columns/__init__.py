@@ -1,0 +1,32 @@
+"""What the columns of a table are: kinds and schema, and rows of numbers from any frame."""
+
+from .column import Column
+from .convert import to_rows, to_table
+from .document import read_document
+from .forms import Form, from_arrow
+from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
+from .reading import all_numbers, blanks_to_null, read_source, refuse_odd_cells
+from .rows import Layout, Rows
+from .schema import Schema, complete
+
+__all__ = [
+    "Column",
+    "Form",
+    "Layout",
+    "Rows",
+    "Schema",
+    "all_numbers",
+    "as_array",
+    "blanks_to_null",
+    "complete",
+    "from_arrow",
+    "kind_of",
+    "read_document",
+    "read_frame",
+    "read_source",
+    "refuse_odd_cells",
+    "to_arrow",
+    "to_rows",
+    "to_table",
+    "weights_of",
+]

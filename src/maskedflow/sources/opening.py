@@ -1,0 +1,63 @@
+"""Opening a table on disk, whatever kind of file it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .csv import CsvSource
+from .parquet import ParquetSource
+from .source import READABLE, Source
+
+__all__ = ["open_source"]
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    r"""Opens a table on disk, of which nothing but names, types and sizes is read.
+
+    Args:
+        path: A `.csv` file with a header, a `.parquet` file, or a folder of `.parquet` files, which
+            are one table in the order of their names; those that begin with `_` or `.` are not, by
+            custom.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no table, or names are missing or given twice, or the files of a folder
+            have different columns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "heights.csv"
+        >>> path.write_text("age,height\n" + 5 * "40,172.5\n")
+        56
+        >>> source = open_source(path)
+        >>> source.names, [batch.num_rows for batch in source.batches(["age"], rows=2)]
+        (('age', 'height'), [2, 2, 1])
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        files = tuple(sorted(f for f in path.glob("*.parquet") if f.name[0] not in "_."))
+        if not files:
+            raise ValueError(
+                f"{path}: expected a {' or '.join(READABLE)} file or a folder of .parquet files, "
+                "found a folder without any"
+            )
+        return _named(ParquetSource(path, files))
+    if path.suffix not in READABLE:
+        raise ValueError(f"{path}: expected a file ending in {' or '.join(READABLE)}")
+    return _named(CsvSource(path) if path.suffix == ".csv" else ParquetSource(path, (path,)))
+
+
+def _named(source: Source) -> Source:
+    """The source, if each column has a name of its own."""
+    for i, name in enumerate(source.names):
+        if not name:
+            raise ValueError(
+                f"{source.path}: column {i + 1} has no name (a saved row index?); expected a "
+                "header with a name for each column"
+            )
+        if name in source.names[:i]:
+            raise ValueError(f"{source.path}: expected each column name once, found {name!r} twice")
+    return source
