@@ -645,7 +645,7 @@ def conditioner_of(case: Case, **more: Any) -> mf.nn.MaskedMLP:
 def check_plan(conditioner: mf.nn.MaskedMLP) -> None:
     """Every weight is used exactly once, and nothing is read before it is known."""
     plan = Plan(conditioner, conditioner.trunk.kept)
-    rows, layers = plan.layout.rows, list(conditioner.layers)
+    rows, layers = plan.layout, list(conditioner.layers)
     used = [np.zeros(layer.stairs.size, int) for layer in layers]
     allowed = [layer.stairs.packed_mask() for layer in layers]
     holes = [np.zeros(layer.stairs.size, bool) for layer in layers]

@@ -3,15 +3,14 @@
 from maskedflow.kernels import Code
 
 from .packing import Slab, Staircase, slab_of, slab_size
-from .program import Operation, Program, Rows, Writer
-from .trunk import Layout, Trunk, is_traced, layer_sums, masked_product
+from .program import Layout, Operation, Program, Writer
+from .trunk import Trunk, is_traced, layer_sums, masked_product
 
 __all__ = [
     "Code",
     "Layout",
     "Operation",
     "Program",
-    "Rows",
     "Slab",
     "Staircase",
     "Trunk",

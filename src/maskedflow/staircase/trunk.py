@@ -7,21 +7,18 @@ its gradient. Anything else goes layer by layer through torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskedflow.kernels import Activation, Code
+from maskedflow.kernels import Activation
 
 from .packing import Staircase
-from .program import Program, Rows, Writer, runs
+from .program import Layout
 
-__all__ = ["Layout", "Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
+__all__ = ["Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
 
 
 def is_traced() -> bool:
@@ -114,85 +111,6 @@ class _Product(torch.autograd.Function):
 
 #: The bytes of a cache that a thread has to itself, or half of it.
 CACHE_BYTES = 2**18
-#: How many pieces the rows of a layer's gradient are cut into.
-PIECES = 8
-#: The fewest products in one.
-SMALLEST_PIECE = 16
-
-#: Rows of a panel, from one on, that start with a bias, a matrix, both or zeros.
-Fill = tuple[int, int, Tensor | None, Tensor | None]
-
-
-class Layout:
-    """The programs of a chain of masked layers, for one way to keep its numbers.
-
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        in_place: Whether activations take the place of their sums.
-    """
-
-    def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
-        self.stairs = stairs
-        widths = [stair.rows for stair in stairs]
-        self.rows = Rows(stairs[0].columns, widths, skips, in_place)
-
-    @cached_property
-    def forward(self) -> Program:
-        """From features to outputs."""
-        writer = Writer(self.stairs, self.rows)
-        for layer, stair in enumerate(self.stairs):
-            writer.product(layer, 0, stair.rows, 0, stair.columns)
-            writer.activate(layer, 0, stair.rows)
-        return writer.done()
-
-    @cached_property
-    def backward(self) -> Program:
-        """From the gradient of the outputs to those of all sums and of the features."""
-        writer = Writer(self.stairs, self.rows)
-        for layer in reversed(range(len(self.stairs))):
-            stair = self.stairs[layer]
-            writer.transposed(layer, 0, stair.rows, 0, stair.columns)
-            if layer > 0:
-                writer.slope(layer - 1, 0, stair.columns)
-        return writer.done()
-
-    def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The pieces of the gradients of the parameters, which threads share.
-
-        Args:
-            width: The samples of a panel, and columns of a strip.
-            strips: How many strips of what a layer reads a cache can hold.
-        """
-        products = np.array(
-            [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
-        )
-        found = []
-        for layer, stair in enumerate(self.stairs):
-            own = np.flatnonzero(products == layer)
-            columns = [*range(0, stair.columns, strips * width), stair.columns]
-            pieces = max(1, min(PIECES, len(own) // SMALLEST_PIECE))
-            for part in np.array_split(own, pieces) if len(own) else ():
-                found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
-            row = self.rows.sums[layer]
-            found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))
-        return np.array(found, np.int64)
-
-    @cached_property
-    def gaps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The packed weights that masks forbid."""
-        return np.concatenate(
-            [runs(~stair.packed_mask(), layer) for layer, stair in enumerate(self.stairs)]
-        )
-
-    def fills(
-        self, biases: Sequence[Tensor]
-    ) -> list[tuple[int, int, Tensor | None, Tensor | None]]:
-        """What the sums start with; the first bias may be one a sample."""
-        return [
-            (row, width, None, bias) if bias.ndim > 1 else (row, width, bias, None)
-            for row, width, bias in zip(self.rows.sums, self.rows.widths, biases, strict=True)
-        ]
 
 
 class Trunk:
@@ -257,16 +175,15 @@ class Trunk:
         from maskedflow.kernels.job import Panels, run_panels
 
         layout = self.kept if kept else self.transient
-        rows = layout.rows
-        y = x.new_empty(len(x), rows.widths[-1])
-        panels = Panels(len(x), rows.height, x, kept=kept, memory=None if kept else "evaluation")
+        y = x.new_empty(len(x), layout.widths[-1])
+        panels = Panels(len(x), layout.height, x, kept=kept, memory=None if kept else "evaluation")
         run_panels(
             layout.forward,
             panels,
             weights,
             loads=[(x, 0)],
             fills=layout.fills(biases),
-            stores=[(y, rows.sums[-1], rows.widths[-1])],
+            stores=[(y, layout.sums[-1], layout.widths[-1])],
             activation=self.code or (0, 0.0),
         )
         return y, panels if kept else None
@@ -296,17 +213,17 @@ class Trunk:
             scratch,
         )
 
-        layout, rows, batch = self.kept, self.kept.rows, len(dy)
+        layout, batch = self.kept, len(dy)
         x_wanted, *parameters_wanted = wanted
-        dx = dy.new_empty(batch, rows.features) if x_wanted else None
-        stores = [] if dx is None else [(dx, 0, rows.features)]
+        dx = dy.new_empty(batch, layout.features) if x_wanted else None
+        stores = [] if dx is None else [(dx, 0, layout.features)]
         of_bias = [torch.empty_like(bias) for bias in biases]
         if biases[0].ndim > 1:
-            stores.append((of_bias[0], rows.sums[0], rows.widths[0]))
-            of_bias[0] = dy.new_empty(rows.widths[0])
+            stores.append((of_bias[0], layout.sums[0], layout.widths[0]))
+            of_bias[0] = dy.new_empty(layout.widths[0])
         width = panel_width(dy)
         sources, others = [], []
-        for number, (stair, row) in enumerate(zip(self.stairs, rows.levels, strict=True)):
+        for number, (stair, row) in enumerate(zip(self.stairs, layout.levels, strict=True)):
             count = -(-stair.columns // width)
             size = count * batch * width
             strips = scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
@@ -315,13 +232,13 @@ class Trunk:
                 (strip, row + start, min(width, stair.columns - start))
                 for strip, start in zip(strips, range(0, stair.columns, width), strict=True)
             ]
-        slopes = Panels(batch, rows.height, dy, kept=True, memory="slopes")
+        slopes = Panels(batch, layout.height, dy, kept=True, memory="slopes")
         run_panels(
             layout.backward,
             slopes,
             weights,
-            loads=[(dy, rows.sums[-1])],
-            fills=[(0, rows.sums[-1], None, None)],
+            loads=[(dy, layout.sums[-1])],
+            fills=[(0, layout.sums[-1], None, None)],
             stores=stores,
             others=others if any(parameters_wanted) else [],
             other=panels,
