@@ -33,6 +33,7 @@ from maskedflow.transforms import (
     Transform,
     UnconstrainedMonotonicTransform,
 )
+from maskedflow.transforms.univariate import UNIVARIATES
 from oracles import check_inverse_pair
 from strategies import overwrite
 
@@ -332,6 +333,15 @@ def test_gaussianization_has_finite_gradients_whatever_the_weights(size: float) 
     for gradient in (x.grad, *(parameter.grad for parameter in flow.parameters())):
         assert gradient is not None
         assert gradient.isfinite().all()
+
+
+def test_maps_by_name_are_those_of_the_library() -> None:
+    for name, (kind, shapes) in UNIVARIATES.items():
+        flow = mf.flows.MAF(3, transforms=1, univariate=name)
+        step = flow.transform.transforms[0]
+        assert (step.univariate, step.shapes) == (kind, shapes)
+    with pytest.raises(ValueError, match=r"univariate: expected one of affine.*got 'cubic'"):
+        mf.flows.RealNVP(3, univariate="cubic")
 
 
 def test_a_new_monotone_network_has_slope_one_at_zero_and_no_offset() -> None:

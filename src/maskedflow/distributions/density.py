@@ -49,10 +49,13 @@ class Origin:
 class Density(Base):
     r"""A distribution whose log-density is a finite number or :math:`-\infty` at each point.
 
-    Subclasses define `density`. Where that is not finite, or very large, and the distribution is of
-    single precision, those rows are computed again in double precision, by a copy of the module
-    that made it. What is no number then either is :math:`-\infty`: on the way there a finite x has
-    become larger than any number. Unless weights are not finite, which has to show: then it is NaN.
+    Subclasses define `density(value)`, of values that nobody has looked at, and note by `made_by`
+    what module made them of which context; `log_prob` comes free.
+
+    Where the density is not finite, or very large, and the distribution is of single precision,
+    those rows are computed again in double precision, by a copy of the module. What is not a number
+    then either is :math:`-\infty`: on the way there a finite x has become larger than any number.
+    Unless weights are not finite, which has to show: then it is NaN.
 
     Such a row leaves the others as they are, in value and gradient, and its own gradient is finite
     where it is. In training, batch normalization makes each row depend on all others, and nothing
@@ -205,16 +208,11 @@ def _mixes_rows(module: nn.Module) -> bool:
 
 
 def refuse_nan(name: str, value: Tensor, *, infinite: bool = True) -> None:
-    """Refuses a tensor that holds NaN.
-
-    Args:
-        name: What it is called.
-        value: The tensor.
-        infinite: Whether it may hold infinities.
+    """Refuses a tensor that holds NaN, or anything infinite unless it may.
 
     Raises:
-        TypeError: If it is no tensor.
-        ValueError: If there is one, with its index.
+        TypeError: If it is not a tensor.
+        ValueError: If it holds one, with its index.
     """
     require_tensor(name, value)
     # A sum is one cheap pass; only a suspicious one is worth a closer look.

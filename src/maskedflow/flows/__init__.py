@@ -1,11 +1,10 @@
 """Flows: short constructors of transforms and a base."""
 
-from maskedflow.transforms.lazy import (
-    LazyComposedTransform,
-    LazyInverse,
-    LazyTransform,
-    UnconditionalTransform,
-)
+# Not public here, but code for earlier versions of zuko looks for lazy transforms in this place.
+from maskedflow.transforms.lazy import LazyComposedTransform as LazyComposedTransform
+from maskedflow.transforms.lazy import LazyInverse as LazyInverse
+from maskedflow.transforms.lazy import LazyTransform as LazyTransform
+from maskedflow.transforms.lazy import UnconditionalTransform as UnconditionalTransform
 
 from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
@@ -22,7 +21,7 @@ from .polynomial import BPF, SOSPF
 from .spline import NCSF, NSF
 from .temporal import TemporalDistribution, TemporalMAF
 
-#: The coupling layer's short name.
+#: The short name, which `transforms` has for what it makes: importable, but not public twice.
 CouplingTransform = GeneralCouplingTransform
 
 __all__ = [
@@ -41,20 +40,15 @@ __all__ = [
     "UMNN",
     "UNAF",
     "ConvCouplingTransform",
-    "CouplingTransform",
     "ElementWiseTransform",
     "Flow",
     "GeneralCouplingTransform",
     "Glow",
-    "LazyComposedTransform",
     "LazyDistribution",
-    "LazyInverse",
-    "LazyTransform",
     "MaskedAutoregressiveTransform",
     "RealNVP",
     "TemporalDistribution",
     "TemporalMAF",
     "UnconditionalDistribution",
-    "UnconditionalTransform",
     "base",
 ]

@@ -55,8 +55,9 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature. Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`. And `periodic=True` if features are angles
             in radians: the conditioner then reads their cosines and sines, so that nothing jumps
@@ -85,7 +86,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         passes: int | None = None,
         order: Sequence[int] | Tensor | None = None,
         adjacency: Tensor | None = None,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         **kwargs: Any,
     ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.transforms import DependentTransform, LazyTransform
+from maskedflow.transforms.univariate import UNIVARIATES
 
 from .flow import check_sizes
 
@@ -23,20 +24,29 @@ class ConditionedTransform(LazyTransform):
     Args:
         features: The number of features D.
         context: The number of context features.
-        univariate: The constructor of the map of one feature. Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, one of "affine",
+            "gaussian" and "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter. A name has its own.
+
+    Raises:
+        ValueError: If a size is too small, or the name is unknown.
     """
 
     def __init__(
         self,
         features: int,
         context: int,
-        univariate: Callable[..., TorchTransform],
+        univariate: Callable[..., TorchTransform] | str,
         shapes: Sequence[Sequence[int]],
     ) -> None:
         super().__init__()
         check_sizes(features, context)
         self.features, self.context = features, context
+        if isinstance(univariate, str):
+            if univariate not in UNIVARIATES:
+                known = ", ".join(UNIVARIATES)
+                raise ValueError(f"univariate: expected one of {known}, got {univariate!r}")
+            univariate, shapes = UNIVARIATES[univariate]
         is_module = isinstance(univariate, nn.Module)
         self.univariate = copy.deepcopy(univariate) if is_module else univariate
         self.shapes = tuple(tuple(shape) for shape in shapes)

@@ -47,8 +47,9 @@ class GeneralCouplingTransform(ConditionedTransform):
         features: The number of features D. A single feature is always mapped.
         context: The number of context features.
         mask: Which features are kept, with shape (D,); every second, from the second on, if None.
-        univariate: The constructor of the map of one feature.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         activation: The constructor of the activation. A sequence of them, one a parameter, makes a
             network of its own for each parameter, as RealNVP has for shifts and scales.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `residual`,
@@ -76,7 +77,7 @@ class GeneralCouplingTransform(ConditionedTransform):
         features: int,
         context: int = 0,
         mask: Sequence[bool] | Tensor | None = None,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         *,
         activation: Activation | Sequence[Activation | None] | None = None,

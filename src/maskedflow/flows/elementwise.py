@@ -36,8 +36,9 @@ class ElementWiseTransform(ConditionedTransform):
     Args:
         features: The number of features D.
         context: The number of context features.
-        univariate: The constructor of the map of one feature.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         generator: Where the initial parameters are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes.
 
@@ -52,7 +53,7 @@ class ElementWiseTransform(ConditionedTransform):
         self,
         features: int,
         context: int = 0,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         *,
         generator: torch.Generator | None = None,

@@ -81,7 +81,7 @@ def check_features(name: str, value: Tensor, features: int) -> None:
     """Refuses a tensor whose last dimension is not the features.
 
     Raises:
-        TypeError: If it is no tensor.
+        TypeError: If it is not a tensor.
         ValueError: If its shape is not (*, features).
     """
     require_tensor(name, value)

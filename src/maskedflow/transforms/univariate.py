@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,12 @@ from maskedflow.staircase import is_traced
 
 from .base import UnivariateTransform
 
-__all__ = ["AdditiveTransform", "MeanPrecisionTransform", "MonotonicAffineTransform"]
+__all__ = [
+    "UNIVARIATES",
+    "AdditiveTransform",
+    "MeanPrecisionTransform",
+    "MonotonicAffineTransform",
+]
 
 
 class MonotonicAffineTransform(UnivariateTransform):
@@ -171,3 +177,11 @@ class AdditiveTransform(UnivariateTransform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.zeros_like(y)
+
+
+#: Maps by name, as a flow takes them for its `univariate`, and the shapes of their parameters.
+UNIVARIATES: dict[str, tuple[Callable[..., UnivariateTransform], tuple[tuple[int, ...], ...]]] = {
+    "affine": (MonotonicAffineTransform, ((), ())),
+    "gaussian": (MeanPrecisionTransform, ((), ())),
+    "additive": (AdditiveTransform, ((),)),
+}
