@@ -6,15 +6,13 @@ from maskedflow.transforms.lazy import LazyInverse as LazyInverse
 from maskedflow.transforms.lazy import LazyTransform as LazyTransform
 from maskedflow.transforms.lazy import UnconditionalTransform as UnconditionalTransform
 
-from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
+from .autoregressive import IAF, MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
 from .convolutional import ConvCouplingTransform
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
-from .elementwise import ElementWiseTransform
+from .elementwise import GF, ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
-from .gaussianization import GF
 from .glow import Glow
-from .iaf import IAF
 from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, SOSPF

@@ -184,14 +184,9 @@ def slope(code: int, parameter: float, total: Any, activation: Any, gradient: An
 
 @jit
 def invert(code: int, phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
-    """Inverts a univariate map in place.
+    """Inverts a map in place, from x, the latent, to the data, and adds to the inverse's ladj.
 
-    Args:
-        code: The map.
-        phi: The parameters of a feature, as rows.
-        parameters: What the map takes beside them.
-        x: The latent, and then the data.
-        ladj: What the ladj of the inverse is added to.
+    The rows of phi are the parameters of a feature, `parameters` what the map takes beside them.
     """
     if code == Map.AFFINE:
         _invert_affine(phi[0], phi[1], parameters[0], x, ladj)

@@ -344,12 +344,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def entry(name: str, size: int) -> int:
-    """The address of a compiled function of a job's address, compiled if it has to be.
+    """The address of a compiled function of a job's address, for numbers of `size` bytes.
 
-    Args:
-        name: "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its
-            items.
-        size: The bytes of a number.
+    "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its items.
     """
     with _compiling:
         return _address(name, size)

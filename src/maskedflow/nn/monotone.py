@@ -30,14 +30,11 @@ class MonotonicLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
-        return self.apply_weight(x, self.weight.abs())
+        return self.apply_weight(x, self.weight.abs(), self.bias)
 
     def tangent(self, x: Tensor) -> Tensor:
         """Maps a direction of x, without the bias."""
-        weight = self.weight.abs()
-        if self.stack is None:
-            return nn.functional.linear(x, weight)
-        return torch.einsum("...ij,...j->...i", weight, x)
+        return self.apply_weight(x, self.weight.abs(), None)
 
 
 class TwoWayELU(nn.ELU):

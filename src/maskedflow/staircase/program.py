@@ -158,12 +158,7 @@ class Layout:
         return writer.done()
 
     def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The pieces of the gradients of the parameters, which threads share.
-
-        Args:
-            width: The samples of a panel, and columns of a strip.
-            strips: How many strips of what a layer reads a cache can hold.
-        """
+        """The pieces of the parameters' gradients, for so many strips of columns in a cache."""
         products = np.array(
             [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
         )

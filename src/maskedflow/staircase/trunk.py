@@ -47,14 +47,7 @@ def activation_code(activation: nn.Module) -> tuple[int, float] | None:
 
 
 def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) -> Tensor:
-    """The masked product x W^T + b of rows x, in torch. Differentiable, twice too.
-
-    Args:
-        x: The input, with shape (*, columns).
-        weight: The packed weight.
-        bias: The bias, with shape (*, rows).
-        stair: How the weight is packed.
-    """
+    """The masked product x W^T + b of x, (*, columns), and b, (*, rows). Differentiable twice."""
     if is_traced():
         return F.linear(x, stair.unpack(weight)) + bias
     shape = x.shape[:-1]
@@ -75,12 +68,7 @@ def layer_sums(
 ) -> list[Tensor]:
     """Evaluates a chain layer by layer: what goes into each activation, and last the outputs.
 
-    Args:
-        x: The input.
-        layers: The number of layers.
-        product: The sums of a layer, given its number and what it reads.
-        activation: The activation.
-        skips: The layers that add the sums two below theirs.
+    The `product` makes the sums of a layer of its number and what it reads.
     """
     sums: list[Tensor] = []
     for layer in range(layers):
@@ -143,13 +131,7 @@ class Trunk:
         )
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        """Maps rows x to outputs. Differentiable, twice too.
-
-        Args:
-            x: The input, with shape (samples, columns).
-            weights: The packed weight of each layer.
-            biases: The bias of each layer; the first may have a row a sample.
-        """
+        """Maps rows x to outputs; the first bias may have a row a sample. Differentiable twice."""
         parameters = (*weights, *biases)
         if torch.is_grad_enabled() and (
             x.requires_grad or any(p.requires_grad for p in parameters)
@@ -196,15 +178,7 @@ class Trunk:
         biases: Sequence[Tensor],
         wanted: Sequence[bool],
     ) -> list[Tensor | None]:
-        """The gradients of x, of each weight and of each bias, as far as they are wanted.
-
-        Args:
-            dy: The gradient of the outputs, with shape (samples, outputs).
-            panels: What an evaluation has kept.
-            weights: The packed weight of each layer.
-            biases: The bias of each layer.
-            wanted: Whether the gradient of x, of each weight and of each bias is wanted.
-        """
+        """The gradients of x, of each weight and of each bias, as far as they are wanted."""
         from maskedflow.kernels.job import (
             Panels,
             accumulate_gradients,

@@ -16,14 +16,7 @@ __all__ = ["CompiledSweep"]
 
 
 class CompiledSweep:
-    """Runs a plan's programs on panels of samples.
-
-    Args:
-        conditioner: The network.
-        kept: The plan for a sweep that a gradient follows.
-        transient: The plan for one that leaves nothing behind.
-        kernel: What the kernel calls the univariate map.
-    """
+    """Runs programs on panels of samples; a gradient can follow those of the plan that is kept."""
 
     def __init__(self, conditioner: MaskedMLP, kept: Plan, transient: Plan, kernel: Kernel) -> None:
         self.trunk = conditioner.trunk

@@ -23,13 +23,7 @@ Univariate = Callable[[Tensor], Any]
 
 
 class InterpretedSweep:
-    """Runs a plan's programs on a matrix of rows, one column a sample.
-
-    Args:
-        conditioner: The network.
-        plan: The plan; sums and activations have rows of their own.
-        univariate: Makes the univariate map.
-    """
+    """Runs a plan's programs on a matrix, a column a sample; sums have rows of their own."""
 
     def __init__(self, conditioner: MaskedMLP, plan: Plan, univariate: Univariate) -> None:
         self.conditioner, self.plan, self.univariate = conditioner, plan, univariate

@@ -28,13 +28,19 @@ from .elementary import (
 )
 from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
-from .linear import LULinear, LULinearTransform, PLULinear, RotationTransform
+from .linear import (
+    LULinear,
+    LULinearTransform,
+    Permutation,
+    PermutationTransform,
+    PLULinear,
+    RotationTransform,
+)
 from .mixture import GaussianizationTransform, MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
 from .multiscale import Head, HeadTransform, Pixelwise, PixelwiseTransform, SqueezeTransform
 from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
-from .permutation import Permutation, PermutationTransform
 from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform

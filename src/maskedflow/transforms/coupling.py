@@ -14,17 +14,7 @@ __all__ = ["CouplingTransform", "parts_of"]
 
 
 def parts_of(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the features of a coupling lie.
-
-    Args:
-        mask: Which features are kept, with shape (D,).
-
-    Returns:
-        The indices of those that are kept, of the others, and of all in the order of both.
-
-    Raises:
-        ValueError: If the mask is no vector.
-    """
+    """The indices of the features that are kept, of the others, and of all in the order of both."""
     if mask.ndim != 1:
         raise ValueError(f"mask: expected a vector, got shape {tuple(mask.shape)}")
     kept, mapped = (part.nonzero().flatten() for part in (mask.bool(), ~mask.bool()))

@@ -54,9 +54,6 @@ class MonotonicTransform(UnivariateTransform):
         self.phi = tuple(phi)
         self.bound, self.eps = bound, eps
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
     def f(self, x: Tensor) -> Tensor:
         """The function."""
         if self._f is None:
