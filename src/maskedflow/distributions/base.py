@@ -46,7 +46,7 @@ class Base(Distribution):
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
 
     def density(self, value: Tensor) -> Tensor:
-        """The log-density as it comes out, of values that nobody has looked at."""
+        """The log-density as it comes out, of values that are not checked."""
         return self.log_prob(value)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

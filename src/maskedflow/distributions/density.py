@@ -49,7 +49,7 @@ class Origin:
 class Density(Base):
     r"""A distribution whose log-density is a finite number or :math:`-\infty` at each point.
 
-    Subclasses define `density(value)`, of values that nobody has looked at, and note by `made_by`
+    Subclasses define `density(value)`, of values that are not checked, and note by `made_by`
     what module made them of which context; `log_prob` comes free.
 
     Where the density is not finite, or very large, and the distribution is of single precision,

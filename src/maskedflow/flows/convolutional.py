@@ -25,7 +25,7 @@ __all__ = ["ConvCouplingTransform"]
 
 
 class ConvCouplingTransform(LazyTransform):
-    r"""A lazy affine coupling of images: the first channels steer the others.
+    r"""A lazy affine coupling of images: the first channels are kept, the others mapped given them.
 
     .. math:: z_a = x_a, \qquad z_b = x_b \exp(B \tanh(s / B)) + t, \quad
         (t, s) = \text{ConvNet}(x_a, c)

@@ -136,7 +136,7 @@ class TemporalMAF(LazyDistribution):
 
         Raises:
             ValueError: If covariates are missing, needless, of another shape, or hold NaN, the
-                number of steps is not known or below 1, or a length is none of 1, ..., `steps`.
+                number of steps is not known or below 1, or a length is not from 1 to `steps`.
         """
         if c is None and steps is None:
             steps = self.steps

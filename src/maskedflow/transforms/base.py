@@ -1,4 +1,4 @@
-"""What every transform can do: map, invert, and tell its log-determinant."""
+"""What every transform can do: map, invert, and give its log-determinant."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sum_rightmost(value: Tensor, dims: int) -> Tensor:
 
 
 def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Applies any transform, a plain torch one too, and tells its log-determinant.
+    r"""Applies any transform, a plain torch one too, and returns its log-determinant.
 
     Outside of the transform's domain the latter is :math:`-\infty`, since a density there is zero.
 

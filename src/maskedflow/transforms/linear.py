@@ -35,7 +35,7 @@ class LULinearTransform(VectorTransform):
         bias: The shift :math:`b`, with shape (*, D); none if None.
 
     Raises:
-        ValueError: If LU is not square, or x has not D features.
+        ValueError: If LU is not square, or x does not have D features.
 
     References:
         | Glow (Kingma and Dhariwal, 2018), section 3.2
@@ -82,7 +82,7 @@ class RotationTransform(VectorTransform):
         A: Any square matrix :math:`A`, with shape (*, D, D); zero is the identity.
 
     Raises:
-        ValueError: If A is not square, or x has not D features.
+        ValueError: If A is not square, or x does not have D features.
 
     References:
         | Cheap Orthogonal Constraints in Neural Networks (Lezcano-Casado and Martínez-Rubio, 2019)
@@ -127,7 +127,7 @@ class PermutationTransform(VectorTransform):
         order: The permutation :math:`o`, with shape (D,).
 
     Raises:
-        ValueError: If `order` is not a permutation, or x has not D features.
+        ValueError: If `order` is not a permutation, or x does not have D features.
 
     Example:
         >>> PermutationTransform(torch.tensor([2, 0, 1]))(torch.tensor([1.0, 2.0, 3.0]))

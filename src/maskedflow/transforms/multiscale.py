@@ -23,7 +23,7 @@ class SqueezeTransform(VectorTransform):
         shape: The shape (C, H, W) of an image, with H and W even.
 
     Raises:
-        ValueError: If a side is odd, or x has not C H W features.
+        ValueError: If a side is odd, or x does not have C H W features.
 
     References:
         | RealNVP (Dinh et al., 2016), section 3.6
@@ -76,7 +76,7 @@ class PixelwiseTransform(PartTransform):
         shape: The shape (C, H, W) of an image.
 
     Raises:
-        ValueError: If x has not C H W features.
+        ValueError: If x does not have C H W features.
 
     Example:
         >>> from maskedflow.transforms import PermutationTransform
@@ -149,7 +149,7 @@ class HeadTransform(PartTransform):
         features: The number n of features that it maps.
 
     Raises:
-        ValueError: If x has less than n features.
+        ValueError: If x has fewer than n features.
 
     Example:
         >>> from maskedflow.transforms import PermutationTransform

@@ -131,7 +131,7 @@ class Whiten(LazyTransform):
             (D, context); no regression, whatever the context, if None.
 
     Raises:
-        ValueError: If the shapes do not fit, or :math:`L` is no such factor.
+        ValueError: If the shapes do not fit, or :math:`L` is not such a factor.
 
     Example:
         >>> x = torch.randn(1000, 2) @ torch.tensor([[1.0, 1.0], [0.0, 0.1]])
