@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,12 @@ from pages import RESULTS, machine_table, markdown, number, read, write
 from timing import count_core_seconds, machine
 
 import maskedflow as mf
-from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.settings import settle
 from maskedflow.data import Dataset, Split
 from maskedflow.flows import Flow
 from maskedflow.recipes import RECIPES, recipe
 from maskedflow.runs import FlowConfig, Mean, build_flow
 from maskedflow.runs.build import start_at_data
+from maskedflow.runs.settings import settle
 from maskedflow.training import TrainConfig, evaluation, loop
 
 #: At most so many rows to train on, that decide on the best epoch, and that are tested on.
@@ -99,7 +98,7 @@ def shortened(data: Dataset, train: int, validation: int, test: int) -> Dataset:
 
 def measure(data: Dataset, name: str, seconds: float) -> Entry:
     """Trains a flow with the settings that the command line has for it, and measures it."""
-    settings = asdict(settle(TrainOptions(dataset=data.name, flow=name)))
+    settings = settle({"dataset": data.name, "flow": name})
     made = recipe(name)
     config = FlowConfig(made.constructor, made.build(data.features, 0, settings, data.image_shape))
     flow = build_flow(config, data.preprocessing())

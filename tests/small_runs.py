@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from maskedflow.data import Dataset, Split
-from maskedflow.runs import DataConfig, FlowConfig, Run, RunConfig, describe, rows_of, train_run
+from maskedflow.flows import Flow
+from maskedflow.runs import DataConfig, FlowConfig, FlowDensity, Run, RunConfig, describe, train_run
 from maskedflow.training import TrainConfig
 
 
@@ -35,7 +36,7 @@ def config_of(dataset: Dataset, epochs: int = 1, **arguments: Any) -> RunConfig:
             context_columns=dataset.context_columns,
             image_shape=dataset.image_shape,
             levels=dataset.levels,
-            rows=rows_of(dataset),
+            rows=dataset.rows,
             file="somewhere.csv",
         ),
         FlowConfig(
@@ -62,3 +63,9 @@ def config_of(dataset: Dataset, epochs: int = 1, **arguments: Any) -> RunConfig:
 def trained(folder: Path, dataset: Dataset, epochs: int = 1, **arguments: Any) -> Run:
     run, _ = train_run(folder, config_of(dataset, epochs, **arguments), dataset)
     return run
+
+
+def small_density(flow: Flow) -> FlowDensity:
+    """A flow of two features, given one, as the density of a run."""
+    config = FlowConfig("MAF", {"features": 2, "context": 1})
+    return FlowDensity(flow, config, DataConfig(("a", "b"), (1, 1, 1), context_columns=("c",)))

@@ -13,12 +13,8 @@ import pytest
 
 import maskedflow as mf
 from commands import call, files, run
-from maskedflow.data import open_source
-from maskedflow.estimator import (
-    TableRun,
-    open_mixed,
-    tell_schema,
-)
+from maskedflow.data import infer_schema, open_mixed, open_source
+from maskedflow.runs import Run
 from maskedflow.tables import Schema, read_source
 
 FAST = "--flow gaussian --time_limit 1".split()  # noqa: SIM905
@@ -76,10 +72,8 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(path: Path) -> TableRun:
-    found = mf.load_run(path)
-    assert isinstance(found, TableRun)
-    return found
+def opened(path: Path) -> Run:
+    return mf.load_run(path)
 
 
 def scores(path: Path) -> np.ndarray:
@@ -105,11 +99,11 @@ def test_a_run_leaves_its_tree_and_says_what_it_found(fitted: Path) -> None:
         drawn = open_table(fitted / kind / "t" / "samples" / f"t_samples.{kind}")
         assert (drawn.num_rows, drawn.column_names) == (1000, mixed().column_names)
     summary = (fitted / "csv" / "t" / "results_summary.txt").read_text()
-    assert "216 fitted, 24 test" in summary
+    assert "216 training, 24 test" in summary
     assert "independent columns" in summary
     assert "duplicate of count" in summary
     # Told from text or from types, the columns are the same ones. (Parquet has no whole seconds.)
-    schemas = [opened(fitted / kind / "t").schema for kind in ("csv", "parquet")]
+    schemas = [opened(fitted / kind / "t").density.schema for kind in ("csv", "parquet")]
     assert schemas[0].columns[:12] == schemas[1].columns[:12]
     assert str(schemas[0]) == str(schemas[1]).replace("timestamp[ms]", "timestamp[s]")
     kinds = {column.name: column.kind for column in schemas[0].columns}
@@ -156,8 +150,8 @@ def test_python_fits_the_same(fitted: Path) -> None:
     part = open_mixed(fitted / "t.csv", schema=fitted / "known.toml", missing="model")
     work = opened(fitted / "csv" / "t").config.options["work"]
     estimator = mf.DensityEstimator("gaussian", schema=part.schema, missing="model", work=work)
-    mine = estimator.fit(part.train).score_samples(part.test)
-    theirs = opened(fitted / "csv" / "t").log_prob(part.test)
+    mine = estimator.fit(part.train.x).score_samples(part.test.x)
+    theirs = opened(fitted / "csv" / "t").density.log_prob(part.test.x)
     assert np.array_equal(mine, theirs)
     found = (fitted / "csv" / "t" / "results_summary.txt").read_text()
     assert f"{theirs.mean():.1f} ± " in found
@@ -184,7 +178,7 @@ def test_pieces_are_the_whole_and_columns_come_along(
             found = open_table(tmp_path / "whole.csv")
             assert found.column_names == ["city", "born", "seen", "log_prob"]
             assert found["city"].to_pylist() == large["city"].to_pylist()
-            expected = opened(directory).log_prob(mixed())
+            expected = opened(directory).density.log_prob(mixed())
             np.testing.assert_array_equal(found["log_prob"].to_numpy(), np.tile(expected, 45))
 
 
@@ -201,7 +195,7 @@ def test_evaluate_repeats_what_train_found(
     pacsv.write_csv(mixed().slice(0, 100), moved)
     code, _, err = call(capsys, "evaluate", directory, "--data", moved)
     assert (code, err.count("\n")) == (2, 1)
-    assert "(90, 10)" in err
+    assert "(90, 0, 10)" in err
 
 
 def test_a_report_is_about_the_rows_held_out_or_others(
@@ -242,12 +236,12 @@ def test_a_context_goes_by_names(fitted: Path, conditional: Path, tmp_path: Path
     assert drawn["city"].to_pylist() == ["NA"] * 3 + ["Rome, IT"] * 3
     assert drawn["real"].to_pylist() == [0.5] * 3 + [-0.25] * 3
     assert run("score", conditional, tmp_path / "d.parquet", "-o", tmp_path / "p.csv") == 0
-    expected = found.estimator.score_samples(
-        drawn.select(list(found.columns)), context=drawn.select(["city", "real"])
+    expected = found.density.log_prob(
+        drawn.select(list(found.columns)), drawn.select(["city", "real"])
     )
     np.testing.assert_array_equal(scores(tmp_path / "p.csv"), expected)
     samples = pq.read_table(conditional / "samples" / "t_samples.parquet")
-    assert samples.num_rows == found.config.rows[1]
+    assert samples.num_rows == found.config.data.rows[2]
 
 
 def test_rows_with_gaps_have_no_score_where_they_were_dropped(
@@ -258,7 +252,7 @@ def test_rows_with_gaps_have_no_score_where_they_were_dropped(
     gaps = np.any([mixed()[name].is_null().to_numpy() for name in ("gaps", "city", "flag")], 0)
     np.testing.assert_array_equal(np.isnan(found), gaps)
     assert np.isfinite(found[~gaps]).all()
-    assert opened(conditional).config.rows[0] + opened(conditional).config.rows[1] == (~gaps).sum()
+    assert sum(opened(conditional).config.data.rows) == (~gaps).sum()
 
 
 # ------------------------------------------------------------------------------------- the schema
@@ -275,10 +269,10 @@ def test_schema_tells_reasons_and_writes_what_train_reads(
     assert "gaps, city, flag may be missing" in err
     written = Schema.from_toml(out.read_text())
     assert written.missing == "error"
-    assert replace(written, missing="model") == opened(fitted / "csv" / "t").schema
+    assert replace(written, missing="model") == opened(fitted / "csv" / "t").density.schema
     # The schema of a run is complete, and says no more and no less when it is given back.
     own = fitted / "csv" / "t" / "schema.toml"
-    assert Schema.from_toml(own.read_text()) == tell_schema(data, own)
+    assert Schema.from_toml(own.read_text()) == infer_schema(data, own)
 
 
 def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -> None:
@@ -361,7 +355,7 @@ def broken(fitted: Path, conditional: Path) -> Path:
     spoilt = rows.set_column(0, "real", pa.array(text))
     pacsv.write_csv(spoilt, fitted / "text.csv")
     pq.write_table(spoilt, fitted / "text.parquet")
-    paris = [opened(conditional).schema.columns[0].name, "Paris"]
+    paris = [opened(conditional).density.schema.columns[0].name, "Paris"]
     cities = ["NA", paris[1], *["NA"] * (len(rows) - 2)]
     full = rows.drop_columns(["city", "gaps", "flag"])
     full = full.append_column("city", pa.array(cities)).append_column("gaps", rows["heavy"])

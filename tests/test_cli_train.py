@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import maskedflow as mf
 from commands import SMALL, TREE, call, files, pair, run
 from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.settings import DEFAULTS, settle
+from maskedflow.cli.train import said
+from maskedflow.runs.settings import DEFAULTS, settle
 
 # -------------------------------------------------------------------------------------------- train
 
@@ -107,7 +108,8 @@ def test_auto_trains_mnist_then_cifar10(monkeypatch: pytest.MonkeyPatch) -> None
     assert [options.dataset for options in trained] == ["mnist", "cifar10"]
     assert {options.epochs for options in trained} == {7}
     shapes = [
-        (s.hidden_dim, s.num_layers, s.degrees) for s in (settle(options) for options in trained)
+        tuple(settle(said(options))[name] for name in ("hidden_dim", "num_layers", "degrees"))
+        for options in trained
     ]
     assert shapes == [(512, 5, "sequential"), (1024, 10, "random")]
 
@@ -117,9 +119,9 @@ def test_every_data_set_has_its_defaults() -> None:
 
 
 def test_a_number_of_epochs_lifts_the_default_time_limit() -> None:
-    assert settle(TrainOptions(dataset="power")).time_limit is not None
-    assert settle(TrainOptions(dataset="power", epochs=3)).time_limit is None
-    assert settle(TrainOptions(dataset="power", epochs=3, time_limit=5.0)).time_limit == 5.0
+    assert settle({"dataset": "power"})["time_limit"] is not None
+    assert settle({"dataset": "power", "epochs": 3})["time_limit"] is None
+    assert settle({"dataset": "power", "epochs": 3, "time_limit": 5.0})["time_limit"] == 5.0
 
 
 def test_made_is_one_transform(tmp_path: Path) -> None:

@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 import maskedflow as mf
-from maskedflow.estimator.matrix import Tables
-from maskedflow.estimator.report import estimator_report
-from maskedflow.report import Column, Subject, write_report
+from maskedflow.report import Column, Subject, table_report, write_report
 from maskedflow.report.independent import independent
 from maskedflow.report.joint import corner_columns, correlation_facts, correlations
 from maskedflow.report.latent import latent_facts
 from maskedflow.report.marginals import marginal_facts
 from maskedflow.report.twosample import two_sample_test
 from maskedflow.tables import Schema, to_rows
+from maskedflow.tables.matrix import Tables
 from table_strategies import tables
 from test_estimator import ANGLE, mixed
 
@@ -320,7 +319,7 @@ def test_nothing_but_constants_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^X: expected a column that is not constant, found none$"
     ):
-        estimator_report(estimator, x, tmp_path / "r.html")
+        table_report(estimator, x, tmp_path / "r.html")
 
 
 def test_a_failed_page_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import torch
 
 import maskedflow as mf
 from commands import call, files, run, table, write_csv
-from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.settings import SHAPES, settle
-from maskedflow.recipes import RECIPES
+from maskedflow.recipes import RECIPES, SHAPES
 from maskedflow.runs import FlowConfig, build_flow
+from maskedflow.runs.settings import settle
 
 #: Those that take a table; test_glow.py has a run of images.
 TABLES = {name: made for name, made in RECIPES.items() if not made.images}
@@ -119,19 +118,19 @@ def test_help_lists_the_flows_and_an_unknown_one_is_one_line(
 def test_an_option_that_shapes_nothing_is_refused(flow: str, option: str) -> None:
     value = {"degrees": "random", "batch_norm": True}.get(option, 3)
     with pytest.raises(ValueError, match=f"--{option} {value}: --flow {flow}"):
-        settle(TrainOptions(dataset="moons", flow=flow, **{option: value}))
+        settle({"dataset": "moons", "flow": flow, option: value})
 
 
 def test_a_flow_has_settings_of_its_own_below_those_that_are_given() -> None:
-    assert settle(TrainOptions(dataset="power", flow="realnvp")).batch_norm
-    assert not settle(TrainOptions(dataset="power", flow="realnvp", batch_norm=False)).batch_norm
-    assert not settle(TrainOptions(dataset="mnist", flow="modern")).batch_norm
-    assert settle(TrainOptions(dataset="power", flow="modern")).residual
+    assert settle({"dataset": "power", "flow": "realnvp"})["batch_norm"]
+    assert not settle({"dataset": "power", "flow": "realnvp", "batch_norm": False})["batch_norm"]
+    assert not settle({"dataset": "mnist", "flow": "modern"})["batch_norm"]
+    assert settle({"dataset": "power", "flow": "modern"})["residual"]
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_only_narrow_masked_layers_get_a_note(name: str) -> None:
-    settings = {**settle(TrainOptions(flow=name)).__dict__, "hidden_dim": 5}
+    settings = {**settle({"flow": name}), "hidden_dim": 5}
     made = RECIPES[name]
     config = FlowConfig(made.constructor, made.build(9, 2, settings))
     masked = "degrees" in made.takes and made.arguments.get("passes") != 2

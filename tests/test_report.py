@@ -259,7 +259,7 @@ def test_a_picture_without_the_log_has_no_curve(tmp_path: Path) -> None:
     dataset = gaussian(200)
     run = trained(tmp_path / "g", dataset)
     (tmp_path / "g" / "logs" / "metrics.jsonl").unlink()
-    again = Run(run.directory, run.config, run.flow)
+    again = Run(run.directory, run.config, run.density)
     figure = run_picture(again, dataset.test)
     assert not [a for a in figure.findobj(Axes) if a.get_xlabel() == "epoch"]
 

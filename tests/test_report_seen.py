@@ -19,8 +19,7 @@ from scipy.stats import norm
 
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
-from maskedflow.data import Fingerprint, Seen, Split, Trace
-from maskedflow.estimator.trace import seen_by
+from maskedflow.data import Fingerprint, Seen, Trace
 from maskedflow.report import Column, Subject, write_report
 from maskedflow.runs import load_run
 from maskedflow.tables import to_arrow
@@ -145,12 +144,12 @@ def fitted() -> mf.DensityEstimator:
 def test_an_estimator_knows_its_rows_in_any_frame(name: str, fitted: mf.DensityEstimator) -> None:
     frame = pd.concat([people(400)[::-1], people(100, 1)])
     whole = to_arrow(CONTAINERS[name](frame))
-    seen = seen_by(fitted, whole.drop_columns(["y"]), whole.select(["y"]))
+    seen = fitted.fitted_.seen(whole.drop_columns(["y"]), whole.select(["y"]))
     assert seen is not None
     assert seen.rows == 500
     assert 398 <= seen.trained <= 400  # where an angle is at an edge of its parts
     other = whole.select(["y"]).slice(1).to_pydict()["y"] + [0.1]
-    moved = seen_by(fitted, whole.drop_columns(["y"]), pa.table({"y": other}))
+    moved = fitted.fitted_.seen(whole.drop_columns(["y"]), pa.table({"y": other}))
     assert moved is not None
     assert moved.trained <= 4
 
@@ -161,9 +160,9 @@ def test_a_file_keeps_it_and_an_older_file_says_that_it_is_not_known(
     path, frame = tmp_path / "e.safetensors", people(400)
     fitted.save(path)
     again = mf.DensityEstimator.load(path)
-    assert again.trace_ is not None
+    assert again.fitted_.trace is not None
     x, c = (to_arrow(part) for part in (frame.drop(columns="y"), frame[["y"]]))
-    assert seen_by(again, x, c) == seen_by(fitted, x, c)
+    assert again.fitted_.seen(x, c) == fitted.fitted_.seen(x, c)
     # None of the numbers is in there.
     assert np.float32(frame["y"][0]).tobytes() not in path.read_bytes()
     tensors, header = checkpoint.read(path)
@@ -171,7 +170,7 @@ def test_a_file_keeps_it_and_an_older_file_says_that_it_is_not_known(
     del plain["estimator"]["trace"]
     checkpoint.write(path, tensors, {checkpoint.METADATA: json.dumps(plain)})
     older = mf.DensityEstimator.load(path)
-    assert seen_by(older, x, c) is None
+    assert older.fitted_.seen(x, c) is None
     np.testing.assert_array_equal(
         older.score_samples(x, context=c), fitted.score_samples(x, context=c)
     )
@@ -238,11 +237,12 @@ def test_a_run_knows_which_rows_trained_and_which_chose(tmp_path: Path) -> None:
         "validation": (0, 100),
         "test": (0, 0),
     }.items():
-        seen = found.seen(getattr(dataset, part))
+        rows = getattr(dataset, part)
+        seen = found.density.seen(rows.x, rows.context)
         assert seen is not None
         assert (seen.trained, seen.validated, seen.known) == (fitted, chose, True)
     assert dataset.train.context is not None
-    turned = found.seen(Split(dataset.train.x, dataset.train.context.flip(0)))
+    turned = found.density.seen(dataset.train.x, dataset.train.context.flip(0))
     assert turned is not None
     assert turned.new
 

@@ -14,7 +14,8 @@ from torch.distributions import MultivariateNormal
 
 import maskedflow as mf
 from commands import call, declare
-from maskedflow.runs import Mean, preprocessed
+from maskedflow.runs import Mean
+from maskedflow.runs.density import preprocessed
 from maskedflow_paper.reproduction import (
     mark,
     markdown_table,

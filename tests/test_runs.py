@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import maskedflow as mf
-from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.settings import settle
 from maskedflow.data import ContextStandardizer, Dataset, Split
 from maskedflow.recipes import RECIPES
 from maskedflow.runs import (
@@ -34,16 +32,16 @@ from maskedflow.runs import (
     evaluate_run,
     load_run,
     results_table,
-    rows_of,
     sample_batches,
     score_batches,
     summary,
 )
 from maskedflow.runs.arguments import numbers_of
 from maskedflow.runs.build import restore
+from maskedflow.runs.settings import settle
 from maskedflow.training import TrainConfig, checkpoint
 from maskedflow.transforms import Dequantize, Logit, Standardize
-from small_runs import config_of, gaussian, trained
+from small_runs import config_of, gaussian, small_density, trained
 
 # ----------------------------------------------------------------------------------------- record
 
@@ -214,7 +212,7 @@ def test_a_run_finds_its_rows_again_and_sees_when_they_changed(tmp_path: Path) -
     mf.data.write_table(table, ["a", "b"], [rows])
     dataset = mf.data.open_table(table, seed=3)
     config = config_of(dataset)
-    source = DataConfig(dataset.columns, rows_of(dataset), file=str(table), seed=3)
+    source = DataConfig(dataset.columns, dataset.rows, file=str(table), seed=3)
     run = Run(tmp_path, RunConfig("t", source, config.flow, config.training), nn.Identity())  # type: ignore[arg-type]
     assert torch.equal(run.dataset().test.x, dataset.test.x)
     mf.data.write_table(table, ["a", "b"], [rows[:90]])
@@ -289,7 +287,7 @@ def test_no_flow_is_taken_for_larger_than_it_is(name: str, conditional: bool) ->
     shape = (1, 4, 4) if made.images else None
     for features in (16,) if made.images else (1, 2, 7):
         for base in ("normal", "student-t", "mixture", "made"):
-            settings = {**vars(settle(TrainOptions(flow=name))), "base": base, "hidden_dim": 12}
+            settings = {**settle({"flow": name}), "base": base, "hidden_dim": 12}
             arguments = made.build(features, 3 * conditional, settings, shape)
             flow = build_flow(FlowConfig(made.constructor, arguments))
             stored = sum(tensor.numel() for tensor in flow.state_dict().values())
@@ -300,16 +298,16 @@ def test_no_flow_is_taken_for_larger_than_it_is(name: str, conditional: bool) ->
 
 
 def test_samples_come_in_blocks_and_follow_their_context() -> None:
-    flow = mf.flows.MAF(2, context=1, transforms=1)
+    density = small_density(mf.flows.MAF(2, context=1, transforms=1))
     context = torch.tensor([[1.0], [2.0], [3.0]])
-    blocks = list(sample_batches(flow, 4, context, rows=5))
+    blocks = list(sample_batches(density, 4, context, rows=5))
     assert [len(x) for x, _ in blocks] == [5, 5, 2]
     found = torch.cat([c for _, c in blocks if c is not None])
     assert found.flatten().tolist() == [1.0] * 4 + [2.0] * 4 + [3.0] * 4
-    again = torch.cat([x for x, _ in sample_batches(flow, 4, context, rows=5)])
+    again = torch.cat([x for x, _ in sample_batches(density, 4, context, rows=5)])
     assert torch.equal(again, torch.cat([x for x, _ in blocks]))
-    with pytest.raises(ValueError, match="n is 0"):
-        next(sample_batches(flow, 0, context))
+    with pytest.raises(ValueError, match="n: expected at least 1, got 0"):
+        next(sample_batches(density, 0, context))
 
 
 def test_scoring_does_not_depend_on_the_size_of_blocks(tmp_path: Path) -> None:
@@ -350,14 +348,14 @@ def test_a_table_is_measured_beside_its_gaussian(tmp_path: Path) -> None:
     run = trained(tmp_path / "g", dataset, epochs=40)
     found = evaluate_run(run, dataset)
     expected = run.flow().log_prob(dataset.test.x).double().mean().item()
-    assert found.flow.value == pytest.approx(expected, abs=1e-4)
+    assert found.density.value == pytest.approx(expected, abs=1e-4)
     # In the table's own units, although the Gaussian is fitted to standardised columns.
     direct = mf.data.gaussian_log_likelihood(dataset.train.x, dataset.test.x)
-    assert found.gaussian is not None
-    assert found.gaussian.value == pytest.approx(direct.mean().item(), abs=1e-3)
-    assert (found.logit_flow, found.rows, found.features) == (None, 200, 3)
+    assert found.baseline is not None
+    assert found.baseline.value == pytest.approx(direct.mean().item(), abs=1e-3)
+    assert (found.logit, found.rows, found.features) == (None, 200, 3)
     # The data are Gaussian: neither can be much better.
-    assert abs(found.flow.value - found.gaussian.value) < 0.15
+    assert abs(found.density.value - found.baseline.value) < 0.15
 
 
 def test_a_conditional_gaussian_is_the_quotient_of_two(tmp_path: Path) -> None:
@@ -373,23 +371,24 @@ def test_a_conditional_gaussian_is_the_quotient_of_two(tmp_path: Path) -> None:
     test = torch.hstack([dataset.test.context.double(), torch.ones(len(dataset.test), 1).double()])
     normal = torch.distributions.MultivariateNormal(test @ slope, covariance)
     expected = normal.log_prob(dataset.test.x.double())
-    assert found.gaussian is not None
-    assert found.gaussian.value == pytest.approx(expected.mean().item(), abs=1e-3)
-    assert abs(found.flow.value - found.gaussian.value) < 0.15
+    assert found.baseline is not None
+    assert found.baseline.value == pytest.approx(expected.mean().item(), abs=1e-3)
+    assert abs(found.density.value - found.baseline.value) < 0.15
 
 
 def test_images_are_measured_in_bits_and_in_logit_space(tmp_path: Path) -> None:
     dataset = mf.data.load("digits")
     run = trained(tmp_path / "digits", dataset)
     found = evaluate_run(run, dataset)
-    assert found.gaussian is not None
-    assert found.logit_flow is not None
-    assert found.logit_gaussian is not None
+    assert found.baseline is not None
+    assert found.logit is not None
+    flow, gaussian = found.logit
+    assert gaussian is not None
     # Both spaces are one map apart, whose log-determinant is the same for flow and Gaussian.
-    apart = found.flow.value - found.logit_flow.value
-    assert apart == pytest.approx(found.gaussian.value - found.logit_gaussian.value)
+    apart = found.density.value - flow.value
+    assert apart == pytest.approx(found.baseline.value - gaussian.value)
     # 17 levels without any model cost log2(17) bits; a Gaussian beats that.
-    bits = -found.gaussian.value / 64 / math.log(2)
+    bits = -found.baseline.value / 64 / math.log(2)
     assert 1.5 < bits < math.log2(17)
     assert f"{bits:.2f}" in results_table(found)
 
@@ -397,7 +396,7 @@ def test_images_are_measured_in_bits_and_in_logit_space(tmp_path: Path) -> None:
 def test_labelled_images_have_a_gaussian(tmp_path: Path) -> None:
     plain, labelled = mf.data.load("digits"), mf.data.load("digits", labels=True)
     found = [evaluate_run(trained(tmp_path / d.name, d), d) for d in (plain, labelled)]
-    gaussians = [e.gaussian.value for e in found if e.gaussian is not None]
+    gaussians = [e.baseline.value for e in found if e.baseline is not None]
     assert len(gaussians) == 2
     assert gaussians[1] > gaussians[0] + 1  # a label tells a lot about a digit
 
@@ -410,7 +409,7 @@ def test_a_singular_covariance_is_no_error(tmp_path: Path) -> None:
     splits = [doubled(s) for s in (parts.train, parts.validation, parts.test)]
     dataset = Dataset("d", splits[0], splits[1], splits[2], ("a", "a again"))
     found = evaluate_run(trained(tmp_path / "d", dataset), dataset)
-    assert found.gaussian is None
+    assert found.baseline is None
     assert "singular" in results_table(found)
 
 
@@ -431,7 +430,7 @@ def test_the_summary_says_what_a_run_is(tmp_path: Path) -> None:
 @given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e3))
 def test_results_are_printed_to_two_digits_of_their_error(value: float, error: float) -> None:
     mean = Mean(value, error)
-    line = results_table(Evaluation(mean, None, None, None, 10, 2, 0.0)).splitlines()[1]
+    line = results_table(Evaluation(mean, None, "full Gaussian", 10, 2, 0.0)).splitlines()[1]
     shown, spread = (float(word) for word in line.split()[1:4:2])
     assert spread == pytest.approx(error, rel=0.06)
     assert shown == pytest.approx(value, abs=0.06 * error)

@@ -198,7 +198,7 @@ def test_evaluate_repeats_what_train_found(
 
 def test_a_report_is_of_forecasts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (folder / "s" / "report.html").read_text("utf-8")
-    assert "linear autoregression of 23 steps" in page
+    assert "linear AR(23)" in page
     assert 'id="forecasts"' in page
     assert 'id="columns"' not in page
     code, _, err = call(capsys, "report", folder / "s", "--data", folder / "s.csv")

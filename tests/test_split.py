@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import write_csv
-from maskedflow.data import Dataset, open_streamed, open_table
+from maskedflow.data import Dataset, open_mixed, open_streamed, open_table
 from maskedflow.data.split import copies, deal
-from maskedflow.estimator import open_mixed
-from maskedflow.runs import DataConfig, Run, RunConfig, rows_of
+from maskedflow.runs import DataConfig, Run, RunConfig
 from small_runs import config_of, gaussian
 
 
@@ -82,11 +81,14 @@ def test_copies_are_on_one_side_of_every_kind_of_table(
     numbers = open_table(path, context=context, seed=3)
     assert apart(sides(numbers))
     assert (numbers.dealing, numbers.distinct) == ("values", 500)
-    assert [abs(n - m) < 20 for n, m in zip(rows_of(numbers), (1600, 200, 200), strict=True)]
+    assert [abs(n - m) < 20 for n, m in zip(numbers.rows, (1600, 200, 200), strict=True)]
     # An estimator holds out the same rows.
     table = open_mixed(path, context=context, seed=3)
     assert (table.dealing, table.distinct) == ("values", 500)
-    held_out = np.stack([table.test.column(name).to_numpy() for name in "abc"], axis=1)
+    whole = table.test.x
+    for name in context:
+        whole = whole.append_column(name, table.test.context[name])
+    held_out = np.stack([whole.column(name).to_numpy() for name in "abc"], axis=1)
     test = torch.hstack(
         [part for part in (numbers.test.x, numbers.test.context) if part is not None]
     )
@@ -105,9 +107,9 @@ def test_copies_of_mixed_rows_are_known_by_all_their_cells(tmp_path: Path) -> No
     table = table.append_column("day", pa.array(day[again]))
     pq.write_table(table, tmp_path / "t.parquet")
     found = open_mixed(tmp_path / "t.parquet", missing="model")
-    train, test = ({str(row) for row in part.to_pylist()} for part in (found.train, found.test))
+    train, test = ({str(row) for row in part.to_pylist()} for part in (found.train.x, found.test.x))
     assert found.distinct == len(train) + len(test) == len(set(again))
-    assert abs(found.test.num_rows - 100) < 10
+    assert abs(len(found.test) - 100) < 10
 
 
 def test_equal_rows_are_no_copies_where_values_are_few(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_an_earlier_run_gets_the_rows_that_it_had(stream: bool, tmp_path: Path) 
     then, now = opener(path, seed=2, dealing="rows"), opener(path, seed=2)
     assert not apart(sides(then))
     for dataset in (then, now):
-        data = DataConfig(dataset.columns, rows_of(dataset), file=str(path), seed=2, stream=stream)
+        data = DataConfig(dataset.columns, dataset.rows, file=str(path), seed=2, stream=stream)
         if dataset is now:
             data = DataConfig(**{**vars(data), "dealing": now.dealing, "distinct": now.distinct})
         config = config_of(gaussian(40))

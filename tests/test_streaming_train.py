@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import maskedflow as mf
 from commands import SMALL, call, run, table
 from maskedflow.data import Dataset, StreamedSplit, open_streamed
-from maskedflow.runs import rows_of
 from maskedflow.training.batches import bounds
 
 N = 200_000
@@ -65,7 +64,7 @@ def test_an_epoch_visits_each_training_row_once(
     numbers = torch.cat(batches)[:, 1].long()
     held = torch.cat([opened.validation.x[:, 1], opened.test.x[:, 1]]).long()
     assert torch.equal(torch.cat([numbers, held]).sort().values, torch.arange(N))
-    assert rows_of(opened) == (len(numbers), len(opened.validation), len(opened.test))
+    assert opened.rows == (len(numbers), len(opened.validation), len(opened.test))
     assert (numbers.diff() < 0).double().mean() > 0.4  # shuffled
     assert set(opened.train.x[:, 1].long().tolist()) <= set(numbers.tolist())
 

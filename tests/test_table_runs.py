@@ -23,20 +23,26 @@ from safetensors.torch import save_file
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
 from maskedflow.cli.options import TrainOptions
-from maskedflow.cli.tables import why_estimator
-from maskedflow.data import open_source, write_batches
-from maskedflow.estimator import (
+from maskedflow.cli.train import said
+from maskedflow.data import (
     MixedTable,
-    TableConfig,
-    TableRun,
-    fit_table,
-    load_run,
+    TableSplit,
+    infer_schema,
     open_mixed,
-    sample_table,
-    score_table,
-    tell_schema,
+    open_source,
+    write_batches,
+)
+from maskedflow.runs import (
+    DataConfig,
+    RunConfig,
+    SearchConfig,
+    load_run,
+    sample_run,
+    score_run,
+    search_run,
     write_run,
 )
+from maskedflow.runs.prepare import why_search
 from maskedflow.tables import Schema, read_source, to_rows, to_table
 from table_strategies import tables
 
@@ -56,20 +62,22 @@ def test_any_table_is_the_same_in_both_formats(
     whole = pq.read_table(folder / "t.parquet")
     known = {name: known[name] for name in known if name in whole.column_names}
     schema = Schema.infer(whole, "model" if missing else "error", known)
-    options = {"data": "t.parquet", "flow": "gaussian", "time_limit": 0.5, "seed": 0}
-    write_run(fit_table(folder / "run", MixedTable(schema, whole, whole), options))
+    rows = TableSplit(whole)
+    table = MixedTable("t", schema, rows, rows)
+    data = DataConfig(table.columns, table.rows, file="t.parquet")
+    config = RunConfig("run", data, search=SearchConfig("gaussian", schema.missing, work=0.5))
+    write_run(search_run(folder / "run", config, table))
     assert Schema.from_toml((folder / "run" / "schema.toml").read_text()) == schema
     again = load_run(folder / "run")
-    assert isinstance(again, TableRun)
     for name in ("t", "s"):
         if name == "s":
-            write_batches(folder / "s.parquet", *sample_table(again, 20))
+            write_batches(folder / "s.parquet", *sample_run(again, 20))
         cells = pq.read_table(folder / f"{name}.parquet")
         assert cells.schema.equals(whole.schema)
         write_batches(folder / f"{name}.csv", cells.schema, cells.to_batches())
-        expected = again.estimator.score_samples(cells)
+        expected = again.density.log_prob(cells)
         for suffix in ("parquet", "csv"):
-            batches = score_table(again, folder / f"{name}.{suffix}").batches
+            batches = score_run(again, folder / f"{name}.{suffix}").batches
             found = np.concatenate([batch["log_prob"].to_numpy() for batch in batches])
             np.testing.assert_array_equal(found, expected)
 
@@ -80,9 +88,9 @@ def test_the_rows_held_out_are_those_of_a_table_of_numbers(tmp_path: Path) -> No
     for seed in (0, 5):
         numbers = mf.data.open_table(data, seed=seed)
         part = open_mixed(data, seed=seed)
-        ours = np.stack([column.to_numpy() for column in part.test.columns], axis=1)
+        ours = np.stack([column.to_numpy() for column in part.test.x.columns], axis=1)
         np.testing.assert_array_equal(ours.astype(np.float32), numbers.test.x.numpy())
-        assert part.train.num_rows == len(numbers.train) + len(numbers.validation)
+        assert len(part.train) == len(numbers.train) + len(numbers.validation)
 
 
 # ---------------------------------------------------------------------- when it is an estimator
@@ -90,14 +98,14 @@ def test_the_rows_held_out_are_those_of_a_table_of_numbers(tmp_path: Path) -> No
 
 def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = write_csv(tmp_path / "n.csv", ["a", "b"], table(40)[:, :2])
-    assert why_estimator(TrainOptions(data=numbers)) is None
-    assert why_estimator(TrainOptions(data=numbers, flow="auto")) == "--flow auto"
-    assert why_estimator(TrainOptions(data=numbers, missing="error")) == "--missing"
+    assert why_search(said(TrainOptions(data=numbers))) is None
+    assert why_search(said(TrainOptions(data=numbers, flow="auto"))) == "--flow auto"
+    assert why_search(said(TrainOptions(data=numbers, missing="error"))) == "--missing"
     for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", ("2020-01-01",))):
         path = tmp_path / f"{name}.csv"
         path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in column))
-        assert why_estimator(TrainOptions(data=path)) == f"--data {path}"
-        assert why_estimator(TrainOptions(data=path, flow="maf")) is None
+        assert why_search(said(TrainOptions(data=path))) == f"--data {path}"
+        assert why_search(said(TrainOptions(data=path, flow="maf"))) is None
     # Whoever shapes a flow wants one, and hears which cell is no number.
     code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
     assert (code, err.count("\n")) == (2, 1)
@@ -132,8 +140,8 @@ def test_a_column_may_be_declared_to_be_what_it_is(tmp_path: Path) -> None:
     data.write_text("a,b\n" + "1,2\n2,3\n2A,4\n" * 20)
     known.write_text('[columns.a]\nkind = "categorical"\n')
     with pytest.raises(ValueError, match=r"column 'a', row 3: .* found '2A'"):
-        tell_schema(data)
-    assert tell_schema(data, known).columns[0].levels == ("1", "2", "2A")
+        infer_schema(data)
+    assert infer_schema(data, known).columns[0].levels == ("1", "2", "2A")
 
 
 def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
@@ -155,7 +163,10 @@ def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
 
 
 def scores_of(directory: Path, data: Path) -> np.ndarray:
-    return load_run(directory).log_prob(read_source(open_source(data)))
+    scores: np.ndarray = (
+        load_run(directory).density.log_prob(read_source(open_source(data))).numpy()
+    )
+    return scores
 
 
 def test_an_estimator_is_compared_with_a_flow(
@@ -172,7 +183,7 @@ def test_an_estimator_is_compared_with_a_flow(
     assert code == 0
     assert out.index(str(tmp_path / "n")) < out.index(str(tmp_path / "flow" / "n"))
     found = load_run(tmp_path / "n")
-    nll = -found.log_prob(found.table().test).mean()
+    nll = -found.density.log_prob(found.dataset().test.x).mean()
     assert f"{nll:.1f}"[:3] in out
     # The Gaussian beside it is that of the paper's tables, on the same rows.
     split = mf.data.open_table(data)
@@ -269,16 +280,16 @@ def test_an_estimator_that_cannot_be_is_refused_before_it_is_built(
     [
         ("seed = 0", 'seed = "a text"'),
         ("seed = 0", "seed = -1"),
-        ("[table]", "[tables]"),
+        ("[search]", "[searches]"),
         ('name = "n"', 'name = "../n"'),
         ("seconds = ", "seconds = nan #"),
         ("rows = [", "rows = [ 1,"),
     ],
 )
 def test_a_changed_record_of_a_table_is_refused(old: str, new: str, tmp_path: Path) -> None:
-    options = {"data": "n.csv", "flow": "auto", "time_limit": 1.0, "seed": 0}
     path = tmp_path / "config.toml"
-    TableConfig("n", options, ("a",), (9, 1)).write(path)
+    data = DataConfig(("a",), (9, 0, 1), file="n.csv")
+    RunConfig("n", data, search=SearchConfig("auto"), options={"flow": "auto"}).write(path)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))

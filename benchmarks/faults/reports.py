@@ -27,9 +27,7 @@ import pyarrow.parquet as pq
 from harness import chosen, tell
 
 import maskedflow as mf
-from maskedflow.data import open_streamed, open_table
-from maskedflow.estimator import open_mixed
-from maskedflow.estimator.trace import seen_by
+from maskedflow.data import open_mixed, open_streamed, open_table
 from maskedflow.tables import to_arrow
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -128,7 +126,7 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], Any]] = {
 def _known(estimator: mf.DensityEstimator, frame: Any, context: list[str]) -> tuple[int, bool]:
     table = to_arrow(frame)
     given = table.select(context) if context else None
-    seen = seen_by(estimator, table.drop_columns(context), given)
+    seen = estimator.fitted_.seen(table.drop_columns(context), given)
     assert seen is not None
     return seen.trained, seen.new
 

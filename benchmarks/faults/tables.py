@@ -245,9 +245,9 @@ def held(kind: Kind, folder: Path) -> str:
         if code:
             return f"not sampled: {told[-300:]!r}"
         run = mf.load_run(name)
-        if not isinstance(run, mf.runs.Run):
+        if run.config.flow is None:
             return ""
-        drawn = mf.data.read_table(folder / "d.csv", run.columns, run.dtype)
+        drawn = mf.data.read_table(folder / "d.csv", run.columns, run.density.dtype)
         for module in run.flow.modules():
             if isinstance(module, mf.transforms.Dequantize) and not module.holds(drawn).all():
                 return "samples leave the grid"

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         training,
         transforms,
     )
-    from .estimator import DensityEstimator, load_run
+    from .estimator import DensityEstimator
     from .flows import mixtures
+    from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
@@ -34,7 +35,7 @@ _LAZY = {
     **{name: name for name in ("data", "models", "training")},
     **{name: name for name in ("estimator", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
-    "load_run": "estimator",
+    "load_run": "runs",
     "mixtures": "flows",
 }
 

@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["RECIPES", "Recipe", "recipe"]
+__all__ = ["RECIPES", "SHAPES", "Recipe", "recipe"]
+
+SHAPES: Mapping[str, Any] = {
+    "base": "normal",
+    "hidden_dim": 512,
+    "num_layers": 5,
+    "hidden_layers": 2,
+    "degrees": "sequential",
+    "residual": False,
+    "batch_norm": False,
+}
+"""The settings that shape some flows and not others, as they are if nothing is said."""
 
 _NETWORK = ("hidden_dim", "hidden_layers")
 _COUPLING = ("num_layers", *_NETWORK, "residual", "batch_norm", "base")

@@ -18,22 +18,11 @@ from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import recipe
-from maskedflow.runs import (
-    DataConfig,
-    FlowConfig,
-    Mean,
-    Run,
-    RunConfig,
-    describe,
-    front_of,
-    load_run,
-    preprocessed,
-    rows_of,
-    train_run,
-)
+from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
 from maskedflow.runs.config import versions
+from maskedflow.runs.density import preprocessed
+from maskedflow.runs.prepare import config_of
 from maskedflow.tables import stacking_weights
-from maskedflow.training import TrainConfig
 
 from .rows import MODELS, Published, Row
 
@@ -91,7 +80,7 @@ def reproduce(
         "published": None if published is None else asdict(published),
         "mark": mark(mean, published),
         "seed": seed,
-        "rows": rows_of(dataset),
+        "rows": dataset.rows,
         "quirks": dict(row.quirks),
         **facts,
         "evaluation_seconds": round(time.monotonic() - start, 1),
@@ -163,28 +152,15 @@ _DIRECT = ("activation", "between", "bins", "first")
 
 def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
     """Trains a row's flow, or goes on with its training."""
-    how = recipe(row.flow)
     settings = {"residual": False, "batch_norm": False, "base": "normal", "num_layers": 5}
-    settings |= {**how.settings, **row.shape}
-    arguments = how.build(dataset.features, dataset.context_features, settings)
-    arguments |= {name: row.shape[name] for name in _DIRECT if name in row.shape}
-    arguments |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
-    preprocessing = dataset.preprocessing()
-    front = tuple(describe(one) for one in preprocessing.transforms) if preprocessing else ()
-    config = RunConfig(
-        name=_run_name(row),
-        data=DataConfig(
-            dataset=row.dataset,
-            labels=row.conditional,
-            columns=dataset.columns,
-            context_columns=dataset.context_columns,
-            image_shape=dataset.image_shape,
-            levels=dataset.levels,
-            rows=rows_of(dataset),
-        ),
-        flow=FlowConfig(how.constructor, arguments, seed, front),
-        training=TrainConfig(**{**row.training, "seed": seed}),
-    )
+    settings |= {**recipe(row.flow).settings, **row.shape, **row.training, "seed": seed}
+    settings |= {"flow": row.flow, "labels": row.conditional}
+    direct = {name: row.shape[name] for name in _DIRECT if name in row.shape}
+    direct |= {name: row.quirks[name] for name in ("univariate",) if name in row.quirks}
+    config = config_of(dataset, settings, {"dataset": row.dataset}, **direct)
+    config = replace(config, name=_run_name(row), options={})
+    assert config.flow is not None
+    assert config.training is not None
     place = directory / config.name
     if (place / "config.toml").is_file():
         then = RunConfig.read(place / "config.toml")
@@ -195,7 +171,11 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
         place, config, dataset, resume=True, progress=True, initialise=initialise
     )
     return run, {
-        "settings": {"flow": how.constructor, **arguments, **asdict(config.training)},
+        "settings": {
+            "flow": config.flow.name,
+            **config.flow.arguments,
+            **asdict(config.training),
+        },
         "parameters": sum(parameter.numel() for parameter in run.flow.parameters()),
         "epochs": len(history.records),
         "best_epoch": history.best_epoch,
@@ -261,7 +241,7 @@ def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
         log_prob = training.evaluate(run.flow, test)
     else:
         log_prob = _given_no_class(run, test, dataset.context_features)
-    ladj = preprocessed(front_of(run), test, seed=0)[1]
+    ladj = preprocessed(cast(FlowDensity, run.density).front, test, seed=0)[1]
     return log_prob - ladj, ladj
 
 

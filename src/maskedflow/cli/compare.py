@@ -41,11 +41,11 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from maskedflow.estimator import compare_any, load_run
+    from maskedflow.runs import compare_runs, load_run
 
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
-    found = compare_any([load_run(path) for path in runs], data_dir)
+    found = compare_runs([load_run(path) for path in runs], data_dir=data_dir)
     for one in found:
         tell_seen(one.seen, one.name)
     table = Table(box=SIMPLE, pad_edge=False)

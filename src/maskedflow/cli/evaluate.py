@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
 from .notes import tell_seen
 
 if TYPE_CHECKING:
-    from maskedflow.data import Dataset
+    from maskedflow.data import Dataset, MixedTable
     from maskedflow.runs import Run
 
 __all__ = ["evaluate", "report"]
+
+SAMPLES = 1000
+"""Rows drawn of the density of a table."""
 
 
 def evaluate(
@@ -41,27 +44,39 @@ def evaluate(
     if (run is None) == (dataset is None):
         raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")
 
-    from maskedflow.estimator import load_run
-    from maskedflow.runs import Run
-
-    from . import tables
+    from maskedflow.runs import load_run
 
     found = load_run(out / str(dataset) if run is None else run)
-    if not isinstance(found, Run):
-        tables.report(found, found.table(data), num_samples)
-        return
     report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
 
 
-def report(run: Run, dataset: Dataset, num_samples: int | None = None) -> None:
-    """Measures a run, writes summary and picture, and prints the results."""
-    from maskedflow.data import write_text
-    from maskedflow.report import run_picture, save
+def report(run: Run, dataset: Dataset | MixedTable, num_samples: int | None = None) -> None:
+    """Measures a run, writes summary and samples, and prints the results."""
+    from maskedflow.files import write_text
     from maskedflow.runs import evaluate_run, results_table, summary
 
     evaluation = evaluate_run(run, dataset)
     write_text(run.summary, summary(run, evaluation))
     tell_seen(evaluation.seen, "the test rows")
     print(f"\n{results_table(evaluation)}\n", flush=True)
-    save(run_picture(run, dataset.test, num_samples), run.picture)
-    print(f"results in {run.directory}: {run.summary.name}, samples/{run.picture.name}")
+    draw = _draw_picture if run.config.search is None else _draw_rows
+    samples = draw(run, dataset.test, num_samples)
+    print(f"results in {run.directory}: {run.summary.name}, samples/{samples.name}")
+
+
+def _draw_picture(run: Run, test: Any, number: int | None) -> Path:
+    from maskedflow.report import run_picture, save
+
+    save(run_picture(run, test, number), run.picture)
+    return run.picture
+
+
+def _draw_rows(run: Run, test: Any, number: int | None) -> Path:
+    from maskedflow.runs import sample_run
+    from maskedflow.sources import write_batches
+
+    number, given = number or SAMPLES, run.density.possible(test).context
+    if given is not None:
+        number, given = 1, given.slice(0, number)
+    write_batches(run.samples, *sample_run(run, number, given))
+    return run.samples

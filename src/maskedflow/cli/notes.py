@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskedflow.data import Seen
 
-__all__ = ["tell_seen"]
+__all__ = ["note", "tell_seen"]
+
+
+def note(text: str) -> None:
+    """Says what should be known, and is no result."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def tell_seen(seen: Seen | None, where: str) -> None:
     """Warns of test rows that are no test, if there are some."""
     if seen is not None and (seen.trained or seen.validated):
-        print(f"note: {where}: {seen}; of such rows the likelihood is too good", file=sys.stderr)
+        note(f"{where}: {seen}; of such rows the likelihood is too good")

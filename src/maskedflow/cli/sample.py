@@ -12,9 +12,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from .progress import tracked, written
 
 if TYPE_CHECKING:
-    from maskedflow.estimator import TableRun
     from maskedflow.runs import Run
-    from maskedflow.sources import Shard
 
 __all__ = ["sample"]
 
@@ -63,20 +61,12 @@ def sample(
     if not output.parent.is_dir():
         raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
-    import torch
-
-    from maskedflow.data import Shard, read_table, write_table
-    from maskedflow.estimator import load_run
-    from maskedflow.runs import Run, sample_batches
+    from maskedflow.runs import load_run, sample_batches, sample_run
+    from maskedflow.sources import Shard, write_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
     found = load_run(run)
-    if not isinstance(found, Run):
-        if steps is not None or data is not None:
-            raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
-        _mixed(found, number, output, context, seed, piece)
-        return
     if found.config.data.time is not None:
         if context is not None:
             raise ValueError(f"--context {context}: the run of a time series takes --data")
@@ -86,52 +76,26 @@ def sample(
         return
     if steps is not None or data is not None:
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
+    if found.config.search is not None and output.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
     names = found.context_columns
-    _check_context(found, context)
-    conditions = None if context is None else read_table(context, names, found.dtype)
+    if names and context is None:
+        raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
+    if context is not None and not names:
+        raise ValueError(f"--context {context}: the density of {run} has no context")
+    conditions = None if context is None else found.read_context(context)
     rows = number if conditions is None else number * len(conditions)
-    blocks = (
-        x if c is None else torch.hstack([x, c])
-        for x, c in sample_batches(found.flow, number, conditions, seed=seed, shard=piece)
-    )
     if output.suffix == ".png":
+        import torch
+
         from maskedflow.report import samples_picture, save
 
-        drawn = torch.cat(list(blocks))
-        save(samples_picture(found, drawn[:, : len(found.columns)]), output)
+        blocks = sample_batches(found.density, number, conditions, seed=seed)
+        drawn = torch.cat([x for x, _ in blocks])
+        save(samples_picture(found, drawn), output)
         print(f"{len(drawn):,} rows in {output}")
-    else:
-        bar = tracked(blocks, rows // piece.of, len)
-        columns = (*found.columns, *names)
-        total = write_table(output, columns, bar, header=piece.number == 1)
-        print(written(total, output, start))
-
-
-def _check_context(run: Run | TableRun, context: Path | None) -> None:
-    """Refuses a context where there is none, and none where there is one."""
-    names = run.context_columns
-    if names and context is None:
-        raise ValueError(
-            f"--context: {run.directory} is conditional on {', '.join(names)}; name a table"
-        )
-    if context is not None and not names:
-        raise ValueError(f"--context {context}: the density of {run.directory} has no context")
-
-
-def _mixed(
-    run: TableRun, number: int, output: Path, context: Path | None, seed: int, piece: Shard
-) -> None:
-    """Writes rows with columns of every kind, in the table's own types."""
-    from maskedflow.data import write_batches
-    from maskedflow.estimator import read_context, sample_table
-
-    if output.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
-    _check_context(run, context)
-    start = time.monotonic()
-    given = None if context is None else read_context(run, context)
-    rows = number if given is None else number * given.num_rows
-    schema, batches = sample_table(run, number, given, seed=seed, shard=piece)
+        return
+    schema, batches = sample_run(found, number, conditions, seed=seed, shard=piece)
     bar = tracked(batches, rows // piece.of, lambda batch: batch.num_rows)
     total = write_batches(output, schema, bar, header=piece.number == 1)
     print(written(total, output, start))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from .notes import note
 
 __all__ = ["schema"]
 
@@ -32,19 +33,19 @@ def schema(
     if output is not None and output.suffix != ".toml":
         raise ValueError(f"-o {output}: expected a file ending in .toml")
 
-    from maskedflow.data import open_source, write_text
-    from maskedflow.estimator import tell_schema
+    from maskedflow.data import infer_schema
+    from maskedflow.files import write_text
+    from maskedflow.sources import open_source
 
-    found = tell_schema(file, schema, missing)
+    found = infer_schema(file, schema, missing)
     print(found)
-    for note in open_source(file).notes:
-        print(f"note: {note}", file=sys.stderr)
+    for one in open_source(file).notes:
+        note(one)
     gaps = [column.name for column in found.columns if column.missing]
     if gaps and found.missing == "error":
-        print(
-            f"note: {', '.join(gaps)} may be missing, which train refuses without "
-            "--missing drop or --missing model",
-            file=sys.stderr,
+        note(
+            f"{', '.join(gaps)} may be missing, which train refuses without "
+            "--missing drop or --missing model"
         )
     if output is not None:
         write_text(output, found.to_toml())

@@ -42,20 +42,13 @@ def score(
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.
     """
-    from maskedflow.data import Shard, write_batches
-    from maskedflow.estimator import load_run
-    from maskedflow.runs import Run, score_run
+    from maskedflow.runs import load_run, score_run
+    from maskedflow.sources import Shard, write_batches
 
     piece = None if shard is None else Shard.parse(shard)
     kept = () if keep is None else tuple(name.strip() for name in keep.split(","))
     start = time.monotonic()
-    found, names = load_run(run), None if keep == "all" else kept
-    if not isinstance(found, Run):
-        from maskedflow.estimator import score_table
-
-        scores = score_table(found, file, keep=names, shard=piece)
-    else:
-        scores = score_run(found, file, keep=names, shard=piece)
+    scores = score_run(load_run(run), file, keep=None if keep == "all" else kept, shard=piece)
     batches = tracked(scores.batches, scores.rows, lambda batch: batch.num_rows)
     header = piece is None or piece.number == 1
     print(written(write_batches(output, scores.schema, batches, header=header), output, start))

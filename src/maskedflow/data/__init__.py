@@ -7,10 +7,12 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 from maskedflow.files import write_text
 from maskedflow.sources import Shard, Source, open_source, write_batches, write_table
 
-from .baseline import gaussian_log_likelihood
+from .baseline import conditional_gaussian, gaussian_log_likelihood
 from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
 from .dataset import ContextStandardizer, Dataset, Split
 from .fingerprint import Fingerprint, Seen, Trace
+from .independent import independent
+from .mixed import MixedTable, TableSplit, deal_mixed, infer_schema, open_mixed
 from .registry import NAMES, Description, describe, load
 from .series import Series, calendar, open_series, read_series, windows, write_forecasts
 from .streamed import StreamedSplit, open_streamed, too_large
@@ -24,22 +26,29 @@ __all__ = [
     "Dataset",
     "Description",
     "Fingerprint",
+    "MixedTable",
     "Seen",
     "Series",
     "Shard",
     "Source",
     "Split",
     "StreamedSplit",
+    "TableSplit",
     "Trace",
     "calendar",
     "choose_kde",
     "choose_mixture",
     "column_names",
+    "conditional_gaussian",
+    "deal_mixed",
     "describe",
     "fit_gaussian",
     "gaussian_log_likelihood",
+    "independent",
+    "infer_schema",
     "iter_batches",
     "load",
+    "open_mixed",
     "open_series",
     "open_source",
     "open_streamed",

@@ -63,3 +63,32 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
     ]
     log_prob: Tensor = -0.5 * torch.cat(squares) - constant
     return log_prob
+
+
+def conditional_gaussian(
+    x: tuple[Tensor, Tensor], context: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> Tensor | None:
+    r"""The log-likelihood of a Gaussian given a context, if there is one.
+
+    .. math:: \log N(x \mid c) = \log N(x, c) - \log N(c)
+
+    Args:
+        x: The rows that it is fitted on, and those that it is evaluated on.
+        context: The contexts of both.
+
+    Returns:
+        The log-density of each test row in nats, float64; None if a covariance is singular.
+
+    Example:
+        >>> x, c = torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0))
+        >>> conditional_gaussian((x, x[:5]), (c, c[:5])).shape
+        torch.Size([5])
+    """
+    (train, test), (c, c_test) = x, context
+    try:
+        if c is None or c_test is None:
+            return gaussian_log_likelihood(train, test)
+        joint = gaussian_log_likelihood(torch.hstack([train, c]), torch.hstack([test, c_test]))
+        return joint - gaussian_log_likelihood(c, c_test)
+    except ValueError:
+        return None

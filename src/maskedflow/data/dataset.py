@@ -128,6 +128,12 @@ class Dataset:
         """The number of context dimensions, 0 for an unconditional data set."""
         return len(self.context_columns)
 
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """The number of training, validation and test rows, those on disk too."""
+        train = self.train if self.streamed is None else self.streamed
+        return len(train), len(self.validation), len(self.test)
+
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""
         train, validation, test = (

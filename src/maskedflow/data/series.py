@@ -226,6 +226,12 @@ def calendar(times: Times, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(stacked.astype(np.float32))
 
 
+def cut(split: Split, window: int, stride: int) -> Split:
+    """The windows of a series, with the covariates of their steps."""
+    x, c = split.x, split.context
+    return Split(windows(x, window, stride), None if c is None else windows(c, window, stride))
+
+
 def write_forecasts(
     path: str | os.PathLike[str],
     time: str,

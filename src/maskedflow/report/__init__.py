@@ -8,15 +8,17 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 :func:`run_report` that of a run.
 """
 
+from maskedflow.data import independent
+
 from .comparison import comparison_picture
 from .curve import training_curve
 from .fan import fan_panel
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
 from .forecasts import forecast_picture
 from .images import image_grid
-from .independent import independent
 from .of_run import run_report
-from .page import write_report
+from .of_table import table_report
+from .page import Page, write_report
 from .pairs import pair_grid
 from .picture import run_picture, samples_picture
 from .plane import density_on_grid, density_panel, plane_limits, point_panel
@@ -27,6 +29,7 @@ __all__ = [
     "SAMPLE_COLOUR",
     "Column",
     "Image",
+    "Page",
     "Subject",
     "comparison_picture",
     "density_on_grid",
@@ -43,6 +46,7 @@ __all__ = [
     "run_report",
     "samples_picture",
     "save",
+    "table_report",
     "training_curve",
     "write_report",
 ]

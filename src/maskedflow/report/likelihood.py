@@ -12,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood
+from maskedflow.data import (
+    choose_kde,
+    choose_mixture,
+    gaussian_log_likelihood,
+    independent,
+)
 from maskedflow.runs import Mean
 
-from .independent import independent
 from .subject import Rows, Subject
 
 __all__ = ["Likelihood", "Likelihoods", "likelihoods"]
@@ -82,7 +86,8 @@ def likelihoods(
 
     Of a conditional density the only baseline is the conditional Gaussian, log N(x, c) - log N(c).
     Where categories, gaps or atoms are among the numbers, there are independent columns
-    (:func:`independent`) and what the subject brings along. Without training rows there is none.
+    (:func:`~maskedflow.data.independent`) and what the subject brings along. Without training rows
+    there is none.
 
     Args:
         subject: The density.

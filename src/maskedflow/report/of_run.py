@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +13,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow import data
-from maskedflow.data import Dataset, Seen, Split
+from maskedflow.data import Dataset, MixedTable, Split, TableSplit
 from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.runs import Evaluation, Run, evaluate_run, facts, front_of, preprocessed
-from maskedflow.training import evaluate
+from maskedflow.runs import Evaluation, FlowDensity, Run, evaluate_run, facts
+from maskedflow.runs.density import preprocessed
+from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
 
 from .embed import embed
 from .forecasts import series_picture
 from .likelihood import Likelihood, Likelihoods
+from .of_table import table_report
 from .page import Page, curve_picture, seen_facts, write_page, write_report
 from .subject import Column, Image, Rows, Subject
 
@@ -29,12 +33,14 @@ BATCH = 1000
 FORECASTS = 500
 
 
-def run_report(run: Run, dataset: Dataset, test: Split | None = None) -> Path:
+def run_report(
+    run: Run, dataset: Dataset | MixedTable, test: Split | TableSplit | None = None
+) -> Path:
     """Writes `report.html` in a run's folder.
 
     Args:
         run: The run.
-        dataset: The rows it was trained on.
+        dataset: The rows it was fitted to.
         test: Other rows to judge it by than the data set's own; a time series takes none.
 
     Returns:
@@ -44,20 +50,41 @@ def run_report(run: Run, dataset: Dataset, test: Split | None = None) -> Path:
         ValueError: If there are no rows to judge it by.
     """
     path = run.directory / "report.html"
+    _report(run.density, run, dataset, test, path)
+    return path
+
+
+@singledispatch
+def _report(density: Any, run: Run, dataset: Any, test: Any, path: Path) -> None:
+    """Writes the page, as the kind of density asks for."""
+    raise TypeError(f"density: expected that of a flow or a table, got {type(density).__name__}")
+
+
+@_report.register
+def _of_table(
+    density: FittedTable, run: Run, dataset: MixedTable, test: TableSplit | None, path: Path
+) -> None:
+    rows, train = density.possible(test or dataset.test), dataset.train
+    table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
+
+
+@_report.register
+def _of_flow(
+    density: FlowDensity, run: Run, dataset: Dataset, test: Split | None, path: Path
+) -> None:
     if dataset.window is not None:
         write_page(_series_page(run, dataset), path)
-        return path
+        return
     labels = None if test is not None else _labels(run, dataset)
     judged = test or dataset.test
-    subject = _subject(run, judged)
+    subject = _subject(run, density, judged)
     train, validation, rows = (
         _rows(run, part) for part in (dataset.train, dataset.validation, judged)
     )
     write_report(subject, train, validation, rows, path, labels=labels)
-    return path
 
 
-def _subject(run: Run, test: Split) -> Subject:
+def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     """A run's density, whose samples are given the contexts of test rows."""
     features = len(run.columns)
     columns = tuple(Column(name) for name in run.columns)
@@ -69,16 +96,17 @@ def _subject(run: Run, test: Split) -> Subject:
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
-        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(run.dtype)
+        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(density.dtype)
         c = rows[:, features:]
         if not run.context_columns:
             return Split(x)
         if levels:
             c = np.eye(len(levels))[c[:, 0].astype(int)]
-        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(run.dtype))
+        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(density.dtype))
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = evaluate(run.flow, split(rows), BATCH).numpy()
+        whole = split(rows)
+        found: NDArray[np.float64] = density.log_prob(whole.x, whole.context).numpy()
         return found
 
     def sample(n: int, generator: torch.Generator) -> Rows:
@@ -97,11 +125,8 @@ def _subject(run: Run, test: Split) -> Subject:
         return torch.cat([z for z in found if z is not None]).double().numpy()
 
     def unbounded(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.float64]]:
-        y, ladj = preprocessed(front_of(run), split(rows), seed)
+        y, ladj = preprocessed(density.front, split(rows), seed)
         return y.numpy(), ladj.numpy()
-
-    def seen(rows: Rows) -> Seen | None:
-        return run.seen(split(rows))
 
     return Subject(
         run.name,
@@ -109,12 +134,12 @@ def _subject(run: Run, test: Split) -> Subject:
         log_prob,
         sample,
         given=len(columns) - features,
-        latent=latent if _is_normal(run, test) else None,
+        latent=latent if _is_normal(density, test) else None,
         unbounded=None if image is None else unbounded,
         notes=tuple(facts(run).items()),
         history=run.metrics,
         image=None if image is None else Image(image, run.config.data.levels or 256),
-        seen=seen,
+        seen=lambda rows: density.seen(split(rows).x, split(rows).context),
         fitted=run.config.data.rows[0],
     )
 
@@ -134,10 +159,10 @@ def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
     return (x - distribution.loc) / distribution.scale
 
 
-def _is_normal(run: Run, test: Split) -> bool:
+def _is_normal(density: FlowDensity, test: Split) -> bool:
     c = None if test.context is None else test.context[:1]
     with torch.no_grad():
-        return _normal(run.flow(c), test.x[:1].to(run.dtype)) is not None
+        return _normal(density.flow(c), test.x[:1].to(density.dtype)) is not None
 
 
 def _levels(run: Run) -> tuple[str, ...]:
@@ -191,9 +216,9 @@ def _series_page(run: Run, dataset: Dataset) -> Page:
 
 
 def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
-    other = f"linear autoregression of {evaluation.lags} steps"
-    named = [(run.name, evaluation.flow), (other, evaluation.gaussian)]
-    steps, bit = run.config.data.rows[0], -1 / (evaluation.features * np.log(2))
+    other = evaluation.against
+    named = [(run.name, evaluation.density), (other, evaluation.baseline)]
+    steps, bit = run.config.data.rows[0], -1 / (len(run.columns) * np.log(2))
     found = [
         Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, steps, evaluation.rows)
         for name, mean in named

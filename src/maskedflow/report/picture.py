@@ -86,7 +86,7 @@ def samples_picture(run: Run, samples: Tensor) -> Figure:
 
 def draw(run: Run, n: int, context: Tensor | None, seed: int) -> Tensor:
     """All rows of :func:`maskedflow.runs.sample_batches` in one tensor."""
-    return torch.cat([x for x, _ in sample_batches(run.flow, n, context, seed=seed)])
+    return torch.cat([x for x, _ in sample_batches(run.density, n, context, seed=seed)])
 
 
 def _images(run: Run, x: Tensor, samples: Tensor) -> Figure:

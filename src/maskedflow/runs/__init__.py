@@ -1,6 +1,6 @@
-"""A training run on disk: what was asked for, the weights, the log, and what came of it.
+"""A run on disk: what was asked for, the density that was fitted, and what came of it.
 
-A run is one folder::
+A run of a flow is one folder::
 
     <name>/config.toml                    everything needed to build the flow again
            checkpoints/{best,latest}.safetensors
@@ -9,15 +9,27 @@ A run is one folder::
            results_summary.txt
            report.html
 
-:func:`load_run` opens one, :func:`train_run` makes one, :func:`evaluate_run` measures one.
+and so is one of a search for the density of a table::
+
+    <name>/config.toml                    what was asked for
+           schema.toml                    what is known of the columns
+           estimator.safetensors          the density
+           samples/<name>_samples.csv, or .parquet
+           results_summary.txt
+           report.html
+
+:func:`load_run` opens both, :func:`train_run` and :func:`search_run` make them, and
+:func:`evaluate_run` measures them.
 """
 
 from .build import build_flow, describe
 from .comparison import Compared, compare_runs
-from .config import DataConfig, FlowConfig, RunConfig
-from .evaluation import Evaluation, Mean, evaluate_run, front_of, preprocessed
-from .run import Run, load_run, open_data, rows_of, train_run
-from .sampling import sample_batches
+from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
+from .density import Density, FlowDensity
+from .evaluation import Evaluation, Mean, evaluate_run
+from .fit import search_run, train_run, write_run
+from .run import Run, load_run, open_data
+from .sampling import sample_batches, sample_run
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
 from .summary import facts, results_table, summary, told_distinct
@@ -25,31 +37,34 @@ from .summary import facts, results_table, summary, told_distinct
 __all__ = [
     "Compared",
     "DataConfig",
+    "Density",
     "Evaluation",
     "FlowConfig",
+    "FlowDensity",
     "Mean",
     "Run",
     "RunConfig",
     "Scores",
+    "SearchConfig",
     "build_flow",
     "compare_runs",
     "describe",
     "evaluate_run",
     "facts",
     "forecast",
-    "front_of",
     "joined",
     "load_run",
     "open_data",
-    "preprocessed",
     "results_table",
-    "rows_of",
     "sample_batches",
+    "sample_run",
     "score_batches",
     "score_run",
     "score_series",
     "score_source",
+    "search_run",
     "summary",
     "told_distinct",
     "train_run",
+    "write_run",
 ]

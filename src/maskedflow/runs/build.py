@@ -28,7 +28,7 @@ from maskedflow.transforms import (
 )
 
 from .arguments import numbers_of
-from .config import FlowConfig, RunConfig
+from .config import DataConfig, FlowConfig
 
 __all__ = ["build_flow", "describe", "start_at_data"]
 
@@ -154,19 +154,21 @@ def build_flow(
     return Flow(cast(list[LazyTransform], front), base, embedding)
 
 
-def check_numbers(config: RunConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+def check_numbers(
+    config: FlowConfig, data: DataConfig, tensors: Mapping[str, torch.Tensor]
+) -> None:
     """Refuses a record that announces more than a checkpoint holds, before memory is asked for.
 
     Raises:
         ValueError: If it does, or columns and features are not equally many.
     """
-    arguments, data = config.flow.arguments, config.data
+    arguments = config.arguments
     for key, names in (("features", data.columns), ("context", data.context_columns)):
         found = arguments.get(key, 0)
         if found != len(names):
             raise ValueError(f"flow.arguments.{key}: expected {len(names)} as columns, got {found}")
-    modules = [*config.flow.preprocessing, config.flow.embedding or {}]
-    announced = numbers_of(config.flow.name, arguments)
+    modules = [*config.preprocessing, config.embedding or {}]
+    announced = numbers_of(config.name, arguments)
     announced += sum(prod(shape) for module in modules for shape in module.get("shapes", ()))
     stored = sum(tensor.numel() for tensor in tensors.values())
     if announced > stored:

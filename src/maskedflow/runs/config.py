@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired
 
 import tomli_w
 from annotated_types import Len
+from pydantic import with_config
+from typing_extensions import TypedDict
 
+from maskedflow.columns.schema import Missing
 from maskedflow.data.split import Dealing
 from maskedflow.files import (
     CLOSED,
     Count,
+    Finite,
     Name,
     Size,
     Stem,
@@ -30,7 +34,7 @@ from maskedflow.training import TrainConfig
 
 from .arguments import Arguments, Module
 
-__all__ = ["DataConfig", "FlowConfig", "RunConfig", "read_record", "versions"]
+__all__ = ["DataConfig", "FlowConfig", "RunConfig", "SearchConfig", "versions"]
 
 _HEADER = """\
 # A run of maskedflow. load_run(), evaluate, sample and score read this file;
@@ -58,7 +62,8 @@ class DataConfig:
         context_columns: A name for each context dimension.
         image_shape: (channels, height, width), for images.
         levels: The number of values of a pixel, for images.
-        rows: The number of training, validation and test rows.
+        rows: The number of training, validation and test rows. A search validates by parts of the
+            training rows.
         time: The column of times, for a time series.
         window: The steps of a window to train on, for a time series.
         stream: Whether the table stayed on disk.
@@ -151,14 +156,36 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """What was searched for the density of a table, whose schema and plan are beside it.
+
+    Args:
+        flow: What was tried, such as "auto".
+        missing: What becomes of missing values.
+        work: The work that was allowed; None of a run of an early version.
+        time_limit: The seconds by which the work was chosen, if there was a limit.
+        seconds: How long it took.
+    """
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    flow: Name
+    missing: Missing = "error"
+    work: Finite | None = None
+    time_limit: Finite | None = None
+    seconds: Finite = 0.0
+
+
+@dataclass(frozen=True)
 class RunConfig:
-    """All that is recorded of a run before it starts.
+    """All that is recorded of a run: of a flow that is trained, or of a search for a density.
 
     Args:
         name: The run's name, that of its folder.
         data: The rows.
-        flow: The flow.
-        training: The training.
+        flow: The flow; None of a search.
+        training: The training; likewise.
+        search: The search; None of a flow.
         options: The options of `maskedflow train` that led to all this.
         versions: Versions of Python and of the libraries that matter for the numbers.
 
@@ -177,10 +204,17 @@ class RunConfig:
 
     name: Stem
     data: DataConfig
-    flow: FlowConfig
-    training: TrainConfig
+    flow: FlowConfig | None = None
+    training: TrainConfig | None = None
+    search: SearchConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())  # noqa: PLW0108 (defined below)
+
+    def __post_init__(self) -> None:
+        if (self.flow is None) != (self.training is None) or (self.flow is None) == (
+            self.search is None
+        ):
+            raise ValueError("expected either [flow] and [training], or [search]")
 
     @property
     def digest(self) -> str:
@@ -211,9 +245,11 @@ class RunConfig:
             ValueError: If it is no TOML, or something is missing, unknown, or not of its type.
         """
         document = parse_toml(text)
-        sections = {f.name for f in fields(cls)}
-        if document.keys() != sections:
-            raise ValueError(f"expected {sorted(sections)}, found {sorted(document)!r:.200}")
+        if "table" in document:
+            document = _of_table(document)
+        for name in ("data", "options", "versions"):
+            if name not in document:
+                raise ValueError(f"expected [{name}], found {sorted(document)!r:.200}")
         return check(cls, document)
 
     def write(self, path: Path) -> None:
@@ -228,16 +264,36 @@ class RunConfig:
             FileNotFoundError: If there is none.
             ValueError: If it is not what `write` writes; the message names the file.
         """
-        text = read_record(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
+        text = read_text(path)
         with blame(path, "not the record of a run"):
             return cls.from_toml(text)
 
 
-def read_record(path: Path) -> str:
-    """Reads the text of a `config.toml`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; {path.parent} holds no run")
-    return read_text(path)
+@with_config(CLOSED)
+class _Table(TypedDict):
+    """The section of early records of a search, which kept the rest among the options."""
+
+    columns: tuple[Name, ...]
+    context_columns: tuple[Name, ...]
+    rows: tuple[Count, Count]
+    seconds: Finite
+    dealing: NotRequired[Dealing]
+    distinct: NotRequired[Count]
+
+
+def _of_table(document: dict[str, Any]) -> dict[str, Any]:
+    """The record of an early search as it would be today."""
+    table = check(_Table, document.pop("table"))
+    options = check(dict[str, Any], document.get("options"))
+    fitted, held_out = table["rows"]
+    shared = {k: v for k, v in table.items() if k not in ("rows", "seconds")}
+    file, seed = options.get("data"), options.get("seed")
+    data: dict[str, Any] = {**shared, "rows": [fitted, 0, held_out], "file": file, "seed": seed}
+    search: dict[str, Any] = {"flow": options.get("flow"), "seconds": table["seconds"]}
+    search |= {k: v for k, v in options.items() if k in ("missing", "work", "time_limit")}
+    return {**document, "data": data, "search": search}
 
 
 def versions() -> dict[str, str]:

@@ -1,26 +1,28 @@
-"""Measuring a run on its test rows, beside one Gaussian with a full covariance."""
+"""Measuring a run on its test rows, beside something simpler."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import dataclass
-from typing import cast
+from functools import singledispatch
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from maskedflow import training
-from maskedflow.data import Dataset, Seen, Split, gaussian_log_likelihood
-from maskedflow.training.randomness import noise_of, seed_noise
-from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
+from maskedflow.data import Dataset, MixedTable, Seen, conditional_gaussian
+from maskedflow.tables import FittedTable
+from maskedflow.tables.baselines import simpler
 
+from .density import FlowDensity, preprocessed
 from .run import Run
 from .series import LAGS, autoregression, joined, score_series
 
-__all__ = ["Evaluation", "Mean", "evaluate_run", "front_of", "preprocessed"]
+__all__ = ["Evaluation", "Mean", "evaluate_run", "score_test"]
 
-_ROWS = 1000
+FEW = 1000
+"""Rows that are scored once before the clock runs."""
 
 
 @dataclass(frozen=True)
@@ -63,125 +65,120 @@ class Evaluation:
     """Log-likelihoods of the test rows in nats, in the data's own units.
 
     Args:
-        flow: That of the flow.
-        gaussian: That of a full-covariance Gaussian fitted to the training rows; None if their
-            covariance is singular. Of a time series, that of a linear-Gaussian autoregression.
-        logit_flow: For images, that of the flow in logit space, as papers print it.
-        logit_gaussian: Likewise.
+        density: That of the run's density.
+        baseline: That of something simpler; None if a covariance is singular.
+        against: What the simpler density is.
         rows: The number of test rows.
-        features: The number of features.
-        seconds: Wall time of the flow's part.
-        lags: The steps that the autoregression looks back, for a time series.
-        seen: How many of the test rows the run was trained on; None if that is not known.
+        features: The number of features; None if bits per dimension say nothing.
+        seconds: Wall time of the density's part.
+        unit: What a row is: an example, a step of a time series, or a row of a table.
+        logit: For images, log-likelihoods of both in logit space, as papers print them.
+        unseen: The rows more that were left out, as their context was not there before.
+        seen: How many of the test rows it was fitted to; None if that is not known.
     """
 
-    flow: Mean
-    gaussian: Mean | None
-    logit_flow: Mean | None
-    logit_gaussian: Mean | None
+    density: Mean
+    baseline: Mean | None
+    against: str
     rows: int
-    features: int
+    features: int | None
     seconds: float
-    lags: int | None = None
+    unit: str = "example"
+    logit: tuple[Mean, Mean | None] | None = None
+    unseen: int = 0
     seen: Seen | None = None
 
 
-def evaluate_run(run: Run, dataset: Dataset) -> Evaluation:
+def evaluate_run(run: Run, dataset: Dataset | MixedTable) -> Evaluation:
     """Measures a run on the test rows of its data set.
 
-    The Gaussian is fitted where the flow's first masked transform works, after noise and logit, and
-    its density carried back to the data's units. Beside a conditional flow stands the conditional
-    Gaussian, log N(x, c) - log N(c).
+    Beside a flow stands one Gaussian with a full covariance. It is fitted where the flow's first
+    masked transform works, after noise and logit, and its density carried back to the data's units.
+    Given a context it is the conditional Gaussian, log N(x, c) - log N(c). Beside a time series
+    stands a linear-Gaussian autoregression, beside a table of which not all columns are numbers the
+    product of its columns' densities, see :func:`~maskedflow.data.independent`.
 
     Raises:
-        ValueError: If the data set has no test row, or other columns than the run.
+        ValueError: If there is no test row, or none that can be scored.
     """
-    if not len(dataset.test):
-        raise ValueError(f"{dataset.name}: it has no test rows")
+    log_prob, seconds = score_test(run, dataset)
+    against, baseline, ladj = _baseline(dataset, run)
+    logit = None
+    if run.config.data.image_shape is not None:
+        logit = Mean.of(log_prob - ladj), None if baseline is None else Mean.of(baseline)
+    kept = run.density.possible(dataset.test)
+    return Evaluation(
+        density=Mean.of(log_prob),
+        baseline=None if baseline is None else Mean.of(baseline + ladj),
+        against=against,
+        rows=len(log_prob),
+        features=None if run.config.flow is None else len(run.columns),
+        seconds=seconds,
+        unit=_unit(run),
+        logit=logit,
+        unseen=len(dataset.test) - len(kept),
+        seen=run.density.seen(kept.x, kept.context),
+    )
+
+
+def score_test(run: Run, dataset: Dataset | MixedTable) -> tuple[Tensor, float]:
+    """The log-density of each test row that can be scored, and the seconds that took.
+
+    Those of a time series are given the steps before them, of training too.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    test = run.density.possible(dataset.test)
+    if not len(test):
+        raise ValueError(f"{dataset.name}: it has no test rows that can be scored")
+    if isinstance(dataset, Dataset) and dataset.window is not None:
+        start = time.perf_counter()
+        log_prob = score_series(run.flow, joined(dataset), dataset.window)
+        seconds = (time.perf_counter() - start) * len(test) / len(log_prob)
+        return log_prob[-len(test) :], seconds
+    run.density.log_prob(*_first(test))  # the first time is the slowest
+    start = time.perf_counter()
+    log_prob = run.density.log_prob(test.x, test.context)
+    return log_prob, time.perf_counter() - start
+
+
+def _first(rows: Any) -> tuple[Any, Any]:
+    """The first rows and their contexts."""
+    return rows.x[:FEW], None if rows.context is None else rows.context[:FEW]
+
+
+def _unit(run: Run) -> str:
+    if run.config.flow is None:
+        return "row"
+    return "example" if run.config.data.window is None else "step"
+
+
+@singledispatch
+def _baseline(dataset: Any, run: Run) -> tuple[str, Tensor | None, Tensor]:
+    """What something simpler is, its log-density, and the ladj that takes it to data's units."""
+    raise TypeError(f"dataset: expected one, got {type(dataset).__name__}")
+
+
+@_baseline.register
+def _of_numbers(dataset: Dataset, run: Run) -> tuple[str, Tensor | None, Tensor]:
+    none = torch.zeros(len(dataset.test), dtype=torch.float64)
     if dataset.window is not None:
-        return _evaluate_series(run, dataset, dataset.window)
-    start = time.monotonic()
-    log_prob = training.evaluate(run.flow, dataset.test, batch_size=_ROWS)
-    seconds = time.monotonic() - start
+        lags = min(LAGS, dataset.window - 1)
+        return f"linear AR({lags})", autoregression(dataset, lags), none
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
-    test, ladj = preprocessed(front_of(run), dataset.test, seed=0)
-    train, _ = preprocessed(front_of(run), dataset.train, seed=1)
-    gaussian = _gaussian(dataset, train, test)
-    images = dataset.image_shape is not None
-    return Evaluation(
-        flow=Mean.of(log_prob),
-        gaussian=None if gaussian is None else Mean.of(gaussian + ladj),
-        logit_flow=Mean.of(log_prob - ladj) if images else None,
-        logit_gaussian=Mean.of(gaussian) if images and gaussian is not None else None,
-        rows=len(dataset.test),
-        features=dataset.features,
-        seconds=seconds,
-        seen=run.seen(dataset.test),
-    )
-
-
-def _evaluate_series(run: Run, dataset: Dataset, window: int) -> Evaluation:
-    """Log-likelihoods of the test steps, each given the steps before it, of training too."""
-    start = time.monotonic()
-    log_prob = score_series(run.flow, joined(dataset), window)[-len(dataset.test) :]
-    seconds = time.monotonic() - start
-    lags = min(LAGS, window - 1)
-    gaussian = autoregression(dataset, lags)
-    return Evaluation(
-        flow=Mean.of(log_prob),
-        gaussian=None if gaussian is None else Mean.of(gaussian),
-        logit_flow=None,
-        logit_gaussian=None,
-        rows=len(dataset.test),
-        features=dataset.features,
-        seconds=seconds,
-        lags=lags,
-        seen=run.seen(dataset.test),
-    )
-
-
-def front_of(run: Run) -> LazyComposedTransform | None:
-    """The preprocessing of a run, if it has any."""
-    steps = len(run.config.flow.preprocessing)
-    if not steps:
-        return None
-    chain = cast(LazyComposedTransform, run.flow.transform)
-    return LazyComposedTransform(*cast(list[LazyTransform], list(chain.transforms)[:steps]))
-
-
-def preprocessed(
-    front: LazyComposedTransform | None, split: Split, seed: int
-) -> tuple[Tensor, Tensor]:
-    """The rows as the first masked transform sees them, and the ladj of getting there.
-
-    Args:
-        front: The preprocessing; none if None.
-        split: The rows.
-        seed: Seed of the dequantization noise.
-    """
-    if front is None:
-        return split.x, torch.zeros(len(split), dtype=torch.float64)
-    seed_noise(noise_of(front), seed)
-    y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
-    with torch.no_grad():
-        for start in range(0, len(split), _ROWS):
-            rows = slice(start, start + _ROWS)
-            x = split.x[rows]
-            x = x if x.dtype == torch.float64 else x.float()
-            y[rows], ladj[rows] = call_and_ladj(front(), x)
-    return y, ladj
-
-
-def _gaussian(dataset: Dataset, train: Tensor, test: Tensor) -> Tensor | None:
-    """The log-density of a full-covariance Gaussian given the context, None if it is singular."""
+    front = cast(FlowDensity, run.density).front
+    test, ladj = preprocessed(front, dataset.test, seed=0)
+    train, _ = preprocessed(front, dataset.train, seed=1)
     c, c_test = dataset.train.context, dataset.test.context
-    try:
-        if c is None or c_test is None:
-            return gaussian_log_likelihood(train, test)
-        if dataset.image_shape is not None:
-            c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
-        joint = gaussian_log_likelihood(torch.hstack([train, c]), torch.hstack([test, c_test]))
-        return joint - gaussian_log_likelihood(c, c_test)
-    except ValueError:
-        return None
+    if c is not None and c_test is not None and dataset.image_shape is not None:
+        c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
+    return "full Gaussian", conditional_gaussian((train, test), (c, c_test)), ladj
+
+
+@_baseline.register
+def _of_table(dataset: MixedTable, run: Run) -> tuple[str, Tensor | None, Tensor]:
+    test = run.density.possible(dataset.test)
+    none = torch.zeros(len(test), dtype=torch.float64)
+    return *simpler(cast(FittedTable, run.density).schemas, dataset.train, test), none

@@ -1,50 +1,52 @@
-"""A run's folder: making one by training, and opening it again."""
+"""A run's folder, opened again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import torch
 
-from maskedflow import data, training
-from maskedflow.data import Dataset, Seen, Split, Trace
+from maskedflow import data
+from maskedflow.data import Dataset, MixedTable, Split, TableSplit, Trace, deal_mixed
 from maskedflow.data.split import Dealing
-from maskedflow.files import blame, check, exclusive, parse_json, read_text
+from maskedflow.files import blame, check, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
-from maskedflow.training import History, checkpoint
+from maskedflow.sources import Source, open_source
+from maskedflow.tables import FittedTable
+from maskedflow.training import checkpoint
 
-from .build import build_flow, check_numbers, start_at_data
-from .config import RunConfig
-from .series import cut
-from .trace import seen_by, trace_of
+from .build import build_flow, check_numbers
+from .config import FlowConfig, RunConfig
+from .density import Density, FlowDensity
 
-__all__ = ["Run", "load_run", "train_run"]
+__all__ = ["Run", "load_run"]
 
 LOG = 2**28
 """Bytes of the longest log that is read."""
-_TRACE = "rows"
+ESTIMATOR = "estimator.safetensors"
+"""The name of the file with a density that was searched."""
+TRACE = "rows"
 """The key of a checkpoint's metadata under which the trace of its rows is."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained flow with its record.
+    """A fitted density with its record.
 
     Args:
         directory: The run's folder.
         config: What `config.toml` says.
-        flow: The flow with its best weights, in evaluation mode and in the data's own units.
-        trace: What is remembered of the rows that it was trained on; None of an older run.
+        density: What was fitted: :class:`FlowDensity` if a flow was trained,
+            :class:`~maskedflow.tables.FittedTable` if the density of a table was searched.
     """
 
     directory: Path
     config: RunConfig = field(repr=False)
-    flow: Flow | TemporalMAF = field(repr=False)
-    trace: Trace | None = field(default=None, repr=False)
+    density: Density = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -52,24 +54,34 @@ class Run:
         return self.config.name
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What rows and contexts have to be in: float64 where float32 would lose their digits."""
-        return torch.float64 if self.config.flow.wide else torch.float32
-
-    @property
     def columns(self) -> tuple[str, ...]:
-        """A name for each feature."""
+        """The columns, or features, that have a density."""
         return self.config.data.columns
 
     @property
     def context_columns(self) -> tuple[str, ...]:
-        """A name for each context dimension, none for an unconditional flow."""
+        """The columns that it is conditional on, none of an unconditional density."""
         return self.config.data.context_columns
+
+    @property
+    def flow(self) -> Flow | TemporalMAF:
+        """The flow with its best weights, in evaluation mode and in the data's own units.
+
+        Raises:
+            AttributeError: If the density of a table was searched, which is no single flow.
+        """
+        return cast(FlowDensity, self.density).flow
 
     @property
     def picture(self) -> Path:
         """The picture of samples beside data."""
         return self.directory / "samples" / f"{self.name}_samples.png"
+
+    @property
+    def samples(self) -> Path:
+        """A file of samples, of the kind that the table is in."""
+        suffix = ".csv" if Path(self.config.data.file or "").suffix == ".csv" else ".parquet"
+        return self.picture.with_suffix(suffix)
 
     @property
     def summary(self) -> Path:
@@ -86,15 +98,10 @@ class Run:
         with blame(path, "not the log of a training"):
             return [check(dict[str, Any], parse_json(line)) for line in lines]
 
-    def seen(self, split: Split) -> Seen | None:
-        """How many of some rows it was trained on; None if that is not known."""
-        what = "rows" if self.config.data.image_shape is None else "images"
-        return seen_by(self.trace, split, self.config.data.window, what)
-
     def dataset(
         self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
-    ) -> Dataset:
-        """Loads the rows that the run was trained on, split as they were then.
+    ) -> Dataset | MixedTable:
+        """Loads the rows that the run was fitted to, split as they were then.
 
         Args:
             data_dir: Where to look, if not where the run found them.
@@ -106,31 +113,64 @@ class Run:
             ValueError: If they have other columns or another number of rows than then.
         """
         source = self.config.data
-        found = open_data(
-            dataset=source.dataset,
-            file=file or source.file,
-            data_dir=data_dir or source.data_dir,
-            context=() if source.time else source.context_columns,
-            labels=source.labels,
-            seed=source.seed,
-            download=download,
-            time=source.time,
-            window=source.window,
-            stream=source.stream,
-            dealing=source.dealing,
-            continuous=self.config.flow.continuous,
-        )
-        if self.dtype == torch.float32 and found.train.x.dtype == torch.float64:
-            found = found.in_float32()
+        found: Dataset | MixedTable
+        if self.config.flow is None:
+            path, fitted = Path(file or source.file or ""), cast(FittedTable, self.density)
+            whole = cast(TableSplit, self.read(path))
+            found = deal_mixed(path.stem, whole, fitted.schema, source.seed, source.dealing)
+        else:
+            found = open_data(
+                dataset=source.dataset,
+                file=file or source.file,
+                data_dir=data_dir or source.data_dir,
+                context=() if source.time else source.context_columns,
+                labels=source.labels,
+                seed=source.seed,
+                download=download,
+                time=source.time,
+                window=source.window,
+                stream=source.stream,
+                dealing=source.dealing,
+                continuous=self.config.flow.continuous,
+            )
+            if not self.config.flow.wide and found.train.x.dtype == torch.float64:
+                found = found.in_float32()
         for what, now, then in (
             ("columns", found.columns, source.columns),
-            ("rows", rows_of(found), source.rows),
+            ("rows", found.rows, source.rows),
         ):
             if now != then:
                 raise ValueError(
-                    f"{found.name}: {what} {now}, but {self.directory} was trained on {then}"
+                    f"{found.name}: {what} {now}, but {self.directory} was fitted to {then}"
                 )
         return found
+
+    def read(self, path: Path) -> Split | TableSplit:
+        """Reads the run's columns, those of the context too, from a file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If a column is missing, or a cell is of another type.
+        """
+        names = (*self.columns, *self.context_columns)
+        rows: Split | TableSplit = self.density.read(*self._table(path, names, "columns"))
+        return rows
+
+    def read_context(self, path: Path) -> Any:
+        """Reads the columns that the density is conditional on, found by name, from a file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If a column is missing, or a category was not there when it was fitted.
+        """
+        table, source = self._table(path, self.context_columns, "context")
+        return self.density.read_context(table, source)
+
+    def _table(self, path: Path, wanted: tuple[str, ...], argument: str) -> tuple[pa.Table, Source]:
+        source, types = open_source(path), self.density.types
+        names = source.known(wanted, argument)
+        batches = source.batches(names, types)
+        return pa.Table.from_batches(batches, schema=source.types(names, types)), source
 
 
 def open_data(
@@ -163,30 +203,40 @@ def open_data(
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 
-def rows_of(dataset: Dataset) -> tuple[int, int, int]:
-    """The number of training, validation and test rows."""
-    train = dataset.train if dataset.streamed is None else dataset.streamed
-    return len(train), len(dataset.validation), len(dataset.test)
-
-
 def load_run(path: str | Path) -> Run:
-    """Opens a run: its record, and the flow with its best weights. Nothing is unpickled.
+    """Opens a run: its record, and what was fitted. Nothing is unpickled.
 
     Args:
         path: The run's folder, such as `maf_results/power`.
 
     Returns:
-        The run; `run.flow().log_prob(x)` is in nats, in the units of the data.
+        The run: `run.density.log_prob(x)`, or of a flow also `run.flow().log_prob(x)`, is in nats,
+        in the units of the data.
 
     Raises:
         FileNotFoundError: If there is no such folder, record or checkpoint.
-        ValueError: If the record or the checkpoint is damaged, or they do not belong together.
+        ValueError: If a file is damaged, or they do not belong together.
     """
     directory = Path(path)
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such run")
-    record, best = directory / "config.toml", directory / "checkpoints" / "best.safetensors"
+    record = directory / "config.toml"
     config = RunConfig.read(record)
+    density: Density
+    if config.flow is None:
+        density = FittedTable.load(directory / ESTIMATOR)
+        if density.columns != config.data.columns:
+            raise ValueError(
+                f"{directory}: {ESTIMATOR} is of the columns {', '.join(density.columns)}, "
+                f"config.toml of {', '.join(config.data.columns)}"
+            )
+    else:
+        density = _load_flow(directory, config, config.flow)
+    return Run(directory, config, density)
+
+
+def _load_flow(directory: Path, config: RunConfig, flow: FlowConfig) -> FlowDensity:
+    record, best = directory / "config.toml", directory / "checkpoints" / "best.safetensors"
     tensors, header = checkpoint.read(best)
     metadata = checkpoint.metadata_of(best, header, checkpoint.METADATA, dict[str, Any])
     if metadata.get("record", config.digest) != config.digest:
@@ -194,72 +244,9 @@ def load_run(path: str | Path) -> Run:
             f"{record}: [flow] or the columns of [data] are not those that {best} was trained with"
         )
     with blame(record, f"not the record that {best} was trained with"):
-        check_numbers(config, tensors)
-        flow = build_flow(config.flow)
-    checkpoint.load_weights(best, flow, tensors)
+        check_numbers(flow, config.data, tensors)
+        built = build_flow(flow)
+    checkpoint.load_weights(best, built, tensors)
     with blame(best, "not a checkpoint whose trace of rows can be read"):
-        trace = Trace.from_plain(metadata.get(_TRACE))
-    return Run(directory, config, flow.eval(), trace)
-
-
-def train_run(
-    directory: Path,
-    config: RunConfig,
-    dataset: Dataset,
-    *,
-    resume: bool = False,
-    progress: bool = False,
-    tensorboard: bool = False,
-    initialise: Callable[[Flow, torch.Generator], None] | None = None,
-) -> tuple[Run, History]:
-    """Writes the record, trains the flow, and returns the run with its best weights.
-
-    Args:
-        directory: The run's folder, made when missing.
-        config: The record.
-        dataset: The rows, as the record says.
-        resume: Whether to go on from `checkpoints/latest.safetensors`.
-        progress: Whether to draw a progress bar.
-        tensorboard: Whether to write TensorBoard's event files into `logs` too.
-        initialise: Draws other first weights, from a generator of the record's seed.
-
-    Raises:
-        ValueError: If the record cannot be read again, or another process trains in this folder.
-    """
-    digest = RunConfig.from_toml(config.to_toml()).digest
-    flow = build_flow(config.flow, dataset.preprocessing(), dataset.embedding())
-    if initialise is not None and isinstance(flow, Flow):
-        initialise(flow, torch.Generator().manual_seed(config.flow.seed))
-    if isinstance(flow, Flow):
-        start_at_data(flow, dataset.train, config.flow.seed)
-    trace = trace_of(dataset)
-    train, validation = dataset.train, dataset.validation
-    if dataset.window is not None:
-        # Each row is in four windows, at four distances from the start.
-        train, validation = (
-            cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
-        )
-    told = {"name": config.name, "versions": config.versions}
-    with exclusive(directory):
-        config.write(directory / "config.toml")
-        history = training.fit(
-            flow,
-            train if dataset.streamed is None else dataset.streamed,
-            validation,
-            config.training,
-            directory=directory,
-            resume=resume,
-            metadata={**told, "record": digest, _TRACE: trace.to_plain()},
-            progress=progress,
-            tensorboard=tensorboard,
-        )
-        if config.training.time_limit is not None and config.training.steps is None:
-            # So that the record leads to this run again, on a machine of another pace too.
-            taken: dict[str, Any] = {"steps": history.steps, "lr_steps": history.lr_steps}
-            config = replace(
-                config,
-                training=replace(config.training, **taken),
-                options={**config.options, **taken},
-            )
-            config.write(directory / "config.toml")
-    return Run(directory, config, flow.eval(), trace), history
+        trace = Trace.from_plain(metadata.get(TRACE))
+    return FlowDensity(built.eval(), flow, config.data, trace)

@@ -1,60 +1,95 @@
-"""Drawing many rows from a flow, a block at a time."""
+"""Drawing many rows from a density, a block at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from maskedflow.sources import Shard
 from maskedflow.training.randomness import derive_seed
 
-__all__ = ["ROWS", "sample_batches"]
+from .density import Density
+from .run import Run
+
+__all__ = ["ROWS", "sample_batches", "sample_run"]
 
 ROWS = 1000
 """Rows drawn at once."""
 
 
 def sample_batches(
-    flow: nn.Module,
+    density: Density,
     n: int,
-    context: Tensor | None = None,
+    context: Any = None,
     *,
     seed: int = 0,
     rows: int = ROWS,
     shard: Shard | None = None,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Any, Any]]:
     """Draws `n` rows, or `n` rows for each context, in bounded memory.
 
     The draws of a block follow from the seed and the block's number, so that a piece of the rows
     can be drawn without those before it.
 
     Args:
-        flow: A module whose call `flow(c)` gives a distribution with `sample`.
+        density: The density.
         n: The number of rows, or of rows for each context.
-        context: One context a row, shape (m, context).
+        context: One context a row.
         seed: Seed of the draws; the same seed and `rows` give the same rows.
         rows: The most rows drawn at once.
         shard: Which piece of the rows to draw; all of them if None.
 
     Yields:
-        Samples in the data's own units, shape (<= rows, features), and the context of each.
+        At most so many samples in the data's own units, and the context of each.
 
     Raises:
         ValueError: If `n` is less than 1.
     """
     if n < 1:
-        raise ValueError(f"n is {n}, expected at least 1")
-    total = n if context is None else n * len(context)
+        raise ValueError(f"n: expected at least 1, got {n}")
+    total = n if context is None else n * context.shape[0]
     first, last = (shard or Shard()).part(total, rows)
-    generator = torch.Generator()
-    with torch.no_grad():
-        for start in range(first, last, rows):
-            generator.manual_seed(derive_seed(seed, start // rows))
-            block = torch.arange(start, min(start + rows, last))
-            if context is None:
-                yield flow().sample((len(block),), generator=generator), None
-            else:
-                c = context[block // n]
-                yield flow(c).sample((), generator=generator), c
+    for start in range(first, last, rows):
+        block = np.arange(start, min(start + rows, last))
+        given = None if context is None else _take(context, block // n)
+        yield density.sample(len(block), given, seed=derive_seed(seed, start // rows)), given
+
+
+def sample_run(
+    run: Run,
+    n: int,
+    context: Any = None,
+    *,
+    seed: int = 0,
+    shard: Shard | None = None,
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Draws rows as :func:`sample_batches`, to be written to a file.
+
+    Args:
+        run: The run.
+        n: The number of rows, or of rows for each context.
+        context: The contexts, as :meth:`Run.read_context` reads them.
+        seed: Seed of the draws; the same seed gives the same rows.
+        shard: Which piece of the rows to draw; all of them if None.
+
+    Returns:
+        The columns, in the types of the data and with the context behind them, and the rows.
+    """
+    density = run.density
+    drawn = sample_batches(density, n, context, seed=seed, shard=shard)
+    tables = (density.arrow(x, c) for x, c in drawn)
+    first = next(tables, None)
+    if first is None:  # a piece without rows has columns all the same
+        given = None if context is None else _take(context, np.zeros(1, np.int64))
+        first = density.arrow(density.sample(1, given, seed=seed), given).slice(0, 0)
+    batches = (b for t in chain([first], tables) for b in t.combine_chunks().to_batches())
+    return first.schema, batches
+
+
+def _take(context: Any, index: NDArray[np.int64]) -> Any:
+    return context.take(index) if isinstance(context, pa.Table) else context[index]

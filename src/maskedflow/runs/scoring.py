@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.data import Split
 from maskedflow.sources import Shard, Source, open_source
-from maskedflow.sources.numbers import floats, numbers
 from maskedflow.sources.source import Types
-from maskedflow.training import evaluate
 
+from .density import FlowDensity
 from .run import Run
 from .series import score_file
 
@@ -57,9 +56,11 @@ def score_run(
 ) -> Scores:
     """Computes log p(row) of each row of a file, in nats, in constant memory.
 
-    A row's score may depend on the block that it is in: in its last digits, and by the noise of
-    images. Blocks are those of the whole table in a shard too, so that the shards' scores, one
-    after another, are bit for bit the whole table's.
+    A row's score does not depend on other rows, but that of a flow may depend on the block that it
+    is in: in its last digits, and by the noise of values on a grid. Blocks are those of the whole
+    table in a shard too, so that the shards' scores, one after another, are bit for bit the whole
+    table's. A cell that its column cannot hold, such as a new category, gives minus infinity, and a
+    missing one NaN where such rows are dropped.
 
     Args:
         run: The run.
@@ -77,9 +78,9 @@ def score_run(
         ValueError: If a column is missing or, while batches are read, a cell is no finite number;
             if the array has another width; or if the file has no columns to keep or no pieces.
     """
-    names = (*run.columns, *run.context_columns)
+    density, names = run.density, (*run.columns, *run.context_columns)
     series = run.config.data.time is not None
-    if series or path.suffix == ".npy":
+    if series or (path.suffix == ".npy" and run.config.flow is not None):
         what = "a time series" if series else f"the array {path}"
         if keep is None or keep:
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
@@ -89,18 +90,26 @@ def score_run(
             return Scores(_schema(), (_batch(_schema(), score_file(run, p)) for p in (path,)), None)
         array = _npy(path, len(names))
         first, last = (shard or Shard()).part(len(array), rows)
-        dtype = np.float64 if run.dtype == torch.float64 else np.float32
-        blocks = _blocks(array, path, rows, first, last, dtype)
-        scores = (_log_prob(run, x, number) for number, x in enumerate(blocks, first // rows))
+        flow = cast(FlowDensity, density)
+        scores = (
+            flow.log_prob(block.x, block.context, seed=number)
+            for number, block in enumerate(
+                map(flow.split, _blocks(array, path, rows, first, last, flow.dtype)), first // rows
+            )
+        )
         return Scores(_schema(), (_batch(_schema(), part) for part in scores), last - first)
 
     source = open_source(path)
     source.known(names, "columns")
 
     def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
-        return _log_prob(run, numbers(batch, names, source, start, run.dtype), start // rows)
+        block = density.read(pa.Table.from_batches([batch]), source, start)
+        try:  # each block has noise of its own, which does not depend on the blocks before it
+            return density.log_prob(block.x, block.context, start=start, seed=start // rows)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
-    return score_source(source, floats(names), log_prob, keep=keep, shard=shard, rows=rows)
+    return score_source(source, density.types, log_prob, keep=keep, shard=shard, rows=rows)
 
 
 def score_source(
@@ -164,13 +173,6 @@ def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
         yield torch.tensor(batch.column(SCORE).to_numpy())
 
 
-def _log_prob(run: Run, block: Tensor, number: int) -> Tensor:
-    """The scores of a block of rows, the features before the context."""
-    x, c = block[:, : len(run.columns)], block[:, len(run.columns) :]
-    # Each block has noise of its own, which does not depend on the blocks before it.
-    return evaluate(run.flow, Split(x, c if run.context_columns else None), seed=number)
-
-
 def _schema() -> pa.Schema:
     return pa.schema([(SCORE, pa.float64())])
 
@@ -193,11 +195,12 @@ def _npy(path: Path, width: int) -> Array:
 
 
 def _blocks(
-    array: Array, path: Path, rows: int, first: int, last: int, dtype: type[np.floating]
+    array: Array, path: Path, rows: int, first: int, last: int, dtype: torch.dtype
 ) -> Iterator[Tensor]:
     """The rows of an array block by block."""
+    wide = np.float64 if dtype == torch.float64 else np.float32
     for start in range(first, last, rows):
-        block = torch.from_numpy(np.array(array[start : min(start + rows, last)], dtype))
+        block = torch.from_numpy(np.array(array[start : min(start + rows, last)], wide))
         block = block.reshape(len(block), -1)
         if not block.isfinite().all():
             row, column = (~block.isfinite()).nonzero()[0].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,20 @@ from maskedflow.data import (
     Series,
     Split,
     calendar,
-    gaussian_log_likelihood,
+    conditional_gaussian,
     read_series,
     windows,
 )
+from maskedflow.data.series import cut
 from maskedflow.flows import TemporalMAF
 from maskedflow.training.batches import take, weight_of
 from maskedflow.training.evaluation import frozen
 
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run
 
 __all__ = [
     "LAGS",
     "autoregression",
-    "cut",
     "forecast",
     "joined",
     "score_file",
@@ -39,12 +38,6 @@ LAGS = 24
 
 WINDOWS, FORECASTS = 64, 1000
 """Windows scored, and forecasts drawn, at once."""
-
-
-def cut(split: Split, window: int, stride: int) -> Split:
-    """The windows of a series, with the covariates of their steps."""
-    x, c = split.x, split.context
-    return Split(windows(x, window, stride), None if c is None else windows(c, window, stride))
 
 
 def joined(dataset: Dataset) -> Split:
@@ -151,13 +144,9 @@ def autoregression(dataset: Dataset, lags: int) -> Tensor | None:
     known = windows(series.x[:-1], lags).flatten(1)
     if series.context is not None:
         known = torch.hstack([series.context[lags:], known])
-    joint = torch.hstack([series.x[lags:], known])
+    steps = series.x[lags:]
     train, test = len(dataset.train) - lags, len(dataset.test)
-    try:
-        log_prob = gaussian_log_likelihood(joint[:train], joint[-test:])
-        return log_prob - gaussian_log_likelihood(known[:train], known[-test:])
-    except ValueError:
-        return None
+    return conditional_gaussian((steps[:train], steps[-test:]), (known[:train], known[-test:]))
 
 
 def _split(run: Run, series: Series) -> Split:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from maskedflow.data.fingerprint import unknown
+from maskedflow.tables import FittedTable
 
 from .config import FlowConfig, versions
 from .evaluation import Evaluation, Mean
@@ -19,38 +21,30 @@ _FEW_COPIES = 0.99
 
 
 def results_table(evaluation: Evaluation) -> str:
-    """The test results of flow and Gaussian, a line each, with two standard errors.
+    """The test results of the density and of something simpler, with two standard errors.
 
     Example:
         >>> flow, gaussian = Mean(-2.0, 0.25), Mean(-4.0, 0.5)
-        >>> print(results_table(Evaluation(flow, gaussian, None, None, 100, 2, 0.1)))
+        >>> print(results_table(Evaluation(flow, gaussian, "full Gaussian", 100, 2, 0.1)))
         test set               flow            full Gaussian
         log-likelihood         -2.00 ± 0.25    -4.00 ± 0.50     nats per example
         NLL                    2.00 ± 0.25     4.00 ± 0.50      nats per example
         NLL                    2.89 ± 0.36     5.77 ± 0.72      bits per example
         BPD                    1.44 ± 0.18     2.89 ± 0.36      bits per dimension
     """
-    means = (evaluation.flow, evaluation.gaussian)
+    means, what = (evaluation.density, evaluation.baseline), evaluation.unit
     bit = -1 / math.log(2)
-    lags = evaluation.lags
-    what, other = ("example", "full Gaussian") if lags is None else ("step", f"linear AR({lags})")
     rows = [
-        ("test set", "flow", other, ""),
-        result_row("log-likelihood", means, 1, f"nats per {what}"),
-        result_row("NLL", means, -1, f"nats per {what}"),
-        result_row("NLL", means, bit, f"bits per {what}"),
-        result_row("BPD", means, bit / evaluation.features, "bits per dimension"),
+        ("test set", "density" if what == "row" else "flow", evaluation.against, ""),
+        _row("log-likelihood", means, 1, f"nats per {what}"),
+        _row("NLL", means, -1, f"nats per {what}"),
+        _row("NLL", means, bit, f"bits per {what}"),
     ]
-    if evaluation.logit_flow is not None:
-        logit = (evaluation.logit_flow, evaluation.logit_gaussian)
-        rows.append(
-            result_row("log-likelihood", logit, 1, "nats, in logit space as in the MAF paper")
-        )
-    return laid_out(rows)
-
-
-def laid_out(rows: Sequence[tuple[str, str, str, str]]) -> str:
-    """Rows of a name, two results and a unit, as lines of a table."""
+    if evaluation.features is not None:
+        rows.append(_row("BPD", means, bit / evaluation.features, "bits per dimension"))
+    if evaluation.logit is not None:
+        unit = "nats, in logit space as in the MAF paper"
+        rows.append(_row("log-likelihood", evaluation.logit, 1, unit))
     wide = [max(len(row[i]) for row in rows) + 4 for i in (1, 2)]
     return "\n".join(f"{a:23}{b:{wide[0]}}{c:{wide[1]}}{d}".rstrip() for a, b, c, d in rows)
 
@@ -63,43 +57,80 @@ def summary(run: Run, evaluation: Evaluation) -> str:
         evaluation: What came of it.
     """
     config = run.config
-    data = config.data
+    data, flow = config.data, config.flow
+    evaluated = f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s"
+    if evaluation.unseen:
+        evaluated += f"; {evaluation.unseen:,} left out, of an unseen context"
     known = {
         **facts(run),
-        "evaluation": f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s",
+        "evaluation": evaluated,
         "seen before": str(evaluation.seen or unknown()),
-        "seed": config.training.seed,
-        "versions": in_a_line(config.versions),
-        "evaluated with": in_a_line(versions()),
+        "seed": data.seed if config.training is None else config.training.seed,
+        "versions": _in_a_line(config.versions),
+        "evaluated with": _in_a_line(versions()),
     }
-    lines = [run.name, "=" * len(run.name), "", results_table(evaluation), ""]
-    lines += [
-        "± is two standard errors of the mean over the test rows. Densities are of the data in"
-    ]
-    if data.time is not None:
-        lines += ["their own units, of each step given those before it and the calendar."]
+    given = ", given the context." if data.context_columns else "."
+    if flow is None:
+        units = [
+            "per unit of the",
+            f"columns that have numbers, probabilities of the others{given}",
+        ]
+    elif data.time is not None:
+        units = [
+            "of the data in",
+            "their own units, of each step given those before it and the calendar.",
+        ]
     else:
-        lines += ["their own units" + (", given the context." if data.context_columns else ".")]
-    lines += ["", *(f"{key:16}{value}" for key, value in known.items())]
-    lines += ["", f"note: {config.flow.note}"] if config.flow.note else []
+        units = ["of the data in", f"their own units{given}"]
+    lines = [run.name, "=" * len(run.name), "", results_table(evaluation), ""]
+    lines += [f"± is two standard errors of the mean over the test rows. Densities are {units[0]}"]
+    lines += [units[1], "", *(f"{key:16}{value}" for key, value in known.items())]
+    if flow is None:
+        lines += ["", str(cast(FittedTable, run.density).schema)]
+    elif flow.note:
+        lines += ["", f"note: {flow.note}"]
     return "\n".join(lines) + "\n"
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What a run is, in words: its data, its flow and its training."""
+    """What a run is, in words: its data, its density and how that was fitted."""
     config, data = run.config, run.config.data
-    parameters = sum(p.numel() for p in run.flow.parameters())
-    rows = "{:,} training, {:,} validation, {:,} test".format(*data.rows)
-    return {
+    train, validation, test = data.rows
+    shares = {"training": train, "validation": validation, "test": test}
+    rows = ", ".join(f"{n:,} {what}" for what, n in shares.items() if n or config.flow)
+    shared = {
         "data": data.dataset or data.file or "",
         "rows": rows + told_distinct(sum(data.rows), data.distinct),
         "features": _list(data.columns),
         "context": _list(data.context_columns) if data.context_columns else "none",
-        "preprocessing": ", ".join(p["kind"] for p in config.flow.preprocessing) or "none",
-        "flow": _flow(config.flow),
-        "parameters": f"{parameters:,}",
-        **_training(run.metrics),
     }
+    parameters = {"parameters": f"{run.density.parameters:,}"}
+    if config.flow is not None:
+        steps = ", ".join(p["kind"] for p in config.flow.preprocessing) or "none"
+        flow = {"preprocessing": steps, "flow": _flow(config.flow)}
+        return {**shared, **flow, **parameters, **_training(run.metrics)}
+    assert config.search is not None
+    search = config.search
+    plans = cast(FittedTable, run.density).density.plan.get("members", ())
+    members = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counted(plans).items())
+    allowed = f"about {search.time_limit} s were allowed"
+    if search.work is not None:  # which runs of early versions do not say
+        allowed = f"for a work of {search.work:.3g}"
+    return {
+        **shared,
+        "missing": search.missing,
+        "flow": f"{search.flow}: {members or 'probabilities'}",
+        **parameters,
+        "fit": f"{search.seconds:.1f} s, {allowed}",
+    }
+
+
+def counted(plans: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """What is stacked."""
+    return Counter(
+        "flow" if "layers" in one else "mixture" if "components" in one else "Gaussian"
+        for one in plans
+    )
 
 
 def told_distinct(rows: int, distinct: int | None) -> str:
@@ -114,10 +145,10 @@ def told_distinct(rows: int, distinct: int | None) -> str:
     return f": {distinct:,} of {rows:,} rows distinct, copies on one side"
 
 
-def result_row(
+def _row(
     name: str, means: tuple[Mean | None, ...], factor: float, unit: str
 ) -> tuple[str, str, str, str]:
-    """A row of :func:`laid_out`: two means in another unit."""
+    """A row of the results: two means in another unit."""
     flow, gaussian = (_text(None if mean is None else mean.scaled(factor)) for mean in means)
     return name, flow, gaussian, unit
 
@@ -164,6 +195,6 @@ def _list(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(shown)}"
 
 
-def in_a_line(found: dict[str, str]) -> str:
+def _in_a_line(found: dict[str, str]) -> str:
     """Versions, in a line."""
     return ", ".join(f"{name} {number}" for name, number in found.items())

@@ -29,10 +29,12 @@ from .build import build_density
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
+from .fitted import FittedTable
 from .given import given_columns, pieces_of, units_of
 from .marginal import Marginal, log_marginal
 from .partial import PartialDistribution, PartialFlow
 from .proposal import Pieces, Points, Proposal
+from .queries import ConditionalScore
 from .residuals import pit
 from .search import FLOWS, fit_density
 
@@ -43,6 +45,8 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "ConditionalScore",
+    "FittedTable",
     "Form",
     "Layout",
     "Marginal",

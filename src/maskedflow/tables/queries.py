@@ -1,36 +1,28 @@
-"""Questions to a fitted estimator: conditionals, residuals, tails."""
+"""Questions to a fitted density: conditionals, residuals, tails."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from maskedflow.tables import (
-    Schema,
-    TableDensity,
-    given_columns,
-    log_marginal,
-    pieces_of,
-    pit,
-    to_rows,
-    units_of,
-)
+from maskedflow.columns import Schema, to_rows
 
-from .inputs import check_draws, rows_of, table_of
+from .density import TableDensity
+from .fitted import FittedTable
+from .given import given_columns, pieces_of, units_of
+from .marginal import log_marginal
+from .residuals import pit
 
-if TYPE_CHECKING:
-    from .estimator import DensityEstimator
-
-__all__ = ["ConditionalScore", "residuals", "score_given", "tail_shares"]
+__all__ = ["ConditionalScore", "check_draws", "residuals", "score_given", "tail_shares"]
 
 Numbers = NDArray[np.float64]
 
@@ -53,31 +45,30 @@ class ConditionalScore(NamedTuple):
 
 
 def score_given(
-    estimator: DensityEstimator,
-    X: Any,
+    fitted: FittedTable,
+    x: pa.Table,
     given: Sequence[str | int],
-    context: Any = None,
-    n_samples: int = 1000,
-    random_state: Any = 0,
+    context: pa.Table | None,
+    n_samples: int,
+    seed: int,
 ) -> ConditionalScore:
-    """See :meth:`DensityEstimator.score_samples_given`."""
-    check_is_fitted(estimator)
+    """See :meth:`maskedflow.DensityEstimator.score_samples_given`."""
     check_draws(n_samples, 2)
-    seed, schema = _seed(random_state), estimator.schema_
+    schema = fitted.schema
     columns = given_columns(schema, _names(schema, given))
-    rows, c = rows_of(estimator, X, context)
+    rows, c = fitted.encode(x, context)
     with torch.no_grad():
-        log_density: Numbers = estimator.density_.log_prob(rows, c).numpy()
+        log_density: Numbers = fitted.density.log_prob(rows, c).numpy()
     error = np.zeros(len(rows))
     unsure = 0
     index = (~rows.impossible).numpy()
-    free = sum(column.kind not in ("constant", "duplicate") for column in schema.columns)
+    free = len(schema.columns) - len(schema.fixed)
     if len(columns) == free:
         log_density[index] = 0.0
     elif columns and index.any():
         possible = rows[~rows.impossible]
         found = log_marginal(
-            estimator.density_,
+            fitted.density,
             possible,
             pieces_of(schema, columns),
             None if c is None else c[~rows.impossible],
@@ -90,8 +81,7 @@ def score_given(
         unsure = int((found.effective < TRUSTED).sum())
     if columns:
         # Given what cannot be, nothing can be said.
-        table = table_of(estimator, X)
-        cannot = to_rows(Schema(columns, schema.missing), table).impossible.numpy()
+        cannot = to_rows(Schema(columns, schema.missing), x).impossible.numpy()
         log_density[cannot] = error[cannot] = np.nan
     if unsure:
         warnings.warn(
@@ -103,28 +93,25 @@ def score_given(
     return ConditionalScore(log_density, error)
 
 
-def residuals(estimator: DensityEstimator, X: Any, context: Any, random_state: Any) -> Numbers:
-    """See :meth:`DensityEstimator.pit`."""
-    check_is_fitted(estimator)
-    rows, c = rows_of(estimator, X, context)
-    generator = torch.Generator().manual_seed(_seed(random_state))
-    found: Numbers = pit(estimator.schema_, estimator.density_, rows, c, generator).numpy()
+def residuals(fitted: FittedTable, x: pa.Table, context: pa.Table | None, seed: int) -> Numbers:
+    """See :meth:`maskedflow.DensityEstimator.pit`."""
+    rows, c = fitted.encode(x, context)
+    generator = torch.Generator().manual_seed(seed)
+    found: Numbers = pit(fitted.schema, fitted.density, rows, c, generator).numpy()
     return found
 
 
 def tail_shares(
-    estimator: DensityEstimator, X: Any, context: Any, n_samples: int | None, random_state: Any
+    fitted: FittedTable, x: pa.Table, context: pa.Table | None, n_samples: int | None, seed: int
 ) -> Numbers:
-    """See :meth:`DensityEstimator.tail_probability`."""
-    check_is_fitted(estimator)
+    """See :meth:`maskedflow.DensityEstimator.tail_probability`."""
     if n_samples is not None:
         check_draws(n_samples)
-    rows, c = rows_of(estimator, X, context)
+    rows, c = fitted.encode(x, context)
     with torch.no_grad():
-        log_density = estimator.density_.log_prob(rows, c)
-    seed = _seed(random_state)
+        log_density = fitted.density.log_prob(rows, c)
     if c is None:
-        return _share(estimator.density_, log_density, None, n_samples or DRAWN, seed)
+        return _share(fitted.density, log_density, None, n_samples or DRAWN, seed)
     shares = np.empty(len(rows))
     distinct, which = c.unique(dim=0, return_inverse=True)
     for k, one in enumerate(distinct):
@@ -133,7 +120,7 @@ def tail_shares(
         text = (one + 0.0).numpy().tobytes()
         digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
         shares[here.numpy()] = _share(
-            estimator.density_,
+            fitted.density,
             log_density[here],
             one,
             n_samples or DRAWN_GIVEN,
@@ -169,5 +156,9 @@ def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:
     return names
 
 
-def _seed(random_state: Any) -> int:
-    return int(check_random_state(random_state).randint(2**31))
+def check_draws(n_samples: Any, least: int = 1) -> None:
+    """Refuses what is no number of draws."""
+    if not isinstance(n_samples, Integral):
+        raise ValueError(f"n_samples: expected a whole number, got {n_samples!r}")
+    if n_samples < least:
+        raise ValueError(f"n_samples: expected at least {least}, got {n_samples}")

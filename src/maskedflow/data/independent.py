@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +12,27 @@ from numpy.typing import NDArray
 
 from maskedflow.transforms import NormalScores
 
-from .subject import Column, Rows
-
 __all__ = ["independent"]
 
+Rows = NDArray[Any]
 Vector = NDArray[np.float64]
+
+
+class Column(Protocol):
+    """What has to be known of a column."""
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """Its categories, of which the cells are the places; none of a number."""
+
+    @property
+    def step(self) -> float:
+        """The step of the grid that its numbers are on, 0 if there is none."""
+
+    @property
+    def atoms(self) -> tuple[float, ...]:
+        """Numbers that have a probability of their own."""
+
 
 PLACES = (np.arange(8) + 0.5) / 8
 """The places in a cell of a grid at which its density is taken."""
@@ -37,8 +54,11 @@ def independent(columns: Sequence[Column], train: Rows, test: Rows) -> Vector:
         test: The rows it is evaluated at.
 
     Example:
+        >>> import pyarrow as pa
+        >>> from maskedflow.columns import Column
+        >>> column = Column("", "categorical", pa.string(), levels=("a", "b"))
         >>> x = np.array([[0.0], [0.0], [1.0]])
-        >>> np.exp(independent([Column("", ("a", "b"))], x, x[1:]))
+        >>> np.exp(independent([column], x, x[1:]))
         array([0.625, 0.375])
     """
     total = np.zeros(len(test))

@@ -4,49 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args
 
 import numpy as np
+import pyarrow as pa
 import torch
+from annotated_types import Ge, Gt
 from numpy.typing import NDArray
+from pydantic import with_config
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+from typing_extensions import TypedDict
 
-from maskedflow.data import Trace
-from maskedflow.tables import (
+from maskedflow.columns import (
     Form,
     Schema,
-    TableDensity,
-    build_density,
-    complete,
-    fit_density,
+    as_array,
     from_arrow,
+    kind_of,
+    read_document,
     read_frame,
-    to_rows,
-    to_table,
+    to_arrow,
+    weights_of,
 )
-from maskedflow.transforms import Standardize
-
-from .inputs import (
-    check_draws,
-    check_spread,
-    context_of,
-    context_table,
-    fit_context,
-    fitted_table,
-    known_of,
-    rows_of,
-    weight_of,
-)
-from .queries import ConditionalScore, residuals, score_given, tail_shares
-from .saved import read_estimator, write_estimator
-from .trace import trace_of
+from maskedflow.columns.frames import Kind
+from maskedflow.columns.inference import Bounds
+from maskedflow.columns.schema import Missing
+from maskedflow.files import CLOSED, Count, Finite, Name, Size, read_text
+from maskedflow.tables import ConditionalScore, FittedTable, TableDensity
+from maskedflow.tables.queries import check_draws, residuals, score_given, tail_shares
 
 if TYPE_CHECKING:
-    from maskedflow.report.page import Page
+    from maskedflow.report import Page
 
 __all__ = ["DensityEstimator"]
+
+Numbers = NDArray[np.float64]
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -77,9 +72,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Seed of every random draw in `fit`.
 
     Attributes:
+        fitted_: What was fitted: the density of Arrow tables, without scikit-learn.
         schema_: The schema.
-        density_: The fitted density, in double precision.
-        trace_: Hashes by which rows that it was fitted to are known again, no data.
+        density_: The density of rows of numbers, in double precision.
         n_features_in_: The number of columns.
         feature_names_in_: Their names, if the table has names.
 
@@ -93,11 +88,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_: int
     feature_names_in_: NDArray[Any]
     form_: Form
-    schema_: Schema
-    density_: TableDensity
-    context_schema_: Schema | None
-    context_scale_: Standardize | None
-    trace_: Trace | None
+    fitted_: FittedTable
 
     def __init__(
         self,
@@ -138,59 +129,48 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         before = dict(vars(self))
         try:
-            return self._fit(X, sample_weight, context)
+            known, missing = self._known()
+            table, self.form_ = self._read(X, reset=True)
+            bounds: Any = self.bounds
+            self.fitted_ = FittedTable.fit(
+                table,
+                None if context is None else read_frame(context, "context")[0],
+                schema=known,
+                missing=missing,
+                bounds=bounds,
+                weight=weight_of(X, sample_weight, table.num_rows),
+                flow=self.flow,
+                time_limit=self.time_limit,
+                work=self.work,
+                seed=_seed(self.random_state),
+            )
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
-
-    def _fit(self, X: Any, sample_weight: Any, context: Any) -> DensityEstimator:
-        known, missing = known_of(self)
-        table, self.form_ = fitted_table(self, X)
-        weight = weight_of(X, sample_weight, table.num_rows)
-        given = None if context is None else read_frame(context, "context")[0]
-        if given is not None and given.num_rows != table.num_rows:
-            raise ValueError(f"context: {given.num_rows} rows, expected {table.num_rows} as in X")
-        kept = weight > 0
-        if missing == "drop":
-            kept &= complete(table)
-            kept &= True if given is None else complete(given)
-        index = kept.nonzero()[0]
-        table = table.take(index)
-        given = None if given is None else given.take(index)
-        if isinstance(known, Schema):
-            self.schema_ = known
-        else:
-            bounds: Any = self.bounds
-            self.schema_ = Schema.infer(table, missing, known, bounds)
-        rows = to_rows(self.schema_, table)
-        check_spread(self.schema_, rows, index)
-        self.context_schema_ = self.context_scale_ = contexts = None
-        if given is not None:
-            contexts = fit_context(self, given, missing, index)
-        self.trace_ = trace_of(self, rows, contexts)
-        density = fit_density(
-            self.schema_.layout,
-            rows,
-            context_of(self, given, len(rows)),
-            weight=torch.from_numpy(weight[index]),
-            flow=self.flow,
-            time_limit=self.time_limit,
-            work=self.work,
-            seed=int(check_random_state(self.random_state).randint(2**31)),
-        )
-        # As it is built from a file: the same numbers in another memory layout round differently.
-        self.density_ = build_density(self.schema_.layout, density.plan)
-        self.density_.load_state_dict(density.state_dict())
-        self.density_.eval()
         return self
 
-    def score_samples(self, X: Any, context: Any = None) -> NDArray[np.float64]:
+    @property
+    def schema_(self) -> Schema:
+        """What the columns are."""
+        return self._fitted.schema
+
+    @property
+    def density_(self) -> TableDensity:
+        """The density of rows of numbers."""
+        return self._fitted.density
+
+    @property
+    def work_(self) -> float:
+        """The work that was allowed in `fit`: `work=work_` finds the same density again."""
+        return float(self.density_.plan["work"])
+
+    def score_samples(self, X: Any, context: Any = None) -> Numbers:
         """Computes the log-density of each row, in nats; what cannot be has minus infinity."""
-        check_is_fitted(self)
-        rows, c = rows_of(self, X, context)
+        rows = self._fitted.encode(*self._tables(X, context))
         with torch.no_grad():
-            return self.density_.log_prob(rows, c).numpy()
+            scores: Numbers = self.density_.log_prob(*rows).numpy()
+        return scores
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
         """Computes the mean log-density of the rows, in nats, weighted as their index says."""
@@ -208,16 +188,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             random_state: A seed, or NumPy's `RandomState`.
             context: The table of conditions.
         """
-        check_is_fitted(self)
-        seed = int(check_random_state(random_state).randint(2**31))
+        fitted, seed = self._fitted, _seed(random_state)
         check_draws(n_samples)
-        given = context_table(self, context)
-        c = context_of(self, given, 0 if given is None else given.num_rows)
+        given = self._context(context)
         if given is not None:
-            n_samples = n_samples * given.num_rows
-            c = None if c is None else c.repeat_interleave(n_samples // len(c), dim=0)
-        rows = self.density_.sample(n_samples, c, torch.Generator().manual_seed(seed))
-        return from_arrow(to_table(self.schema_, rows), self.form_)
+            given = given.take(np.repeat(np.arange(given.num_rows), n_samples))
+            n_samples = given.num_rows
+        return from_arrow(fitted.sample(n_samples, given, seed=seed), self.form_)
 
     def score_samples_given(
         self,
@@ -262,7 +239,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             >>> found.log_density.shape, bool((found.standard_error < 0.05).all())
             ((3,), True)
         """
-        return score_given(self, X, given, context, n_samples, random_state)
+        x, c = self._tables(X, context)
+        return score_given(self._fitted, x, given, c, n_samples, _seed(random_state))
 
     def pit(self, X: Any, context: Any = None, random_state: Any = 0) -> NDArray[np.float64]:
         r"""Computes PIT residuals, one a column: independent and uniform if the model is right.
@@ -291,7 +269,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             >>> u.shape, bool((0 < u).all() and (u < 1).all())
             ((100, 2), True)
         """
-        return residuals(self, X, context, random_state)
+        return residuals(self._fitted, *self._tables(X, context), _seed(random_state))
 
     def tail_probability(
         self, X: Any, context: Any = None, n_samples: int | None = None, random_state: Any = 0
@@ -325,7 +303,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             >>> bool(share[0] > 0.9), bool(share[1] < 0.01)
             (True, True)
         """
-        return tail_shares(self, X, context, n_samples, random_state)
+        x, c = self._tables(X, context)
+        return tail_shares(self._fitted, x, c, n_samples, _seed(random_state))
 
     def report(
         self,
@@ -350,10 +329,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Returns:
             What the page says.
         """
-        from .report import estimator_report
+        from maskedflow.report import table_report  # matplotlib takes a while to load
 
-        check_is_fitted(self)
-        return estimator_report(self, X, path, context, train, train_context, name)
+        return table_report(self._fitted, X, path, context, train, train_context, name)
 
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
@@ -374,47 +352,165 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             >>> np.array_equal(again.score_samples(x), estimator.score_samples(x))
             True
         """
-        check_is_fitted(self)
-        write_estimator(path, self)
+        fitted, names = self._fitted, getattr(self, "feature_names_in_", None)
+        seeded = isinstance(self.random_state, int | np.integer)
+        numbers = {"time_limit": self.time_limit, "work": self.work}
+        face = {
+            "params": {
+                "flow": str(self.flow),
+                "missing": str(self.missing),
+                "bounds": str(self.bounds),
+                **{name: None if x is None else float(x) for name, x in numbers.items()},
+                "random_state": int(self.random_state) if seeded else None,
+            },
+            "schema_given": self.schema is not None,
+            "kind": self.form_.kind,
+            "like": self.form_.to_text(),
+            "n_features_in": int(self.n_features_in_),
+            "feature_names_in": None if names is None else list(names),
+        }
+        fitted.save(path, face)
 
     @classmethod
     def load(cls, path: str | Path) -> DensityEstimator:
-        """Reads what :meth:`save` wrote.
+        """Reads what :meth:`save` wrote, or what a run of `maskedflow train --flow auto` holds.
 
         Args:
-            path: The file.
+            path: The file, or the run's folder.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is truncated, or no estimator that :meth:`save` wrote.
         """
-        return read_estimator(path, cls)
+        path = Path(path)
+        path = path / "estimator.safetensors" if path.is_dir() else path
+        fitted, face = FittedTable.load_with_face(path, _Face)
+        names = face.get("feature_names_in", list(fitted.columns))
+        if (names or list(fitted.columns)) != list(fitted.columns) or (
+            face.get("n_features_in", len(fitted.columns)) != len(fitted.columns)
+        ):
+            raise ValueError(
+                f"{path}: expected a saved DensityEstimator: feature_names_in, n_features_in: not "
+                "those of the schema"
+            )
+        loaded = cls(**face.get("params", {}))
+        if face.get("schema_given"):
+            loaded.schema = fitted.schema
+        loaded.fitted_ = fitted
+        loaded.form_ = Form.from_text(face.get("kind", "arrow"), face.get("like"))
+        loaded.n_features_in_ = len(fitted.columns)
+        if names is not None:
+            loaded.feature_names_in_ = np.asarray(names, dtype=object)
+        return loaded
 
     @property
-    def work_(self) -> float:
-        """The work that was allowed in `fit`: `work=work_` finds the same density again."""
+    def _fitted(self) -> FittedTable:
         check_is_fitted(self)
-        return float(self.density_.plan["work"])
+        return self.fitted_
 
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        if isinstance(density := state.get("density_"), TableDensity):
-            numbers = {name: value.numpy() for name, value in density.state_dict().items()}
-            state = {**state, "density_": (density.plan, numbers)}
-        return state
+    def _tables(self, X: Any, context: Any) -> tuple[pa.Table, pa.Table | None]:
+        """X and its context as Arrow tables, for a fitted estimator."""
+        return self._table(X), self._context(context)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "density_" in state:
-            plan, numbers = state["density_"]
-            self.density_ = build_density(self.schema_.layout, plan)
-            self.density_.load_state_dict(
-                {name: torch.from_numpy(np.array(value)) for name, value in numbers.items()}
-            )
-            self.density_.eval()
+    def _table(self, X: Any) -> pa.Table:
+        columns = self._fitted.columns
+        if kind_of(X) == "numpy":
+            # Of an array after a frame, scikit-learn warns; its columns go by their places.
+            return self._read(X, reset=False)[0].rename_columns(columns)
+        table = to_arrow(X, wanted=list(columns))
+        for name in columns:
+            if name not in table.column_names:
+                raise ValueError(f"X: has no column {name!r}, which was there in fit")
+        return _with_rows(table.select(list(columns)))
+
+    def _context(self, context: Any) -> pa.Table | None:
+        if context is None:
+            return None
+        return to_arrow(context, "context", self._fitted.context_columns)
+
+    def _read(self, X: Any, *, reset: bool) -> tuple[pa.Table, Form]:
+        """X as an Arrow table, and its form; in `fit` the columns are remembered."""
+        if kind_of(X) != "numpy":
+            table, form = read_frame(X)
+            self.n_features_in_ = table.num_columns
+            self.feature_names_in_ = np.asarray(table.column_names, dtype=object)
+            return _with_rows(table), form
+        # An array is checked as scikit-learn does; the schema tells which numbers it may hold.
+        X = as_array(X)
+        validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        for cell in X.flat if X.dtype == object else ():
+            if isinstance(cell, Mapping | list | tuple | set):
+                kind = type(cell).__name__
+                raise TypeError(f"X: each argument must be a string or a number, got a {kind}")
+        return read_frame(X)
+
+    def _known(self) -> tuple[Schema | Mapping[str, Mapping[str, Any]] | None, Missing]:
+        """What is given of the schema, and what becomes of missing values."""
+        if self.missing not in get_args(Missing):
+            choices = "expected 'error', 'drop' or 'model'"
+            raise ValueError(f"missing: {choices}, got {self.missing!r}")
+        missing: Any = self.missing
+        if isinstance(self.schema, str | Path):
+            said, known = read_document(read_text(Path(self.schema)))
+            return known, said or missing
+        if isinstance(self.schema, Mapping):  # labels that are no text are told as text
+            return {str(name): known for name, known in self.schema.items()}, missing
+        return self.schema, missing
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing != "error"
         tags.input_tags.categorical = tags.input_tags.string = False
         return tags
+
+
+@with_config(CLOSED)
+class _Params(TypedDict):
+    flow: Name
+    missing: Missing
+    bounds: NotRequired[Bounds]
+    time_limit: Annotated[Finite, Ge(0)] | None
+    work: NotRequired[Annotated[Finite, Gt(0)] | None]
+    random_state: Count | None
+
+
+@with_config(CLOSED)
+class _Face(TypedDict, total=False):
+    """What a file keeps of an estimator beside its density; nothing in that of a run."""
+
+    params: _Params
+    schema_given: bool
+    kind: Kind
+    like: str | None
+    n_features_in: Size
+    feature_names_in: list[str] | None
+
+
+def weight_of(X: Any, sample_weight: Any, rows: int) -> Numbers:
+    """How much each row counts, as is told or as the index of X says; 1 if neither does."""
+    kept = weights_of(X)
+    if kept is not None and sample_weight is not None:
+        raise ValueError(
+            "sample_weight: expected none, for the index of X has a level of weights; "
+            "X.reset_index(drop=True) leaves it out"
+        )
+    told = kept if sample_weight is None else sample_weight
+    if told is None:
+        return np.ones(rows)
+    if isinstance(told, Tensor):
+        told = told.double().numpy(force=True)
+    if np.ma.is_masked(told):
+        hidden = int(np.ma.getmaskarray(told).sum())
+        raise ValueError(f"sample_weight: expected a weight for each row, found {hidden:,} masked")
+    weight: Numbers = _check_sample_weight(told, np.zeros((rows, 1)), ensure_non_negative=True)
+    return weight
+
+
+def _with_rows(table: pa.Table) -> pa.Table:
+    if not table.num_rows:
+        raise ValueError("X: expected at least one row, got 0 sample(s)")
+    return table
+
+
+def _seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31))

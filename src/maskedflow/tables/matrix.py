@@ -10,18 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from maskedflow.columns import Schema, complete, kind_of, to_arrow, to_rows, to_table
 from maskedflow.columns.cells import dates, decode, encode, numbers
 from maskedflow.columns.column import CODES, FIXED, Column
-from maskedflow.tables import (
-    Schema,
-    check_context,
-    complete,
-    free_numbers,
-    kind_of,
-    to_arrow,
-    to_rows,
-    to_table,
-)
+
+from .context import check_context, free_numbers
 
 __all__ = ["Matrix", "Side", "Tables", "cells_of"]
 

@@ -1,36 +1,30 @@
-"""The page about an estimator's density."""
+"""The report of a table's density."""
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from scipy.stats import norm
 
+from maskedflow.columns import to_rows
 from maskedflow.columns.column import CODES
 from maskedflow.columns.column import Column as TableColumn
-from maskedflow.data import Trace
-from maskedflow.report import Column, Subject, write_report
-from maskedflow.report.page import Page
-from maskedflow.report.words import percent
-from maskedflow.tables import Form, column_maps, to_rows
+from maskedflow.tables import FittedTable, column_maps
+from maskedflow.tables.matrix import Matrix, Tables, cells_of
+from maskedflow.tables.queries import residuals
 
-from .matrix import Matrix, Tables, cells_of
-from .trace import seen_by
+from .page import Page, write_report
+from .subject import Column, Subject
+from .words import percent
 
-if TYPE_CHECKING:
-    from .estimator import DensityEstimator
-    from .mixed import MixedTable
-    from .run import TableRun
-
-__all__ = ["column_of", "estimator_report", "table_report"]
+__all__ = ["table_report"]
 
 _DAY = 86_400.0
 
@@ -40,8 +34,8 @@ _RESIDUALS = 2000
 """Most rows of which residuals are taken, evenly from all."""
 
 
-def estimator_report(
-    estimator: DensityEstimator,
+def table_report(
+    fitted: FittedTable,
     X: Any,
     path: str | Path,
     context: Any = None,
@@ -49,67 +43,45 @@ def estimator_report(
     train_context: Any = None,
     name: str = "table",
 ) -> Page:
-    """Writes a page about a fitted estimator; see :meth:`DensityEstimator.report`."""
+    """Writes a page about a fitted table; see :meth:`maskedflow.DensityEstimator.report`."""
     if (train is None) != (train_context is None) and context is not None:
         raise ValueError(
             "train_context: expected the context of the rows of train, with train only"
         )
-    tables = Tables(estimator.schema_, estimator.context_schema_)
+    tables = Tables(fitted.schema, None if fitted.given is None else fitted.given.schema)
     test, notes = tables.rows(X, context, "X")
-    fitted = np.zeros((0, test.shape[1]))
+    before = np.zeros((0, test.shape[1]))
     if train is not None:
-        fitted, _ = tables.rows(train, train_context, "train")
+        before, _ = tables.rows(train, train_context, "train")
     # Every tenth row, of an order at random, chooses among baselines.
-    order = np.random.default_rng(0).permutation(len(fitted))
-    parts = fitted[order[len(order) // 10 :]], fitted[order[: len(order) // 10]]
-    subject = _subject(estimator, tables, test, name, notes)
-    return write_report(subject, *parts, test, path)
-
-
-def table_report(run: TableRun, table: MixedTable, test: pa.Table | None = None) -> Path:
-    """Writes `report.html` in a run's folder.
-
-    Args:
-        run: The run.
-        table: The table it was fitted to.
-        test: Other rows to judge it by than those held out.
-
-    Returns:
-        The file.
-    """
-    path = run.directory / "report.html"
-    x, c = table.parts(run.scorable(table.test if test is None else test))
-    train, train_context = table.parts(table.train)
-    estimator_report(run.estimator, x, path, c, train, train_context, run.name)
-    return path
+    order = np.random.default_rng(0).permutation(len(before))
+    parts = before[order[len(order) // 10 :]], before[order[: len(order) // 10]]
+    return write_report(_subject(fitted, tables, test, name, notes), *parts, test, path)
 
 
 def _subject(
-    estimator: DensityEstimator, tables: Tables, test: Matrix, name: str, notes: dict[str, str]
+    fitted: FittedTable, tables: Tables, test: Matrix, name: str, notes: dict[str, str]
 ) -> Subject:
     given = () if tables.given is None else tables.given.known.columns
     columns = tuple(map(column_of, (*tables.main.known.columns, *given)))
-    arrow = copy.copy(estimator)
-    arrow.form_ = Form("arrow")  # what it draws comes as a table, whatever it was fitted to
 
     def log_prob(rows: Matrix) -> Matrix:
-        return estimator.score_samples(*tables.split(rows))
+        return fitted.log_prob(*tables.split(rows)).numpy()
 
     def sample(n: int, generator: torch.Generator) -> Matrix:
         seed = int(torch.randint(2**31, (), generator=generator))
         if tables.given is None:
-            return tables.main.matrix(arrow.sample(n, seed))
+            return tables.main.matrix(fitted.sample(n, seed=seed))
         # Each is given what a test row is given.
         chosen = test[torch.randint(len(test), (n,), generator=generator).numpy()]
-        drawn = tables.main.matrix(arrow.sample(1, seed, context=tables.split(chosen)[1]))
+        drawn = tables.main.matrix(fitted.sample(n, tables.split(chosen)[1], seed=seed))
         return np.hstack([drawn, chosen[:, drawn.shape[1] :]])
 
     def latent(rows: Matrix) -> Matrix:
         some = rows[:: -(-len(rows) // _RESIDUALS)]
-        found: Matrix = norm.ppf(estimator.pit(*tables.split(some)))
+        found: Matrix = norm.ppf(residuals(fitted, *tables.split(some), seed=0))
         return found
 
-    trace: Trace | None = getattr(estimator, "trace_", None)
     mixed = bool(tables.main.schema.coded or tables.main.schema.angular)
     return Subject(
         name,
@@ -118,20 +90,17 @@ def _subject(
         sample,
         given=len(given),
         latent=latent,
-        residuals=estimator.schema_.names,
+        residuals=fitted.columns,
         unbounded=None if mixed else partial(_unbounded, tables),
-        baselines={"Gaussian given the codes": partial(_gaussian, estimator, tables)}
-        if mixed
-        else {},
-        notes=tuple({**notes, **_notes(estimator)}.items()),
+        baselines={"Gaussian given the codes": partial(_gaussian, tables)} if mixed else {},
+        notes=tuple({**notes, **_notes(fitted)}.items()),
         schema=[
             (column.name, column.summary, column.note)
-            for schema in (estimator.schema_, estimator.context_schema_)
-            if schema is not None
+            for schema in fitted.schemas
             for column in schema.columns
         ],
-        seen=lambda rows: seen_by(estimator, *tables.split(rows)),
-        fitted=None if trace is None else trace.train.rows,
+        seen=lambda rows: fitted.seen(*tables.split(rows)),
+        fitted=None if fitted.trace is None else fitted.trace.train.rows,
     )
 
 
@@ -145,11 +114,11 @@ def _unbounded(tables: Tables, rows: Matrix, seed: int) -> tuple[Matrix, Matrix]
     return y.numpy(), ladj.numpy()
 
 
-def _gaussian(estimator: DensityEstimator, tables: Tables, train: Matrix, test: Matrix) -> Matrix:
+def _gaussian(tables: Tables, train: Matrix, test: Matrix) -> Matrix:
     """The log-density of a Gaussian of the numbers whose mean depends on all codes."""
-    (x, c), (other, other_c) = tables.split(train), tables.split(test)
-    simple = type(estimator)("gaussian", schema=tables.main.schema, work=_WORK)
-    return simple.fit(x, context=c).score_samples(other, context=other_c)
+    schema = tables.main.schema
+    simple = FittedTable.fit(*tables.split(train), schema=schema, flow="gaussian", work=_WORK)
+    return simple.log_prob(*tables.split(test)).numpy()
 
 
 # ---------------------------------------------------------------------------------------- columns
@@ -186,8 +155,8 @@ def _date(column: TableColumn, x: float) -> str:
 # ------------------------------------------------------------------------------------------ notes
 
 
-def _notes(estimator: DensityEstimator) -> dict[str, str]:
-    schema, given = estimator.schema_, estimator.context_schema_
+def _notes(fitted: FittedTable) -> dict[str, str]:
+    schema = fitted.schema
     words = {"columns": f"{len(schema.columns)}: {_counted(c.kind for c in schema.columns)}"}
     if schema.fixed:
         fixed = ", ".join(f"{column.name} ({column.summary})" for column in schema.fixed)
@@ -198,8 +167,8 @@ def _notes(estimator: DensityEstimator) -> dict[str, str]:
             "drop": "rows with some are left out",
             "error": "there are none",
         }[schema.missing]
-    if given is not None:
-        words["conditional on"] = ", ".join(given.names)
+    if fitted.given is not None:
+        words["conditional on"] = ", ".join(fitted.context_columns)
     parts = [
         f"{factor} of {count} {word}{'s' if count > 1 else ''}"
         for factor, count, word in (
@@ -211,11 +180,10 @@ def _notes(estimator: DensityEstimator) -> dict[str, str]:
     ]
     words["density"] = " times ".join(parts)
     words["density"] += ", in nats a row, per unit of those columns that have a number in it"
-    members = _members(estimator)
+    members = _members(fitted)
     if members:
         words["numbers"] = members
-    count = sum(p.numel() for p in estimator.density_.parameters())
-    words["parameters"] = f"{count:,}, and what was computed from the rows"
+    words["parameters"] = f"{fitted.parameters:,}, and what was computed from the rows"
     return words
 
 
@@ -224,10 +192,10 @@ def _counted(words: Iterable[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
-def _members(estimator: DensityEstimator) -> str:
+def _members(fitted: FittedTable) -> str:
     """What is in the stack, with its weight."""
-    stack = getattr(estimator.density_.numbers, "weights", None)
-    plans = estimator.density_.plan.get("members", [])
+    stack = getattr(fitted.density.numbers, "weights", None)
+    plans = fitted.density.plan.get("members", [])
     if stack is None or not plans:
         return ""
     weights: Counter[str] = Counter()

@@ -11,21 +11,47 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
+from maskedflow.columns import Schema, complete, read_document, read_source, refuse_odd_cells
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.column import FIXED
 from maskedflow.columns.schema import Missing
 from maskedflow.columns.types import is_number, is_temporal
-from maskedflow.data import open_source, split
-from maskedflow.data.split import Dealing, check_dealing
-from maskedflow.data.table import roles
 from maskedflow.files import read_text
-from maskedflow.tables import Schema, complete, read_document, read_source, refuse_odd_cells
+from maskedflow.sources import open_source
 
-__all__ = ["MixedTable", "deal", "open_mixed", "tell_schema"]
+from . import split
+from .split import Dealing, check_dealing
+from .table import roles
+
+__all__ = ["MixedTable", "TableSplit", "deal_mixed", "infer_schema", "open_mixed"]
 
 _TEST = 0.1
 """The share of the rows that tests, as of a table of numbers."""
+
+
+@dataclass(frozen=True)
+class TableSplit:
+    """The rows of one part of a table.
+
+    Args:
+        x: The columns that have a density.
+        context: Those that it is conditional on, if any.
+    """
+
+    x: pa.Table
+    context: pa.Table | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.num_rows)
+
+    def filter(self, kept: NDArray[np.bool_]) -> TableSplit:
+        """Some of the rows."""
+        mask = pa.array(kept)
+        return TableSplit(
+            self.x.filter(mask), None if self.context is None else self.context.filter(mask)
+        )
 
 
 @dataclass(frozen=True)
@@ -33,28 +59,38 @@ class MixedTable:
     """A table with columns of every kind, its rows dealt at random.
 
     Args:
+        name: What it is called.
         schema: What is known of the columns, told from all rows.
-        train: The rows to fit, those of the context with them.
+        train: The rows to fit.
         test: The rows held out.
-        context_columns: The columns to condition on; the others are the schema's.
         dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
         distinct: The number of rows that are no copies of another one, if there are copies.
-        undeclared: Those of the context of which something was declared: an estimator infers what
-            its context is, and nothing else.
+        notes: What should be known before this table is modelled, a sentence each.
     """
 
+    name: str
     schema: Schema
-    train: pa.Table
-    test: pa.Table
-    context_columns: tuple[str, ...] = ()
+    train: TableSplit
+    test: TableSplit
     dealing: Dealing = "rows"
     distinct: int | None = None
-    undeclared: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def parts(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
-        """The columns that have a density, and those that it is conditional on, if any."""
-        given = rows.select(list(self.context_columns)) if self.context_columns else None
-        return rows.select(list(self.schema.names)), given
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that have a density."""
+        return self.schema.names
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """Those that it is conditional on."""
+        given = self.train.context
+        return () if given is None else tuple(given.column_names)
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """The number of training, validation and test rows: what validates is fitted, too."""
+        return len(self.train), 0, len(self.test)
 
 
 def open_mixed(
@@ -84,21 +120,27 @@ def open_mixed(
     told, known = _read_schema(schema)
     table = read_source(source)
     refuse_odd_cells(source, table, known)
-    undeclared = tuple(name for name in given if name in known)
+    notes = [
+        f"--schema: what it says of {n!r} does not count in --context" for n in given if n in known
+    ]
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(path):
-        found = Schema.infer(table.select(list(features)), missing or told or "error", known)
+        whole = TableSplit(
+            table.select(list(features)), table.select(list(given)) if given else None
+        )
+        found = Schema.infer(whole.x, missing or told or "error", known)
         if all(column.kind in FIXED for column in found.columns):
             raise ValueError("all columns are constant or repeat another; expected some that vary")
-        return replace(deal(table, found, given, seed), undeclared=undeclared)
+        return deal_mixed(path.stem, whole, found, seed, notes=(*source.notes, *notes))
 
 
-def deal(
-    table: pa.Table,
+def deal_mixed(
+    name: str,
+    whole: TableSplit,
     schema: Schema,
-    context_columns: tuple[str, ...],
     seed: int,
     dealing: Dealing = "values",
+    notes: tuple[str, ...] = (),
 ) -> MixedTable:
     """Deals rows as `maskedflow.data.open_table` does, whose validating rows are fitted too.
 
@@ -106,14 +148,18 @@ def deal(
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
     check_dealing(dealing)
-    table = table.select([*schema.names, *context_columns])
+    table, context_columns = whole.x, []
+    if whole.context is not None:
+        context_columns = whole.context.column_names
+        for given, cells in zip(context_columns, whole.context.columns, strict=True):
+            table = table.append_column(given, cells)
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
-    for name in context_columns if schema.missing != "model" else ():
-        missing = is_missing(table.column(name))
+    for given in context_columns if schema.missing != "model" else ():
+        missing = is_missing(table.column(given))
         if missing.any():
             raise ValueError(
-                f"column {name!r}, row {int(missing.argmax()) + 1}: missing; a context has to be "
+                f"column {given!r}, row {int(missing.argmax()) + 1}: missing; a context has to be "
                 "known: fill it in, leave such rows out (--missing drop), or give what is missing "
                 "an indicator (--missing model)"
             )
@@ -124,13 +170,20 @@ def deal(
     columns, numbers = _cells(table)
     group = split.copies(columns, numbers) if dealing == "values" else None
     train, validation, held_out = split.deal([n - 2 * test, test, test], seed, group)
+
+    def part(rows: torch.Tensor) -> TableSplit:
+        chosen = table.take(rows.numpy())
+        given = chosen.select(context_columns) if context_columns else None
+        return TableSplit(chosen.select(list(schema.names)), given)
+
     return MixedTable(
+        name,
         schema,
-        table.take(torch.cat([train, validation]).numpy()),
-        table.take(held_out.numpy()),
-        context_columns,
+        part(torch.cat([train, validation])),
+        part(held_out),
         dealing="rows" if group is None else "values",
         distinct=None if group is None else len(np.unique(group)),
+        notes=notes,
     )
 
 
@@ -152,8 +205,8 @@ def _cells(table: pa.Table) -> tuple[list[split.Array], list[split.Array]]:
     return columns, numbers
 
 
-def tell_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
-    """Tells the schema of a table in a file, and does not mind missing values unless told to.
+def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
+    """Infers the schema of a table in a file, whatever values it misses.
 
     Args:
         path: The table.

@@ -1,0 +1,132 @@
+"""Making a run: a flow that is trained, or the density of a table that is searched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from maskedflow import training
+from maskedflow.data import Dataset, MixedTable
+from maskedflow.data.series import cut
+from maskedflow.files import exclusive, write_text
+from maskedflow.flows import Flow
+from maskedflow.tables import FittedTable
+from maskedflow.training import History
+
+from .build import build_flow, start_at_data
+from .config import RunConfig
+from .density import FlowDensity
+from .run import ESTIMATOR, TRACE, Run
+from .trace import trace_of
+
+__all__ = ["search_run", "train_run", "write_run"]
+
+
+def search_run(directory: Path, config: RunConfig, table: MixedTable) -> Run:
+    """Searches the density of a table; :func:`write_run` writes the run.
+
+    Args:
+        directory: Where the run will lie.
+        config: The record. The work that was chosen, and the seconds that it took, are recorded, so
+            that the record leads to the same density.
+        table: The table.
+    """
+    search = config.search
+    assert search is not None
+    start = time.monotonic()
+    # An estimator with this `random_state` draws its seed so, and finds the same density.
+    density = FittedTable.fit(
+        table.train.x,
+        table.train.context,
+        schema=table.schema,
+        flow=search.flow,
+        time_limit=search.time_limit,
+        work=search.work,
+        seed=int(np.random.RandomState(config.data.seed).randint(2**31)),
+    )
+    work = float(density.density.plan["work"])
+    taken = replace(search, work=work, seconds=round(time.monotonic() - start, 1))
+    config = replace(config, search=taken, options={**config.options, "work": work})
+    return Run(directory, config, density)
+
+
+def write_run(run: Run) -> None:
+    """Writes record, schema and density of a search into the run's folder."""
+    density = cast(FittedTable, run.density)
+    run.samples.parent.mkdir(parents=True, exist_ok=True)
+    write_text(run.directory / "schema.toml", density.schema.to_toml())
+    density.save(run.directory / ESTIMATOR)
+    run.config.write(run.directory / "config.toml")
+
+
+def train_run(
+    directory: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    tensorboard: bool = False,
+    initialise: Callable[[Flow, torch.Generator], None] | None = None,
+) -> tuple[Run, History]:
+    """Writes the record, trains the flow, and returns the run with its best weights.
+
+    Args:
+        directory: The run's folder, made when missing.
+        config: The record.
+        dataset: The rows, as the record says.
+        resume: Whether to go on from `checkpoints/latest.safetensors`.
+        progress: Whether to draw a progress bar.
+        tensorboard: Whether to write TensorBoard's event files into `logs` too.
+        initialise: Draws other first weights, from a generator of the record's seed.
+
+    Raises:
+        ValueError: If the record cannot be read again, or another process trains in this folder.
+    """
+    digest = RunConfig.from_toml(config.to_toml()).digest
+    recorded = config.flow
+    assert recorded is not None
+    assert config.training is not None
+    flow = build_flow(recorded, dataset.preprocessing(), dataset.embedding())
+    if initialise is not None and isinstance(flow, Flow):
+        initialise(flow, torch.Generator().manual_seed(recorded.seed))
+    if isinstance(flow, Flow):
+        start_at_data(flow, dataset.train, recorded.seed)
+    trace = trace_of(dataset)
+    train, validation = dataset.train, dataset.validation
+    if dataset.window is not None:
+        # Each row is in four windows, at four distances from the start.
+        train, validation = (
+            cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
+        )
+    told = {"name": config.name, "versions": config.versions}
+    with exclusive(directory):
+        config.write(directory / "config.toml")
+        history = training.fit(
+            flow,
+            train if dataset.streamed is None else dataset.streamed,
+            validation,
+            config.training,
+            directory=directory,
+            resume=resume,
+            metadata={**told, "record": digest, TRACE: trace.to_plain()},
+            progress=progress,
+            tensorboard=tensorboard,
+        )
+        if config.training.time_limit is not None and config.training.steps is None:
+            # So that the record leads to this run again, on a machine of another pace too.
+            taken: dict[str, Any] = {"steps": history.steps, "lr_steps": history.lr_steps}
+            config = replace(
+                config,
+                training=replace(config.training, **taken),
+                options={**config.options, **taken},
+            )
+            config.write(directory / "config.toml")
+    density = FlowDensity(flow.eval(), recorded, config.data, trace)
+    return Run(directory, config, density), history

@@ -1,0 +1,297 @@
+"""From what was asked for to the rows and the record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from maskedflow.columns import all_numbers
+from maskedflow.data import Dataset, MixedTable, open_mixed, too_large
+from maskedflow.recipes import SHAPES, recipe
+from maskedflow.sources import CellError, open_source
+from maskedflow.tables import FLOWS
+from maskedflow.training import TrainConfig
+
+from .build import describe
+from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
+from .run import open_data
+from .settings import settle
+from .summary import told_distinct
+
+__all__ = ["config_of", "prepare", "recorded", "why_search"]
+
+ADVICE = {
+    "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
+    "kind": "; --flow auto takes columns of every kind",
+    "notation": "",
+}
+"""What to do about a cell that is no number."""
+
+SEARCHED = ("data", "schema", "context", "seed", *(f.name for f in fields(SearchConfig)))
+"""The options that a search takes; others shape a single flow or its training."""
+
+
+def why_search(asked: Mapping[str, Any]) -> str | None:
+    """What asks for the search of a density: an option, or the table itself; None if nothing does.
+
+    Args:
+        asked: The options that were said.
+
+    Raises:
+        ValueError: If an option asks for it and another does not go with it.
+    """
+    other = [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
+    asking = ["--flow auto"] if asked.get("flow") == "auto" else []
+    asking += [f"--{name}" for name in ("schema", "missing", "work") if name in asked]
+    file, flow = asked.get("data"), asked.get("flow")
+    if not asking:
+        if file is None or flow is not None or other or _all_numbers(file):
+            return None
+        return f"--data {file}"
+    if file is None:
+        raise ValueError(f"{asking[0]}: expected --data FILE with it")
+    if other:
+        raise ValueError(
+            f"{other[0]}: shapes a single flow or its training, and {asking[0]} searches a "
+            "density, which sees to that itself; leave it out"
+        )
+    if flow not in (None, *FLOWS):
+        raise ValueError(f"--flow {flow}: with {asking[0]}, expected {', '.join(FLOWS)}")
+    return asking[0]
+
+
+def prepare(
+    asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None = None
+) -> tuple[Dataset | MixedTable, RunConfig, list[str]]:
+    """Opens the data of a run and settles what it will be.
+
+    Args:
+        asked: The options of `maskedflow train` that were said, by name.
+        directory: Where the run will lie.
+        earlier: The record of the run that is resumed.
+
+    Returns:
+        The rows, the record, and what should be known before it begins, a sentence each.
+
+    Raises:
+        ValueError: If options do not go with each other or with the data.
+        FileNotFoundError: If the data are not there.
+    """
+    if why_search(asked):
+        return _prepare_search(asked, directory)
+    dataset, config = _prepare_flow(asked, directory, earlier)
+    assert config.flow is not None
+    notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
+    if dataset.streamed is not None and "stream" not in asked:
+        notes.insert(0, f"{asked['data']} is large for this memory and stays on disk")
+    free = dataset.streamed is None and not asked.keys() & {"flow", "time"}
+    if asked.get("data") is not None and free:
+        flow = config.options["flow"]
+        chosen = f"{flow} was taken for one column; " if dataset.features == 1 else ""
+        notes.append(f"{chosen}--flow auto would choose among densities by itself")
+    if copies := told_distinct(sum(dataset.rows), dataset.distinct):
+        notes.append(f"{dataset.name}{copies}")
+    return dataset, config, notes
+
+
+def _prepare_search(
+    asked: Mapping[str, Any], directory: Path
+) -> tuple[MixedTable, RunConfig, list[str]]:
+    file, seed = asked["data"], asked.get("seed", 0)
+    if seed >= 2**32:
+        raise ValueError(f"--seed {seed}: for the search of a density, expected less than {2**32}")
+    schema, missing = asked.get("schema"), asked.get("missing")
+    table = open_mixed(
+        file, context=_names(asked.get("context")), schema=schema, missing=missing, seed=seed
+    )
+    notes = [*table.notes]
+    if not asked.keys() & {"flow", "schema", "missing", "work"}:
+        notes.append(f"{file} is not all finite numbers, so --flow auto is taken")
+    if copies := told_distinct(sum(table.rows), table.distinct):
+        notes.append(f"{file}{copies}")
+    search = SearchConfig(
+        asked.get("flow", "auto"),
+        table.schema.missing,
+        work=asked.get("work"),
+        time_limit=asked.get("time_limit"),
+    )
+    options = {
+        "data": str(file.resolve()),
+        "schema": None if schema is None else str(schema.resolve()),
+        "context": asked.get("context"),
+        "seed": seed,
+        **{name: getattr(search, name) for name in ("flow", "missing", "work", "time_limit")},
+    }
+    data = DataConfig(
+        table.columns,
+        table.rows,
+        file=options["data"],
+        seed=seed,
+        context_columns=table.context_columns,
+        dealing=table.dealing,
+        distinct=table.distinct,
+    )
+    return table, RunConfig(directory.name, data, search=search, options=options), notes
+
+
+def _prepare_flow(
+    asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None
+) -> tuple[Dataset, RunConfig]:
+    settings = settle(asked)
+    file, time, context = asked.get("data"), asked.get("time"), _names(asked.get("context"))
+    if context and file is None:
+        raise ValueError(f"--context {asked['context']}: expected --data FILE with these columns")
+    if settings["labels"] and file is not None:
+        raise ValueError("--labels: a table of your own has none; name columns with --context")
+    _check_series(asked, settings)
+    try:
+        dataset = open_data(
+            dataset=asked.get("dataset"),
+            file=file,
+            data_dir=asked.get("data_dir"),
+            context=context,
+            labels=settings["labels"],
+            seed=settings["seed"],
+            download=bool(asked.get("download")),
+            time=time,
+            window=asked.get("window"),
+            stream=_is_streamed(asked),
+            dealing="values" if earlier is None else earlier.data.dealing,
+            continuous=bool(asked.get("continuous")),
+        )
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
+    if earlier is not None and earlier.flow is not None and not earlier.flow.wide:
+        dataset = dataset.in_float32()  # as all runs were once
+    config = config_of(dataset, settle(asked, dataset.features), asked)
+    if earlier is not None:
+        _check_same(config, earlier, directory)
+    return dataset, config
+
+
+def config_of(
+    dataset: Dataset, settings: Mapping[str, Any], asked: Mapping[str, Any], **arguments: Any
+) -> RunConfig:
+    """The record of a flow that is to be trained.
+
+    Args:
+        dataset: The rows.
+        settings: What :func:`~maskedflow.runs.settings.settle` gives.
+        asked: Where the rows came from: `dataset` or `data`, `data_dir`, `context`, `time`.
+        arguments: Keyword arguments of the flow's constructor beside those of its recipe.
+    """
+    places = {name: asked.get(name) for name in ("data", "data_dir")}
+    file, data_dir = (None if p is None else str(Path(p).resolve()) for p in places.values())
+    where: dict[str, Any] = {
+        "dataset": asked.get("dataset"),
+        "data_dir": data_dir,
+        "time": asked.get("time"),
+    }
+    shared: dict[str, Any] = {"window": dataset.window, "stream": dataset.streamed is not None}
+    data = DataConfig(
+        dataset.columns,
+        dataset.rows,
+        file=file,
+        labels=settings["labels"],
+        seed=settings["seed"],
+        context_columns=dataset.context_columns,
+        image_shape=dataset.image_shape,
+        levels=dataset.levels,
+        dealing=dataset.dealing,
+        distinct=dataset.distinct,
+        **where,
+        **shared,
+    )
+    made = recipe(settings["flow"])
+    name = made.constructor
+    shape = made.build(dataset.features, dataset.context_features, settings, dataset.image_shape)
+    if dataset.window is not None:
+        name = "TemporalMAF"
+        shape |= {"steps": dataset.window, "hidden_size": settings["hidden_dim"]}
+    preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
+    flow = FlowConfig(
+        name,
+        shape | arguments,
+        settings["seed"],
+        tuple(describe(step) for step in preprocessing.transforms) if preprocessing else (),
+        None if embedding is None else describe(embedding),
+    )
+    training = TrainConfig(
+        **{f.name: settings[f.name] for f in fields(TrainConfig) if f.name in settings}
+    )
+    takes = made.shaped_by(dataset.context_features > 0)
+    told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
+    options = {**where, **shared, "data": file, "context": asked.get("context")}
+    options["continuous"] = bool(asked.get("continuous"))
+    return RunConfig(dataset.name, data, flow, training, options=options | told)
+
+
+def recorded(asked: Mapping[str, Any], earlier: RunConfig) -> dict[str, Any]:
+    """What was asked for, and wherever that is silent, the options of an earlier run.
+
+    Raises:
+        ValueError: If that was a search.
+    """
+    if earlier.flow is None:
+        raise ValueError(f"--resume: the density of {earlier.name} is searched as a whole")
+    then = {**earlier.options, "continuous": earlier.flow.continuous}
+    if asked.keys() & {"time_limit", "epochs"}:
+        for name in ("steps", "lr_steps"):  # those that there was time for
+            then.pop(name, None)
+    then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
+    return {**then, **asked}
+
+
+def _names(context: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in context.split(",")) if context else ()
+
+
+def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuses what does not go with a time series."""
+    if asked.get("time") is None:
+        if asked.get("window") is not None:
+            raise ValueError(f"--window {asked['window']}: expected --time COLUMN with it")
+        return
+    if asked.get("data") is None:
+        raise ValueError(f"--time {asked['time']}: expected --data FILE with this column")
+    if asked.get("context") is not None:
+        raise ValueError("--context: a time series is conditional on its past; leave it out")
+    if settings["batch_norm"]:
+        raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
+
+
+def _is_streamed(asked: Mapping[str, Any]) -> bool:
+    """Whether the table stays on disk: as was said, or if it is large for this machine's memory."""
+    file, stream = asked.get("data"), asked.get("stream")
+    if file is None or asked.get("time") is not None:
+        if stream:
+            raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
+        return False
+    return too_large(file) if stream is None else stream
+
+
+def _all_numbers(file: Path) -> bool:
+    source = open_source(file)
+    try:
+        return all_numbers(source, source.names)
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
+
+
+def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:
+    """Sees to it that a resumed run goes on as it began, but for where it stops."""
+    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps"}
+    for part in ("data", "flow", "training"):
+        old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
+        for name, value in new.items():
+            if name not in free and value != old.get(name):
+                raise ValueError(
+                    f"--resume: {name} is {value}, but {directory} was begun with {old.get(name)}"
+                )
+
+
+def _flat(section: Any) -> dict[str, Any]:
+    values = asdict(section)
+    return {**values, **values.pop("arguments", {})}

@@ -1,0 +1,452 @@
+"""A density fitted to a table: what one can ask of it, and how it is kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NotRequired
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import with_config
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from maskedflow.columns import Rows, Schema, blanks_to_null, complete, to_arrow, to_rows, to_table
+from maskedflow.columns.inference import Bounds
+from maskedflow.columns.schema import Missing
+from maskedflow.data import Fingerprint, Seen, TableSplit, Trace
+from maskedflow.data.split import Array
+from maskedflow.files import CLOSED, blame, check, parse_json
+from maskedflow.sources import Source
+from maskedflow.training import checkpoint
+from maskedflow.transforms import Standardize
+
+from .build import build_density
+from .context import check_context, context_matrix, strange_context
+from .density import TableDensity
+from .plan import Plan, numbers_of
+from .search import fit_density
+
+__all__ = ["Conditions", "FittedTable"]
+
+SPREAD = 1e150
+"""The widest range of numbers, and one over the narrowest, whose squares are floats."""
+
+_SCALE = checkpoint.EXTRA + "context."
+"""What the names of the context's tensors begin with in a file."""
+
+_TURNS = 4096.0
+"""Parts of a radian that angles are told apart by: single and double precision turn differently."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What a density is conditional on: columns, and how they become the numbers of a context.
+
+    Args:
+        schema: What the columns are.
+        scale: What standardises their numbers.
+    """
+
+    schema: Schema
+    scale: Standardize = field(repr=False)
+
+    @classmethod
+    def fit(cls, table: pa.Table, missing: Missing, index: NDArray[np.int64]) -> Conditions:
+        """Infers what the columns are, whose rows were at `index` before, for errors."""
+        with _in_context():
+            schema = Schema.infer(table, missing)
+            rows = to_rows(schema, table)
+            check_spread(schema, rows, index)
+        loc, scale = [], []
+        for values, observed in zip(rows.values.T, rows.observed.T, strict=True):
+            known = values[observed]
+            loc.append(float(known.mean()) if len(known) else 0.0)
+            spread = float(known.std(correction=0)) if len(known) else 0.0
+            scale.append(spread if spread > 0 else 1.0)
+        moments = (torch.tensor(each, dtype=torch.float64) for each in (loc, scale))
+        return cls(schema, Standardize(*moments))
+
+    def matrix(self, table: pa.Table, start: int = 0) -> Tensor | None:
+        """One-hot vectors, sines and cosines, standardised numbers; None if all are constant."""
+        with _in_context():
+            check_context(self.schema, table, start)
+            c = context_matrix(self.schema, table, self.scale())
+        return c if c.shape[1] else None
+
+
+@dataclass(frozen=True, eq=False)
+class FittedTable:
+    r"""The density of a table's rows, given a context or not, in the table's own units.
+
+    Tables are Arrow's, with the columns of the schema by their names; densities are in nats.
+
+    Args:
+        schema: What the columns are.
+        density: The density of their rows of numbers, in double precision.
+        given: What it is conditional on; None if nothing.
+        trace: Hashes by which rows that it was fitted to are known again; None if they are lost.
+
+    Example:
+        >>> table = pa.table({"x": np.random.default_rng(0).normal(size=100)})
+        >>> fitted = FittedTable.fit(table, flow="gaussian")
+        >>> fitted.log_prob(table).shape, fitted.sample(3, seed=0).column_names
+        (torch.Size([100]), ['x'])
+    """
+
+    schema: Schema
+    density: TableDensity = field(repr=False)
+    given: Conditions | None = None
+    trace: Trace | None = field(default=None, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        x: pa.Table,
+        context: pa.Table | None = None,
+        *,
+        schema: Schema | Mapping[str, Mapping[str, Any]] | None = None,
+        missing: Missing = "error",
+        bounds: Bounds = "inferred",
+        weight: NDArray[np.float64] | None = None,
+        flow: str = "auto",
+        time_limit: float | None = None,
+        work: float | None = None,
+        seed: int = 0,
+    ) -> FittedTable:
+        """Infers a schema and fits a density; see :class:`maskedflow.DensityEstimator`.
+
+        Args:
+            x: The table.
+            context: The table of conditions, of as many rows.
+            schema: The schema, or what is known of its columns.
+            missing: What becomes of missing values; a schema says so itself.
+            bounds: Which numbers are bounded by what is seen of them.
+            weight: How much each row counts, shape (n,).
+            flow: What is tried.
+            time_limit: About how many seconds it may take.
+            work: How much it may do, whatever the time limit says.
+            seed: Seed of every random draw.
+
+        Raises:
+            ValueError: If a cell cannot be what its column is; the message names both.
+        """
+        if context is not None and context.num_rows != x.num_rows:
+            raise ValueError(f"context: {context.num_rows} rows, expected {x.num_rows} as in X")
+        missing = schema.missing if isinstance(schema, Schema) else missing
+        weight = np.ones(x.num_rows) if weight is None else weight
+        kept = weight > 0
+        if missing == "drop":
+            kept &= complete(x)
+            kept &= True if context is None else complete(context)
+        index = kept.nonzero()[0]
+        x = x.take(index)
+        if not isinstance(schema, Schema):
+            schema = Schema.infer(x, missing, schema, bounds)
+        rows = to_rows(schema, x)
+        check_spread(schema, rows, index)
+        given, c, contexts = None, None, None
+        if context is not None:
+            context = context.take(index)
+            given = Conditions.fit(context, missing, index)
+            c = given.matrix(context)
+            contexts = to_rows(given.schema, context)
+        found = fit_density(
+            schema.layout,
+            rows,
+            c,
+            weight=torch.from_numpy(weight[index]),
+            flow=flow,
+            time_limit=time_limit,
+            work=work,
+            seed=seed,
+        )
+        # As it is built from a file: the same numbers in another memory layout round differently.
+        density = build_density(schema.layout, found.plan)
+        density.load_state_dict(found.state_dict())
+        fitted = cls(schema, density.eval(), given)
+        trace = Trace(Fingerprint.of(*fitted._identity(rows, contexts)))
+        return cls(schema, density, given, trace)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that have a density."""
+        return self.schema.names
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """The columns that it is conditional on."""
+        return () if self.given is None else self.given.schema.names
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """What the columns are, and those of the context, if there are any."""
+        return (self.schema,) if self.given is None else (self.schema, self.given.schema)
+
+    @property
+    def parameters(self) -> int:
+        """The number of its parameters."""
+        return sum(p.numel() for p in self.density.parameters())
+
+    def encode(
+        self, x: pa.Table, context: pa.Table | None = None, start: int = 0
+    ) -> tuple[Rows, Tensor | None]:
+        """The rows of a table as numbers, and their contexts as a matrix.
+
+        Args:
+            x: The table.
+            context: The table of conditions, of as many rows.
+            start: The number of rows before these, for errors.
+
+        Raises:
+            ValueError: If a cell cannot be what its column is; the message names both.
+        """
+        rows = to_rows(self.schema, x, start)
+        return rows, self.condition(context, len(rows), start)
+
+    def condition(self, context: pa.Table | None, rows: int, start: int = 0) -> Tensor | None:
+        """So many contexts as a matrix; None if there are none, or all are constant."""
+        if (context is None) != (self.given is None):
+            got = "none" if context is None else "one"
+            raise ValueError(f"context: got {got}, unlike in fit")
+        if context is None or self.given is None:
+            return None
+        if context.num_rows != rows:
+            raise ValueError(f"context: {context.num_rows} rows, expected {rows}")
+        return self.given.matrix(context, start)
+
+    @torch.no_grad()
+    def log_prob(
+        self, x: pa.Table, context: pa.Table | None = None, *, start: int = 0, seed: int = 0
+    ) -> Tensor:
+        """Computes the log-density of each row, float64, shape (n,).
+
+        Minus infinity is that of a row which cannot be; where rows with missing values are dropped,
+        theirs is NaN.
+
+        Args:
+            x: The table.
+            context: The table of conditions, of as many rows.
+            start: The number of rows before these, for errors.
+            seed: As of other densities, some of which need noise; it changes nothing here.
+
+        Raises:
+            ValueError: If a cell cannot be what its column is; the message names both.
+        """
+        dropped = torch.zeros(x.num_rows, dtype=torch.bool)
+        if self.schema.missing == "drop":
+            known = complete(x) & (True if context is None else complete(context))
+            dropped = torch.from_numpy(~known)
+            if dropped.all():
+                return torch.full((x.num_rows,), torch.nan, dtype=torch.float64)
+            # Another row in the place of one that is left out: so all keep their numbers.
+            filled = np.where(known, np.arange(x.num_rows), known.argmax())
+            x, context = x.take(filled), None if context is None else context.take(filled)
+        found: Tensor = self.density.log_prob(*self.encode(x, context, start))
+        return found.masked_fill(dropped, torch.nan)
+
+    def sample(self, n: int, context: pa.Table | None = None, *, seed: int) -> pa.Table:
+        """Draws n rows, one for each context if there are contexts, in the columns' own types."""
+        generator = torch.Generator().manual_seed(seed)
+        return to_table(self.schema, self.density.sample(n, self.condition(context, n), generator))
+
+    def possible(self, rows: TableSplit) -> TableSplit:
+        """The rows that can be scored: those whose context has categories that were there."""
+        if self.given is None or rows.context is None:
+            return rows
+        return rows.filter(~strange_context(self.given.schema, rows.context))
+
+    def seen(self, x: pa.Table, context: pa.Table | None = None) -> Seen | None:
+        """How many of some rows it was fitted to; None if that is not known."""
+        if self.trace is None:
+            return None
+        contexts = None
+        if context is not None and self.given is not None:
+            contexts = to_rows(self.given.schema, context, strict=False)
+        columns, _ = self._identity(to_rows(self.schema, x), contexts)
+        return self.trace.seen(columns)
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """The types to read each column in, those of the context too."""
+        return {column.name: column.type for one in self.schemas for column in one.arrow_schema}
+
+    def read(self, table: pa.Table, source: Source, start: int = 0) -> TableSplit:
+        """The rows, and their contexts, of a table that was read from a file."""
+        table = to_arrow(blanks_to_null(source, table, self.schemas), wanted=list(self.types))
+        x, given = (list(names) for names in (self.columns, self.context_columns))
+        return TableSplit(table.select(x), table.select(given) if given else None)
+
+    def read_context(self, table: pa.Table, source: Source) -> pa.Table:
+        """The contexts of a table that was read from a file.
+
+        Raises:
+            ValueError: If a category was not there when this was fitted.
+        """
+        table = blanks_to_null(source, table, self.schemas)
+        try:
+            table = to_arrow(table, "context", self.context_columns)
+            if self.given is not None:
+                check_context(self.given.schema, table)
+        except ValueError as error:
+            raise ValueError(f"{source.path}: {error}") from None
+        return table
+
+    def arrow(self, x: pa.Table, context: pa.Table | None = None) -> pa.Table:
+        """Rows as a table to be written to a file, their contexts behind them."""
+        if context is not None:
+            for column, cells in zip(context.schema, context.columns, strict=True):
+                x = x.append_column(column, cells)
+        return x
+
+    def _identity(self, rows: Rows, contexts: Rows | None) -> tuple[list[Array], list[Array]]:
+        """What makes a row, the same from all kinds of frames, and its quantities."""
+        columns: list[Array] = []
+        numbers: list[Array] = []
+        for schema, some in zip(self.schemas, (rows, contexts), strict=False):
+            if some is None:
+                continue
+            with np.errstate(over="ignore"):  # what is too large for float32 is all alike
+                values = [
+                    x if step else x.astype(np.float32)
+                    for x, step in zip(some.values.numpy().T, schema.steps, strict=True)
+                ]
+            angles = list(np.rint(_TURNS * some.angles.numpy()).T)
+            observed = [*some.observed.numpy().T, *some.angles_observed.numpy().T]
+            columns += [*some.codes.numpy().T, *values, *angles, some.impossible.numpy()]
+            pairs: Any = zip((*values, *angles), observed, strict=True)
+            numbers += [np.where(there, x, np.nan) for x, there in pairs]
+        return columns, numbers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        numbers = {name: value.numpy() for name, value in self.density.state_dict().items()}
+        return _unpickled, (self.schema, self.density.plan, numbers, self.given, self.trace)
+
+    def save(self, path: str | Path, face: Mapping[str, Any] | None = None) -> None:
+        """Writes it to one safetensors file, plain values and tensors, beside `path` first.
+
+        Args:
+            path: The file; missing folders are made.
+            face: What an estimator keeps beside it.
+        """
+        header = {
+            **(face or {}),
+            "schema": self.schema.to_toml(),
+            "context_schema": None if self.given is None else self.given.schema.to_toml(),
+            "plan": self.density.plan,
+            "trace": None if self.trace is None else self.trace.to_plain(),
+        }
+        tensors = dict(self.density.state_dict())
+        if self.given is not None:
+            scale = self.given.scale.state_dict()
+            tensors |= {_SCALE + name: value for name, value in scale.items()}
+        text = checkpoint.to_json({"estimator": header})
+        checkpoint.write(path, tensors, {checkpoint.METADATA: text})
+
+    @classmethod
+    def load(cls, path: str | Path) -> FittedTable:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is truncated, or not what :meth:`save` wrote.
+        """
+        return cls.load_with_face(path, dict[str, Any])[0]
+
+    @classmethod
+    def load_with_face(cls, path: str | Path, kind: Any) -> tuple[FittedTable, Any]:
+        """The same, and what an estimator kept beside it, as `kind` of which it has to be."""
+        path = Path(path)
+        tensors, entries = checkpoint.read(path)
+        with blame(path, "expected a saved DensityEstimator"):
+            header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
+            own = {key: header.pop(key) for key in _OWN if key in header}
+            face = check(kind, header)
+            kept = check(_Fitted, own)
+            schema, context = Schema.from_toml(kept["schema"]), kept["context_schema"]
+            given = None
+            if context is not None:
+                scale = (tensors[_SCALE + name] for name in ("loc", "scale"))
+                given = Conditions(Schema.from_toml(context), Standardize(*scale))
+            announced = numbers_of(schema.layout, kept["plan"])
+            stored = sum(tensor.numel() for tensor in tensors.values())
+            if announced > stored:
+                raise ValueError(
+                    f"plan: of {announced:,} numbers at least, the file has {stored:,}"
+                )
+            trace = Trace.from_plain(kept.get("trace"))
+            density = build_density(schema.layout, kept["plan"])
+        checkpoint.load_weights(path, density, tensors)
+        return cls(schema, density.eval(), given, trace), face
+
+
+@with_config(CLOSED)
+class _Fitted(TypedDict):
+    """What the header of a file says of the density; schemas are texts of their own."""
+
+    schema: str
+    context_schema: str | None
+    plan: Plan
+    trace: NotRequired[dict[str, Any] | None]
+
+
+@with_config(CLOSED)
+class _Header(TypedDict):
+    estimator: dict[str, Any]
+
+
+_OWN = tuple(_Fitted.__annotations__)
+
+
+def _unpickled(
+    schema: Schema,
+    plan: dict[str, Any],
+    numbers: Mapping[str, NDArray[Any]],
+    given: Conditions | None,
+    trace: Trace | None,
+) -> FittedTable:
+    density = build_density(schema.layout, plan)
+    density.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in numbers.items()})
+    return FittedTable(schema, density.eval(), given, trace)
+
+
+def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
+    """Refuses numbers whose squares are none that float64 can hold.
+
+    Args:
+        schema: The columns.
+        rows: Their rows.
+        index: Where these were in the table, for errors.
+    """
+    for column, x, observed in zip(
+        schema.valued, rows.values.unbind(1), rows.observed.unbind(1), strict=True
+    ):
+        # Those with bounds are computed with on the real line, where they are near.
+        if column.low is not None or column.high is not None or not observed.any():
+            continue
+        low, high = float(x[observed].min()), float(x[observed].max())
+        if high - low > SPREAD:
+            row = int(x.abs().argmax())
+            raise ValueError(
+                f"column {column.name!r}, row {index[row] + 1}: expected numbers less than "
+                f"{SPREAD:g} apart, found {x[row]:g}; use another unit"
+            )
+        if 0 < high - low < 1 / SPREAD:
+            raise column.error(
+                f"expected numbers more than {1 / SPREAD:g} apart, found {low:g} to {high:g}; use "
+                "another unit"
+            )
+
+
+@contextmanager
+def _in_context() -> Iterator[None]:
+    """Says in an error that it is about the context."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"context: {str(error).removeprefix('context: ')}") from None
