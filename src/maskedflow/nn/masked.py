@@ -242,8 +242,9 @@ class MaskedMLP(nn.Module):
 
     def packed_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
         """The packed weight and the bias of each layer."""
-        weights: list[Tensor] = [layer.weight for layer in self._linear]
-        return weights, [layer.added_bias(None) for layer in self._linear]
+        layers = self._linear
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        return weights, [layer.added_bias(None) for layer in layers]
 
     @property
     def _linear(self) -> list[MaskedLinear]:

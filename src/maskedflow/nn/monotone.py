@@ -30,11 +30,11 @@ class MonotonicLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
-        return self.apply_weight(x, self.weight.abs(), self.bias)
+        return self.apply_weight(x, self.weight.abs())
 
     def tangent(self, x: Tensor) -> Tensor:
         """Maps a direction of x, without the bias."""
-        return self.apply_weight(x, self.weight.abs(), None)
+        return self.apply_weight(x, self.weight.abs(), bias=False)
 
 
 class TwoWayELU(nn.ELU):
