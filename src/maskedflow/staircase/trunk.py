@@ -179,13 +179,7 @@ class Trunk:
         wanted: Sequence[bool],
     ) -> list[Tensor | None]:
         """The gradients of x, of each weight and of each bias, as far as they are wanted."""
-        from maskedflow.kernels.job import (
-            Panels,
-            accumulate_gradients,
-            panel_width,
-            run_panels,
-            scratch,
-        )
+        from maskedflow.kernels import job
 
         layout, batch = self.kept, len(dy)
         x_wanted, *parameters_wanted = wanted
@@ -195,19 +189,19 @@ class Trunk:
         if biases[0].ndim > 1:
             stores.append((of_bias[0], layout.sums[0], layout.widths[0]))
             of_bias[0] = dy.new_empty(layout.widths[0])
-        width = panel_width(dy)
+        width = job.panel_width(dy)
         sources, others = [], []
         for number, (stair, row) in enumerate(zip(self.stairs, layout.levels, strict=True)):
             count = -(-stair.columns // width)
             size = count * batch * width
-            strips = scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
+            strips = job.scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
             sources.append((strips, row))
             others += [
                 (strip, row + start, min(width, stair.columns - start))
                 for strip, start in zip(strips, range(0, stair.columns, width), strict=True)
             ]
-        slopes = Panels(batch, layout.height, dy, kept=True, memory="slopes")
-        run_panels(
+        slopes = job.Panels(batch, layout.height, dy, kept=True, memory="slopes")
+        job.run_panels(
             layout.backward,
             slopes,
             weights,
@@ -227,7 +221,7 @@ class Trunk:
         if key not in self._items:
             self._items[key] = layout.items(*key)
         gradients = [*of_weight, *of_bias]
-        accumulate_gradients(
+        job.accumulate_gradients(
             layout.forward, slopes, self._items[key], sources, gradients, layout.gaps
         )
         if biases[0].ndim > 1:
