@@ -34,9 +34,8 @@ def config_of(dataset: Dataset, epochs: int = 1, **arguments: Any) -> RunConfig:
         DataConfig(
             columns=dataset.columns,
             context_columns=dataset.context_columns,
-            image_shape=dataset.image_shape,
-            levels=dataset.levels,
             rows=dataset.rows,
+            **dataset.record,
             file="somewhere.csv",
         ),
         FlowConfig(

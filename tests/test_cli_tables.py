@@ -314,7 +314,10 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ("score {f}/csv/t {f}/text.parquet -o {f}/o.csv", "'real': expected numbers"),
         ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --keep height", "'height'"),
         ("score {f}/cut {f}/t.csv -o {f}/o.csv", "truncated"),
-        ("score {f}/whole {f}/gap.csv -o {f}/o.csv", "'real', row 12000: missing"),
+        (
+            "score {f}/whole {f}/gap.csv -o {f}/o.csv",
+            "'real', row 12000: expected a value, found a missing",
+        ),
         ("sample {f}/csv/t -n 3 -o {f}/o.npy", ".parquet"),
         ("sample {f}/csv/t -n 3 -o {f}/o.csv --context {f}/t.csv", "no context"),
         ("sample {f}/csv/t -n 3 -o {f}/o.csv --steps 4", "--steps"),

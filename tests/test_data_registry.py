@@ -121,9 +121,7 @@ def serve_miniboone(
     with tarfile.open(folder / "data.tar.gz", "w:gz") as tar:
         tar.add(folder / "data.npy", "data/miniboone/data.npy")
     checksum = checksum or f"md5:{md5((folder / 'data.tar.gz').read_bytes()).hexdigest()}"
-    download = registry.Download(
-        f"{url}/data.tar.gz", checksum, (("data/miniboone/data.npy", "data.npy"),)
-    )
+    download = registry.Download(f"{url}/data.tar.gz", checksum, "data/miniboone/")
     source = replace(registry.SOURCES["miniboone"], downloads=(download,))
     monkeypatch.setitem(registry.SOURCES, "miniboone", source)
 

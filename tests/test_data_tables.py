@@ -72,6 +72,17 @@ def test_standardising_uses_the_training_rows_only(path: Path) -> None:
     assert embedding(table.test.context).mean().abs() > 1e-4
 
 
+def test_what_is_fitted_once_is_given_each_time_anew(path: Path) -> None:
+    table = data.open_table(columns_file(path, ".csv"), context=["dose"])
+    for make in (table.preprocessing, table.embedding):
+        first, second = make(), make()
+        assert first is not None
+        assert second is not None
+        for one, other in zip(first.buffers(), second.buffers(), strict=True):
+            one.zero_()  # as loading other weights would
+            assert other.count_nonzero() == other.numel()
+
+
 def test_a_constant_context_is_only_centred(path: Path) -> None:
     x = torch.cat([torch.randn(50, 1), torch.full((50, 1), 0.1)], 1)
     data.write_table(path, ["x", "c"], [x])

@@ -94,6 +94,7 @@ def test_a_daily_series_has_no_hour(tmp_path: Path) -> None:
         ("t,x\n1,2\n,3\n", "t", r"column 't', row 2: expected a time, found none"),
         ("t,x\n1,2\n2,3\n", "u", r"time: .* has no column 'u'; its columns are t, x"),
         ("t\n1\n2\n", "t", r"has no column beside 't'"),
+        ("t,x\n", "t", r"expected rows below the header, found none"),
         ("t,x\n1,2\n2,y\n", "t", r"column 'x', row 2: expected a number, found 'y'"),
     ],
 )
@@ -103,6 +104,12 @@ def test_what_is_no_series_is_one_line(tmp_path: Path, rows: str, time: str, mes
     with pytest.raises(ValueError, match=message) as caught:
         read_series(path, time)
     assert "\n" not in str(caught.value)
+
+
+def test_times_may_look_like_integers_at_first(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("t,x\n" + "".join(f"{i},1\n" for i in range(200_000)) + "200000.5,2\n")
+    assert read_series(path, "t").times[-2:].tolist() == [199_999.0, 200_000.5]
 
 
 def test_a_window_must_fit_the_validation(tmp_path: Path) -> None:

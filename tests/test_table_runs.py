@@ -42,7 +42,7 @@ from maskedflow.runs import (
     search_run,
     write_run,
 )
-from maskedflow.runs.prepare import why_search
+from maskedflow.runs.prepare import prepare, why_search
 from maskedflow.tables import Schema, read_source, to_rows, to_table
 from table_strategies import tables
 
@@ -101,11 +101,15 @@ def test_a_table_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     assert why_search(said(TrainOptions(data=numbers))) is None
     assert why_search(said(TrainOptions(data=numbers, flow="auto"))) == "--flow auto"
     assert why_search(said(TrainOptions(data=numbers, missing="error"))) == "--missing"
+    _, config, _ = prepare({"data": numbers}, tmp_path / "n")
+    assert config.search is None
     for name, column in (("text", "xy"), ("boolean", ("true", "false")), ("date", ("2020-01-01",))):
         path = tmp_path / f"{name}.csv"
-        path.write_text("a,b\n" + "".join(f"{cell},1\n" for cell in column))
-        assert why_search(said(TrainOptions(data=path))) == f"--data {path}"
-        assert why_search(said(TrainOptions(data=path, flow="maf"))) is None
+        path.write_text("a,b\n" + 20 * "".join(f"{cell},{name}\n" for cell in column))
+        _, config, notes = prepare({"data": path}, tmp_path / name)
+        assert config.search is not None
+        assert f"{path} is not all finite numbers, so --flow auto is taken" in notes
+        assert why_search({"data": path, "flow": "maf"}) is None
     # Whoever shapes a flow wants one, and hears which cell is no number.
     code, _, err = call(capsys, "train", "--data", tmp_path / "text.csv", "--epochs", 3)
     assert (code, err.count("\n")) == (2, 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow import training
-from maskedflow.data import Dataset, Split, gaussian_log_likelihood
+from maskedflow.data import Dataset, ImageDataset, Split, gaussian_log_likelihood
 from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
@@ -73,7 +73,7 @@ def reproduce(
         "test_log_likelihood": mean.value,
         "two_standard_errors": mean.error,
     }
-    if dataset.image_shape is not None:
+    if isinstance(dataset, ImageDataset):
         result["bits_per_pixel"] = -Mean.of(logit + ladj).value / (dataset.features * math.log(2))
     published = row.published
     result |= {

@@ -5,7 +5,7 @@ from .convert import to_rows, to_table
 from .document import read_document
 from .forms import Form, from_arrow
 from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
-from .reading import all_numbers, blanks_to_null, read_source, refuse_odd_cells
+from .reading import all_numbers, as_declared, read_declared, read_source
 from .rows import Layout, Rows
 from .schema import Schema, complete
 
@@ -17,14 +17,14 @@ __all__ = [
     "Schema",
     "all_numbers",
     "as_array",
-    "blanks_to_null",
+    "as_declared",
     "complete",
     "from_arrow",
     "kind_of",
+    "read_declared",
     "read_document",
     "read_frame",
     "read_source",
-    "refuse_odd_cells",
     "to_arrow",
     "to_rows",
     "to_table",

@@ -1,4 +1,4 @@
-"""Tables in files: whole, with types told from all cells, or in blocks of the types of a schema."""
+"""Tables in files, whole: their types told from all cells, or known from a schema."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from maskedflow.sources import CellError, Source
-from maskedflow.sources.csv import CsvSource
-from maskedflow.sources.dialect import is_number as is_written_number
-from maskedflow.sources.dialect import notation
-from maskedflow.sources.numbers import are_exact, floats, numbers
+from maskedflow.sources.dialect import is_written_number, notation
+from maskedflow.sources.numbers import MISSING, check_numbers
 
+from .cells import is_missing
 from .frames import to_arrow
 from .schema import Schema
 from .types import is_number
 
-__all__ = ["all_numbers", "blanks_to_null", "read_source", "refuse_odd_cells"]
+__all__ = ["all_numbers", "as_declared", "read_declared", "read_source"]
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?")
 
@@ -32,40 +31,84 @@ LOOKED_AT = 10_000
 """The rows after which a column that is half text may be taken for text."""
 
 
-def read_source(source: Source, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads columns of a table (all, if None) into memory.
+def read_source(
+    source: Source, columns: Sequence[str] | None = None, declared: Collection[str] = ()
+) -> pa.Table:
+    """Reads columns of a table (all, if None) into memory; those of a CSV file get their types.
 
-    The types of a CSV file are told from all its cells. A cell that is empty is missing; `NA`,
-    `nan` and their like are missing numbers, but in a column of text they are text.
+    These are told from all cells of a column. A cell that is empty is missing; `NA`, `nan` and
+    their like are missing numbers, but in a column of text they are text.
 
     Args:
         source: The table.
         columns: The columns wanted, in the order wanted.
+        declared: Columns of which something is known, and which may be text of any kind.
 
     Raises:
+        CellError: If a number is of a size that no density can be computed of, or a column of a CSV
+            file is text by a few cells only, or by the way its numbers are written.
         ValueError: If the file is damaged, or has no rows.
     """
     names = list(source.names if columns is None else columns)
-    if isinstance(source, CsvSource):
-        with source.errors():
-            table = source.read(names)
-    else:
-        batches = source.batches(names)
-        table = pa.Table.from_batches(batches, schema=source.types(names))
+    table = source.table(names)
     if not table.num_rows:
         raise ValueError(f"{source.path}: expected at least one row, found none")
-    return to_arrow(blanks_to_null(source, table), str(source.path), names)
+    table = to_arrow(_blanks_to_null(source, table), str(source.path), names)
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        if is_number(cells.type):
+            check_numbers(cells, name, source, finite=False)
+        elif source.path.suffix == ".csv" and name not in declared:
+            _refuse_odd(cells, name, source)
+    return table
 
 
-def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
-    """Takes an empty text of a CSV file for a missing one, as an empty number is.
+def read_declared(source: Source, columns: Sequence[str], schemas: Sequence[Schema]) -> pa.Table:
+    """Reads columns of a table into memory, in the types that schemas say.
+
+    Raises:
+        ValueError: If the file is damaged.
+        CellError: If a cell of a CSV file has another type, or as :func:`as_declared`.
+    """
+    types = {field.name: field.type for schema in schemas for field in schema.arrow_schema}
+    return as_declared(source, source.table(columns, types), schemas)
+
+
+def as_declared(
+    source: Source, table: pa.Table, schemas: Sequence[Schema], start: int = 0
+) -> pa.Table:
+    """Makes empty texts of a CSV file missing, as empty numbers are, and checks what is there.
 
     Args:
         source: Where the table is from.
-        table: Some of its columns.
-        schemas: What is known of the columns. Where a schema has the empty text as a value, one it
-            is: a Parquet file may have had both.
+        table: Rows of some of its columns.
+        schemas: What is known of the columns. Where a schema has the empty text as a value, it
+            stays one: a Parquet file may have had both.
+        start: The number of the first row in the source.
+
+    Raises:
+        CellError: If a number is text or infinite, or a cell is missing where a schema allows no
+            gaps.
     """
+    table = _blanks_to_null(source, table, schemas)
+    there = set(table.column_names)
+    for schema in schemas:
+        for field in (field for field in schema.arrow_schema if field.name in there):
+            name, cells = field.name, table.column(field.name)
+            if is_number(field.type) and pa.types.is_string(cells.type):
+                raise CellError(source.path, name, None, "numbers", f"type {cells.type}", "kind")
+            if schema.missing == "error" and (missing := is_missing(cells)).any():
+                row = start + int(missing.argmax())
+                raise source.cell_error(name, row, "a value", MISSING, "missing")
+            floating = pa.types.is_floating(cells.type)
+            if floating and (infinite := np.isinf(cells.cast(pa.float64()).to_numpy())).any():
+                row = int(infinite.argmax())
+                found = str(cells[row].as_py())
+                raise source.cell_error(name, start + row, "a finite number", found)
+    return table
+
+
+def _blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
+    """Makes texts null that are empty and no value of their column."""
     if source.path.suffix != ".csv":
         return table
     texts: set[str | None] = {
@@ -83,72 +126,20 @@ def blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = 
     return table
 
 
-def all_numbers(source: Source, columns: Sequence[str]) -> bool:
-    """Whether every column is one of numbers; False if one is of another kind.
-
-    Raises:
-        CellError: If all are but for a cell, which is missing or no finite number; and if a column
-            of a CSV file is numbers or dates for the most part, see :func:`refuse_odd_cells`.
-    """
-    types = floats(columns)
-    if not all(is_number(kind) for kind in source.types(columns, types).types):
-        return False
-    start = 0
-    try:
-        for batch in source.batches(columns, types):
-            numbers(batch, columns, source, start)
-            start += batch.num_rows
-    except CellError:
-        table = read_source(source, columns)
-        refuse_odd_cells(source, table)
-        if all(is_number(kind) or pa.types.is_null(kind) for kind in table.schema.types):
-            raise
-        return False
-    return True
+def all_numbers(table: pa.Table) -> bool:
+    """Whether every column of a table holds numbers, or nothing at all."""
+    return all(is_number(kind) or pa.types.is_null(kind) for kind in table.schema.types)
 
 
-def refuse_odd_cells(source: Source, table: pa.Table, declared: Collection[str] = ()) -> None:
-    """Refuses a column of a CSV file that is text by a few cells, or by the way it is written.
-
-    Numbers of a size that no density can be computed of are refused, too.
-
-    Args:
-        source: The table.
-        table: Its columns, as they were read.
-        declared: Columns of which something is known, which are what they were declared to be.
-
-    Raises:
-        CellError: If there is such a column; the message names its first odd cell.
-    """
-    for name, cells in zip(table.column_names, table.columns, strict=True):
-        if is_number(cells.type):
-            _refuse_huge(source, name, cells)
-        if isinstance(source, CsvSource) and pa.types.is_string(cells.type):
-            if name in declared or (odd := _first_odd(cells)) is None:
-                continue
-            path, row = source.place(odd)
-            cell = cells[odd].as_py()
-            hint = notation(cell)
-            raise CellError(
-                f"{path}: column {name!r}, row {row}: expected a number or a date, found {cell!r} "
-                + (f"({hint})" if hint else "in a column of numbers or dates")
-                + "; leave the cell empty if it is missing, or declare the column's kind as "
-                "categorical (--schema)"
-            )
-
-
-def _refuse_huge(source: Source, name: str, cells: pa.ChunkedArray) -> None:
-    x = cells.cast(pa.float64(), safe=False).to_numpy()
-    finite = np.isfinite(x)
-    huge = np.abs(x, where=finite, out=np.zeros_like(x)) > np.finfo(np.float32).max
-    bad = huge | ~are_exact(cells, np.where(finite, x, 0.0), name, source, 0)
-    if bad.any():
-        at = int(bad.argmax())
-        path, row = source.place(at)
-        expected = "within the range of float32" if huge[at] else "of at most 15 digits"
-        raise CellError(
-            f"{path}: column {name!r}, row {row}: expected a number {expected}, found {x[at]:g}"
-        )
+def _refuse_odd(cells: pa.ChunkedArray, name: str, source: Source) -> None:
+    """Refuses a column that is text by a few cells, or by the way it is written."""
+    if not pa.types.is_string(cells.type) or (odd := _first_odd(cells)) is None:
+        return
+    cell = cells[odd].as_py()
+    why = f"({hint})" if (hint := notation(cell)) else "in a column of numbers or dates"
+    advice = "declare the column's kind as categorical (--schema)"
+    found = f"{cell!r} {why}; leave the cell empty if it is missing, or {advice}"
+    raise source.cell_error(name, odd, "a number or a date", found)
 
 
 def _first_odd(cells: pa.ChunkedArray) -> int | None:

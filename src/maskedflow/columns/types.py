@@ -6,6 +6,8 @@ import re
 
 import pyarrow as pa
 
+from maskedflow.sources.numbers import is_number
+
 __all__ = [
     "is_category",
     "is_number",
@@ -17,12 +19,6 @@ __all__ = [
 ]
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Whether cells of this type are integers, floats or decimals."""
-    types = pa.types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def is_category(kind: pa.DataType) -> bool:

@@ -7,17 +7,31 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 from maskedflow.files import write_text
 from maskedflow.sources import Shard, Source, open_source, write_batches, write_table
 
-from .baseline import conditional_gaussian, gaussian_log_likelihood
-from .baselines import Baseline, choose_kde, choose_mixture, fit_gaussian
-from .dataset import ContextStandardizer, Dataset, Split
+from .baselines import (
+    Baseline,
+    choose_kde,
+    choose_mixture,
+    conditional_gaussian,
+    fit_gaussian,
+    gaussian_log_likelihood,
+)
+from .dataset import (
+    ContextStandardizer,
+    Dataset,
+    ImageDataset,
+    SeriesDataset,
+    StreamedDataset,
+)
 from .fingerprint import Fingerprint, Seen, Trace
 from .independent import independent
 from .mixed import MixedTable, TableSplit, deal_mixed, infer_schema, open_mixed
 from .registry import NAMES, Description, describe, load
-from .series import Series, calendar, open_series, read_series, windows, write_forecasts
-from .streamed import StreamedSplit, open_streamed, too_large
-from .table import column_names, iter_batches, open_table, read_table
+from .series import Series, calendar, open_series, read_series, write_forecasts
+from .split import Split
+from .streamed import StreamedSplit, too_large
+from .table import column_names, iter_batches, open_streamed, open_table, read_table
 from .toy import toy
+from .windows import windows
 
 __all__ = [
     "NAMES",
@@ -26,12 +40,15 @@ __all__ = [
     "Dataset",
     "Description",
     "Fingerprint",
+    "ImageDataset",
     "MixedTable",
     "Seen",
     "Series",
+    "SeriesDataset",
     "Shard",
     "Source",
     "Split",
+    "StreamedDataset",
     "StreamedSplit",
     "TableSplit",
     "Trace",

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dataset import Dataset, Split
+from .dataset import Dataset
+from .split import Split
 from .table import column_names, read_table
 
 POWER_FILE = "household_power_consumption.txt"

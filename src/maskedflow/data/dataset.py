@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,49 +18,15 @@ from maskedflow.transforms import (
 )
 
 from .discrete import Cells
-
-if TYPE_CHECKING:
-    from .split import Dealing
-    from .streamed import StreamedSplit
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one part of a data set.
-
-    Args:
-        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
-            or float64 where float32 would not tell numbers apart. Windows of a time series have
-            shape `(n, steps, features)`.
-        context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
-            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
-
-    Raises:
-        ValueError: If `x` has another shape, or the numbers of rows differ.
-
-    Example:
-        >>> len(Split(torch.zeros(5, 2)))
-        5
-    """
-
-    x: Tensor
-    context: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.x.ndim not in (2, 3):
-            raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
-        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
-            raise ValueError(
-                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.x)
+from .fingerprint import Fingerprint, Trace
+from .split import Dealing, Split, columns_of
+from .streamed import StreamedSplit
+from .windows import cut, stretches
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, split three ways, with what is needed to model it.
+    """A data set of numbers, split three ways, with what is needed to model it.
 
     Args:
         name: The name it was loaded by.
@@ -69,17 +35,12 @@ class Dataset:
         test: The rows that are reported.
         columns: A name for each feature.
         context_columns: A name for each context dimension.
-        image_shape: `(channels, height, width)` for images, whose features are channel-first.
-        levels: The number of values a pixel takes (256 for 8 bits), for images.
-        alpha: The `alpha` of the images' logit transform, `logit(alpha + (1 - 2 alpha) x)`.
         standardize: Whether `preprocessing` standardises the features. False for the paper's
             tables: protocol standardises (or, BSDS300, scales) them, and these are their units.
-        window: For a time series, whose rows are in order, the steps of a window to train on.
-        streamed: All training rows of a table that stays on disk; `train` is then a sample of them.
         dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
-        distinct: The number of rows that are no copies of another one, if there are copies.
+        distinct: The number of distinct rows, if some are copies of others.
         cells: The cells of the features whose values are on grids, which `preprocessing` fills with
-            noise; None if no feature's are, or all shall have a continuous density.
+            noise; None if there are none, or values are to be left as they are.
         notes: What should be known before this table is modelled, a sentence each.
 
     Raises:
@@ -97,12 +58,7 @@ class Dataset:
     test: Split
     columns: tuple[str, ...]
     context_columns: tuple[str, ...] = ()
-    image_shape: tuple[int, int, int] | None = None
-    levels: int | None = None
-    alpha: float | None = None
     standardize: bool = True
-    window: int | None = None
-    streamed: StreamedSplit | None = None
     dealing: Dealing = "rows"
     distinct: int | None = None
     cells: Cells | None = None
@@ -124,6 +80,25 @@ class Dataset:
         return len(self.columns)
 
     @property
+    def training(self) -> Split | StreamedSplit:
+        """All training rows, in memory or on disk."""
+        return self.train
+
+    def epochs(self) -> tuple[Split | StreamedSplit, Split]:
+        """What is trained on, and what validates: the rows."""
+        return self.training, self.validation
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of a run says of this kind of data, beyond columns and rows."""
+        return {}
+
+    def fingerprints(self) -> Trace:
+        """What is to be remembered of the rows that train and validate."""
+        parts = map(columns_of, (self.train, self.validation))
+        return Trace(*(Fingerprint.of(x, x) for x in parts))
+
+    @property
     def context_features(self) -> int:
         """The number of context dimensions, 0 for an unconditional data set."""
         return len(self.context_columns)
@@ -131,8 +106,7 @@ class Dataset:
     @property
     def rows(self) -> tuple[int, int, int]:
         """The number of training, validation and test rows, those on disk too."""
-        train = self.train if self.streamed is None else self.streamed
-        return len(train), len(self.validation), len(self.test)
+        return len(self.training), len(self.validation), len(self.test)
 
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""
@@ -141,21 +115,18 @@ class Dataset:
         )
         return replace(self, train=train, validation=validation, test=test, context_columns=())
 
-    def in_float32(self) -> Dataset:
+    def in_float32(self) -> Self:
         """The same data set with rows and contexts rounded to float32."""
         train, validation, test = (
-            Split(split.x.float(), None if split.context is None else split.context.float())
-            for split in (self.train, self.validation, self.test)
+            split.in_float32() for split in (self.train, self.validation, self.test)
         )
-        streamed = None if self.streamed is None else self.streamed.in_float32()
-        return replace(self, train=train, validation=validation, test=test, streamed=streamed)
+        return replace(self, train=train, validation=validation, test=test)
 
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.
 
-        Images get uniform noise, a division by the number of levels and the logit transform;
-        tables and toy densities are standardised, after uniform noise in those columns of a table
-        whose values are on a grid; None means that nothing is to be done.
+        Rows are standardised, after uniform noise in those columns whose values are on a grid; None
+        means that nothing is to be done.
 
         Example:
             >>> import maskedflow as mf
@@ -164,19 +135,10 @@ class Dataset:
             >>> bool(y.mean().abs() < 1e-4), tuple(ladj.shape)
             (True, (10000,))
         """
-        if self.levels is not None and self.alpha is not None:
-            zeros = torch.zeros(self.features)
-            return LazyComposedTransform(
-                Dequantize(1.0),
-                Standardize(zeros, torch.full_like(zeros, self.levels)),
-                Logit(self.alpha),
-            )
         if not self.standardize:
             return None
-        if self.streamed is not None:
-            (loc, scale), _ = self.streamed.moments
-        else:
-            loc, scale = location_and_scale(self.train.x)
+        # Copies: a flow may load other numbers in their place.
+        loc, scale = (moment.clone() for moment in self.training.moments)
         steps: list[LazyTransform] = []
         if self.cells is not None:
             steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
@@ -188,7 +150,7 @@ class Dataset:
     def embedding(self) -> nn.Module | None:
         """The map applied to a context before the network sees it, fitted on the training split.
 
-        Numbers are standardised; one-hot labels are left as they are (None), as is no context.
+        Numbers are standardised; None means that there is no context, or nothing is to be done.
 
         Example:
             >>> x = torch.randn(100, 1)
@@ -197,12 +159,97 @@ class Dataset:
             >>> round(embedding(split.context).std().item(), 1)
             1.0
         """
-        if self.train.context is None or self.image_shape is not None:
+        if self.train.context is None:
             return None
-        if self.streamed is not None:
-            _, c = self.streamed.moments
-            return ContextStandardizer(*c)
-        return ContextStandardizer(*location_and_scale(self.train.context))
+        return ContextStandardizer(*(moment.clone() for moment in self.training.context_moments))
+
+
+@dataclass(frozen=True)
+class ImageDataset(Dataset):
+    """Images, a row each, whose context may be one-hot class labels.
+
+    Args:
+        image_shape: `(channels, height, width)`; features are channel-first.
+        levels: The number of values a pixel takes: 256 for 8 bits.
+        alpha: The `alpha` of the logit transform, `logit(alpha + (1 - 2 alpha) x)`.
+    """
+
+    image_shape: tuple[int, int, int] = field(kw_only=True)
+    levels: int = field(kw_only=True)
+    alpha: float = field(kw_only=True)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The shape of an image, and the number of values of a pixel."""
+        return {"image_shape": self.image_shape, "levels": self.levels}
+
+    def preprocessing(self) -> LazyComposedTransform:
+        """Uniform noise, a division by the number of levels, and the logit transform."""
+        zeros = torch.zeros(self.features)
+        return LazyComposedTransform(
+            Dequantize(1.0),
+            Standardize(zeros, torch.full_like(zeros, self.levels)),
+            Logit(self.alpha),
+        )
+
+    def embedding(self) -> None:
+        """None: labels are left as they are."""
+
+
+@dataclass(frozen=True)
+class SeriesDataset(Dataset):
+    """A time series, whose rows are in the order of time.
+
+    Args:
+        window: The steps of a window to train on.
+    """
+
+    window: int = field(kw_only=True)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The steps of a window."""
+        return {"window": self.window}
+
+    def epochs(self) -> tuple[Split, Split]:
+        """Windows of the training and of the validation rows: each row is in four, or nearly."""
+        stride = -(-self.window // 4)
+        return cut(self.train, self.window, stride), cut(self.validation, self.window, stride)
+
+    def fingerprints(self) -> Trace:
+        """What is to be remembered of stretches of the rows that train and validate."""
+        parts = (columns_of(stretches(split)) for split in (self.train, self.validation))
+        return Trace(*(Fingerprint.of(x, x) for x in parts))
+
+
+@dataclass(frozen=True)
+class StreamedDataset(Dataset):
+    """A table that stays on disk, but for `validation`, `test` and a sample `train` of the others.
+
+    Args:
+        streamed: All training rows.
+    """
+
+    streamed: StreamedSplit = field(kw_only=True)
+
+    @property
+    def training(self) -> StreamedSplit:
+        """All training rows."""
+        return self.streamed
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """That the table stays on disk."""
+        return {"stream": True}
+
+    def in_float32(self) -> Self:
+        """The same data set with rows and contexts rounded to float32."""
+        return replace(super().in_float32(), streamed=self.streamed.in_float32())
+
+    def fingerprints(self) -> Trace:
+        """What is to be remembered of the rows that train and validate."""
+        columns = columns_of(self.validation)
+        return Trace(self.streamed.fingerprint, Fingerprint.of(columns, columns))
 
 
 class ContextStandardizer(nn.Module):
@@ -231,22 +278,3 @@ class ContextStandardizer(nn.Module):
     def forward(self, c: Tensor) -> Tensor:
         y = (c - self.loc) / self.scale
         return y if self.narrow is None else cast(Tensor, self.narrow()(y))
-
-
-def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column, in float32 or x's own float64.
-
-    A constant column gets scale 1: it is only centred, and nothing is divided by zero.
-
-    Example:
-        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-        (tensor([2., 5.]), tensor([1., 1.]))
-    """
-    # Column by column: a float64 copy of a large table would double its memory twice over.
-    moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
-    variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    scale = variance.sqrt().to(dtype)
-    # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
-    scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
-    return mean.to(dtype), scale

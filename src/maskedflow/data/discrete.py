@@ -92,13 +92,7 @@ def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells 
 
 
 def notes_on(columns: Sequence[str], cells: Cells | None, without: list[str]) -> list[str]:
-    """What should be known of features with values that many rows share.
-
-    Args:
-        columns: The features' names.
-        cells: The cells of those that are dequantised.
-        without: The names of others.
-    """
+    """What should be known of features with values that many rows share, from `find_cells`."""
     notes = []
     if cells is not None:
         found = [name for name, step in zip(columns, cells.step.tolist(), strict=True) if step]
@@ -117,12 +111,7 @@ def notes_on(columns: Sequence[str], cells: Cells | None, without: list[str]) ->
 
 
 def needs_float64(x: Tensor, order: Tensor) -> bool:
-    """Whether float32 blurs a column that varies: by its spread, or that of values it repeats.
-
-    Args:
-        x: Rows, shape `(n, columns)`, in float32 or float64.
-        order: Their numbers in random order.
-    """
+    """Whether float32 blurs a column that varies: by its spread, or that of values it repeats."""
     for column in x.unbind(1):
         size = column.abs().max().item()
         spread = column.double().std(correction=0).item() if column.amin() < column.amax() else 0.0

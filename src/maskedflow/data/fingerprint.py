@@ -1,4 +1,4 @@
-"""Knowing rows again without keeping them: a sketch of the rows that something was fitted to."""
+"""Recognising rows without keeping them: a sketch of the rows that something was fitted to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALARM = 0.01
 """The share of rows seen before from which on their likelihood says nothing about new ones."""
 
 ENOUGH = 300
-"""Rows to look up: if one in a hundred was seen before, one is among so many, at 95% at least."""
+"""Rows to look up: if one in a hundred was seen before, these include one with 95% probability."""
 
 _ALL = 2**64 - 1
 
@@ -37,7 +37,7 @@ class Fingerprint:
 
     Args:
         rows: The number of rows.
-        told: The number of those that would not be there again by chance: others are not kept.
+        told: The number of those that would hardly occur twice by chance; others are not kept.
         salt: What the hashes are scrambled with.
         bound: Hashes up to this one, before that, are kept.
         hashes: These, salted and ascending.
@@ -75,11 +75,11 @@ class Fingerprint:
 
     @property
     def knows(self) -> bool:
-        """Whether rows can be told apart, most of them at least."""
+        """Whether most of the rows can be told apart."""
         return 2 * self.told >= self.rows
 
     def among(self, hashes: Hashes) -> tuple[int, int]:
-        """How many of the rows with these hashes are known, and of how many that can be told."""
+        """How many rows with these hashes are known, among how many that could be looked up."""
         near = hashes[hashes <= np.uint64(self.bound)]
         return int(np.isin(_salted(near, self.salt), self.hashes).sum()), len(near)
 
@@ -180,13 +180,11 @@ class Trace:
         """
         if plain is None:
             return None
-        if not isinstance(plain, Mapping) or "train" not in plain:
-            raise ValueError("no fingerprints of rows")
-        second = plain.get("validation")
-        return cls(
-            Fingerprint.from_plain(plain["train"]),
-            None if second is None else Fingerprint.from_plain(second),
-        )
+        try:
+            parts = {name: plain[name] for name in ("train", "validation") if plain.get(name)}
+            return cls(**{name: Fingerprint.from_plain(part) for name, part in parts.items()})
+        except (AttributeError, TypeError):
+            raise ValueError("no fingerprints of rows") from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .dataset import Dataset, Split
+from .dataset import ImageDataset
+from .split import Split
 
 CLASSES = 10
 MNIST_FILES = tuple(
@@ -34,7 +35,7 @@ DIGITS_ALPHA = 0.01
 Bytes = NDArray[np.uint8]
 
 
-def mnist(folder: Path) -> Dataset:
+def mnist(folder: Path) -> ImageDataset:
     """Reads MNIST: 50,000 images to train, the last 10,000 of the training file to validate."""
     images, labels, test_images, test_labels = (read_idx(folder / name) for name in MNIST_FILES)
     if images.ndim != 3 or len(images) != len(labels):
@@ -52,7 +53,7 @@ def mnist(folder: Path) -> Dataset:
     )
 
 
-def cifar10(folder: Path) -> Dataset:
+def cifar10(folder: Path) -> ImageDataset:
     """Reads CIFAR-10: the last tenth of its training images validates, flips double the rest."""
     *batches, test = (read_cifar_batch(folder / name) for name in CIFAR10_FILES)
     images = np.concatenate([batch[0] for batch in batches])
@@ -70,7 +71,7 @@ def cifar10(folder: Path) -> Dataset:
     )
 
 
-def digits(seed: int = 0) -> Dataset:
+def digits(seed: int = 0) -> ImageDataset:
     """Scikit-learn's 1,797 digits of 8 x 8 pixels and 17 levels, which need no file.
 
     `seed` decides which 180 images validate and which 180 test.
@@ -80,12 +81,10 @@ def digits(seed: int = 0) -> Dataset:
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
     images, labels = images[order].astype(np.uint8), labels[order].astype(np.uint8)
-    validation, test = slice(-360, -180), slice(-180, None)
+    parts = slice(-360), slice(-360, -180), slice(-180, None)
     return _dataset(
         "digits",
-        (images[:-360], labels[:-360]),
-        (images[validation], labels[validation]),
-        (images[test], labels[test]),
+        *((images[part], labels[part]) for part in parts),
         shape=(1, 8, 8),
         levels=17,
         alpha=DIGITS_ALPHA,
@@ -132,24 +131,24 @@ def read_cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
 
 def _dataset(
     name: str,
-    train: tuple[Bytes, Bytes],
-    validation: tuple[Bytes, Bytes],
-    test: tuple[Bytes, Bytes],
-    *,
+    *parts: tuple[Bytes, Bytes],
     shape: tuple[int, int, int],
     levels: int,
     alpha: float,
-) -> Dataset:
-    def split(images: Bytes, labels: Bytes) -> Split:
-        # Torch wants memory that it may write to, which a buffer of bytes is not.
-        flat = np.require(images.reshape(len(images), -1), requirements=["C", "W"])
-        return Split(torch.from_numpy(flat), _one_hot(labels, name))
-
-    return Dataset(
+) -> ImageDataset:
+    # Torch wants memory that it may write to, which a buffer of bytes is not.
+    train, validation, test = (
+        Split(
+            torch.from_numpy(np.require(images.reshape(len(images), -1), requirements=["C", "W"])),
+            _one_hot(labels, name),
+        )
+        for images, labels in parts
+    )
+    return ImageDataset(
         name,
-        split(*train),
-        split(*validation),
-        split(*test),
+        train,
+        validation,
+        test,
         columns=tuple(f"pixel_{i}" for i in range(int(np.prod(shape)))),
         context_columns=tuple(f"label_{i}" for i in range(CLASSES)),
         image_shape=shape,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from maskedflow.columns import Schema, complete, read_document, read_source, refuse_odd_cells
+from maskedflow.columns import Schema, complete, read_document, read_source
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.column import FIXED
 from maskedflow.columns.schema import Missing
@@ -21,9 +21,8 @@ from maskedflow.columns.types import is_number, is_temporal
 from maskedflow.files import read_text
 from maskedflow.sources import open_source
 
-from . import split
-from .split import Dealing, check_dealing
-from .table import roles
+from .split import Array, Dealing, deal_rows
+from .table import File
 
 __all__ = ["MixedTable", "TableSplit", "deal_mixed", "infer_schema", "open_mixed"]
 
@@ -94,8 +93,9 @@ class MixedTable:
 
 
 def open_mixed(
-    path: Path,
+    path: File,
     *,
+    table: pa.Table | None = None,
     context: Sequence[str] = (),
     schema: Path | None = None,
     missing: Missing | None = None,
@@ -105,6 +105,7 @@ def open_mixed(
 
     Args:
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
+        table: Its columns, where they have been read already.
         context: The columns to condition on.
         schema: A TOML file with what is known of the columns.
         missing: What becomes of missing values, whatever the schema says; "error" if neither does.
@@ -116,22 +117,21 @@ def open_mixed(
             unknown, or rows are few.
     """
     source = open_source(path)
-    features, given = roles(source, context)
+    features, given = source.roles(context)
     told, known = _read_schema(schema)
-    table = read_source(source)
-    refuse_odd_cells(source, table, known)
+    table = read_source(source, declared=known) if table is None else table
     notes = [
         f"--schema: what it says of {n!r} does not count in --context" for n in given if n in known
     ]
     known = {name: column for name, column in known.items() if name not in given}
-    with _naming(path):
+    with _naming(source.path):
         whole = TableSplit(
             table.select(list(features)), table.select(list(given)) if given else None
         )
         found = Schema.infer(whole.x, missing or told or "error", known)
         if all(column.kind in FIXED for column in found.columns):
             raise ValueError("all columns are constant or repeat another; expected some that vary")
-        return deal_mixed(path.stem, whole, found, seed, notes=(*source.notes, *notes))
+        return deal_mixed(source.path.stem, whole, found, seed, notes=(*source.notes, *notes))
 
 
 def deal_mixed(
@@ -147,7 +147,6 @@ def deal_mixed(
     Raises:
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
-    check_dealing(dealing)
     table, context_columns = whole.x, []
     if whole.context is not None:
         context_columns = whole.context.column_names
@@ -168,8 +167,8 @@ def deal_mixed(
     if not test:
         raise ValueError(f"test: {_TEST} of {n} rows is less than one row; expected 10 at least")
     columns, numbers = _cells(table)
-    group = split.copies(columns, numbers) if dealing == "values" else None
-    train, validation, held_out = split.deal([n - 2 * test, test, test], seed, group)
+    parts, distinct = deal_rows(columns, numbers, [n - 2 * test, test, test], seed, dealing)
+    train, validation, held_out = parts
 
     def part(rows: torch.Tensor) -> TableSplit:
         chosen = table.take(rows.numpy())
@@ -181,13 +180,13 @@ def deal_mixed(
         schema,
         part(torch.cat([train, validation])),
         part(held_out),
-        dealing="rows" if group is None else "values",
-        distinct=None if group is None else len(np.unique(group)),
+        dealing="values" if distinct else "rows",
+        distinct=distinct,
         notes=notes,
     )
 
 
-def _cells(table: pa.Table) -> tuple[list[split.Array], list[split.Array]]:
+def _cells(table: pa.Table) -> tuple[list[Array], list[Array]]:
     """The columns as numbers, as a table of numbers would be read, and those of quantities."""
     columns, numbers = [], []
     for cells in table.columns:
@@ -216,8 +215,7 @@ def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None
     """
     told, known = _read_schema(schema)
     source = open_source(path)
-    table = read_source(source)
-    refuse_odd_cells(source, table, known)
+    table = read_source(source, declared=known)
     said = missing or told
     with _naming(path):
         found = Schema.infer(table, said or "model", known)

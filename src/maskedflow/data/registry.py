@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pooch
@@ -15,7 +15,8 @@ import torch
 from maskedflow.files import atomic
 
 from . import benchmarks, images
-from .dataset import Dataset, Split
+from .dataset import Dataset
+from .split import Split
 from .toy import TOYS, toy
 
 TOY_SIZES = (10_000, 2_000, 2_000)
@@ -24,29 +25,11 @@ VARIABLE = "MASKEDFLOW_DATA"
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch: its address, its checksum, and what to take from it if it is an archive."""
+    """A file to fetch: its address, its checksum, and, of an archive, its folder of files."""
 
     url: str
     checksum: str
-    members: tuple[
-        tuple[str, str], ...
-    ] = ()  # (name in the archive, name in the data set's folder)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from: what its publisher ships, and what comes out of it."""
-
-    kind: str
-    url: str
-    features: int
-    rows: tuple[int, int, int]
-    files: tuple[str, ...] = ()
-    instead: tuple[str, ...] = ()  # files that serve as well
-    read: Callable[[Path], Dataset] | None = None
-    downloads: tuple[Download, ...] = ()
-    advice: str = ""
-    labels: bool = False
+    folder: str | None = None  # in the archive, with a slash; None if it is no archive
 
 
 @dataclass(frozen=True)
@@ -61,8 +44,6 @@ class Description:
         rows: The rows that train, validate and test.
         labels: Whether `load` can give class labels as the context.
         folder: Where it is on this machine, or None.
-        built_in: Whether it needs no file.
-        downloadable: Whether `load(..., download=True)` can fetch it.
     """
 
     name: str
@@ -70,10 +51,24 @@ class Description:
     url: str
     features: int
     rows: tuple[int, int, int]
-    labels: bool
-    folder: Path | None
-    built_in: bool
-    downloadable: bool
+    labels: bool = False
+    folder: Path | None = None
+    # What its publisher ships, files that serve as well, and what reads them and fetches them.
+    files: tuple[str, ...] = field(default=(), repr=False)
+    instead: tuple[str, ...] = field(default=(), repr=False)
+    read: Callable[[Path], Dataset] | None = field(default=None, repr=False)
+    downloads: tuple[Download, ...] = field(default=(), repr=False)
+    advice: str = field(default="", repr=False)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it needs no file."""
+        return self.read is None
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether `load(..., download=True)` can fetch it."""
+        return bool(self.downloads)
 
 
 _MNIST_MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -85,22 +80,18 @@ _MNIST_MD5 = (
 )
 _UCI = "https://archive.ics.uci.edu/dataset"
 _ARCHIVE = "https://zenodo.org/records/1161203"
-_ARCHIVE_MD5 = "md5:9b9c9b0375315ad270eba4ce80c093ab"
+_ARCHIVE_TAR = f"{_ARCHIVE}/files/data.tar.gz", "md5:9b9c9b0375315ad270eba4ce80c093ab"
 _ARCHIVE_ADVICE = "; the folder data/ of data.tar.gz serves as it is (root, --data_dir)"
 
 
-def _from_archive(name: str, files: tuple[str, ...]) -> tuple[Download, ...]:
-    members = tuple((f"data/{name}/{file}", file) for file in files)
-    return (Download(f"{_ARCHIVE}/files/data.tar.gz", _ARCHIVE_MD5, members),)
-
-
-SOURCES: dict[str, Source] = {
-    "mnist": Source(
+_KNOWN = (
+    Description(
+        "mnist",
         "images",
         "https://yann.lecun.com/exdb/mnist/",
         784,
         (50_000, 10_000, 10_000),
-        images.MNIST_FILES,
+        files=images.MNIST_FILES,
         read=images.mnist,
         downloads=tuple(
             Download(f"{_MNIST_MIRROR}/{file}", f"md5:{md5}")
@@ -108,37 +99,40 @@ SOURCES: dict[str, Source] = {
         ),
         labels=True,
     ),
-    "cifar10": Source(
+    Description(
+        "cifar10",
         "images",
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         3072,
         (90_000, 5_000, 10_000),
-        images.CIFAR10_FILES,
+        files=images.CIFAR10_FILES,
         read=images.cifar10,
         downloads=(
             Download(
                 "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
                 "md5:c32a1d4ab5d03f1284b67883e8d87530",
-                tuple((file, file) for file in images.CIFAR10_FILES),
+                folder="",
             ),
         ),
         labels=True,
     ),
-    "digits": Source("images", "", 64, (1_437, 180, 180), labels=True),
-    "power": Source(
+    Description("digits", "images", "", 64, (1_437, 180, 180), labels=True),
+    Description(
+        "power",
         "table",
         f"{_UCI}/235",
         6,
         (1_659_917, 184_435, 204_928),
-        (benchmarks.POWER_FILE,),
+        files=(benchmarks.POWER_FILE,),
         read=benchmarks.power,
     ),
-    "gas": Source(
+    Description(
+        "gas",
         "table",
         f"{_UCI}/322",
         8,
         (852_174, 94_685, 105_206),
-        (benchmarks.GAS_TEXT,),
+        files=(benchmarks.GAS_TEXT,),
         instead=(benchmarks.GAS_CONVERTED,),
         read=benchmarks.gas,
         advice=(
@@ -147,36 +141,40 @@ SOURCES: dict[str, Source] = {
             ".to_csv('ethylene_CO.csv', index=False) and put that there instead"
         ),
     ),
-    "hepmass": Source(
+    Description(
+        "hepmass",
         "table",
         _ARCHIVE,
         21,
         (315_123, 35_013, 174_987),
-        benchmarks.HEPMASS_FILES,
+        files=benchmarks.HEPMASS_FILES,
         read=benchmarks.hepmass,
-        downloads=_from_archive("hepmass", benchmarks.HEPMASS_FILES),
+        downloads=(Download(*_ARCHIVE_TAR, folder="data/hepmass/"),),
         advice=_ARCHIVE_ADVICE,
     ),
-    "miniboone": Source(
+    Description(
+        "miniboone",
         "table",
         _ARCHIVE,
         43,
         (29_556, 3_284, 3_648),
-        (benchmarks.MINIBOONE_FILE,),
+        files=(benchmarks.MINIBOONE_FILE,),
         read=benchmarks.miniboone,
-        downloads=_from_archive("miniboone", (benchmarks.MINIBOONE_FILE,)),
+        downloads=(Download(*_ARCHIVE_TAR, folder="data/miniboone/"),),
         advice=_ARCHIVE_ADVICE,
     ),
-    "bsds300": Source(
+    Description(
+        "bsds300",
         "patches",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
         63,
         (1_000_000, 50_000, 250_000),
-        benchmarks.BSDS300_FOLDERS,
+        files=benchmarks.BSDS300_FOLDERS,
         read=benchmarks.bsds300,
     ),
-    **{name: Source("toy", "", 2, TOY_SIZES) for name in TOYS},
-}
+    *(Description(name, "toy", "", 2, TOY_SIZES) for name in TOYS),
+)
+SOURCES = {known.name: known for known in _KNOWN}
 NAMES: tuple[str, ...] = tuple(SOURCES)
 
 
@@ -222,7 +220,7 @@ def load(
     if name in TOYS:
         return _toy_dataset(name, seed)
     if source.read is None:
-        dataset = images.digits(seed)
+        dataset: Dataset = images.digits(seed)
     else:
         folder = _find(name, root) or (_fetch(name) if download else None)
         if folder is None:
@@ -245,21 +243,10 @@ def describe(name: str, root: str | os.PathLike[str] | None = None) -> Descripti
         >>> describe("power").features, describe("moons").built_in
         (6, True)
     """
-    source = _source(name)
-    return Description(
-        name,
-        source.kind,
-        source.url,
-        source.features,
-        source.rows,
-        source.labels,
-        folder=_find(name, root),
-        built_in=source.read is None,
-        downloadable=bool(source.downloads),
-    )
+    return replace(_source(name), folder=_find(name, root))
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> Description:
     if name not in SOURCES:
         raise ValueError(f"name: no data set {name!r}; known: {', '.join(NAMES)}")
     return SOURCES[name]
@@ -313,24 +300,23 @@ def _fetch(name: str) -> Path:
             f"{', '.join(source.files)} from {source.url} and put it in {folder}{source.advice}"
         )
     for download in source.downloads:
-        target = _cache() / "downloads" if download.members else folder
+        target = folder if download.folder is None else _cache() / "downloads"
         file = pooch.retrieve(
             download.url, download.checksum, fname=download.url.rsplit("/", 1)[-1], path=target
         )
-        _extract(Path(file), download.members, folder)
+        if download.folder is not None:
+            _extract(Path(file), download.folder, source.files, folder)
     return folder
 
 
-def _extract(archive: Path, members: tuple[tuple[str, str], ...], folder: Path) -> None:
+def _extract(archive: Path, inside: str, files: tuple[str, ...], folder: Path) -> None:
     """Takes single files out of a tar archive; nothing else in it touches the disk."""
-    if not members:
-        return
     with tarfile.open(archive) as tar:
-        for member, file in members:
+        for file in files:
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
+            content = tar.extractfile(inside + file)
             if content is None:
-                raise ValueError(f"{archive}: expected a file {member}, found something else")
+                raise ValueError(f"{archive}: expected a file {inside}{file}, found something else")
             with content, atomic(target) as beside, beside.open("wb") as sink:
                 shutil.copyfileobj(content, sink)

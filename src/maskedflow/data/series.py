@@ -11,25 +11,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.files import atomic
-from maskedflow.sources import open_source
-from maskedflow.sources.csv import CsvSource
-from maskedflow.sources.source import one_line_errors
+from maskedflow.sources import CellError, Source, open_source, write_batches
+from maskedflow.sources.numbers import floats, numbers
 
-from .dataset import Dataset, Split
+from .dataset import SeriesDataset
 from .discrete import find_cells, notes_on
-from .table import check_varying, column_names, read_table
+from .split import Split
+from .table import File, check_varying
 
-__all__ = ["Series", "calendar", "open_series", "read_series", "windows", "write_forecasts"]
+__all__ = ["Series", "calendar", "open_series", "read_series", "write_forecasts"]
 
 Times = NDArray[Any]
-"""Moments, datetime64[ns] or float64."""
+"""Points in time, datetime64[ns] or float64."""
 
 WINDOW = 168
 """The most steps of a window, if no number is asked for: a week of hours."""
@@ -65,9 +62,7 @@ class Series:
         return following
 
 
-def read_series(
-    path: str | os.PathLike[str], time: str, columns: Sequence[str] | None = None
-) -> Series:
+def read_series(path: File, time: str, columns: Sequence[str] | None = None) -> Series:
     """Reads a table whose rows are steps of one series, and sorts them by time.
 
     Args:
@@ -80,35 +75,38 @@ def read_series(
         ValueError: If a column is unknown, a cell is no finite number, or a time is missing, no
             date and no number, or there twice.
     """
-    path = Path(path)
-    names = column_names(path)
-    if time not in names:
-        raise ValueError(f"time: {path} has no column {time!r}; its columns are {', '.join(names)}")
-    columns = [name for name in names if name != time] if columns is None else list(columns)
+    source = open_source(path)
+    source.known([time], "time")
+    columns = [name for name in source.names if name != time] if columns is None else columns
     if not columns:
-        raise ValueError(f"time: {path} has no column beside {time!r}, none is left to model")
-    if missing := [name for name in columns if name not in names]:
-        raise ValueError(f"{path}: expected a column {missing[0]!r}, found {', '.join(names)}")
-    times = _times(path, time)
+        raise ValueError(
+            f"time: {source.path} has no column beside {time!r}, none is left to model"
+        )
+    columns = source.known(columns, "columns")
+    table = source.table([time, *columns], floats(columns))
+    if not table.num_rows:
+        raise ValueError(f"{source.path}: expected rows below the header, found none")
+    times = _times(source, time, table.column(time))
     order = np.argsort(times, kind="stable")
     times = times[order]
     twice = np.flatnonzero(times[1:] == times[:-1])
     if len(twice):
         raise ValueError(
-            f"{path}: column {time!r}: expected each time once, found {times[twice[0]]} twice"
+            f"{source.path}: column {time!r}: expected each time once, "
+            f"found {times[twice[0]]} twice"
         )
     rows = torch.from_numpy(order)
-    return Series(read_table(path, columns)[rows], times, rows)
+    return Series(numbers(table, columns, source)[rows], times, rows)
 
 
 def open_series(
-    path: str | os.PathLike[str],
+    path: File,
     time: str,
     *,
     window: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
-) -> Dataset:
+) -> SeriesDataset:
     """Opens a table as a time series: the past trains, what follows validates, the latest tests.
 
     Of a date its hour and weekday become the context, as sines and cosines. Steps are rows: a gap
@@ -128,16 +126,16 @@ def open_series(
         FileNotFoundError: If there is no such file.
         ValueError: As :func:`read_series`, or if rows are too few for a window.
     """
-    path = Path(path)
-    names = tuple(name for name in column_names(path) if name != time)
-    series = read_series(path, time, names)
+    source = open_source(path)
+    names = tuple(name for name in source.names if name != time)
+    series = read_series(source, time)
     sizes = int(validation * len(series.x)), int(test * len(series.x))
     if window is None:
         window = min(WINDOW, sizes[0])
     if not 2 <= window <= sizes[0]:
         raise ValueError(
             f"window: expected 2 steps to {sizes[0]}, the validation's of the {len(series.x)} rows "
-            f"of {path}, got {window}"
+            f"of {source.path}, got {window}"
         )
     context = calendar_names(series.times)
     c = calendar(series.times, context)
@@ -146,41 +144,18 @@ def open_series(
         Split(x, known if context else None)
         for x, known in zip(series.x.split(lengths), c.split(lengths), strict=True)
     )
-    check_varying(train.x, names, path)
+    check_varying(*train.x.aminmax(dim=0), names, source.path, len(train))
     order = torch.randperm(len(series.x), generator=torch.Generator().manual_seed(0))
     cells, shared = find_cells(series.x, order, names)
     if cells is not None:
         shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
-    notes = (*open_source(path).notes, *notes_on(names, None, shared))
-    return Dataset(path.stem, train, validates, tests, names, context, window=window, notes=notes)
-
-
-def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
-    """Cuts a series into windows, without a copy; the last one ends with the last step.
-
-    Args:
-        x: The series, shape `(n, features)`.
-        length: The steps of a window.
-        stride: The steps from a window's start to the next one's.
-
-    Returns:
-        The windows, shape `(windows, length, features)`.
-
-    Raises:
-        ValueError: If the series is shorter than a window.
-
-    Example:
-        >>> windows(torch.arange(6)[:, None], length=3, stride=2)[..., 0]
-        tensor([[1, 2, 3],
-                [3, 4, 5]])
-    """
-    if not 1 <= length <= len(x):
-        raise ValueError(f"length: expected 1 to {len(x)} steps, got {length}")
-    return x[(len(x) - length) % stride :].unfold(0, length, stride).transpose(1, 2)
+    notes = (*source.notes, *notes_on(names, None, shared))
+    stem = source.path.stem
+    return SeriesDataset(stem, train, validates, tests, names, context, window=window, notes=notes)
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:
-    """What is worth knowing of these times: no hour if all are at the same one, nothing if numbers.
+    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers.
 
     Example:
         >>> calendar_names(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"))
@@ -194,9 +169,9 @@ def calendar_names(times: Times) -> tuple[str, ...]:
 
 
 def calendar(times: Times, names: Sequence[str]) -> Tensor:
-    r"""Covariates of times: :math:`\sin, \cos 2\pi u` of the part u that is over of day or week.
+    r"""Covariates of times: :math:`\sin, \cos 2\pi u` of the fraction u of day or week elapsed.
 
-    A week begins on Monday, and its parts are whole days.
+    A week begins on Monday, and is counted in whole days.
 
     Args:
         times: The times, shape `(n,)`.
@@ -224,12 +199,6 @@ def calendar(times: Times, names: Sequence[str]) -> Tensor:
         columns.append(getattr(np, wave)(2 * math.pi * part))
     stacked = np.stack(columns, axis=1) if columns else np.empty((len(times), 0))
     return torch.from_numpy(stacked.astype(np.float32))
-
-
-def cut(split: Split, window: int, stride: int) -> Split:
-    """The windows of a series, with the covariates of their steps."""
-    x, c = split.x, split.context
-    return Split(windows(x, window, stride), None if c is None else windows(c, window, stride))
 
 
 def write_forecasts(
@@ -268,41 +237,24 @@ def write_forecasts(
             **{name: samples[..., i].reshape(-1).cpu().numpy() for i, name in enumerate(columns)},
         }
     )
-    with atomic(path) as beside:
-        (pacsv.write_csv if path.suffix == ".csv" else pq.write_table)(table, beside)
-    return n * steps
+    return write_batches(path, table.schema, table.to_batches())
 
 
-def _times(path: Path, name: str) -> Times:
+def _times(source: Source, name: str, cells: pa.ChunkedArray) -> Times:
     """The times of a table's rows, in the file's order."""
-    source = open_source(path)
-    with one_line_errors(path):
-        if isinstance(source, CsvSource):
-            try:
-                column = _csv_column(source, name, {})
-            except pa.ArrowInvalid:  # the first block looked like integers, a later one did not
-                column = _csv_column(source, name, {name: pa.float64()})
-        else:
-            column = pa.Table.from_batches(source.batches([name]), source.types([name]))[name]
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy())) + 1
-        raise ValueError(f"{path}: column {name!r}, row {row}: expected a time, found none")
-    kind = column.type
+    kind = cells.type
+    if cells.null_count:
+        row = int(np.argmax(cells.is_null().to_numpy()))
+        raise source.cell_error(name, row, "a time", "none", "missing")
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         zone = kind.tz if pa.types.is_timestamp(kind) else None
-        times: Times = column.cast(pa.timestamp("ns", zone)).to_numpy()
+        times: Times = cells.cast(pa.timestamp("ns", zone)).to_numpy()
         return times.astype("datetime64[ns]")
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ValueError(
-            f"{path}: column {name!r}: expected numbers or dates such as 2024-12-31 23:00, "
-            f"found {column[0].as_py()!r}"
-        )
-    numbers: Times = column.cast(pa.float64(), safe=False).to_numpy()
-    if not np.isfinite(numbers).all():
-        row = int(np.argmin(np.isfinite(numbers))) + 1
-        raise ValueError(f"{path}: column {name!r}, row {row}: expected a time, found no number")
-    return numbers
-
-
-def _csv_column(source: CsvSource, name: str, types: dict[str, pa.DataType]) -> pa.ChunkedArray:
-    return source.read([name], types)[name]
+        wanted = "numbers or dates such as 2024-12-31 23:00"
+        raise CellError(source.path, name, None, wanted, repr(cells[0].as_py()), "kind")
+    times = cells.cast(pa.float64(), safe=False).to_numpy()
+    if not np.isfinite(times).all():
+        row = int(np.argmin(np.isfinite(times)))
+        raise source.cell_error(name, row, "a time", "no number")
+    return times

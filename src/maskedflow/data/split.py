@@ -1,14 +1,15 @@
-"""Which rows go where: dealt at random, and rows that are copies of one another to one side.
+"""Which rows go where: dealt at random, with copies of a row on the same side.
 
-A chain of Markov's, a bootstrap or a weighted sample holds rows several times. If a copy tests what
-another was trained on, a flow that has learnt its rows by heart looks best. Where rows take few
-values, though, equal rows are no copies: of a coin's throws each is a row of its own.
+A Markov chain, a bootstrap or a weighted sample holds rows several times. If one copy trains and
+another tests, a flow that has learnt its rows by heart looks best. Where columns take few values,
+though, equal rows are no copies: each toss of a coin is a row of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -18,14 +19,23 @@ from torch import Tensor
 
 from maskedflow.columns.grid import find_grid
 
-from .dataset import Split
-
-__all__ = ["Dealing", "Grain", "columns_of", "copies", "deal", "row_hashes", "scrambled"]
+__all__ = [
+    "Dealing",
+    "Grain",
+    "Split",
+    "columns_of",
+    "copies",
+    "deal",
+    "deal_rows",
+    "location_and_scale",
+    "row_hashes",
+    "scrambled",
+]
 
 Array = NDArray[Any]
 
 Dealing = Literal["rows", "values"]
-"""Whether each row is dealt by itself, as earlier versions did, or copies go to one side."""
+"""Whether each row is dealt by itself, as in earlier versions, or copies go to one side."""
 
 ATOM, ATOM_ROWS = 0.05, 10
 """The least share and number of rows that make a round number an atom, which tells nothing."""
@@ -34,13 +44,101 @@ GOLDEN = 0x9E3779B97F4A7C15
 """The golden ratio in 64 bits, by which SplitMix64 counts."""
 
 RARE = 100.0
-"""How many times more values than rows there are, so that a new row hardly equals an old one."""
+"""How many times as many values as rows it takes for a new row to hardly ever equal an old one."""
 
 _PRECISION = 2.0**-23
 
 
+@dataclass(frozen=True)
+class Split:
+    """The rows of one part of a data set.
+
+    Args:
+        x: The data in their own units, shape `(n, features)`: uint8 for images, float32 otherwise,
+            or float64 where float32 would not tell numbers apart. Windows of a time series have
+            shape `(n, steps, features)`.
+        context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
+            For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
+
+    Raises:
+        ValueError: If `x` has another shape, or the numbers of rows differ.
+
+    Example:
+        >>> len(Split(torch.zeros(5, 2)))
+        5
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim not in (2, 3):
+            raise ValueError(f"x: expected shape (n, features), got {tuple(self.x.shape)}")
+        if self.context is not None and self.context.shape[:1] != self.x.shape[:1]:
+            raise ValueError(
+                f"context: expected shape ({len(self.x)}, context), got {tuple(self.context.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The mean and standard deviation of each feature, see :func:`location_and_scale`."""
+        return location_and_scale(self.x)
+
+    @cached_property
+    def context_moments(self) -> tuple[Tensor, Tensor]:
+        """Those of each column of the context, which has to be there."""
+        assert self.context is not None
+        return location_and_scale(self.context)
+
+    def in_float32(self) -> Split:
+        """The same rows, rounded to float32."""
+        return Split(self.x.float(), None if self.context is None else self.context.float())
+
+
+def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation of each column, in float32 or x's own float64.
+
+    A constant column gets scale 1: it is only centred, and nothing is divided by zero.
+
+    Example:
+        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        (tensor([2., 5.]), tensor([1., 1.]))
+    """
+    # Column by column: a float64 copy of a large table would double its memory twice over.
+    moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
+    variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    scale = variance.sqrt().to(dtype)
+    # The computed variance of a constant need not be exactly zero; a tiny one may round to it.
+    scale[(x.amax(0) == x.amin(0)) | (scale == 0)] = 1
+    return mean.to(dtype), scale
+
+
+def deal_rows(
+    columns: Sequence[Array],
+    numbers: Sequence[Array],
+    sizes: Sequence[int],
+    seed: int,
+    dealing: Dealing,
+) -> tuple[tuple[Tensor, ...], int | None]:
+    """Deals rows as :func:`deal` does, with :func:`copies` as groups if `dealing` is "values".
+
+    Returns:
+        The rows of each part; and the number of distinct rows, None if there are no copies.
+
+    Raises:
+        ValueError: If there is no such dealing, or distinct rows are fewer than parts.
+    """
+    check_dealing(dealing)
+    group = copies(columns, numbers) if dealing == "values" else None
+    return deal(sizes, seed, group), None if group is None else len(np.unique(group))
+
+
 def check_dealing(dealing: str) -> None:
-    """Raises a ValueError if this is no way to deal rows."""
+    """Raises a ValueError if rows cannot be dealt in this way."""
     if dealing not in get_args(Dealing):
         raise ValueError(f"dealing: expected 'rows' or 'values', got {dealing!r}")
 
@@ -51,13 +149,13 @@ def deal(
     """Deals rows at random into parts; those of a group go to the same part.
 
     Without groups the parts have exactly these sizes. With them they are as near to these as whole
-    groups allow, and none is empty that was not to be. Groups that are larger than a later part go
-    to the first, and the other rows are dealt as if these were not there.
+    groups allow, and only those of size 0 are empty. Groups larger than one of the later parts go
+    to the first part, and the other rows are dealt as if these were not there.
 
     Args:
         sizes: The rows of each part, that of training first.
         seed: Seed of a permutation of the rows, which decides.
-        group: The group of each row, by any number; see :func:`copies`.
+        group: A number for each row that tells its group; see :func:`copies`.
 
     Returns:
         The rows of each part.
@@ -131,7 +229,7 @@ def copies(columns: Sequence[Array], numbers: Sequence[Array]) -> NDArray[np.int
 
 
 def columns_of(split: Split) -> list[Array]:
-    """The columns of features and of the context, in float32, which is what flows see."""
+    """The columns of features and of the context, in float32, as flows see them."""
     parts = [split.x] if split.context is None else [split.x, split.context]
     return [column.float().numpy() for part in parts for column in part.unbind(1)]
 
@@ -179,9 +277,9 @@ def scrambled(x: Any) -> Any:
 class Grain:
     r"""How finely numbers tell rows apart, to know whether equal rows are copies.
 
-    Rows that have nothing to do with each other are hardly ever equal if the numbers of values that
-    their columns can take, multiplied, are more than the rows. A round number that many rows share,
-    such as no rain, tells nothing.
+    Unrelated rows are hardly ever equal if there are more combinations of the values that their
+    columns can take than there are rows. A round number that many rows share, such as no rain,
+    tells nothing.
 
     Args:
         cells: The logarithm of the number of values of each column: of whole numbers those there
@@ -208,7 +306,7 @@ class Grain:
         return cls(tuple(cells), tuple(atoms))
 
     def tells(self, numbers: Iterable[Array], rows: int, among: float) -> NDArray[np.bool_]:
-        """Which rows are none that would be there again by chance.
+        """Which rows would hardly occur twice by chance.
 
         Args:
             numbers: The columns, as in :meth:`of`.

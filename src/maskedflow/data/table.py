@@ -1,27 +1,34 @@
-"""Tables of numbers, CSV and Parquet: read in blocks and checked cell by cell."""
+"""Tables of numbers, CSV and Parquet, as data sets: their rows in memory, or left on disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maskedflow.sources import Source, open_source
-from maskedflow.sources.numbers import floats, numbers
+from maskedflow.columns.reading import all_numbers, read_source
+from maskedflow.sources import CellError, Source, open_source
+from maskedflow.sources.numbers import blocks, floats, numbers
 from maskedflow.sources.source import ROWS
 
-from .dataset import Dataset, Split
+from .dataset import Dataset, StreamedDataset
 from .discrete import find_cells, needs_float64, notes_on
-from .split import Dealing, check_dealing, copies, deal
+from .split import Dealing, Split, check_dealing, deal_rows
+from .streamed import HashedRows, StreamedSplit, split_of, survey
+
+File = str | os.PathLike[str] | Source
+"""A table on disk, or one that is open already."""
 
 
 def open_table(
-    path: str | os.PathLike[str],
+    path: File,
     *,
+    table: pa.Table | None = None,
     context: Sequence[str] = (),
     validation: float = 0.1,
     test: float = 0.1,
@@ -31,7 +38,7 @@ def open_table(
 ) -> Dataset:
     """Opens your own table as a data set, its rows dealt at random into three splits.
 
-    Rows that are copies of one another (of a chain of Markov's, a bootstrap) go to one split.
+    Rows that are copies of one another (of a Markov chain, a bootstrap) go to one split.
 
     Every column must hold finite numbers; integers are read as floats. A context column may be
     constant, a feature may not: its density would be infinite. Features whose values are on a grid
@@ -40,6 +47,7 @@ def open_table(
 
     Args:
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
+        table: Its columns, where they have been read already.
         context: The columns to condition on; the others are the features.
         validation: The fraction of the rows that validates, in [0, 1).
         test: The fraction of the rows that tests, in [0, 1).
@@ -67,73 +75,165 @@ def open_table(
         >>> table.columns, table.context_columns, len(table.train)
         (('height',), ('age',), 80)
     """
-    path = Path(path)
     if validation < 0 or test < 0 or not validation + test < 1:
         raise ValueError(
             "validation, test: expected fractions in [0, 1), together below 1, "
             f"got {validation} and {test}"
         )
     source = open_source(path)
-    features, context = roles(source, context)
-    columns = (*features, *context)
-    x = read_table(path, columns)
-    if not len(x):
-        raise ValueError(f"{path}: expected rows below the header, found none")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    features, context = source.roles(context)
+    columns, width = (*features, *context), len(features)
+    if table is None:
+        table = source.table(columns, floats(columns))
+    n = table.num_rows
+    if not n:
+        raise ValueError(f"{source.path}: expected rows below the header, found none")
+    x = numbers(table, columns, source)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     if needs_float64(x, order):
-        exact = read_table(path, columns, torch.float64)
+        exact = numbers(table, columns, source, dtype=torch.float64)
         x = exact if needs_float64(exact, order) else x
-    sizes = int(validation * len(x)), int(test * len(x))
+    del table  # it takes twice the memory
+    sizes = int(validation * n), int(test * n)
     for argument, fraction, size in zip(
         ("validation", "test"), (validation, test), sizes, strict=True
     ):
         if fraction and not size:
             raise ValueError(
-                f"{argument}: {fraction} of the {len(x)} rows of {path} is less than one row"
+                f"{argument}: {fraction} of the {n} rows of {source.path} is less than one row"
             )
-    check_dealing(dealing)
-    numbers_of_rows = list(x.numpy().T)
-    group = copies(numbers_of_rows, numbers_of_rows) if dealing == "values" else None
+    rows_of = list(x.numpy().T)
     try:
-        parts = deal([len(x) - sum(sizes), *sizes], seed, group)
+        parts, distinct = deal_rows(rows_of, rows_of, [n - sum(sizes), *sizes], seed, dealing)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    train, validation_split, test_split = (
-        Split(x[rows, : len(features)], x[rows, len(features) :] if context else None)
-        for rows in parts
+        raise ValueError(f"{source.path}: {error}") from None
+    train, validates, tests = (
+        Split(x[rows, :width], x[rows, width:] if context else None) for rows in parts
     )
-    check_varying(train.x, features, path)
+    check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
+    splits, looked_at = (train, validates, tests), (x, order, continuous)
+    dealt: Dealing = "values" if distinct else "rows"
+    return _dataset(source, context, splits, *looked_at, dealing=dealt, distinct=distinct)
+
+
+def open_streamed(
+    path: File,
+    *,
+    context: Sequence[str] = (),
+    seed: int = 0,
+    dealing: Dealing = "values",
+    continuous: bool = False,
+) -> StreamedDataset:
+    """Opens your own table as a data set whose training rows stay on disk.
+
+    One pass over the table finds mean, scale and range of the training rows and makes sure that
+    every cell is a finite number; another one follows if float32 does not tell them apart. Whether
+    a row validates or tests is a hash of its values, or of its number where equal rows are no
+    copies: a tenth of the rows each, but at most about 100,000, which are in memory as is a sample
+    of the training rows. From these follows which features are dequantised.
+
+    Args:
+        path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
+        context: The columns to condition on; the others are the features.
+        seed: Which rows go where.
+        dealing: "values", or "rows" to go by the rows' numbers only, as earlier versions did.
+        continuous: Whether to leave values on a grid as they are.
+
+    Returns:
+        The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As :func:`maskedflow.data.open_table`.
+
+    Example:
+        >>> import tempfile
+        >>> from maskedflow.data import write_table
+        >>> path = Path(tempfile.mkdtemp()) / "heights.parquet"
+        >>> write_table(path, ["age", "height"], [torch.randn(1000, 2)])
+        1000
+        >>> table = open_streamed(path, context=["age"])
+        >>> len(table.streamed) + len(table.validation) + len(table.test)
+        1000
+    """
+    source = open_source(path)
+    features, context = source.roles(context)
+    check_dealing(dealing)
+    width = len(features)
+    rows = HashedRows.of(source, (*features, *context), seed, dealing)
+    found = survey(rows, torch.float32)
+    if needs_float64(*found.some()):
+        exact = survey(rows, torch.float64)
+        found = exact if needs_float64(*exact.some()) else found
+    moments = found.moments
+    check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
+    validates, tests, sample = (split_of(part, width) for part in found.parts)
+    streamed = StreamedSplit(
+        rows,
+        width,
+        tuple(found.counts.tolist()),
+        sample,
+        *moments.location_and_scale(),
+        found.sketch.fingerprint(),
+    )
+    splits, looked_at = (sample, validates, tests), (*found.some(), continuous)
+    opened = _dataset(source, context, splits, *looked_at, dealing=dealing)
+    return StreamedDataset(**vars(opened), streamed=streamed)
+
+
+def open_if_numbers(
+    source: Source,
+    *,
+    stream: bool = False,
+    context: Sequence[str] = (),
+    seed: int = 0,
+    continuous: bool = False,
+) -> Dataset | pa.Table:
+    """Opens a table as a data set if all its columns are numbers, and else only reads it.
+
+    The file is read once, or once for each dtype that is tried if it stays on disk (`stream`). For
+    the other arguments see :func:`open_table`.
+
+    Returns:
+        The data set; or, of a table with other columns, all of it, as
+        :func:`maskedflow.columns.read_source` reads it.
+
+    Raises:
+        CellError: If all columns are numbers but for a cell, or a column is by most of its cells.
+        ValueError: As :func:`open_table` and :func:`open_streamed`.
+    """
+    asked: dict[str, Any] = {"context": context, "seed": seed, "continuous": continuous}
+    if not stream:
+        table = read_source(source)
+        return open_table(source, table=table, **asked) if all_numbers(table) else table
+    try:
+        return open_streamed(source, **asked)
+    except CellError:
+        table = read_source(source)
+        if all_numbers(table):
+            raise
+        return table
+
+
+def _dataset(
+    source: Source,
+    context: tuple[str, ...],
+    splits: tuple[Split, Split, Split],
+    x: Tensor,
+    order: Tensor,
+    continuous: bool,
+    **known: Any,
+) -> Dataset:
+    """The data set of these splits, whose grids are found in rows x, looked at in an order."""
+    features, _ = source.roles(context)
     cells, without = (
         (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
     )
-    return Dataset(
-        path.stem,
-        train,
-        validation_split,
-        test_split,
-        features,
-        context,
-        dealing="rows" if group is None else "values",
-        distinct=None if group is None else len(np.unique(group)),
-        cells=cells,
-        notes=(*source.notes, *notes_on(features, cells, without)),
-    )
+    notes = (*source.notes, *notes_on(features, cells, without))
+    return Dataset(source.path.stem, *splits, features, context, cells=cells, notes=notes, **known)
 
 
-def roles(source: Source, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The features and the context columns of a table.
-
-    Raises:
-        ValueError: If a context column is unknown, or no feature is left.
-    """
-    context = source.known(context, "context")
-    features = tuple(name for name in source.names if name not in context)
-    if not features:
-        raise ValueError(f"context: takes all columns of {source.path}, none is left to model")
-    return features, context
-
-
-def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def column_names(path: File) -> tuple[str, ...]:
     """The names of a table's columns, in the file's order.
 
     Raises:
@@ -144,7 +244,7 @@ def column_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def read_table(
-    path: str | os.PathLike[str],
+    path: File,
     columns: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -154,13 +254,13 @@ def read_table(
         FileNotFoundError: If there is no such file.
         ValueError: As `iter_batches`.
     """
-    names = column_names(path) if columns is None else tuple(columns)
-    empty = torch.empty(0, len(names), dtype=dtype)
-    return torch.cat([empty, *iter_batches(path, names, dtype=dtype)])
+    source = open_source(path)
+    columns = source.names if columns is None else source.known(columns, "columns")
+    return numbers(source.table(columns, floats(columns)), columns, source, dtype=dtype)
 
 
 def iter_batches(
-    path: str | os.PathLike[str],
+    path: File,
     columns: Sequence[str] | None = None,
     rows: int = ROWS,
     dtype: torch.dtype = torch.float32,
@@ -185,19 +285,12 @@ def iter_batches(
         raise ValueError(f"rows: expected at least one row in a block, got {rows}")
     source = open_source(path)
     columns = source.names if columns is None else source.known(columns, "columns")
-    start = 0
-    for batch in source.batches(columns, floats(columns), rows=rows):
-        yield numbers(batch, columns, source, start, dtype)
-        start += batch.num_rows
+    for _, block in blocks(source, columns, dtype, rows=rows):
+        yield block
 
 
-def check_varying(x: Tensor, columns: tuple[str, ...], path: Path) -> None:
-    """Refuses features without spread, and those whose spread x's dtype cannot show."""
-    check_range(x.amin(0), x.amax(0), columns, path, len(x))
-
-
-def check_range(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path, n: int) -> None:
-    """Refuses features, given the smallest and largest of n values of each, that do not vary."""
+def check_varying(low: Tensor, high: Tensor, columns: tuple[str, ...], path: Path, n: int) -> None:
+    """Refuses features whose n values, from low to high, have no spread that their dtype shows."""
     for name, least, most in zip(columns, low.tolist(), high.tolist(), strict=True):
         size = max(abs(least), abs(most))
         eps = torch.finfo(low.dtype).eps

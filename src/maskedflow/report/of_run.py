@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow import data
-from maskedflow.data import Dataset, MixedTable, Split, TableSplit
+from maskedflow.data import (
+    Dataset,
+    ImageDataset,
+    MixedTable,
+    SeriesDataset,
+    Split,
+    TableSplit,
+)
 from maskedflow.distributions import DiagNormal, NormalizingFlow
 from maskedflow.runs import Evaluation, FlowDensity, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
@@ -72,7 +79,7 @@ def _of_table(
 def _of_flow(
     density: FlowDensity, run: Run, dataset: Dataset, test: Split | None, path: Path
 ) -> None:
-    if dataset.window is not None:
+    if isinstance(dataset, SeriesDataset):
         write_page(_series_page(run, dataset), path)
         return
     labels = None if test is not None else _labels(run, dataset)
@@ -184,7 +191,7 @@ def _rows(run: Run, split: Split) -> Rows:
 def _labels(run: Run, dataset: Dataset) -> NDArray[np.int64] | None:
     """The class of each test image, which an unconditional run's data set leaves out."""
     source = run.config.data
-    if dataset.image_shape is None or source.dataset is None:
+    if not isinstance(dataset, ImageDataset) or source.dataset is None:
         return None
     context = dataset.test.context
     if context is None:

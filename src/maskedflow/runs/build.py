@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from maskedflow import flows
-from maskedflow.data import ContextStandardizer
-from maskedflow.data.dataset import Split
+from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
 from maskedflow.training.batches import input_like
 from maskedflow.transforms import (

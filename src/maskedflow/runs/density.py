@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from maskedflow.data import Seen, Split, Trace
+from maskedflow.data.split import columns_of
+from maskedflow.data.windows import STEPS, stretches
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.sources import Source
 from maskedflow.sources.numbers import floats, numbers
@@ -19,7 +21,6 @@ from maskedflow.training.randomness import noise_of, seed_noise
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
 
 from .config import DataConfig, FlowConfig
-from .trace import seen_by
 
 __all__ = ["Density", "FlowDensity"]
 
@@ -180,8 +181,14 @@ class FlowDensity:
 
     def seen(self, x: Tensor, context: Tensor | None = None) -> Seen | None:
         """How many of some rows it was trained on; None if that is not known."""
-        what = "rows" if self.data.image_shape is None else "images"
-        return seen_by(self.trace, Split(x, context), self.data.window, what)
+        split, what = Split(x, context), "rows" if self.data.image_shape is None else "images"
+        if self.trace is None:
+            return None
+        if self.data.window is not None:
+            if len(split) < STEPS:
+                return None
+            split, what = stretches(split), f"stretches of {STEPS} steps"
+        return self.trace.seen(columns_of(split), what)
 
     @property
     def front(self) -> LazyComposedTransform | None:

@@ -11,7 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from maskedflow.data import Dataset, MixedTable, Seen, conditional_gaussian
+from maskedflow.data import (
+    Dataset,
+    ImageDataset,
+    MixedTable,
+    Seen,
+    SeriesDataset,
+    conditional_gaussian,
+)
 from maskedflow.tables import FittedTable
 from maskedflow.tables.baselines import simpler
 
@@ -132,7 +139,7 @@ def score_test(run: Run, dataset: Dataset | MixedTable) -> tuple[Tensor, float]:
     test = run.density.possible(dataset.test)
     if not len(test):
         raise ValueError(f"{dataset.name}: it has no test rows that can be scored")
-    if isinstance(dataset, Dataset) and dataset.window is not None:
+    if isinstance(dataset, SeriesDataset):
         start = time.perf_counter()
         log_prob = score_series(run.flow, joined(dataset), dataset.window)
         seconds = (time.perf_counter() - start) * len(test) / len(log_prob)
@@ -162,19 +169,21 @@ def _baseline(dataset: Any, run: Run) -> tuple[str, Tensor | None, Tensor]:
 
 @_baseline.register
 def _of_numbers(dataset: Dataset, run: Run) -> tuple[str, Tensor | None, Tensor]:
-    none = torch.zeros(len(dataset.test), dtype=torch.float64)
-    if dataset.window is not None:
-        lags = min(LAGS, dataset.window - 1)
-        return f"linear AR({lags})", autoregression(dataset, lags), none
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
     front = cast(FlowDensity, run.density).front
     test, ladj = preprocessed(front, dataset.test, seed=0)
     train, _ = preprocessed(front, dataset.train, seed=1)
     c, c_test = dataset.train.context, dataset.test.context
-    if c is not None and c_test is not None and dataset.image_shape is not None:
+    if c is not None and c_test is not None and isinstance(dataset, ImageDataset):
         c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
     return "full Gaussian", conditional_gaussian((train, test), (c, c_test)), ladj
+
+
+@_baseline.register
+def _of_series(dataset: SeriesDataset, run: Run) -> tuple[str, Tensor | None, Tensor]:
+    lags, none = min(LAGS, dataset.window - 1), torch.zeros(len(dataset.test), dtype=torch.float64)
+    return f"linear AR({lags})", autoregression(dataset, lags), none
 
 
 @_baseline.register

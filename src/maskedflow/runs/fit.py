@@ -13,7 +13,6 @@ import torch
 
 from maskedflow import training
 from maskedflow.data import Dataset, MixedTable
-from maskedflow.data.series import cut
 from maskedflow.files import exclusive, write_text
 from maskedflow.flows import Flow
 from maskedflow.tables import FittedTable
@@ -23,7 +22,6 @@ from .build import build_flow, start_at_data
 from .config import RunConfig
 from .density import FlowDensity
 from .run import ESTIMATOR, TRACE, Run
-from .trace import trace_of
 
 __all__ = ["search_run", "train_run", "write_run"]
 
@@ -98,19 +96,14 @@ def train_run(
         initialise(flow, torch.Generator().manual_seed(recorded.seed))
     if isinstance(flow, Flow):
         start_at_data(flow, dataset.train, recorded.seed)
-    trace = trace_of(dataset)
-    train, validation = dataset.train, dataset.validation
-    if dataset.window is not None:
-        # Each row is in four windows, at four distances from the start.
-        train, validation = (
-            cut(split, dataset.window, -(-dataset.window // 4)) for split in (train, validation)
-        )
+    trace = dataset.fingerprints()
+    train, validation = dataset.epochs()
     told = {"name": config.name, "versions": config.versions}
     with exclusive(directory):
         config.write(directory / "config.toml")
         history = training.fit(
             flow,
-            train if dataset.streamed is None else dataset.streamed,
+            train,
             validation,
             config.training,
             directory=directory,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from maskedflow.columns import all_numbers
-from maskedflow.data import Dataset, MixedTable, open_mixed, too_large
+import pyarrow as pa
+
+from maskedflow.data import Dataset, MixedTable, StreamedDataset, open_mixed, too_large
+from maskedflow.data.table import open_if_numbers
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.sources import CellError, open_source
 from maskedflow.tables import FLOWS
@@ -34,7 +37,7 @@ SEARCHED = ("data", "schema", "context", "seed", *(f.name for f in fields(Search
 
 
 def why_search(asked: Mapping[str, Any]) -> str | None:
-    """What asks for the search of a density: an option, or the table itself; None if nothing does.
+    """Which option asks for the search of a density; None if none does.
 
     Args:
         asked: The options that were said.
@@ -42,24 +45,25 @@ def why_search(asked: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: If an option asks for it and another does not go with it.
     """
-    other = [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
     asking = ["--flow auto"] if asked.get("flow") == "auto" else []
     asking += [f"--{name}" for name in ("schema", "missing", "work") if name in asked]
-    file, flow = asked.get("data"), asked.get("flow")
     if not asking:
-        if file is None or flow is not None or other or _all_numbers(file):
-            return None
-        return f"--data {file}"
-    if file is None:
+        return None
+    if asked.get("data") is None:
         raise ValueError(f"{asking[0]}: expected --data FILE with it")
-    if other:
+    if others := _shaping(asked):
         raise ValueError(
-            f"{other[0]}: shapes a single flow or its training, and {asking[0]} searches a "
+            f"{others[0]}: shapes a single flow or its training, and {asking[0]} searches a "
             "density, which sees to that itself; leave it out"
         )
-    if flow not in (None, *FLOWS):
-        raise ValueError(f"--flow {flow}: with {asking[0]}, expected {', '.join(FLOWS)}")
+    if asked.get("flow") not in (None, *FLOWS):
+        raise ValueError(f"--flow {asked['flow']}: with {asking[0]}, expected {', '.join(FLOWS)}")
     return asking[0]
+
+
+def _shaping(asked: Mapping[str, Any]) -> list[str]:
+    """The options that shape a single flow or its training."""
+    return [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
 
 
 def prepare(
@@ -81,12 +85,18 @@ def prepare(
     """
     if why_search(asked):
         return _prepare_search(asked, directory)
-    dataset, config = _prepare_flow(asked, directory, earlier)
+    opened: Dataset | pa.Table | None = None
+    if "data" in asked and "flow" not in asked and not _shaping(asked):
+        opened = _open_any(asked)  # what it holds says what is fitted to it
+        if isinstance(opened, pa.Table):
+            return _prepare_search(asked, directory, opened)
+    dataset, config = _prepare_flow(asked, directory, earlier, opened)
     assert config.flow is not None
     notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
-    if dataset.streamed is not None and "stream" not in asked:
+    streamed = isinstance(dataset, StreamedDataset)
+    if streamed and "stream" not in asked:
         notes.insert(0, f"{asked['data']} is large for this memory and stays on disk")
-    free = dataset.streamed is None and not asked.keys() & {"flow", "time"}
+    free = not streamed and not asked.keys() & {"flow", "time"}
     if asked.get("data") is not None and free:
         flow = config.options["flow"]
         chosen = f"{flow} was taken for one column; " if dataset.features == 1 else ""
@@ -96,18 +106,40 @@ def prepare(
     return dataset, config, notes
 
 
+def _open_any(asked: Mapping[str, Any]) -> Dataset | pa.Table:
+    """Reads a table: as a data set if all its columns are numbers."""
+    with _advising():
+        return open_if_numbers(
+            open_source(asked["data"]),
+            stream=_is_streamed(asked),
+            context=_names(asked.get("context")),
+            seed=asked.get("seed", 0),
+            continuous=bool(asked.get("continuous")),
+        )
+
+
+@contextmanager
+def _advising() -> Iterator[None]:
+    """Says how to go on where a cell is no number."""
+    try:
+        yield
+    except CellError as error:
+        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
+
+
 def _prepare_search(
-    asked: Mapping[str, Any], directory: Path
+    asked: Mapping[str, Any], directory: Path, whole: pa.Table | None = None
 ) -> tuple[MixedTable, RunConfig, list[str]]:
     file, seed = asked["data"], asked.get("seed", 0)
     if seed >= 2**32:
         raise ValueError(f"--seed {seed}: for the search of a density, expected less than {2**32}")
     schema, missing = asked.get("schema"), asked.get("missing")
+    context = _names(asked.get("context"))
     table = open_mixed(
-        file, context=_names(asked.get("context")), schema=schema, missing=missing, seed=seed
+        file, table=whole, context=context, schema=schema, missing=missing, seed=seed
     )
     notes = [*table.notes]
-    if not asked.keys() & {"flow", "schema", "missing", "work"}:
+    if whole is not None:
         notes.append(f"{file} is not all finite numbers, so --flow auto is taken")
     if copies := told_distinct(sum(table.rows), table.distinct):
         notes.append(f"{file}{copies}")
@@ -137,7 +169,7 @@ def _prepare_search(
 
 
 def _prepare_flow(
-    asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None
+    asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None, opened: Dataset | None
 ) -> tuple[Dataset, RunConfig]:
     settings = settle(asked)
     file, time, context = asked.get("data"), asked.get("time"), _names(asked.get("context"))
@@ -146,8 +178,8 @@ def _prepare_flow(
     if settings["labels"] and file is not None:
         raise ValueError("--labels: a table of your own has none; name columns with --context")
     _check_series(asked, settings)
-    try:
-        dataset = open_data(
+    with _advising():
+        dataset = opened or open_data(
             dataset=asked.get("dataset"),
             file=file,
             data_dir=asked.get("data_dir"),
@@ -161,8 +193,6 @@ def _prepare_flow(
             dealing="values" if earlier is None else earlier.data.dealing,
             continuous=bool(asked.get("continuous")),
         )
-    except CellError as error:
-        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
     if earlier is not None and earlier.flow is not None and not earlier.flow.wide:
         dataset = dataset.in_float32()  # as all runs were once
     config = config_of(dataset, settle(asked, dataset.features), asked)
@@ -189,7 +219,6 @@ def config_of(
         "data_dir": data_dir,
         "time": asked.get("time"),
     }
-    shared: dict[str, Any] = {"window": dataset.window, "stream": dataset.streamed is not None}
     data = DataConfig(
         dataset.columns,
         dataset.rows,
@@ -197,19 +226,17 @@ def config_of(
         labels=settings["labels"],
         seed=settings["seed"],
         context_columns=dataset.context_columns,
-        image_shape=dataset.image_shape,
-        levels=dataset.levels,
         dealing=dataset.dealing,
         distinct=dataset.distinct,
         **where,
-        **shared,
+        **dataset.record,
     )
     made = recipe(settings["flow"])
     name = made.constructor
-    shape = made.build(dataset.features, dataset.context_features, settings, dataset.image_shape)
-    if dataset.window is not None:
+    shape = made.build(dataset.features, dataset.context_features, settings, data.image_shape)
+    if data.window is not None:
         name = "TemporalMAF"
-        shape |= {"steps": dataset.window, "hidden_size": settings["hidden_dim"]}
+        shape |= {"steps": data.window, "hidden_size": settings["hidden_dim"]}
     preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
     flow = FlowConfig(
         name,
@@ -223,7 +250,8 @@ def config_of(
     )
     takes = made.shaped_by(dataset.context_features > 0)
     told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
-    options = {**where, **shared, "data": file, "context": asked.get("context")}
+    options = {**where, "window": data.window, "stream": data.stream, "data": file}
+    options["context"] = asked.get("context")
     options["continuous"] = bool(asked.get("continuous"))
     return RunConfig(dataset.name, data, flow, training, options=options | told)
 
@@ -270,14 +298,6 @@ def _is_streamed(asked: Mapping[str, Any]) -> bool:
             raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
         return False
     return too_large(file) if stream is None else stream
-
-
-def _all_numbers(file: Path) -> bool:
-    source = open_source(file)
-    try:
-        return all_numbers(source, source.names)
-    except CellError as error:
-        raise ValueError(f"{error}{ADVICE[error.fault]}") from None
 
 
 def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:

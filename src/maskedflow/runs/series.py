@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from maskedflow.data import (
     Dataset,
     Series,
+    SeriesDataset,
     Split,
     calendar,
     conditional_gaussian,
     read_series,
     windows,
 )
-from maskedflow.data.series import cut
+from maskedflow.data.windows import cut
 from maskedflow.flows import TemporalMAF
 from maskedflow.training.batches import take, weight_of
 from maskedflow.training.evaluation import frozen
@@ -126,7 +127,7 @@ def forecast(run: Run, series: Series, steps: int, n: int, seed: int = 0) -> Ten
         return torch.cat([ahead.sample((size,), generator) for size in sizes])
 
 
-def autoregression(dataset: Dataset, lags: int) -> Tensor | None:
+def autoregression(dataset: SeriesDataset, lags: int) -> Tensor | None:
     r"""The log-density of each test step under a linear-Gaussian autoregression, in nats.
 
     .. math:: x_t \sim N\Big(b + B c_t + \sum_{l=1}^p A_l x_{t-l}, \ \Sigma\Big)

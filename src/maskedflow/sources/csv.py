@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -9,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from .dialect import notation, ragged_row, sniff
-from .source import ROWS, CellError, Source, Types, one_line_errors
+from .dialect import notation, sniff
+from .source import ROWS, Fault, Source, Types, one_line_errors
 
 BYTES = 2**20
 """What is read at once."""
@@ -35,7 +35,7 @@ class CsvSource(Source):
         self.path = path
         self.dialect = sniff(path)
         self.notes = self.dialect.notes
-        with self.errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
+        with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
             self.names = tuple(reader.schema.names)
 
     def count(self) -> int:
@@ -72,44 +72,63 @@ class CsvSource(Source):
         return places, rows
 
     def text(self, column: str, row: int) -> str:
-        """A cell as it stands in the file; rows are counted from 0."""
         batch = next(self.batches([column], first=row, last=row + 1))
         return str(batch.column(0)[0].as_py())
 
-    def read(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
-        """Reads columns whole; a type that is not given is told from all cells."""
-        convert = pacsv.ConvertOptions(
+    def table(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
+        with self._errors(columns, types or {}):
+            return pacsv.read_csv(
+                self.path,
+                parse_options=self.dialect.parsing,
+                convert_options=self._converting(columns, types or {}),
+            )
+
+    def _converting(self, columns: Sequence[str], types: Types) -> pacsv.ConvertOptions:
+        return pacsv.ConvertOptions(
             decimal_point=self.dialect.decimal,
             include_columns=list(columns),
-            column_types=dict(types or {}),
-        )
-        return pacsv.read_csv(
-            self.path, parse_options=self.dialect.parsing, convert_options=convert
+            column_types={name: types[name] for name in columns if name in types},
         )
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turns pyarrow's complaints into one line, which tells a row that is too long or short."""
+    def _errors(self, columns: Sequence[str] = (), types: Types | None = None) -> Iterator[None]:
+        """Turns pyarrow's complaints into one line: about the first bad row or cell, if any."""
         with one_line_errors(self.path):
             try:
                 yield
-            except pa.ArrowInvalid as error:
-                if "columns, got" in str(error) and (row := ragged_row(self.path, self.dialect)):
-                    raise ValueError(f"{self.path}: {row}") from None
+            except pa.ArrowInvalid:
+                self._explain(columns, types or {})
                 raise
+
+    def _explain(self, columns: Sequence[str], types: Types) -> None:
+        """Raises an error about the first row or cell that cannot be read, if it is one."""
+        try:
+            for _ in self._parsed(columns, types, threads=False):  # one thread counts rows
+                pass
+        except pa.ArrowInvalid as error:
+            if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
+                row, wanted, cells = map(int, found.groups())
+                raise ValueError(
+                    f"{self.path}: row {row - 1}: expected {wanted} cells, as in the header, "
+                    f"found {cells}"
+                ) from None
+            found = re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))
+            if found and (name := self.names[int(found[1])]) in types:
+                row = int(found[2]) - 2
+                cell = self.text(name, row)
+                hint = notation(cell)
+                told = f"{cell!r} ({hint})" if hint else repr(cell)
+                fault: Fault = "notation" if hint else "kind"
+                raise self.cell_error(name, row, _called(types[name]), told, fault) from None
 
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
     ) -> Iterator[pa.RecordBatch]:
-        with self.errors():
-            try:
-                if first == 0 and last is None:
-                    yield from self._parsed(columns, types)
-                elif first < (end := self.count() if last is None else last):
-                    yield from self._part(columns, types, first, end)
-            except pa.ArrowInvalid:
-                self._raise_for_first_bad_cell(columns, types)
-                raise
+        with self._errors(columns, types):
+            if first == 0 and last is None:
+                yield from self._parsed(columns, types)
+            elif first < (end := self.count() if last is None else last):
+                yield from self._part(columns, types, first, end)
 
     def _part(
         self, columns: tuple[str, ...], types: Types, first: int, last: int
@@ -133,44 +152,27 @@ class CsvSource(Source):
             )
 
     def _parsed(
-        self, columns: tuple[str, ...], types: Types, place: int | None = None
+        self,
+        columns: Sequence[str],
+        types: Types,
+        place: int | None = None,
+        *,
+        threads: bool = True,
     ) -> Iterator[pa.RecordBatch]:
         """All rows from a place in the file on; from its header if None."""
         # Types are declared: inferred ones come from the first block, where a column of floats may
         # look like integers, or be empty.
-        convert = pacsv.ConvertOptions(
-            decimal_point=self.dialect.decimal,
-            include_columns=columns,
-            column_types=dict(zip(columns, self.types(columns, types).types, strict=True)),
-        )
+        declared = self.types(columns, types)
+        convert = self._converting(columns, {field.name: field.type for field in declared})
         read = pacsv.ReadOptions(
-            block_size=BYTES, column_names=None if place is None else self.names
+            use_threads=threads,
+            block_size=BYTES,
+            column_names=None if place is None else self.names,
         )
         with pa.OSFile(str(self.path)) as file:
             file.seek(place or 0)
             with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:
                 yield from reader
-
-    def _raise_for_first_bad_cell(self, columns: tuple[str, ...], types: Types) -> None:
-        start = 1
-        wanted = {name: types[name] for name in columns if name in types}
-        for batch in self._parsed(columns, {}):
-            for name, kind in wanted.items():
-                cells = batch.column(name)
-                blank = pc.is_in(cells, pa.array(pacsv.ConvertOptions().null_values))
-                given = pc.if_else(blank, pa.scalar(None, cells.type), cells)
-                if self.dialect.decimal != ".":
-                    given = pc.replace_substring(given, self.dialect.decimal, ".")
-                row = _first_bad(given, kind)
-                if row is not None:
-                    cell = cells[row].as_py()
-                    what, hint = _called(kind), notation(cell)
-                    raise CellError(
-                        f"{self.path}: column {name!r}, row {start + row}: expected {what}, "
-                        f"found {cell!r}" + (f" ({hint})" if hint else ""),
-                        "notation" if hint else "kind",
-                    )
-            start += batch.num_rows
 
 
 def _called(kind: pa.DataType) -> str:
@@ -180,19 +182,6 @@ def _called(kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return "a whole number"
     return "true or false" if pa.types.is_boolean(kind) else f"{kind}"
-
-
-def _first_bad(cells: pa.Array, kind: pa.DataType) -> int | None:
-    """The first cell of text that is nothing of a kind."""
-    try:
-        pc.cast(cells, kind)
-    except pa.ArrowInvalid:
-        for row in range(len(cells)):
-            try:
-                pc.cast(cells[row : row + 1], kind)
-            except pa.ArrowInvalid:
-                return row
-    return None
 
 
 def line_starts(path: Path) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pyarrow.csv as pacsv
 
-__all__ = ["Dialect", "is_number", "notation", "ragged_row", "sniff"]
+from .source import CellError
+
+__all__ = ["Dialect", "is_written_number", "notation", "sniff"]
 
 HEAD = 2**16
 """The bytes that are looked at."""
@@ -56,7 +58,7 @@ class Dialect:
     Args:
         separator: What separates columns.
         decimal: What separates decimals from whole numbers.
-        notes: What was told from the file and could be told wrongly.
+        notes: What was guessed from the file, and could be wrong.
     """
 
     separator: str = ","
@@ -104,7 +106,7 @@ def sniff(path: Path) -> Dialect:
 
 
 def notation(cell: str) -> str | None:
-    """What makes a cell a number or date to a reader that it is not to a program, if it is one.
+    """What keeps a program from reading a cell that people read as a number or a date, if any.
 
     Example:
         >>> notation("1,234"), notation("12%"), notation("tall"), notation("1.5")
@@ -113,20 +115,9 @@ def notation(cell: str) -> str | None:
     return next((why for why, form in NOTATIONS.items() if re.fullmatch(form, cell.strip())), None)
 
 
-def is_number(cell: str) -> bool:
+def is_written_number(cell: str) -> bool:
     """Whether a cell is a number as programs write it."""
     return NUMBER.fullmatch(cell.strip()) is not None
-
-
-def ragged_row(path: Path, dialect: Dialect) -> str | None:
-    """Says which row first has more or fewer cells than the header, if one has."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = (row for row in csv.reader(file, delimiter=dialect.separator) if row)
-        cells = len(next(rows, []))
-        for number, row in enumerate(rows, 1):
-            if len(row) != cells:
-                return f"row {number}: expected {cells} cells, as in the header, found {len(row)}"
-    return None
 
 
 def _decoded(path: Path, head: bytes, whole: bool) -> str:
@@ -157,7 +148,7 @@ def _fits(records: list[list[str]]) -> float:
 
 def _header_notes(path: Path, header: Sequence[str]) -> list[str]:
     """Refuses a first row of numbers, and tells of names that look like numbers."""
-    numbers = [name for name in header if is_number(name)]
+    numbers = [name for name in header if is_written_number(name)]
     if not numbers or header == [str(i) for i in range(len(header))]:
         return []
     shown = ", ".join(header[:4]) + (", ..." if len(header) > 4 else "")
@@ -185,8 +176,6 @@ def _decimal(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -
         return "."
     if all(re.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*", cell) for _, _, cell in commas):
         row, name, cell = commas[0]
-        raise ValueError(
-            f"{path}: column {name!r}, row {row}: expected a number, found {cell!r}, which has a "
-            "decimal comma or a separator of thousands; write a point or nothing"
-        )
+        found = f"{cell!r}, which has a decimal comma or a separator of thousands"
+        raise CellError(path, name, row, "a number", f"{found}; write a point or nothing")
     return ","

@@ -1,8 +1,8 @@
-"""Blocks of a table as tensors of finite numbers, checked cell by cell."""
+"""Columns of numbers, checked cell by cell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .source import CellError, Source
+from .source import ROWS, CellError, Fault, Source
 
-__all__ = ["are_exact", "floats", "numbers"]
+__all__ = ["blocks", "check_numbers", "floats", "is_number", "numbers"]
+
+
+MISSING = "a missing value (empty, NA or nan)"
+"""What is found where a cell is missing."""
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether cells of this type are integers, floats or decimals."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def floats(columns: Sequence[str]) -> dict[str, pa.DataType]:
@@ -21,77 +31,89 @@ def floats(columns: Sequence[str]) -> dict[str, pa.DataType]:
 
 
 def numbers(
-    batch: pa.RecordBatch,
+    table: pa.Table | pa.RecordBatch,
     columns: Sequence[str],
     source: Source,
-    start: int,
+    start: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Turns columns of a block into numbers.
-
-    Args:
-        batch: The block.
-        columns: The columns wanted, in the order wanted.
-        source: The table that it is of.
-        start: The number of its first row in the table.
-        dtype: float32 or float64.
+    """Turns columns of rows, which begin at `start` of a source, into a tensor `(rows, columns)`.
 
     Raises:
-        ValueError: If a cell is no finite number; the message names file, column and row.
+        CellError: If a cell is no finite number; see :func:`check_numbers`.
     """
-    block = np.empty((batch.num_rows, len(columns)))
+    rows = np.empty((table.num_rows, len(columns)), str(dtype).removeprefix("torch."))
     for i, name in enumerate(columns):
-        cells = batch.column(name)
-        kind = cells.type
-        if not (
-            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        ):
-            raise CellError(
-                f"{source.path}: column {name!r}: expected numbers, found type {kind}", "kind"
-            )
-        block[:, i] = cells.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(block[:, i].astype(np.float32))
-        good = finite & are_exact(cells, block[:, i], name, source, start)
-        if good.all():
-            continue
-        bad = int(np.argmin(good))
-        path, row = source.place(start + bad)
-        if not cells[bad].is_valid:
-            expected, found = "a finite number", "a missing value (empty, NA or nan)"
-        elif not finite[bad]:
-            expected = "a finite number within the range of float32"
-            found = str(cells[bad].as_py())
-        else:
-            expected = "a number of at most 15 digits"
-            value = cells[bad].as_py()
-            digits = f"{value:.0f}" if isinstance(value, float) else value
-            found = f"{digits}, whose last digits would be lost"
-        raise CellError(
-            f"{path}: column {name!r}, row {row}: expected {expected}, found {found}",
-            "notation" if cells[bad].is_valid else "missing",
-        )
-    return torch.from_numpy(block).to(dtype)
+        rows[:, i] = check_numbers(table.column(name), name, source, start)
+    return torch.from_numpy(rows)
 
 
-def are_exact(
+def blocks(
+    source: Source,
+    columns: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    rows: int = ROWS,
+    first: int = 0,
+    last: int | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Reads columns of numbers as :meth:`Source.batches`, with the number of each first row."""
+    for batch in source.batches(columns, floats(columns), rows=rows, first=first, last=last):
+        yield first, numbers(batch, columns, source, first, dtype)
+        first += batch.num_rows
+
+
+def check_numbers(
+    cells: pa.Array | pa.ChunkedArray,
+    name: str,
+    source: Source,
+    start: int = 0,
+    *,
+    finite: bool = True,
+) -> NDArray[np.float64]:
+    """A column as float64, NaN where it is missing.
+
+    Raises:
+        CellError: If it is no column of numbers; a number is beyond the range of float32, or a
+            whole one of so many digits that it was rounded; or, if they have to be `finite`, one
+            is infinite or missing.
+    """
+    if pa.types.is_null(cells.type):
+        cells = cells.cast(pa.float64())
+    if not is_number(cells.type):
+        raise CellError(source.path, name, None, "numbers", f"type {cells.type}", "kind")
+    x: NDArray[np.float64] = cells.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    with np.errstate(over="ignore"):
+        within = np.isfinite(x.astype(np.float32))
+    if not finite:
+        within |= ~np.isfinite(x)
+    good = within & ~_rounded(cells, x, name, source, start)
+    if good.all():
+        return x
+    bad = int(np.argmin(good))
+    found, valid = cells[bad].as_py(), cells[bad].is_valid
+    if not valid:
+        expected, told = "a finite number", MISSING
+    elif not within[bad]:
+        expected, told = "a finite number within the range of float32", str(found)
+    else:
+        expected = "a number of at most 15 digits"
+        digits = f"{found:.0f}" if isinstance(found, float) else found
+        told = f"{digits}, whose last digits would be lost"
+    fault: Fault = "notation" if valid else "missing"
+    raise source.cell_error(name, start + bad, expected, told, fault)
+
+
+def _rounded(
     cells: pa.Array | pa.ChunkedArray, x: NDArray[np.float64], name: str, source: Source, start: int
 ) -> NDArray[np.bool_]:
-    """Which numbers are no whole numbers that float64 may have rounded.
-
-    Args:
-        cells: The cells, as they were read.
-        x: The numbers.
-        name: The column's name.
-        source: The table, whose text tells of a large number whether it is whole.
-        start: The number of the first cell's row in the table.
-    """
-    large = np.abs(x) >= 2.0**53
-    if not large.any():
-        return ~large
+    """Which numbers are whole ones that float64 may have rounded."""
+    large = np.isfinite(x) & (np.abs(x) >= 2.0**53)
     kind = cells.type
+    if not large.any():
+        return large
     whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
     if pa.types.is_floating(kind):
         cell = source.text(name, start + int(np.argmax(large)))
         whole = cell is not None and cell.strip().lstrip("+-").isdecimal()
-    return ~large if whole else np.ones_like(large)
+    return large if whole else np.zeros_like(large)

@@ -12,13 +12,13 @@ from .source import READABLE, Source
 __all__ = ["open_source"]
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
+def open_source(path: str | os.PathLike[str] | Source) -> Source:
     r"""Opens a table on disk, of which nothing but names, types and sizes is read.
 
     Args:
         path: A `.csv` file with a header, a `.parquet` file, or a folder of `.parquet` files, which
             are one table in the order of their names; those that begin with `_` or `.` are not, by
-            custom.
+            custom. What is open already is given back as it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -34,6 +34,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         >>> source.names, [batch.num_rows for batch in source.batches(["age"], rows=2)]
         (('age', 'height'), [2, 2, 1])
     """
+    if isinstance(path, Source):
+        return path
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,8 +30,17 @@ def index_columns(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def named(index: Collection[str]) -> tuple[str, ...]:
-    """Those columns of an index that somebody has given a name."""
+    """The columns of an index that were given a name."""
     return tuple(name for name in index if not re.fullmatch(r"__\w+__", name))
+
+
+class Group(NamedTuple):
+    """A row group of a file: its number there, its first row in the table, and the row after it."""
+
+    file: Path
+    number: int
+    start: int
+    end: int
 
 
 class ParquetSource(Source):
@@ -45,18 +53,22 @@ class ParquetSource(Source):
         files: The files in order.
 
     Raises:
-        ValueError: If one cannot be read, or has not the columns of the first.
+        ValueError: If one cannot be read, or has other columns than the first.
     """
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
-        self.path, self._files = path, files
-        self._starts = [0]  # the first row of each file, and the number of all rows
+        self.path = path
+        self._groups: list[Group] = []
+        self._count = 0
         schemas: list[Any] = []
         index: dict[str, None] = {}
         for file in files:
             with one_line_errors(file), pq.ParquetFile(file) as opened:
-                schema = opened.schema_arrow
-                self._starts.append(self._starts[-1] + opened.metadata.num_rows)
+                schema, metadata = opened.schema_arrow, opened.metadata
+                for number in range(metadata.num_row_groups):
+                    start, rows = self._count, metadata.row_group(number).num_rows
+                    self._groups.append(Group(file, number, start, start + rows))
+                    self._count += rows
             schemas.append(schema.remove_metadata())
             index |= dict.fromkeys(index_columns(schema))
             names = tuple(name for name in schema.names if name not in index)
@@ -72,7 +84,7 @@ class ParquetSource(Source):
             raise ValueError(f"{path}: expected at least one column, found none")
         if told := named(index):
             self.notes = (
-                f"left out, the row index of a frame of pandas: {', '.join(told)}; to have it as a "
+                f"the row index of a pandas frame is left out: {', '.join(told)}; to have it as a "
                 "column, write the frame after reset_index()",
             )
         try:
@@ -80,28 +92,24 @@ class ParquetSource(Source):
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"{path}: a column has one type here and one there: {reason}"
+                f"{path}: a column has different types in different files: {reason}"
             ) from None
 
     def count(self) -> int:
-        return self._starts[-1]
-
-    def estimate(self) -> int:
-        return self._starts[-1]
+        return self._count
 
     def pieces(self) -> list[int]:
         pieces = [0]
-        for file, start in zip(self._files, self._starts, strict=False):
-            with pq.ParquetFile(file) as opened:
-                for group_start, _ in _groups(opened):
-                    # Small row groups are read together.
-                    if start + group_start - pieces[-1] >= ROWS:
-                        pieces.append(start + group_start)
+        for group in self._groups:
+            # Small row groups are read together.
+            if group.start - pieces[-1] >= ROWS:
+                pieces.append(group.start)
         return pieces
 
     def place(self, row: int) -> tuple[Path, int]:
-        which = bisect_right(self._starts, row, hi=len(self._files)) - 1
-        return self._files[which], row - self._starts[which] + 1
+        file = next(group.file for group in self._groups if row < group.end)
+        first = next(group.start for group in self._groups if group.file == file)
+        return file, row - first + 1
 
     def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:
         return pa.schema([self._schema.field(name) for name in columns])
@@ -109,43 +117,23 @@ class ParquetSource(Source):
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
     ) -> Iterator[pa.RecordBatch]:
-        last = self.count() if last is None else last
+        last = self._count if last is None else last
         schema = self.types(columns)
-        for file, (start, end) in zip(self._files, pairwise(self._starts), strict=True):
-            if start < last and first < end:
-                part = max(first - start, 0), min(last, end) - start
-                with one_line_errors(file):
-                    for batch in _read_file(file, columns, rows, *part):
-                        arrays = [
-                            batch.column(name).cast(schema.field(name).type) for name in columns
-                        ]
-                        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _read_file(
-    file: Path, columns: tuple[str, ...], rows: int, first: int, last: int
-) -> Iterator[pa.RecordBatch]:
-    # Buffering ahead would hold whole files, and without a buffer size a whole column of a group.
-    with pq.ParquetFile(file, pre_buffer=False, buffer_size=2**18) as opened:
-        groups = [
-            (number, start)
-            for number, (start, end) in enumerate(_groups(opened))
-            if start < last and first < end
-        ]
-        if not groups:
-            return
-        skipped, left = first - groups[0][1], last - first
-        numbers = [number for number, _ in groups]
-        for batch in opened.iter_batches(rows, row_groups=numbers, columns=list(columns)):
-            part = batch.slice(min(skipped, batch.num_rows), left)
-            skipped = max(0, skipped - batch.num_rows)
-            left -= part.num_rows
-            yield part
-
-
-def _groups(opened: Any) -> Iterator[tuple[int, int]]:
-    """The first row of each row group, and the row after it."""
-    end = 0
-    for number in range(opened.metadata.num_row_groups):
-        start, end = end, end + opened.metadata.row_group(number).num_rows
-        yield start, end
+        wanted = (group for group in self._groups if group.start < last and first < group.end)
+        for file, some in groupby(wanted, key=lambda group: group.file):
+            groups = list(some)
+            skipped = max(first - groups[0].start, 0)
+            left = last - groups[0].start - skipped
+            # Buffering ahead would hold whole files, and without a buffer size a whole column of a
+            # group.
+            with (
+                one_line_errors(file),
+                pq.ParquetFile(file, pre_buffer=False, buffer_size=2**18) as opened,
+            ):
+                numbers = [group.number for group in groups]
+                for batch in opened.iter_batches(rows, row_groups=numbers, columns=list(columns)):
+                    part = batch.slice(min(skipped, batch.num_rows), left)
+                    skipped = max(0, skipped - batch.num_rows)
+                    left -= part.num_rows
+                    arrays = [part.column(name).cast(schema.field(name).type) for name in columns]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,6 +1,6 @@
 """Tables on disk as streams of Arrow record batches: CSV, Parquet and folders of Parquet.
 
-Whatever the table's size, a few blocks of it are in memory. Blocks of `rows` rows are cut at
+Whatever the table's size, only a few blocks of it are in memory. Blocks of `rows` rows are cut at
 multiples of `rows` from where reading begins, not where a file, a row group or a buffer ends: so a
 piece of a table that begins at such a multiple comes in the blocks that the whole would come in.
 """
@@ -22,19 +22,42 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 Types = Mapping[str, pa.DataType]
 
 
+Fault = Literal["missing", "kind", "notation"]
+"""Whether a cell is missing, of another kind, or of a wrong size or notation."""
+
+
 class CellError(ValueError):
-    """A cell of a table that is not what its column is.
+    """A cell of a table that does not fit its column.
 
     Args:
-        message: Where it is, what was expected there, and what was found.
-        fault: Whether it is missing, of another kind, or of a wrong size or notation.
+        path: The file.
+        column: The column's name.
+        row: The row in this file, counted from 1; None if it is about the whole column.
+        expected: What should be there.
+        found: What is there.
+        fault: What is wrong with it.
+
+    Example:
+        >>> print(CellError(Path("a.csv"), "age", 3, "a number", "'old'", "kind"))
+        a.csv: column 'age', row 3: expected a number, found 'old'
     """
 
     def __init__(
-        self, message: str, fault: Literal["missing", "kind", "notation"] = "notation"
+        self,
+        path: Path,
+        column: str,
+        row: int | None,
+        expected: str,
+        found: str,
+        fault: Fault = "notation",
     ) -> None:
-        super().__init__(message)
-        self.fault = fault
+        super().__init__(path, column, row, expected, found, fault)
+        self.path, self.column, self.row = path, column, row
+        self.expected, self.found, self.fault = expected, found, fault
+
+    def __str__(self) -> str:
+        where = f"column {self.column!r}" + ("" if self.row is None else f", row {self.row}")
+        return f"{self.path}: {where}: expected {self.expected}, found {self.found}"
 
 
 class Source(ABC):
@@ -54,11 +77,11 @@ class Source(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """The number of rows: Parquet says it, of a CSV file the lines are counted once."""
+        """The number of rows: Parquet stores it, the lines of a CSV file are counted once."""
 
-    @abstractmethod
     def estimate(self) -> int:
         """About the number of rows, at once."""
+        return self.count()
 
     @abstractmethod
     def pieces(self) -> list[int]:
@@ -66,15 +89,15 @@ class Source(ABC):
 
     @abstractmethod
     def place(self, row: int) -> tuple[Path, int]:
-        """The file that holds a row, and the row's number in it from 1: where an error is."""
+        """The file that holds a row, and the row's number in that file from 1, for errors."""
 
     def text(self, column: str, row: int) -> str | None:
-        """A cell as it stands in the file, whose rows are counted from 0; None if types do."""
+        """A cell as it is written in a CSV file, whose rows count from 0; None of Parquet."""
         return None
 
     @abstractmethod
     def types(self, columns: Sequence[str], given: Types | None = None) -> pa.Schema:
-        """The types of columns in :meth:`batches`: Parquet's own; of CSV those given, or text."""
+        """The types of columns in :meth:`batches`: Parquet's own; those given, or text, of CSV."""
 
     def batches(
         self,
@@ -103,6 +126,14 @@ class Source(ABC):
         """
         return _cut(self._read(tuple(columns), types or {}, rows, first, last), rows)
 
+    def table(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
+        """Reads columns whole; the type of a CSV column that is not given is told from all cells.
+
+        Raises:
+            ValueError: As :meth:`batches`.
+        """
+        return pa.Table.from_batches(self.batches(columns), schema=self.types(columns))
+
     @abstractmethod
     def _read(
         self, columns: tuple[str, ...], types: Types, rows: int, first: int, last: int | None
@@ -124,6 +155,30 @@ class Source(ABC):
             if name in wanted[:i]:
                 raise ValueError(f"{argument}: column {name!r} is given twice")
         return tuple(wanted)
+
+    def roles(self, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The features and the context columns.
+
+        Raises:
+            ValueError: If a context column is unknown, or no feature is left.
+        """
+        context = self.known(context, "context")
+        features = tuple(name for name in self.names if name not in context)
+        if not features:
+            raise ValueError(f"context: takes all columns of {self.path}, none is left to model")
+        return features, context
+
+    def cell_error(
+        self,
+        column: str,
+        row: int,
+        expected: str,
+        found: str,
+        fault: Fault = "notation",
+    ) -> CellError:
+        """The error about a cell, whose row in the table is counted from 0."""
+        path, number = self.place(row)
+        return CellError(path, column, number, expected, found, fault)
 
 
 @dataclass(frozen=True)
@@ -159,7 +214,7 @@ class Shard:
         """Reads `i/n`.
 
         Raises:
-            ValueError: If the text is none.
+            ValueError: If the text has another form.
 
         Example:
             >>> Shard.parse("2/5")

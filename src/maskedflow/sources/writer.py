@@ -61,13 +61,11 @@ def write_table(
     blocks = _checked(batches, len(columns))
     first = next(blocks, np.empty((0, len(columns)), np.float32))  # tells the dtype
     schema = pa.schema([(name, pa.from_numpy_dtype(first.dtype)) for name in columns])
-
-    def arrow() -> Batches:
-        for block in chain((first,), blocks):
-            arrays = [pa.array(np.ascontiguousarray(column)) for column in block.T]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    return write_batches(path, schema, arrow(), header=header)
+    batches_of_arrow = (
+        pa.RecordBatch.from_arrays([*map(pa.array, block.T.copy())], schema=schema)
+        for block in chain((first,), blocks)
+    )
+    return write_batches(path, schema, batches_of_arrow, header=header)
 
 
 def write_batches(

@@ -16,7 +16,7 @@ from pydantic import with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from maskedflow.columns import Rows, Schema, blanks_to_null, complete, to_arrow, to_rows, to_table
+from maskedflow.columns import Rows, Schema, as_declared, complete, to_arrow, to_rows, to_table
 from maskedflow.columns.inference import Bounds
 from maskedflow.columns.schema import Missing
 from maskedflow.data import Fingerprint, Seen, TableSplit, Trace
@@ -278,7 +278,7 @@ class FittedTable:
 
     def read(self, table: pa.Table, source: Source, start: int = 0) -> TableSplit:
         """The rows, and their contexts, of a table that was read from a file."""
-        table = to_arrow(blanks_to_null(source, table, self.schemas), wanted=list(self.types))
+        table = to_arrow(as_declared(source, table, self.schemas), wanted=list(self.types))
         x, given = (list(names) for names in (self.columns, self.context_columns))
         return TableSplit(table.select(x), table.select(given) if given else None)
 
@@ -288,7 +288,7 @@ class FittedTable:
         Raises:
             ValueError: If a category was not there when this was fitted.
         """
-        table = blanks_to_null(source, table, self.schemas)
+        table = as_declared(source, table, self.schemas)
         try:
             table = to_arrow(table, "context", self.context_columns)
             if self.given is not None:

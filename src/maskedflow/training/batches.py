@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from maskedflow.data.dataset import Split
-from maskedflow.data.streamed import StreamedSplit
+from maskedflow.data import Split, StreamedSplit
 from maskedflow.transforms import Narrow
 
 from .randomness import derive_seed

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from maskedflow.data.dataset import Split
+from maskedflow.data import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, LazyComposedTransform
 

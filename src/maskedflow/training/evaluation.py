@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from maskedflow.data.dataset import Split
+from maskedflow.data import Split
 
 from .batches import input_like, take, takes_integers
 from .randomness import noise_of, seed_noise

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from maskedflow.data.dataset import Split
+from maskedflow.data import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 
