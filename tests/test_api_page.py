@@ -204,10 +204,9 @@ def test_import_and_use_never_change_global_state() -> None:
     [
         (
             "flows",
-            "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP CouplingTransform "
-            "GeneralCouplingTransform LazyDistribution LazyTransform LazyInverse "
-            "LazyComposedTransform UnconditionalDistribution UnconditionalTransform NSF NCSF SOSPF "
-            "BPF NAF UNAF GF ElementWiseTransform Glow ConvCouplingTransform",
+            "Flow MADE MAF MaskedAutoregressiveTransform IAF NICE RealNVP NSF NCSF SOSPF BPF NAF "
+            "UNAF GF GeneralCouplingTransform LazyDistribution UnconditionalDistribution "
+            "ElementWiseTransform Glow ConvCouplingTransform",
         ),
         (
             "lazy",
@@ -225,7 +224,7 @@ def test_import_and_use_never_change_global_state() -> None:
             "BernsteinTransform BoundedBernsteinTransform GaussianizationTransform "
             "CircularRQSTransform CircularShiftTransform SoftclipTransform SignedPowerTransform "
             "CosTransform SinTransform SqueezeTransform Pixelwise PixelwiseTransform Head "
-            "HeadTransform PLULinear",
+            "HeadTransform PLULinear UnivariateTransform VectorTransform",
         ),
         (
             "distributions",
@@ -246,6 +245,23 @@ def test_public_names(module: str, names: str) -> None:
     assert not missing
     assert all(getattr(room, name).__doc__ for name in names.split())
     assert all(hasattr(room, name) for name in room.__all__)
+
+
+def test_rooms_show_public_names_alone() -> None:
+    import maskedflow.distributions
+    import maskedflow.transforms.base
+
+    for room in (zuko.flows, zuko.transforms, zuko.nn, maskedflow.distributions):
+        assert dir(room) == sorted(room.__all__)
+    assert "Any" in dir(maskedflow.transforms.base)  # no room
+
+
+def test_lazy_modules_are_found_where_earlier_versions_of_zuko_have_them() -> None:
+    for name in ("LazyTransform", "LazyInverse", "LazyComposedTransform", "UnconditionalTransform"):
+        assert getattr(zuko.flows, name) is getattr(zuko.transforms, name)
+        assert getattr(zuko.lazy, name) is getattr(zuko.transforms, name)
+        assert name not in zuko.flows.__all__
+    assert zuko.flows.CouplingTransform is zuko.flows.GeneralCouplingTransform
 
 
 def test_torchs_transforms_are_found_where_zuko_has_them() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskedflow.transforms import MonotonicTransform
-from maskedflow.transforms.roots import find_root
+from maskedflow.transforms.roots import bracket, find_root
 from oracles import check_inverse_pair
 
 PRECISION = {torch.float32: 2e-6, torch.float64: 2e-14}
@@ -23,13 +23,8 @@ def test_roots_of_any_size_are_found_to_the_dtypes_precision(
 ) -> None:
     slope = torch.tensor(log_slope, dtype=dtype).exp()
     x = torch.tensor([root, -1e-3 * root, 0.0, 1e6], dtype=dtype)
-    found = find_root(
-        lambda x: slope * x,
-        lambda x: (slope * x, slope.expand(x.shape)),
-        slope * x,
-        bound,
-        1e-6,
-    )
+    ends = bracket(lambda x: slope * x, slope * x, bound)
+    found = find_root(lambda x: (slope * x, slope.expand(x.shape)), slope * x, *ends, 1e-6)
     torch.testing.assert_close(
         found, x, rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny
     )

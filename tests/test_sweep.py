@@ -645,7 +645,7 @@ def conditioner_of(case: Case, **more: Any) -> mf.nn.MaskedMLP:
 def check_plan(conditioner: mf.nn.MaskedMLP) -> None:
     """Every weight is used exactly once, and nothing is read before it is known."""
     plan = Plan(conditioner, conditioner.trunk.kept)
-    rows, layers = plan.layout.rows, list(conditioner.layers)
+    rows, layers = plan.layout, list(conditioner.layers)
     used = [np.zeros(layer.stairs.size, int) for layer in layers]
     allowed = [layer.stairs.packed_mask() for layer in layers]
     holes = [np.zeros(layer.stairs.size, bool) for layer in layers]
@@ -728,7 +728,7 @@ def test_the_kernel_and_torch_run_the_same_programs(case: Case) -> None:
         step.zero_grad()
         leaf = z.clone().requires_grad_()
         ordered = leaf if step._order is None else leaf[:, step._order]
-        x, ladj = invert(step.hyper, step._map, ordered, c, kernel)
+        x, ladj = invert(step.hyper, functools.partial(step.map_of, dims=0), ordered, c, kernel)
         (x.sin().sum() + x.square().sum()).backward()
         found.append([x, ladj, leaf.grad, *(p.grad for p in step.parameters())])
     assert step._known is not None

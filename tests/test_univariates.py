@@ -33,6 +33,7 @@ from maskedflow.transforms import (
     Transform,
     UnconstrainedMonotonicTransform,
 )
+from maskedflow.transforms.univariate import UNIVARIATES
 from oracles import check_inverse_pair
 from strategies import overwrite
 
@@ -316,6 +317,31 @@ def test_gaussianization_of_one_component_is_affine_however_far() -> None:
     y, ladj = f.call_and_ladj(x)
     torch.testing.assert_close(y, x * math.exp(0.7) + 0.5, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ladj, torch.full((5,), 0.7), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [30.0, 1e3])
+def test_gaussianization_has_finite_gradients_whatever_the_weights(size: float) -> None:
+    flow = mf.flows.GF(3, transforms=2, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for step in flow.transform.transforms[::2]:
+            for parameter in step.parameters():
+                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(20, 3, generator=generator, requires_grad=True)
+    log_prob = flow().log_prob(x)
+    log_prob[log_prob.isfinite()].sum().backward()
+    for gradient in (x.grad, *(parameter.grad for parameter in flow.parameters())):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+
+
+def test_maps_by_name_are_those_of_the_library() -> None:
+    for name, (kind, shapes) in UNIVARIATES.items():
+        flow = mf.flows.MAF(3, transforms=1, univariate=name)
+        step = flow.transform.transforms[0]
+        assert (step.univariate, step.shapes) == (kind, shapes)
+    with pytest.raises(ValueError, match=r"univariate: expected one of affine.*got 'cubic'"):
+        mf.flows.RealNVP(3, univariate="cubic")
 
 
 def test_a_new_monotone_network_has_slope_one_at_zero_and_no_offset() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -66,3 +68,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """Has `dir` show the public names alone of each room, which an import sets here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and hasattr(value, "__all__"):
+            value.__dict__["__dir__"] = lambda: list(value.__all__)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

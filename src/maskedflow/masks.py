@@ -184,7 +184,7 @@ def made_masks(
         generator: Where random degrees are drawn from.
 
     Raises:
-        ValueError: If the adjacency is no matrix, or a width is below 1.
+        ValueError: If the adjacency is not a matrix, or a width is below 1.
 
     References:
         MADE (Germain et al., 2015), equations 9 to 14, https://arxiv.org/abs/1502.03509

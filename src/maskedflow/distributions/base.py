@@ -27,9 +27,17 @@ Shape = Sequence[int]
 
 
 class Base(Distribution):
-    """A distribution whose draws come from a generator, and which leaves validation to its parts.
+    r"""A distribution whose draws come from a generator, and which leaves validation to its parts.
 
-    Subclasses define `rsample`, or `sample` where draws have no gradients.
+    Subclasses define
+
+    - `log_prob(value)`: value has shape (\*sample, \*batch, \*event), the log-density, in nats,
+      shape (\*sample, \*batch); outside of the support it is :math:`-\infty`;
+    - `rsample(sample_shape, generator)`, with `has_rsample = True`, or `sample` where draws have no
+      gradients;
+    - `expand(batch_shape)`, if a flow whose context is a batch has it for a base.
+
+    They hand batch and event shape to the constructor. The rest of torch's methods comes free.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -38,7 +46,7 @@ class Base(Distribution):
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
 
     def density(self, value: Tensor) -> Tensor:
-        """The log-density as it comes out, of values that nobody has looked at."""
+        """The log-density as it comes out, of values that are not checked."""
         return self.log_prob(value)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
@@ -56,13 +64,8 @@ def draw(
 ) -> Tensor:
     """Draws from any distribution, with gradients where it has them.
 
-    Args:
-        distribution: The distribution, one of torch's own too.
-        sample_shape: How many.
-        generator: Where draws come from.
-
     Raises:
-        ValueError: If there is a generator, and the distribution is torch's.
+        ValueError: If there is a generator, and the distribution is one of torch's.
     """
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
@@ -124,11 +127,7 @@ def unvalidated(distribution: Distribution) -> Distribution:
 
 
 def require_number(distribution: Distribution) -> None:
-    """Refuses a base whose events are not numbers.
-
-    Raises:
-        ValueError: If it has an event shape.
-    """
+    """Refuses a base whose events are not numbers, by a ValueError."""
     if distribution.event_shape:
         raise ValueError(
             f"base: expected a distribution of one number, got events of shape "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.distributions.utils import broadcast_all
 
 from maskedflow.transforms.base import sum_rightmost
 
-from .base import Base, log_density, require_number, unvalidated
+from .base import Base, Shape, log_density, require_number, unvalidated
 from .elementwise import Elementwise
 from .flow import NormalizingFlow
 
@@ -73,9 +72,7 @@ class BoxUniform(Elementwise):
         log_density = torch.where(inside, -(self.upper - self.lower).log(), -math.inf)
         return sum_rightmost(log_density, self.ndims)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         like = self.lower
         share = torch.rand(
             self._extended(sample_shape), dtype=like.dtype, device=like.device, generator=generator
@@ -103,7 +100,7 @@ class TransformedUniform(NormalizingFlow):
         self.lower, self.upper = broadcast_all(lower, upper)
         super().__init__(f, BoxUniform(f(self.lower), f(self.upper), ndims=0))
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> TransformedUniform:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> TransformedUniform:
         lower, upper = (bound.expand(batch_shape) for bound in (self.lower, self.upper))
         return TransformedUniform(self.transform, lower, upper)
 
@@ -154,7 +151,7 @@ class Truncated(Base):
         """The interval."""
         return constraints.interval(self.lower, self.upper)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Truncated:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Truncated:
         shape = torch.Size(batch_shape)
         return Truncated(
             self.base.expand(shape), self.lower.expand(shape), self.upper.expand(shape)
@@ -178,9 +175,7 @@ class Truncated(Base):
         log_prob = log_density(self.base, value) - self.mass.log()
         return torch.where(inside, log_prob, -math.inf)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape)
         like = self.mass
         return self.icdf(

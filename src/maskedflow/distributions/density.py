@@ -31,28 +31,31 @@ class Origin:
 
     Args:
         module: The lazy module.
-        make: Makes the distribution by the module, or a copy of it, and the tensors it was given.
-        given: These tensors.
-        dims: How many of their leftmost dimensions are the batch's.
+        make: Makes the distribution by the module, or a copy of it, and the inputs.
+        inputs: Tensors whose leftmost dimensions are the batch's, such as the context.
+        dims: How many dimensions the batch has.
     """
 
     module: nn.Module
     make: Callable[..., Density]
-    given: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
     dims: int
 
     def rows(self, batch: torch.Size) -> list[Tensor]:
         """The tensors, one for each row of a larger batch."""
-        return [one.expand(*batch, *one.shape[self.dims :]) for one in self.given]
+        return [one.expand(*batch, *one.shape[self.dims :]) for one in self.inputs]
 
 
 class Density(Base):
     r"""A distribution whose log-density is a finite number or :math:`-\infty` at each point.
 
-    Subclasses define `density`. Where that is not finite, or very large, and the distribution is of
-    single precision, those rows are computed again in double precision, by a copy of the module
-    that made it. What is no number then either is :math:`-\infty`: on the way there a finite x has
-    become larger than any number. Unless weights are not finite, which has to show: then it is NaN.
+    Subclasses define `density(value)`, of values that are not checked, and note by `made_by`
+    what module made them of which context; `log_prob` comes free.
+
+    Where the density is not finite, or very large, and the distribution is of single precision,
+    those rows are computed again in double precision, by a copy of the module. What is not a number
+    then either is :math:`-\infty`: on the way there a finite x has become larger than any number.
+    Unless weights are not finite, which has to show: then it is NaN.
 
     Such a row leaves the others as they are, in value and gradient, and its own gradient is finite
     where it is. In training, batch normalization makes each row depend on all others, and nothing
@@ -61,17 +64,11 @@ class Density(Base):
 
     origin: Origin | None = None
 
-    def made_by(self, module: nn.Module, make: Callable[..., Density], *given: Tensor) -> Self:
-        """Notes what made this distribution.
-
-        Args:
-            module: The lazy module.
-            make: Makes the distribution by the module and the given tensors.
-            given: Tensors whose leftmost dimensions are the batch's, such as the context.
-        """
+    def made_by(self, module: nn.Module, make: Callable[..., Density], *inputs: Tensor) -> Self:
+        """Notes what made this distribution, see :class:`Origin`."""
         dims = len(self.batch_shape)
-        if given or not dims:  # else a batch is the weights' own, and no row of it can be picked
-            self.origin = Origin(module, make, given, dims)
+        if inputs or not dims:  # else a batch is the weights' own, and no row of it can be picked
+            self.origin = Origin(module, make, inputs, dims)
         return self
 
     def density(self, value: Tensor) -> Tensor:
@@ -120,8 +117,8 @@ class Density(Base):
         module = _in_double(origin.module) if single else origin.module
 
         def again(lost: Tensor) -> Tensor:
-            x, *given = (_double(part[lost]) for part in rows)
-            return origin.make(module, *given).density(x).to(log_prob.dtype)
+            x, *inputs = (_double(part[lost]) for part in rows)
+            return origin.make(module, *inputs).density(x).to(log_prob.dtype)
 
         with torch.no_grad():
             found = again(lost) if single else log_prob[lost]
@@ -148,15 +145,15 @@ class Density(Base):
             return next(weights, value).sum().to(log_prob).expand_as(log_prob)
         x, *ordinary = (part[kept][0] for part in (value, *origin.rows(lost.shape)))
         value = torch.where(_beside(lost, value), x.detach(), value)
-        given = []
-        for one, instead in zip(origin.given, ordinary, strict=True):
+        inputs = []
+        for one, instead in zip(origin.inputs, ordinary, strict=True):
             # A context that some other row goes well with is left as it is.
             bad = ~kept.long().sum_to_size(one.shape[: origin.dims]).bool()
-            given.append(torch.where(_beside(bad, one), instead.detach(), one))
+            inputs.append(torch.where(_beside(bad, one), instead.detach(), one))
         for module in origin.module.modules():
             if isinstance(module, Dequantize):
                 module.rewind()
-        made = origin.make(origin.module, *given) if given else self
+        made = origin.make(origin.module, *inputs) if inputs else self
         return made.density(value)
 
 
@@ -211,16 +208,11 @@ def _mixes_rows(module: nn.Module) -> bool:
 
 
 def refuse_nan(name: str, value: Tensor, *, infinite: bool = True) -> None:
-    """Refuses a tensor that holds NaN.
-
-    Args:
-        name: What it is called.
-        value: The tensor.
-        infinite: Whether it may hold infinities.
+    """Refuses a tensor that holds NaN, or anything infinite unless it may.
 
     Raises:
-        TypeError: If it is no tensor.
-        ValueError: If there is one, with its index.
+        TypeError: If it is not a tensor.
+        ValueError: If it holds one, with its index.
     """
     require_tensor(name, value)
     # A sum is one cheap pass; only a suspicious one is worth a closer look.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -14,7 +13,7 @@ from torch.distributions.utils import broadcast_all
 
 from maskedflow.transforms.base import sum_rightmost
 
-from .base import Base
+from .base import Base, Shape
 
 __all__ = ["DiagNormal", "Elementwise", "GeneralizedNormal", "StudentT"]
 
@@ -57,13 +56,13 @@ class Elementwise(Base):
         """Where the density may be positive."""
         return constraints.independent(constraints.real, self.ndims)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
         new = copy.copy(self)
         shape = (*batch_shape, *self.event_shape)
         new._take({name: value.expand(shape) for name, value in self.parameters.items()})
         return new
 
-    def _extended(self, sample_shape: Sequence[int]) -> Size:
+    def _extended(self, sample_shape: Shape) -> Size:
         return Size((*sample_shape, *self.batch_shape, *self.event_shape))
 
 
@@ -119,9 +118,7 @@ class DiagNormal(Elementwise):
         log_volume = sum_rightmost(self.scale.log(), self.ndims)
         return -0.5 * sum_rightmost(z.square(), self.ndims) - (log_volume + constant)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         return self.loc + self.scale * _normal(self.loc, self._extended(sample_shape), generator)
 
 
@@ -185,9 +182,7 @@ class StudentT(Elementwise):
         log_norm = log_norm - 0.5 * torch.log(math.pi * self.df) - self.scale.log()
         return sum_rightmost(log_norm - half * (near + far), self.ndims)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = self._extended(sample_shape)
         half = (0.5 * self.df).expand(shape)
         gamma = torch._standard_gamma(half, generator=generator)
@@ -221,9 +216,7 @@ class GeneralizedNormal(Elementwise):
         log_norm = torch.log(self.beta / 2) - torch.lgamma(1 / self.beta)
         return log_norm - value.abs() ** self.beta
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         power = (1 / self.beta).expand(self._extended(sample_shape))
         size: Tensor = torch._standard_gamma(power, generator=generator) ** power
         heads = torch.rand(size.shape, dtype=size.dtype, device=size.device, generator=generator)

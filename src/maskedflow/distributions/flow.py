@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import indent
 from typing import Any, cast
@@ -14,9 +13,9 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
 from maskedflow.transforms import call_and_ladj, spread
-from maskedflow.transforms.base import require_tensor
+from maskedflow.transforms.base import require_tensor, sum_rightmost
 
-from .base import draw, log_density, unvalidated
+from .base import Shape, draw, log_density, unvalidated
 from .density import Density, refuse_nan
 from .elementwise import DiagNormal
 
@@ -65,7 +64,7 @@ class NormalizingFlow(Density):
         """Where the density may be positive."""
         return self.transform.domain
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NormalizingFlow:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> NormalizingFlow:
         new = type(self)(self.transform, self.base.expand(Size(batch_shape)))
         new.origin = self.origin
         return new
@@ -100,8 +99,8 @@ class NormalizingFlow(Density):
         flow = NormalizingFlow(self.transform, self.base.tempered(temperature))
         if (origin := self.origin) is not None:
 
-            def again(*given: Any) -> NormalizingFlow:
-                return cast(NormalizingFlow, origin.make(*given)).tempered(temperature)
+            def again(*inputs: Any) -> NormalizingFlow:
+                return cast(NormalizingFlow, origin.make(*inputs)).tempered(temperature)
 
             flow.origin = replace(origin, make=again)
         return flow
@@ -128,29 +127,23 @@ class NormalizingFlow(Density):
         found = []
         for x in points:
             z, ladj = call_and_ladj(transform, x)
-            found.append(log_density(self.base, z) + self._event_sum(ladj))
+            found.append(log_density(self.base, z) + sum_rightmost(ladj, self._reinterpreted))
         if len(found) == 1:
             return found[0]
         return torch.stack(found).logsumexp(dim=0) - math.log(len(found))
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points that have gradients; `generator` is where the base's draws come from."""
         x: Tensor = self.transform.inv(draw(self.base, sample_shape, generator))
         return x
 
     def rsample_and_log_prob(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
+        self, sample_shape: Shape = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws points that have gradients, and their log-densities, at the price of the points."""
         z = draw(self.base, sample_shape, generator)
         x, ladj = call_and_ladj(self.transform.inv, z)
-        return x, log_density(self.base, z) - self._event_sum(ladj)
-
-    def _event_sum(self, ladj: Tensor) -> Tensor:
-        dims = self._reinterpreted
-        return ladj.flatten(-dims).sum(dim=-1) if dims > 0 else ladj
+        return x, log_density(self.base, z) - sum_rightmost(ladj, self._reinterpreted)
 
     def _check(self, value: Tensor) -> None:
         require_tensor("x", value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
-
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from maskedflow.transforms import MonotonicMixtureTransform
+from maskedflow.transforms.linear import solve_triangular
 
+from .base import Shape
 from .elementwise import DiagNormal
 from .mixtures import Mixture
 
@@ -20,18 +19,14 @@ __all__ = ["FullNormal", "MixtureOfGaussians"]
 class FullNormal(MultivariateNormal):
     """torch's normal distribution with correlations, whose draws may come from a generator."""
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         loc: Tensor = self.loc
         noise = torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator)
         # No copy of the factor for each draw, as a product with vectors would make.
         return loc + torch.einsum("...ij,...j->...i", self.scale_tril, noise)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape, generator)
 
@@ -97,9 +92,7 @@ class MixtureOfGaussians(Mixture):
         between = (self.base.mean - self.mean[..., None, :]).square()
         return (weights * (self.base.variance + between)).sum(dim=-2)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         x = self.sample(sample_shape, generator)
         spread = self.base.scale if isinstance(self.base, DiagNormal) else self.base.scale_tril
         parameters = (self.logits, self.base.loc, spread)
@@ -114,11 +107,9 @@ class MixtureOfGaussians(Mixture):
                 for i in range(z.shape[-1])
             ]
         slopes = torch.stack(rows, dim=-2)
-        return x - _solve(slopes, residual - residual.detach())
+        return x - solve_triangular(slopes, residual - residual.detach(), upper=False)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows, each from a component that is drawn first."""
         with torch.no_grad():
             chosen = self._choose(sample_shape, generator)
@@ -148,7 +139,7 @@ class MixtureOfGaussians(Mixture):
         else:
             factors = self.base.scale_tril
             scale = factors.diagonal(dim1=-2, dim2=-1)
-            v = _solve(factors, centred)
+            v = solve_triangular(factors, centred, upper=False)
         log_scale = scale.log()
         evidence = -0.5 * v.square() - log_scale
         before = evidence.cumsum(dim=-1) - evidence
@@ -156,15 +147,3 @@ class MixtureOfGaussians(Mixture):
         means = x[..., None] - (scale * v).mT
         z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT)(x)
         return z
-
-
-def _solve(factor: Tensor, value: Tensor) -> Tensor:
-    """Solves lower triangular systems, (*, D, D), for vectors, (*draws, *, D)."""
-    draws = value.ndim + 1 - factor.ndim
-    if draws <= 0:
-        solution = torch.linalg.solve_triangular(factor, value[..., None], upper=False)
-        return cast(Tensor, solution[..., 0])
-    # All draws as columns of one system: else the factor would be copied for each.
-    columns = value.flatten(0, draws - 1).movedim(0, -1)
-    solution = torch.linalg.solve_triangular(factor, columns, upper=False)
-    return cast(Tensor, solution.movedim(-1, 0).unflatten(0, value.shape[:draws]))

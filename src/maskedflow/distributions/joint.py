@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import indent
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, log_density, unvalidated
+from .base import Base, Shape, draw, log_density, unvalidated
 
 __all__ = ["Joint"]
 
@@ -44,7 +43,7 @@ class Joint(Base):
         lines = "\n".join(map(repr, self.marginals))
         return f"Joint(\n{indent(lines, '  ')}\n)"
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Joint:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Joint:
         return Joint(*(marginal.expand(Size(batch_shape)) for marginal in self.marginals))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -56,9 +55,7 @@ class Joint(Base):
             )
         return total
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape)
         parts = (draw(marginal, sample_shape, generator) for marginal in self.marginals)
         return torch.cat(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, log_density, unvalidated
+from .base import Base, Shape, draw, log_density, unvalidated
 from .density import Density
 
 __all__ = ["Mixture"]
@@ -53,7 +52,7 @@ class Mixture(Density):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base})"
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Mixture:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Mixture:
         new = copy.copy(self)
         new.base = self.base.expand(Size((*batch_shape, self.logits.shape[-1])))
         Base.__init__(new, batch_shape, self.event_shape)
@@ -63,9 +62,7 @@ class Mixture(Density):
         each = log_density(self.base, value.unsqueeze(-1 - len(self.event_shape)))
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + each, dim=-1)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             x = draw(self.base, sample_shape, generator)
             events = len(self.event_shape)
@@ -74,7 +71,7 @@ class Mixture(Density):
             index = index.expand(*chosen.shape, 1, *self.event_shape)
             return x.gather(-1 - events, index).squeeze(-1 - events)
 
-    def _choose(self, sample_shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    def _choose(self, sample_shape: Shape, generator: torch.Generator | None) -> Tensor:
         """Draws components: the first arrival of Poisson processes with rates as the weights."""
         shape = (*sample_shape, *self.batch_shape, self.logits.shape[-1])
         waiting = torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device)

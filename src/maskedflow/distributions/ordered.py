@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, draw, log_density, require_number, unvalidated
+from .base import Base, Shape, draw, log_density, require_number, unvalidated
 
 __all__ = ["Maximum", "Minimum", "Sort", "TopK"]
 
@@ -47,7 +46,7 @@ class Sort(Base):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base}, {self.n})"
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Sort:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Sort:
         new = copy.copy(self)
         new.base = self.base.expand(Size(batch_shape))
         Base.__init__(new, batch_shape, self.event_shape)
@@ -60,9 +59,7 @@ class Sort(Base):
         log_prob = self.log_fact + log_density(self.base, x).sum(dim=0)
         return torch.where(ordered, log_prob, -math.inf)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             x = draw(self.base, (self.n, *sample_shape), generator).movedim(0, -1)
             return x.sort(dim=-1, descending=self.descending).values
@@ -105,9 +102,7 @@ class TopK(Sort):
         log_rest = rest.log() if self.descending else torch.log1p(-rest)
         return (self.n - self.k) * log_rest + super().log_prob(value)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         return super().sample(sample_shape, generator)[..., : self.k]
 
 
@@ -138,9 +133,7 @@ class Minimum(TopK):
     def log_prob(self, value: Tensor) -> Tensor:
         return super().log_prob(value[..., None])
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         return super().sample(sample_shape, generator)[..., 0]
 
 

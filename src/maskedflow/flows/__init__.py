@@ -1,28 +1,25 @@
 """Flows: short constructors of transforms and a base."""
 
-from maskedflow.transforms.lazy import (
-    LazyComposedTransform,
-    LazyInverse,
-    LazyTransform,
-    UnconditionalTransform,
-)
+# Not public here, but code for earlier versions of zuko looks for lazy transforms in this place.
+from maskedflow.transforms.lazy import LazyComposedTransform as LazyComposedTransform
+from maskedflow.transforms.lazy import LazyInverse as LazyInverse
+from maskedflow.transforms.lazy import LazyTransform as LazyTransform
+from maskedflow.transforms.lazy import UnconditionalTransform as UnconditionalTransform
 
-from .autoregressive import MADE, MAF, MaskedAutoregressiveTransform
+from .autoregressive import IAF, MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
 from .convolutional import ConvCouplingTransform
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
-from .elementwise import ElementWiseTransform
+from .elementwise import GF, ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
-from .gaussianization import GF
 from .glow import Glow
-from .iaf import IAF
 from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, SOSPF
 from .spline import NCSF, NSF
 from .temporal import TemporalDistribution, TemporalMAF
 
-#: The coupling layer's short name.
+#: The short name, which `transforms` has for what it makes: importable, but not public twice.
 CouplingTransform = GeneralCouplingTransform
 
 __all__ = [
@@ -41,20 +38,15 @@ __all__ = [
     "UMNN",
     "UNAF",
     "ConvCouplingTransform",
-    "CouplingTransform",
     "ElementWiseTransform",
     "Flow",
     "GeneralCouplingTransform",
     "Glow",
-    "LazyComposedTransform",
     "LazyDistribution",
-    "LazyInverse",
-    "LazyTransform",
     "MaskedAutoregressiveTransform",
     "RealNVP",
     "TemporalDistribution",
     "TemporalMAF",
     "UnconditionalDistribution",
-    "UnconditionalTransform",
     "base",
 ]

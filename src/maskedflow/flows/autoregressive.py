@@ -1,11 +1,9 @@
-"""Masked autoregressive flows."""
+"""Masked autoregressive flows, and inverse ones."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any, cast
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.distributions import NormalizingFlow
+from maskedflow.kernels import Kernel
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
@@ -21,19 +20,28 @@ from maskedflow.transforms import (
     ComposedTransform,
     DependentTransform,
     LazyComposedTransform,
+    LazyInverse,
     LazyTransform,
     MonotonicAffineTransform,
     MonotonicMixtureTransform,
     check_features,
 )
 
-from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_context, check_sizes, costs, cut, interleave, summary
+from .conditioned import ConditionedTransform
+from .flow import (
+    Flow,
+    LazyDistribution,
+    check_context,
+    check_sizes,
+    costs,
+    interleave,
+    standard_normal,
+)
 
-__all__ = ["MADE", "MAF", "MaskedAutoregressiveTransform"]
+__all__ = ["IAF", "MADE", "MAF", "MaskedAutoregressiveTransform"]
 
 
-class MaskedAutoregressiveTransform(LazyTransform):
+class MaskedAutoregressiveTransform(ConditionedTransform):
     r"""A lazy autoregressive transform whose conditioner is a masked MLP.
 
     .. math:: z_i = f(x_i \mid \phi_i), \quad \phi_i = \text{MADE}(x_{<i}, c)
@@ -48,8 +56,9 @@ class MaskedAutoregressiveTransform(LazyTransform):
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature. Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`. And `periodic=True` if features are angles
             in radians: the conditioner then reads their cosines and sines, so that nothing jumps
@@ -78,20 +87,12 @@ class MaskedAutoregressiveTransform(LazyTransform):
         passes: int | None = None,
         order: Sequence[int] | Tensor | None = None,
         adjacency: Tensor | None = None,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        check_sizes(features, context)
-        periodic = bool(kwargs.pop("periodic", False))
-        self.features, self.context, self.periodic = features, context, periodic
-        is_module = isinstance(univariate, nn.Module)
-        self.univariate = copy.deepcopy(univariate) if is_module else univariate
-        self.shapes = tuple(tuple(shape) for shape in shapes)
-        self.sizes = [prod(shape) for shape in self.shapes]
-        self.total = sum(self.sizes)
-
+        super().__init__(features, context, univariate, shapes)
+        self.periodic = periodic = bool(kwargs.pop("periodic", False))
         if adjacency is None:
             generation = generations(features, order=order, passes=passes)
             depends = generation[:, None] > generation
@@ -127,7 +128,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         return self.generation - 1
 
     def extra_repr(self) -> str:
-        return summary(self.univariate, "generation", self.generation.tolist())
+        return self.summary("generation", self.generation.tolist())
 
     def meta(self, c: Tensor | None, x: Tensor) -> TorchTransform:
         """Makes the transform of all features that are given each its predecessors in x."""
@@ -137,7 +138,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         phi = phi.view(*phi.shape[:-1], self.features, self.total)
         if self._rank is not None:
             phi = phi[..., self._rank, :]
-        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
+        return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
@@ -146,10 +147,7 @@ class MaskedAutoregressiveTransform(LazyTransform):
         sweep = partial(self._sweep, c) if swept else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
-    def _map(self, phi: Tensor) -> DependentTransform:
-        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 0)
-
-    def _kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def _kernel(self) -> Kernel | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
         made = self.univariate
         if isinstance(made, partial) and not made.args:
@@ -161,7 +159,8 @@ class MaskedAutoregressiveTransform(LazyTransform):
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
         z = z if self._order is None else z[..., self._order]
-        x, ladj = invert(self.hyper, self._map, z, c, self._known, list(self.parameters()))
+        univariate = partial(self.map_of, dims=0)
+        x, ladj = invert(self.hyper, univariate, z, c, self._known, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 
@@ -312,8 +311,8 @@ class MADE(MAF):
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)
 
-    def given(self, c: Tensor | None) -> NormalizingFlow:
-        flow = super().given(c)
+    def unchecked(self, c: Tensor | None) -> NormalizingFlow:
+        flow = super().unchecked(c)
         if not self._is_mixture:
             return flow
         # A batch norm behind the network, or another base, leaves no mixture of the data.
@@ -330,3 +329,51 @@ class _Mixtures(NormalizingFlow):
         mixtures = cast(DependentTransform, cast(AutoregressiveTransform, step).meta(value)).base
         log_prob = cast(MonotonicMixtureTransform, mixtures).log_density(value).sum(dim=-1)
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+
+class IAF(MAF):
+    r"""An inverse autoregressive flow: MAF's transforms with their directions exchanged.
+
+    .. math:: x_i = f(z_i \mid \phi_i), \quad \phi_i = \text{MADE}(z_{<i}, c)
+
+    Sampling costs one pass of each transform's network. Scoring costs one sweep of it, which is
+    about as cheap: the usual D passes, for which IAF is said to be unable to score data, are not
+    needed. Training by maximum likelihood costs one pass and two sweeps, one in reverse; on
+    its own samples, as a posterior, one pass. Its log-density has no second derivative, save by
+    :mod:`torch.func`.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        transforms: The number of autoregressive transforms.
+        randperm: Whether each transform has a random order of its own.
+        kwargs: What :class:`MAF` takes. Batch norms and layers in between keep their direction.
+
+    References:
+        | Inverse Autoregressive Flow (Kingma et al., 2016)
+        | https://arxiv.org/abs/1606.04934
+
+    Example:
+        >>> flow = IAF(3, context=4)
+        >>> x, log_prob = flow(torch.randn(4)).rsample_and_log_prob((5,))
+        >>> x.shape, log_prob.shape
+        (torch.Size([5, 3]), torch.Size([5]))
+    """
+
+    density_cost, sample_cost = MAF.sample_cost, MAF.density_cost
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 3,
+        randperm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(features, context, transforms, randperm, **kwargs)
+        self.transform = LazyComposedTransform(
+            *(
+                LazyInverse(step) if isinstance(step, MaskedAutoregressiveTransform) else step
+                for step in self.transform.transforms  # type: ignore[union-attr]
+            )
+        )

@@ -19,13 +19,13 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.coupling import parts_of
 
-from .layers import check_context, check_sizes
+from .flow import check_context, check_sizes
 
 __all__ = ["ConvCouplingTransform"]
 
 
 class ConvCouplingTransform(LazyTransform):
-    r"""A lazy affine coupling of images: the first channels steer the others.
+    r"""A lazy affine coupling of images: the first channels are kept, the others mapped given them.
 
     .. math:: z_a = x_a, \qquad z_b = x_b \exp(B \tanh(s / B)) + t, \quad
         (t, s) = \text{ConvNet}(x_a, c)

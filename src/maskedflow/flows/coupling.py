@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -16,21 +14,28 @@ from torch.distributions.transforms import Transform as TorchTransform
 from maskedflow.nn import MaskedMLP
 from maskedflow.transforms import (
     CouplingTransform,
-    DependentTransform,
     LazyTransform,
     MonotonicAffineTransform,
 )
 from maskedflow.transforms.coupling import parts_of
 
-from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_context, check_sizes, costs, cut, interleave, summary
+from .conditioned import ConditionedTransform
+from .flow import (
+    Flow,
+    LazyDistribution,
+    check_context,
+    check_sizes,
+    costs,
+    interleave,
+    standard_normal,
+)
 
 __all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
 
 Activation = Callable[[], nn.Module]
 
 
-class GeneralCouplingTransform(LazyTransform):
+class GeneralCouplingTransform(ConditionedTransform):
     r"""A lazy coupling: some features are kept, the others mapped given them.
 
     .. math:: z_a = x_a, \qquad z_b = f(x_b \mid \phi), \quad \phi = \text{MLP}(x_a, c)
@@ -42,8 +47,9 @@ class GeneralCouplingTransform(LazyTransform):
         features: The number of features D. A single feature is always mapped.
         context: The number of context features.
         mask: Which features are kept, with shape (D,); every second, from the second on, if None.
-        univariate: The constructor of the map of one feature.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         activation: The constructor of the activation. A sequence of them, one a parameter, makes a
             network of its own for each parameter, as RealNVP has for shifts and scales.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `residual`,
@@ -71,21 +77,13 @@ class GeneralCouplingTransform(LazyTransform):
         features: int,
         context: int = 0,
         mask: Sequence[bool] | Tensor | None = None,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         *,
         activation: Activation | Sequence[Activation | None] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        check_sizes(features, context)
-        self.features, self.context = features, context
-        is_module = isinstance(univariate, nn.Module)
-        self.univariate = copy.deepcopy(univariate) if is_module else univariate
-        self.shapes = tuple(tuple(shape) for shape in shapes)
-        self.sizes = [prod(shape) for shape in self.shapes]
-        self.total = sum(self.sizes)
-
+        super().__init__(features, context, univariate, shapes)
         self.register_buffer("mask", _check_mask(mask, features))
         self._take_mask()
         kept = int(self.mask.sum())
@@ -117,7 +115,7 @@ class GeneralCouplingTransform(LazyTransform):
         self._parts = parts_of(self._mask)
 
     def extra_repr(self) -> str:
-        return summary(self.univariate, "mask", self._mask.int().tolist())
+        return self.summary("mask", self._mask.int().tolist())
 
     def meta(self, c: Tensor | None, x_a: Tensor) -> TorchTransform:
         """Makes the transform of the features that are mapped, given those that are kept."""
@@ -125,7 +123,7 @@ class GeneralCouplingTransform(LazyTransform):
         read = x_a if self.features > 1 else F.pad(x_a, (0, 1))
         parts = [net(read, c) for net in self.hyper]
         phi = torch.cat([part.unflatten(-1, (mapped, -1)) for part in parts], dim=-1)
-        return DependentTransform(self.univariate(*cut(phi, self.shapes, self.sizes)), 1)
+        return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""

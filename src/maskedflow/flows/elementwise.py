@@ -1,10 +1,9 @@
-"""Transforms of each feature on its own."""
+"""Transforms of each feature on its own, and the flow that rotates between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -15,17 +14,22 @@ from maskedflow.nn import MLP
 from maskedflow.transforms import (
     AutoregressiveTransform,
     DependentTransform,
+    GaussianizationTransform,
     LazyTransform,
     MonotonicAffineTransform,
+    RotationTransform,
+    UnconditionalTransform,
     check_features,
 )
 
-from .layers import check_context, check_keywords, cut, summary
+from .conditioned import ConditionedTransform
+from .flow import Flow, check_context, standard_normal
+from .keywords import check_keywords
 
-__all__ = ["ElementWiseTransform"]
+__all__ = ["GF", "ElementWiseTransform"]
 
 
-class ElementWiseTransform(LazyTransform):
+class ElementWiseTransform(ConditionedTransform):
     r"""A lazy transform of each feature on its own, given the context.
 
     .. math:: z_i = f(x_i \mid \phi_i), \quad \phi = \text{MLP}(c)
@@ -36,8 +40,9 @@ class ElementWiseTransform(LazyTransform):
     Args:
         features: The number of features D.
         context: The number of context features.
-        univariate: The constructor of the map of one feature.
-        shapes: The shapes of its parameters, one tuple a parameter.
+        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
+            "additive". Of a module, a copy of its own.
+        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         generator: Where the initial parameters are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes.
 
@@ -52,20 +57,15 @@ class ElementWiseTransform(LazyTransform):
         self,
         features: int,
         context: int = 0,
-        univariate: Callable[..., TorchTransform] = MonotonicAffineTransform,
+        univariate: Callable[..., TorchTransform] | str = MonotonicAffineTransform,
         shapes: Sequence[Sequence[int]] = ((), ()),
         *,
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.features, self.context = features, context
-        self.univariate = univariate
-        self.shapes = tuple(tuple(shape) for shape in shapes)
-        self.sizes = [prod(shape) for shape in self.shapes]
+        super().__init__(features, context, univariate, shapes)
         if context:
-            total = features * sum(self.sizes)
-            self.hyper = MLP(context, total, generator=generator, **kwargs)
+            self.hyper = MLP(context, features * self.total, generator=generator, **kwargs)
         else:
             check_keywords(MLP, kwargs)
             self.phi = nn.ParameterList(
@@ -73,7 +73,7 @@ class ElementWiseTransform(LazyTransform):
             )
 
     def extra_repr(self) -> str:
-        return summary(self.univariate, "features", [self.features])
+        return self.summary("features", [self.features])
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""
@@ -81,7 +81,7 @@ class ElementWiseTransform(LazyTransform):
         if c is None:
             phi = list(self.phi)
         else:
-            phi = cut(self.hyper(c).unflatten(-1, (self.features, -1)), self.shapes, self.sizes)
+            phi = self.parameters_of(self.hyper(c).unflatten(-1, (self.features, -1)))
         # No feature depends on another: one pass.
         return AutoregressiveTransform(partial(self.meta, self.univariate(*phi)), passes=1)
 
@@ -89,3 +89,60 @@ class ElementWiseTransform(LazyTransform):
         """The transform of all features, which is the same for all x."""
         check_features("x", x, self.features)
         return DependentTransform(univariate, 1)
+
+
+class GF(Flow):
+    r"""A Gaussianization flow: each feature is made Gaussian, all are rotated, and again.
+
+    The map of one feature takes a mixture of normal distributions to N(0, 1). Both directions
+    cost one pass of each transform's network, if there is a context, and the inverse a search for a
+    root of each feature.
+
+    Args:
+        features: The number of features D.
+        context: The number of context features.
+        transforms: The number of element-wise transforms.
+        components: The number of components of a mixture.
+        generator: Where initial parameters and rotations are drawn from; torch's own if None.
+        kwargs: What :class:`ElementWiseTransform` takes.
+
+    References:
+        | Gaussianization Flows (Meng et al., 2020)
+        | https://arxiv.org/abs/2003.01941
+
+    Example:
+        >>> flow = GF(3, context=4, transforms=2)
+        >>> flow(torch.zeros(4)).log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    passes_to = (ElementWiseTransform, MLP)
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 3,
+        components: int = 8,
+        *,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if transforms < 1:
+            raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        steps: list[LazyTransform] = []
+        for _ in range(transforms):
+            if steps and features > 1:
+                turn = torch.randn(features, features, generator=generator)
+                steps.append(UnconditionalTransform(RotationTransform, A=turn))
+            steps.append(
+                ElementWiseTransform(
+                    features,
+                    context,
+                    GaussianizationTransform,
+                    [(components,), (components,)],
+                    generator=generator,
+                    **kwargs,
+                )
+            )
+        super().__init__(steps, standard_normal(features))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,22 +11,39 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from maskedflow.distributions import DiagNormal, NormalizingFlow, refuse_nan
-from maskedflow.transforms.lazy import LazyComposedTransform, LazyTransform, Unconditional
+from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
+from maskedflow.transforms.lazy import Unconditional
 
 from .keywords import NamesKeywords
 
-__all__ = ["Flow", "LazyDistribution", "UnconditionalDistribution", "standard_normal"]
+__all__ = [
+    "Flow",
+    "LazyDistribution",
+    "UnconditionalDistribution",
+    "check_context",
+    "check_sizes",
+    "costs",
+    "interleave",
+    "standard_normal",
+    "unchecked",
+]
 
 
 class LazyDistribution(nn.Module, metaclass=NamesKeywords):
-    """A module whose call makes the distribution p(x | c), given a context c."""
+    r"""A module whose call makes the distribution p(x | c), given a context c.
+
+    Subclasses define `forward`: c has shape (\*batch, context), and the distribution that batch
+    shape. Its parameters are the module's, so that training, saving and moving them come free. A
+    distribution that subclasses :class:`maskedflow.distributions.Density`, and notes by `made_by`
+    what made it, is finite wherever double precision is.
+    """
 
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> Distribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
 
-    def given(self, c: Tensor | None) -> Distribution:
-        """Makes the distribution for a context that nobody has looked at."""
+    def unchecked(self, c: Tensor | None) -> Distribution:
+        """Makes the distribution for a context that may not be finite."""
         return cast(Distribution, self(c))
 
 
@@ -98,19 +115,64 @@ class Flow(LazyDistribution):
         """
         if c is not None:
             refuse_nan("c", c, infinite=False)
-        return self.given(c)
+        return self.unchecked(c)
 
-    def given(self, c: Tensor | None) -> NormalizingFlow:
+    def unchecked(self, c: Tensor | None) -> NormalizingFlow:
         origin = () if c is None else (c,)
         if c is not None and self.embedding is not None:
             c = cast(Tensor, self.embedding(c))
         # What an embedding makes of a finite context need not be finite.
-        base = self.base(c) if self.embedding is None else self.base.given(c)
+        base = self.base(c) if self.embedding is None else self.base.unchecked(c)
         transform = self.transform(c)
         flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
-        return flow.made_by(self, given, *origin)
+        return flow.made_by(self, unchecked, *origin)
 
 
-def given(module: LazyDistribution, c: Tensor | None = None) -> Any:
-    """Makes the distribution by a module, for a context that nobody has looked at."""
-    return module.given(c)
+def unchecked(module: LazyDistribution, c: Tensor | None = None) -> Any:
+    """Makes the distribution by a module, for a context that may not be finite."""
+    return module.unchecked(c)
+
+
+def check_sizes(features: int, context: int) -> None:
+    """Refuses less than one feature, or less than no context, by a ValueError."""
+    if features < 1:
+        raise ValueError(f"features: expected at least 1, got {features}")
+    if context < 0:
+        raise ValueError(f"context: expected at least 0, got {context}")
+
+
+def check_context(c: Tensor | None, context: int) -> None:
+    """Refuses a context that is missing, needless or of another size, by a ValueError."""
+    if c is None:
+        if context:
+            raise ValueError(f"c: expected a context of shape (*, {context}), got none")
+    elif not context:
+        raise ValueError(f"c: expected no context, got one of shape {tuple(c.shape)}")
+    elif c.shape[-1:] != (context,):
+        raise ValueError(f"c: expected shape (*, {context}), got {tuple(c.shape)}")
+
+
+def interleave(
+    transforms: Iterable[LazyTransform],
+    features: int,
+    *,
+    batch_norm: bool = False,
+    between: Callable[[int], LazyTransform] | None = None,
+) -> list[LazyTransform]:
+    """Puts a new layer between each transform and the next, and a batch norm behind each."""
+    steps: list[LazyTransform] = []
+    for transform in transforms:
+        if steps and between is not None:
+            steps.append(between(features))
+        steps.append(transform)
+        if batch_norm:
+            steps.append(BatchNorm(features))
+    if not steps:
+        raise ValueError("transforms: expected at least 1, got 0")
+    return steps
+
+
+def costs(flow: nn.Module, kind: type[LazyTransform], density: str, samples: str) -> str:
+    """One line on what each direction of a flow costs, for each of its transforms of a kind."""
+    number = sum(isinstance(module, kind) for module in flow.modules())
+    return f"(density): {number} × {density}, (samples): {number} × {samples}"

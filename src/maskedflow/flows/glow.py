@@ -19,8 +19,7 @@ from maskedflow.transforms import (
 )
 
 from .convolutional import ConvCouplingTransform
-from .flow import Flow, LazyDistribution, standard_normal
-from .layers import check_sizes, costs
+from .flow import Flow, LazyDistribution, check_sizes, costs, standard_normal
 
 __all__ = ["Glow"]
 

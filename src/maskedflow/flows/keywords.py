@@ -6,9 +6,12 @@ import abc
 import difflib
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["NamesKeywords"]
+from torch import nn
+
+__all__ = ["NamesKeywords", "check_keywords"]
 
 
 class NamesKeywords(abc.ABCMeta):
@@ -48,3 +51,11 @@ def _keywords(cls: NamesKeywords) -> list[str]:
         for name in inspect.signature(vars(kind)["__init__"]).parameters
     }
     return [name for name in found if name not in ("self", "args", "kwargs")]
+
+
+def check_keywords(network: type[nn.Module], keywords: Iterable[str]) -> None:
+    """Refuses keywords that a network, made with a context only, does not take, by a TypeError."""
+    known = inspect.signature(network).parameters
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{network.__name__} got an unexpected keyword argument {name!r}")

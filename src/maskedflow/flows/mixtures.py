@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from maskedflow.distributions import MixtureOfGaussians, refuse_nan
 from maskedflow.nn import MLP, Linear
 
-from .flow import LazyDistribution, given
-from .layers import check_context, check_keywords
+from .flow import LazyDistribution, check_context, unchecked
+from .keywords import check_keywords
 
 __all__ = ["GMM"]
 
@@ -105,9 +105,9 @@ class GMM(LazyDistribution):
         """
         if c is not None:
             refuse_nan("c", c, infinite=False)
-        return self.given(c)
+        return self.unchecked(c)
 
-    def given(self, c: Tensor | None) -> MixtureOfGaussians:
+    def unchecked(self, c: Tensor | None) -> MixtureOfGaussians:
         check_context(c, self.context)
         origin = () if c is None else (c,)
         if c is None:
@@ -120,12 +120,12 @@ class GMM(LazyDistribution):
         most = 0.5 * math.log(torch.finfo(diagonal.dtype).max)
         scale = diagonal.clamp(max=most).exp() + self.epsilon
         if not lower:
-            return MixtureOfGaussians(logits, loc, scale).made_by(self, given, *origin)
+            return MixtureOfGaussians(logits, loc, scale).made_by(self, unchecked, *origin)
         rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
         factor = torch.diag_embed(scale)
         factor[..., rows, columns] = lower[0]
         mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
-        return mixture.made_by(self, given, *origin)
+        return mixture.made_by(self, unchecked, *origin)
 
     @torch.no_grad()
     def initialize(

@@ -23,7 +23,7 @@ __all__ = ["MNN", "NAF", "UMNN", "UNAF"]
 
 
 class MNN(nn.Module):
-    r"""A monotone network of one feature, steered by a signal.
+    r"""A monotone network of one feature, shaped by a signal.
 
     .. math:: f(x) = \text{MonotonicMLP}(x, s)
 
@@ -58,14 +58,14 @@ class MNN(nn.Module):
 
     def forward(self, signal: Tensor) -> MonotonicTransform:
         """Makes the map for a signal, with shape (*, signal)."""
-        return _SteeredTransform(self.network, signal)
+        return _SignalTransform(self.network, signal)
 
 
-class _SteeredTransform(MonotonicTransform):
+class _SignalTransform(MonotonicTransform):
     """The map that a monotone network makes of one feature, given a signal."""
 
     def __init__(self, network: MonotonicMLP, signal: Tensor) -> None:
-        super().__init__(partial(_steered, network, signal))
+        super().__init__(partial(_with_signal, network, signal))
         self.network, self.signal = network, signal
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class _SteeredTransform(MonotonicTransform):
 
 
 class UMNN(nn.Module):
-    r"""An integral of a positive network of one feature, steered by a signal.
+    r"""An integral of a positive network of one feature, shaped by a signal.
 
     .. math:: f(x) = b + \int_0^x g(u) \, du, \quad \log g(u) = 7 \tanh(\text{MLP}(u, s) / 7)
 
@@ -107,7 +107,7 @@ class UMNN(nn.Module):
 
     def g(self, signal: Tensor, x: Tensor) -> Tensor:
         """The integrand, the slope of the map."""
-        return (7 * torch.tanh(_steered(self.integrand, signal, x) / 7)).exp()
+        return (7 * torch.tanh(_with_signal(self.integrand, signal, x) / 7)).exp()
 
     def forward(self, signal: Tensor, constant: Tensor) -> ComposedTransform:
         """Makes the map for a signal, with shape (*, signal), and b, with shape (*,)."""
@@ -115,7 +115,7 @@ class UMNN(nn.Module):
         return ComposedTransform(integral, AdditiveTransform(constant))
 
 
-def _steered(network: nn.Module, signal: Tensor, x: Tensor) -> Tensor:
+def _with_signal(network: nn.Module, signal: Tensor, x: Tensor) -> Tensor:
     """A network of x and a signal, element by element."""
     y: Tensor = network(_inputs(signal, x))
     return y[..., 0]
@@ -138,7 +138,7 @@ class NAF(MAF):
         context: The number of context features.
         transforms: The number of autoregressive transforms.
         randperm: Whether each transform has a random order of its own.
-        signal: The number of signals that steer a monotone network.
+        signal: The number of signals of a monotone network.
         network: What :class:`MNN` takes.
         kwargs: What :class:`MAF` takes.
 
@@ -177,7 +177,7 @@ class UNAF(MAF):
         context: The number of context features.
         transforms: The number of autoregressive transforms.
         randperm: Whether each transform has a random order of its own.
-        signal: The number of signals that steer an integrand.
+        signal: The number of signals of an integrand.
         network: What :class:`UMNN` takes.
         kwargs: What :class:`MAF` takes.
 

@@ -13,6 +13,7 @@ from maskedflow.transforms import (
     ComposedTransform,
     SOSPolynomialTransform,
 )
+from maskedflow.transforms.elementary import soft_clip
 
 from .autoregressive import MAF
 
@@ -24,8 +25,8 @@ LARGEST = 20.0
 
 
 def _shifted_polynomial(a: Tensor, constant: Tensor, slope: float) -> ComposedTransform:
-    a = a / (1 + a.abs() / LARGEST)
-    return ComposedTransform(SOSPolynomialTransform(a, slope), AdditiveTransform(constant))
+    polynomial = SOSPolynomialTransform(soft_clip(a, LARGEST), slope)
+    return ComposedTransform(polynomial, AdditiveTransform(constant))
 
 
 class SOSPF(MAF):

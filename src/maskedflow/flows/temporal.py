@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Transform
 
 from maskedflow.distributions import Density, NormalizingFlow, refuse_nan
+from maskedflow.distributions.base import Shape
 from maskedflow.transforms import (
     DependentTransform,
     IdentityTransform,
@@ -18,13 +19,12 @@ from maskedflow.transforms import (
 )
 
 from .autoregressive import MAF, MaskedAutoregressiveTransform
-from .flow import LazyDistribution
-from .layers import check_sizes, costs
+from .flow import LazyDistribution, check_sizes, costs
 
 __all__ = ["TemporalDistribution", "TemporalMAF"]
 
-Memory = tuple[Tensor, ...]
-"""What a recurrent network knows, each part with shape (*, num_layers, hidden_size)."""
+State = tuple[Tensor, ...]
+"""The hidden state of a recurrent network, each part with shape (*, num_layers, hidden_size)."""
 
 
 class TemporalMAF(LazyDistribution):
@@ -136,7 +136,7 @@ class TemporalMAF(LazyDistribution):
 
         Raises:
             ValueError: If covariates are missing, needless, of another shape, or hold NaN, the
-                number of steps is not known or below 1, or a length is none of 1, ..., `steps`.
+                number of steps is not known or below 1, or a length is not from 1 to `steps`.
         """
         if c is None and steps is None:
             steps = self.steps
@@ -179,70 +179,70 @@ class TemporalMAF(LazyDistribution):
     def _sequences(
         self, steps: int, c: Tensor | None = None, ends: Tensor | None = None
     ) -> TemporalDistribution:
-        given = {name: part for name, part in (("c", c), ("ends", ends)) if part is not None}
-        made = TemporalDistribution(self, steps, self._embed(c), self.start(), ends)
+        inputs = {name: part for name, part in (("c", c), ("ends", ends)) if part is not None}
+        made = TemporalDistribution(self, steps, self._embed(c), self.initial_state(), ends)
         return made.made_by(
             self,
-            lambda flow, *parts: flow._sequences(steps, **dict(zip(given, parts, strict=True))),
-            *given.values(),
+            lambda flow, *parts: flow._sequences(steps, **dict(zip(inputs, parts, strict=True))),
+            *inputs.values(),
         )
 
     def _following(self, total: int, past: Tensor, c: Tensor | None = None) -> TemporalDistribution:
-        length, origin = past.shape[-2], (past,) if c is None else (past, c)
+        length, inputs = past.shape[-2], (past,) if c is None else (past, c)
         c = self._embed(c)
-        y = cast(Tensor, self.front()(past))
+        y = cast(Tensor, self.preprocess()(past))
         known = None if c is None else c[..., :length, :]
-        _, memory = self.remember(y, known, self.start())
+        _, state = self.encode(y, known, self.initial_state())
         following = None if c is None else c[..., length:, :]
-        made = TemporalDistribution(self, total - length, following, memory)
-        return made.made_by(self, lambda flow, *given: flow._following(total, *given), *origin)
+        made = TemporalDistribution(self, total - length, following, state)
+        return made.made_by(self, lambda flow, *parts: flow._following(total, *parts), *inputs)
 
-    def front(self) -> Transform:
+    def preprocess(self) -> Transform:
         """The transform of a step's features that is applied first."""
-        front = IdentityTransform() if self.preprocessing is None else self.preprocessing()
-        return front if front.domain.event_dim else DependentTransform(front)
+        first = IdentityTransform() if self.preprocessing is None else self.preprocessing()
+        return first if first.domain.event_dim else DependentTransform(first)
 
-    def start(self) -> Memory:
-        """What the recurrent network knows before the first step."""
+    def initial_state(self) -> State:
+        """The hidden state before the first step."""
         weight = next(self.rnn.parameters())
         zeros = weight.new_zeros(self.num_layers, self.hidden_size)
         return (zeros,) if isinstance(self.rnn, nn.GRU) else (zeros, zeros)
 
-    def remember(self, y: Tensor, c: Tensor | None, memory: Memory) -> tuple[Tensor, Memory]:
+    def encode(self, y: Tensor, c: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Runs the recurrent network over some steps in one call.
 
         Args:
             y: The preprocessed steps, with shape (*, steps, features).
             c: Their embedded covariates, with shape (*, steps, context), or none.
-            memory: What is known before them.
+            state: The hidden state before them.
 
         Returns:
-            What is known after each step, with shape (*, steps, hidden_size), and after all.
+            The output after each step, with shape (*, steps, hidden_size), and the state after all.
         """
-        batch = torch.broadcast_shapes(y.shape[:-2], *(part.shape[:-2] for part in memory))
+        batch = torch.broadcast_shapes(y.shape[:-2], *(part.shape[:-2] for part in state))
         if c is not None:
             batch = torch.broadcast_shapes(batch, c.shape[:-2])
         parts = [y] if c is None else [y, c]
         x = torch.cat([part.expand(*batch, *part.shape[-2:]) for part in parts], dim=-1)
         states = [
             part.expand(*batch, *part.shape[-2:]).reshape(-1, *part.shape[-2:]).transpose(0, 1)
-            for part in memory
+            for part in state
         ]
-        given = tuple(state.contiguous() for state in states)
+        before = tuple(part.contiguous() for part in states)
         outputs, last = self.rnn(
-            x.reshape(-1, *x.shape[-2:]), given[0] if isinstance(self.rnn, nn.GRU) else given
+            x.reshape(-1, *x.shape[-2:]), before[0] if isinstance(self.rnn, nn.GRU) else before
         )
         ends = (last,) if isinstance(self.rnn, nn.GRU) else last
         return outputs.reshape(*batch, *outputs.shape[-2:]), tuple(
             part.transpose(0, 1).reshape(*batch, *part.shape[::2]) for part in ends
         )
 
-    def step(self, h: Tensor, c: Tensor | None) -> NormalizingFlow:
-        """The distribution of preprocessed steps, given what is known and their covariates."""
+    def conditional(self, h: Tensor, c: Tensor | None) -> NormalizingFlow:
+        """The distribution of preprocessed steps, given the network's outputs and covariates."""
         if c is not None:
             batch = torch.broadcast_shapes(h.shape[:-1], c.shape[:-1])
             h = torch.cat([part.expand(*batch, part.shape[-1]) for part in (h, c)], dim=-1)
-        return self.maf.given(h)
+        return self.maf.unchecked(h)
 
     def _steps(self, c: Tensor | None, steps: int | None, past: int = 0) -> int:
         """The number of steps that are asked for, those of a past among them."""
@@ -275,7 +275,7 @@ class TemporalDistribution(Density):
         flow: The flow.
         steps: The number of steps.
         c: The embedded covariates of each, with shape (*, steps, context), or none.
-        memory: What the recurrent network knows beforehand.
+        state: The hidden state of the recurrent network beforehand.
         lengths: The number of steps of each sequence, with shape (*), or none: all.
     """
 
@@ -286,12 +286,12 @@ class TemporalDistribution(Density):
         flow: TemporalMAF,
         steps: int,
         c: Tensor | None,
-        memory: Memory,
+        state: State,
         lengths: Tensor | None = None,
     ) -> None:
-        self.flow, self.steps, self.c, self.memory = flow, steps, c, memory
+        self.flow, self.steps, self.c, self.state = flow, steps, c, state
         self.lengths = lengths
-        shapes = [part.shape[:-2] for part in memory]
+        shapes = [part.shape[:-2] for part in state]
         shapes += [] if c is None else [c.shape[:-2]]
         shapes += [] if lengths is None else [lengths.shape]
         super().__init__(torch.broadcast_shapes(*shapes), (steps, flow.features))
@@ -300,11 +300,11 @@ class TemporalDistribution(Density):
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
         return f"{type(self).__name__}({shapes})"
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> TemporalDistribution:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> TemporalDistribution:
         c = None if self.c is None else self.c.expand(*batch_shape, *self.c.shape[-2:])
-        memory = tuple(part.expand(*batch_shape, *part.shape[-2:]) for part in self.memory)
+        state = tuple(part.expand(*batch_shape, *part.shape[-2:]) for part in self.state)
         lengths = None if self.lengths is None else self.lengths.expand(*batch_shape)
-        new = TemporalDistribution(self.flow, self.steps, c, memory, lengths)
+        new = TemporalDistribution(self.flow, self.steps, c, state, lengths)
         new.origin = self.origin
         return new
 
@@ -313,13 +313,13 @@ class TemporalDistribution(Density):
         return self.log_prob_steps(value).sum(dim=-1)
 
     def density(self, value: Tensor) -> Tensor:
-        y, ladj = call_and_ladj(self.flow.front(), value)
-        h = self.memory[0][..., -1:, :].expand(*value.shape[:-2], 1, -1)
+        y, ladj = call_and_ladj(self.flow.preprocess(), value)
+        h = self.state[0][..., -1:, :].expand(*value.shape[:-2], 1, -1)
         if self.steps > 1:
             c = None if self.c is None else self.c[..., :-1, :]
-            after, _ = self.flow.remember(y[..., :-1, :], c, self.memory)
+            after, _ = self.flow.encode(y[..., :-1, :], c, self.state)
             h = torch.cat([h, after], dim=-2)
-        return self._counted(self.flow.step(h, self.c).density(y) + ladj)
+        return self._counted(self.flow.conditional(h, self.c).density(y) + ladj)
 
     def log_prob_steps(self, value: Tensor) -> Tensor:
         """The log-density of each step, given those before it, in nats.
@@ -345,30 +345,28 @@ class TemporalDistribution(Density):
         refuse_nan("x", value)
         return self.settled(value)
 
-    def rsample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws sequences that have gradients; they are zero behind their ends."""
         return self.rsample_and_log_prob(sample_shape, generator)[0]
 
     def rsample_and_log_prob(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
+        self, sample_shape: Shape = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws sequences that have gradients, and their log-densities, at no further price."""
         batch = Size((*sample_shape, *self.batch_shape))
-        memory = self.memory
-        h = memory[0][..., -1, :].expand(*batch, -1)
+        state = self.state
+        h = state[0][..., -1, :].expand(*batch, -1)
         steps, log_probs = [], []
         for t in range(self.steps):
             c = None if self.c is None else self.c[..., t, :]
-            y, log_prob = self.flow.step(h, c).rsample_and_log_prob((), generator)
+            y, log_prob = self.flow.conditional(h, c).rsample_and_log_prob((), generator)
             steps.append(y)
             log_probs.append(log_prob)
-            after, memory = self.flow.remember(
-                y[..., None, :], None if c is None else c[..., None, :], memory
+            after, state = self.flow.encode(
+                y[..., None, :], None if c is None else c[..., None, :], state
             )
             h = after[..., 0, :]
-        x, ladj = call_and_ladj(self.flow.front().inv, torch.stack(steps, dim=-2))
+        x, ladj = call_and_ladj(self.flow.preprocess().inv, torch.stack(steps, dim=-2))
         log_prob = self._counted(torch.stack(log_probs, dim=-1) - ladj).sum(dim=-1)
         if self.lengths is not None:
             x = torch.where(_present(self.lengths, self.steps)[..., None], x, 0)

@@ -6,8 +6,9 @@ and one panel after another is taken by whichever thread is free.
 """
 
 from . import threads  # noqa: F401 - from now on, forked children compute alone
+from .codes import Activation, Code, Kernel, Map
 
-__all__ = ["GROUP"]
+__all__ = ["GROUP", "Activation", "Code", "Kernel", "Map"]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program
 #: come in groups of so many, and the kernel's buffers hold one.

@@ -24,11 +24,8 @@ def compile_cached(function: Callable[[int], None], stamp: str) -> int:
     """The address of a compiled function of an integer.
 
     A file in the cache that is not as it was written, after a crash or on a full disk, is replaced.
-    Without a place for a cache, the function is compiled for this process alone.
-
-    Args:
-        function: The function, of a module.
-        stamp: Stands for all that it is made from; with another one, it is compiled anew.
+    Without a place for a cache, the function is compiled for this process alone. The stamp stands
+    for all that it is made from; with another one, it is compiled anew.
     """
     code: Any = CFunc(function, ((types.int64,), types.void), locals={}, options={})
     try:

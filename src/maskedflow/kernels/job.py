@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .run import BUSY, JOB, entry
+from .codes import Activation, Kernel, Map
+from .run import Job, entry
 from .threads import Team, run_on
 from .tile import PANEL_BYTES
 
@@ -18,7 +19,7 @@ __all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scrat
 
 _local = threading.local()
 _team = Team()
-_PLACES = {name: place for place, name in enumerate(JOB)}
+_PLACES = {one.name.lower(): int(one) for one in Job}
 
 
 def panel_width(like: Tensor) -> int:
@@ -39,15 +40,10 @@ def scratch(name: str, count: int, like: Tensor) -> Tensor:
 
 
 class Panels:
-    """A batch as panels of rows.
+    """A batch as panels of so many rows, in the dtype of `like`.
 
-    Args:
-        batch: The number of samples.
-        height: The number of rows.
-        like: A tensor of the dtype.
-        kept: Whether the panels are kept after a run, each in a place of its own; otherwise each
-            thread has one, of `places`.
-        memory: Where they are; new memory if None.
+    If they are `kept` after a run, each has a place of its own; otherwise each thread has one, of
+    `places`. They are in the scratch memory of a name, or in new memory if that is None.
     """
 
     def __init__(
@@ -73,8 +69,8 @@ def run_panels(
     stores: Sequence[tuple[Tensor, int, int]] = (),
     others: Sequence[tuple[Tensor, int, int]] = (),
     other: Panels | None = None,
-    activation: tuple[int, float] = (0, 0.0),
-    univariate: tuple[int, Sequence[float]] = (0, ()),
+    activation: tuple[int, float] = (Activation.RELU, 0.0),
+    univariate: Kernel = (Map.AFFINE, ()),
     parameters: int = 0,
     ladj: int = 0,
 ) -> None:
@@ -167,8 +163,8 @@ def accumulate_gradients(
         sources: What each layer reads, in strips of as many columns as a panel has samples, with
             shape (strips, samples, columns), and the row of its first column.
         gradients: Those of each layer's packed weights, then those of each layer's bias.
-        gaps: The numbers of the packed weights that masks forbid, whose gradient is zero: which
-            weight, where a run of them starts, and how long it is, with shape (runs, 3).
+        gaps: The runs of packed weights that masks forbid, whose gradient is zero, as the holes of
+            a program.
     """
     table = np.array([(strips.data_ptr(), row) for strips, row in sources], np.int64)
     places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)
@@ -196,11 +192,11 @@ def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
     asked = _team.size(work, most)
     run_on(asked, entry(name, size), job)
     if asked > 1:
-        _team.note(asked, int(job[BUSY]))
+        _team.note(asked, int(job[Job.BUSY]))
 
 
 def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    job = np.zeros(len(JOB), np.int64)
+    job = np.zeros(len(Job), np.int64)
     for name, value in values.items():
         job[_PLACES[name]] = value
     return job
@@ -213,8 +209,5 @@ def _dense_rows(matrix: Tensor) -> Tensor:
 
 
 def _fill(bias: Tensor | None, added: Tensor | None) -> tuple[int, int, int]:
-    return (
-        0 if bias is None else bias.data_ptr(),
-        0 if added is None else added.data_ptr(),
-        0 if added is None else added.stride(0),
-    )
+    matrix = (0, 0) if added is None else (added.data_ptr(), added.stride(0))
+    return (0 if bias is None else bias.data_ptr(), *matrix)

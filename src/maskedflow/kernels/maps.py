@@ -10,11 +10,10 @@ import numpy as np
 from numba.core import types
 from numba.extending import register_jitable
 
+from .codes import Activation, Map
 from .tile import jit
 
-__all__ = ["activate", "invert_affine", "invert_spline", "slope"]
-
-RELU, TANH, ELU, LEAKY_RELU, SILU, SIGMOID, SOFTPLUS, GELU = range(8)
+__all__ = ["activate", "invert", "slope"]
 
 
 def _exp(x: Any) -> Any:
@@ -116,27 +115,27 @@ def activate(code: int, parameter: float, total: Any) -> None:
     one = total.dtype.type(1)
     zero = total.dtype.type(0)
     a = total.dtype.type(parameter)
-    if code == RELU:
+    if code == Activation.RELU:
         for j in range(total.size):
             total[j] = max(total[j], zero)
-    elif code == LEAKY_RELU:
+    elif code == Activation.LEAKY_RELU:
         for j in range(total.size):
             total[j] = total[j] if total[j] > zero else a * total[j]
-    elif code == SILU:
+    elif code == Activation.SILU:
         for j in range(total.size):
             total[j] = total[j] / (one + _exp(-total[j]))
-    elif code == SIGMOID:
+    elif code == Activation.SIGMOID:
         for j in range(total.size):
             total[j] = one / (one + _exp(-total[j]))
-    elif code == TANH:
+    elif code == Activation.TANH:
         for j in range(total.size):
             total[j] = _tanh(total[j])
-    elif code == ELU:
+    elif code == Activation.ELU:
         for j in range(total.size):
             # exp(t) - 1 = 2 h / (1 - h), h = tanh(t / 2), does not cancel near zero.
             half = _tanh(min(total[j], zero) / (one + one))
             total[j] = total[j] if total[j] > zero else a * (half + half) / (one - half)
-    elif code == SOFTPLUS:
+    elif code == Activation.SOFTPLUS:
         for j in range(total.size):
             t = total[j]
             total[j] = t if t > 20 else math.log1p(math.exp(t))
@@ -152,26 +151,26 @@ def slope(code: int, parameter: float, total: Any, activation: Any, gradient: An
     one = total.dtype.type(1)
     zero = total.dtype.type(0)
     a = total.dtype.type(parameter)
-    if code == RELU:
+    if code == Activation.RELU:
         for j in range(total.size):
             gradient[j] = gradient[j] if activation[j] > zero else zero
-    elif code == LEAKY_RELU:
+    elif code == Activation.LEAKY_RELU:
         for j in range(total.size):
             gradient[j] = gradient[j] if total[j] > zero else a * gradient[j]
-    elif code == SILU:
+    elif code == Activation.SILU:
         for j in range(total.size):
             s = one / (one + _exp(-total[j]))
             gradient[j] *= s * (one + total[j] * (one - s))
-    elif code == SIGMOID:
+    elif code == Activation.SIGMOID:
         for j in range(total.size):
             gradient[j] *= activation[j] * (one - activation[j])
-    elif code == TANH:
+    elif code == Activation.TANH:
         for j in range(total.size):
             gradient[j] *= one - activation[j] * activation[j]
-    elif code == ELU:
+    elif code == Activation.ELU:
         for j in range(total.size):
             gradient[j] = gradient[j] if total[j] > zero else gradient[j] * (activation[j] + a)
-    elif code == SOFTPLUS:
+    elif code == Activation.SOFTPLUS:
         for j in range(total.size):
             gradient[j] = gradient[j] if total[j] > 20 else gradient[j] / (one + _exp(-total[j]))
     else:
@@ -184,7 +183,19 @@ def slope(code: int, parameter: float, total: Any, activation: Any, gradient: An
 
 
 @jit
-def invert_affine(shift: Any, log_scale: Any, bound: float, x: Any, ladj: Any) -> None:
+def invert(code: int, phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
+    """Inverts a map in place, from x, the latent, to the data, and adds to the inverse's ladj.
+
+    The rows of phi are the parameters of a feature, `parameters` what the map takes beside them.
+    """
+    if code == Map.AFFINE:
+        _invert_affine(phi[0], phi[1], parameters[0], x, ladj)
+    else:
+        _invert_spline(phi, parameters, x, ladj)
+
+
+@jit
+def _invert_affine(shift: Any, log_scale: Any, bound: float, x: Any, ladj: Any) -> None:
     """Inverts z = x exp(log_scale) + shift in place, and adds to the ladj of the inverse."""
     limit = x.dtype.type(bound)
     for j in range(x.size):
@@ -194,14 +205,11 @@ def invert_affine(shift: Any, log_scale: Any, bound: float, x: Any, ladj: Any) -
 
 
 @jit
-def invert_spline(phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
+def _invert_spline(phi: Any, parameters: Any, x: Any, ladj: Any) -> None:
     """Inverts a rational-quadratic spline in place; see `MonotonicRQSTransform`.
 
-    Args:
-        phi: The unconstrained widths, heights and slopes, as rows.
-        parameters: The bound, the logarithm of the smallest slope, and the number of bins.
-        x: The latent, and then the data.
-        ladj: What the ladj of the inverse is added to.
+    The rows of phi are the unconstrained widths, heights and slopes; the parameters are the bound,
+    the logarithm of the smallest slope, and the number of bins.
     """
     one = x.dtype.type(1)
     two = x.dtype.type(2)

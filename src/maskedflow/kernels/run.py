@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,11 @@ from numba import carray  # type: ignore[attr-defined]
 from maskedflow.kernels import GROUP
 
 from .cache import compile_cached
-from .maps import activate, invert_affine, invert_spline, slope
+from .codes import Code
+from .maps import activate, invert, slope
 from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
 
-__all__ = ["JOB", "entry"]
-
-PRODUCT, ACTIVATE, ADD, INVERT, SLOPE, SOLVE = range(6)
-AFFINE = 0
-
+__all__ = ["Job", "entry"]
 
 #: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
 #: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
@@ -33,18 +31,14 @@ AFFINE = 0
 #: weights of each layer, or of what an *item*, described at `_gradient`, writes. Threads take from
 #: `NEXT`, a panel or an item, and from `SLOT`, one of the `PLACES` to work in; `BUSY` is how many
 #: of them found something to do.
-JOB = (
-    "next", "slot", "busy", "batch", "program", "operations", "vectors", "loads", "load_count",
-    "fills", "fill_count", "stores", "store_count", "work", "height", "keep", "places", "other",
-    "other_height", "activation", "univariate", "reals", "real_count", "parameters", "ladj",
-    "items", "item_count", "sources", "holes", "hole_count",
-)  # fmt: skip
-(
-    NEXT, SLOT, BUSY, BATCH, PROGRAM, OPERATIONS, VECTORS, LOADS, LOAD_COUNT, FILLS, FILL_COUNT,
-    STORES, STORE_COUNT, WORK, HEIGHT, KEEP, PLACES, OTHER, OTHER_HEIGHT, ACTIVATION, UNIVARIATE,
-    REALS, REAL_COUNT, PARAMETERS, LADJ, ITEMS, ITEM_COUNT, SOURCES, HOLES, HOLE_COUNT,
-) = range(len(JOB))  # fmt: skip
-SIZE = len(JOB)
+Job = IntEnum(
+    "Job",
+    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS VECTORS LOADS LOAD_COUNT FILLS FILL_COUNT STORES "
+    "STORE_COUNT WORK HEIGHT KEEP PLACES OTHER OTHER_HEIGHT ACTIVATION UNIVARIATE REALS REAL_COUNT "
+    "PARAMETERS LADJ ITEMS ITEM_COUNT SOURCES HOLES HOLE_COUNT",
+    start=0,
+)
+SIZE = len(Job)
 
 
 #: Compiled as a part of its caller: once, and not once more for each that calls.
@@ -108,8 +102,8 @@ def _fill(like: Any, panel: Any, bias: int, added: int, step: int, first: int, c
 def _clear(address: int, like: Any) -> None:
     """Sets the runs of numbers to zero that a job calls holes."""
     job = _integers(address, SIZE)
-    addresses = _integers(job[VECTORS], 1 << 20)
-    holes = _integers(job[HOLES], job[HOLE_COUNT], 3)
+    addresses = _integers(job[Job.VECTORS], 1 << 20)
+    holes = _integers(job[Job.HOLES], job[Job.HOLE_COUNT], 3)
     for layer, start, count in holes:
         vector = carray(pointer(addresses[layer], like), (start + count,))
         for place in range(start, start + count):
@@ -126,18 +120,18 @@ def _copy(flat: Any, out: int, source: int, count: int) -> None:
 @_inline
 def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
     """The program of a job, on one panel."""
-    program = _integers(job[PROGRAM], job[OPERATIONS], 9)
-    weights = _integers(job[VECTORS], 1 << 20)
-    reals = carray(pointer(job[REALS], 0.0), (job[REAL_COUNT],))
+    program = _integers(job[Job.PROGRAM], job[Job.OPERATIONS], 9)
+    weights = _integers(job[Job.VECTORS], 1 << 20)
+    reals = carray(pointer(job[Job.REALS], 0.0), (job[Job.REAL_COUNT],))
     size = size_of(like)
     width = work.shape[1]
     base = work.ctypes.data
-    parameters = job[PARAMETERS]
+    parameters = job[Job.PARAMETERS]
     flat = work.reshape(work.size)
     flat_other = other.reshape(other.size)
     for number in range(program.shape[0]):
         code, out, rows, source, columns, layer, offset, row_step, column_step = program[number]
-        if code == PRODUCT:
+        if code == Code.PRODUCT:
             add_product(
                 like,
                 weights[layer] + offset * size,
@@ -150,29 +144,26 @@ def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
                 width,
                 columns,
             )
-        elif code == ACTIVATE:
+        elif code == Code.ACTIVATE:
             total = flat[out * width : (out + rows) * width]
             _copy(flat, out * width, source * width, rows * width)
-            activate(job[ACTIVATION], reals[0], total)
-        elif code == ADD:
+            activate(job[Job.ACTIVATION], reals[0], total)
+        elif code == Code.ADD:
             above = flat[out * width : (out + rows) * width]
             below = flat[source * width : (source + rows) * width]
             for j in range(above.size):
                 above[j] += below[j]
-        elif code == INVERT:
-            ladj = work[job[LADJ]]
+        elif code == Code.INVERT:
+            ladj = work[job[Job.LADJ]]
             for feature in range(rows):
                 top = source + feature * parameters
-                if job[UNIVARIATE] == AFFINE:
-                    invert_affine(work[top], work[top + 1], reals[1], work[out + feature], ladj)
-                else:
-                    phi = work[top : top + parameters]
-                    invert_spline(phi, reals[1:], work[out + feature], ladj)
-        elif code == SLOPE:
+                phi = work[top : top + parameters]
+                invert(job[Job.UNIVARIATE], phi, reals[1:], work[out + feature], ladj)
+        elif code == Code.SLOPE:
             gradient = flat[out * width : (out + rows) * width]
             _copy(flat, out * width, source * width, rows * width)
             slope(
-                job[ACTIVATION],
+                job[Job.ACTIVATION],
                 reals[0],
                 flat_other[columns * width : (columns + rows) * width],
                 flat_other[layer * width : (layer + rows) * width],
@@ -195,30 +186,30 @@ def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
 def _panels(address: int, like: Any) -> None:
     """Takes panels until there are none left."""
     job = _integers(address, SIZE)
-    slot = fetch_add(address + 8 * SLOT, 1)
-    if slot >= job[PLACES]:  # the others do it all
+    slot = fetch_add(address + 8 * Job.SLOT, 1)
+    if slot >= job[Job.PLACES]:  # the others do it all
         return
     width = PANEL_BYTES // size_of(like)
-    batch = job[BATCH]
-    loads = _integers(job[LOADS], job[LOAD_COUNT], 5)
-    fills = _integers(job[FILLS], job[FILL_COUNT], 5)
-    stores = _integers(job[STORES], job[STORE_COUNT], 5)
-    height, other_height = job[HEIGHT], job[OTHER_HEIGHT]
+    batch = job[Job.BATCH]
+    loads = _integers(job[Job.LOADS], job[Job.LOAD_COUNT], 5)
+    fills = _integers(job[Job.FILLS], job[Job.FILL_COUNT], 5)
+    stores = _integers(job[Job.STORES], job[Job.STORE_COUNT], 5)
+    height, other_height = job[Job.HEIGHT], job[Job.OTHER_HEIGHT]
     taken = 0
     while True:
-        number = fetch_add(address + 8 * NEXT, 1)
+        number = fetch_add(address + 8 * Job.NEXT, 1)
         first = number * width
         if first >= batch:
-            fetch_add(address + 8 * BUSY, min(taken, 1))
+            fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
         taken += 1
         count = min(width, batch - first)
-        place = number if job[KEEP] else slot
-        start = job[WORK] + place * height * PANEL_BYTES
+        place = number if job[Job.KEEP] else slot
+        start = job[Job.WORK] + place * height * PANEL_BYTES
         work = carray(pointer(start, like), (height, width))
         other = work
-        if job[OTHER]:
-            start = job[OTHER] + number * other_height * PANEL_BYTES
+        if job[Job.OTHER]:
+            start = job[Job.OTHER] + number * other_height * PANEL_BYTES
             other = carray(pointer(start, like), (other_height, width))
         for row, rows, bias, added, step in fills:
             _fill(like, work[row : row + rows], bias, added, step, first, count)
@@ -237,11 +228,11 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
     An item is (layer, first operation, end, first column, end); the operations are the layer's
     products in the forward direction. A first column below zero means the gradient of the bias.
     """
-    program = _integers(job[PROGRAM], job[OPERATIONS], 9)
-    gradients = _integers(job[VECTORS], 1 << 20)
-    sources = _integers(job[SOURCES], 1 << 20, 2)
+    program = _integers(job[Job.PROGRAM], job[Job.OPERATIONS], 9)
+    gradients = _integers(job[Job.VECTORS], 1 << 20)
+    sources = _integers(job[Job.SOURCES], 1 << 20, 2)
     width = PANEL_BYTES // size_of(like)
-    batch, height = job[BATCH], job[HEIGHT]
+    batch, height = job[Job.BATCH], job[Job.HEIGHT]
     panels = (batch + width - 1) // width
     layer, start, end, first_column, last_column = item
     if first_column < 0:
@@ -261,7 +252,7 @@ def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
             for panel in range(panels):
                 add_product(
                     like,
-                    job[WORK] + (panel * height + out) * PANEL_BYTES,
+                    job[Job.WORK] + (panel * height + out) * PANEL_BYTES,
                     width,
                     1,
                     rows,
@@ -281,8 +272,8 @@ def _bias_gradient(like: Any, job: Any, out: int, rows: int, address: int) -> No
     width = PANEL_BYTES // size_of(like)
     bias = carray(pointer(address, like), (rows,))
     bias[:] = 0
-    for panel in range((job[BATCH] + width - 1) // width):
-        place = job[WORK] + (panel * job[HEIGHT] + out) * PANEL_BYTES
+    for panel in range((job[Job.BATCH] + width - 1) // width):
+        place = job[Job.WORK] + (panel * job[Job.HEIGHT] + out) * PANEL_BYTES
         slopes = carray(pointer(place, like), (rows, width))
         for row in range(rows):
             total = like
@@ -295,13 +286,13 @@ def _bias_gradient(like: Any, job: Any, out: int, rows: int, address: int) -> No
 def _gradients(address: int, like: Any) -> None:
     """Takes items until there are none left."""
     job = _integers(address, SIZE)
-    items = _integers(job[ITEMS], job[ITEM_COUNT], 5)
+    items = _integers(job[Job.ITEMS], job[Job.ITEM_COUNT], 5)
     sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
     taken = 0
     while True:
-        number = fetch_add(address + 8 * NEXT, 1)
-        if number >= job[ITEM_COUNT]:
-            fetch_add(address + 8 * BUSY, min(taken, 1))
+        number = fetch_add(address + 8 * Job.NEXT, 1)
+        if number >= job[Job.ITEM_COUNT]:
+            fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
         taken += 1
         _gradient(like, job, items[number], sums)
@@ -353,12 +344,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def entry(name: str, size: int) -> int:
-    """The address of a compiled function of a job's address, compiled if it has to be.
+    """The address of a compiled function of a job's address, for numbers of `size` bytes.
 
-    Args:
-        name: "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its
-            items.
-        size: The bytes of a number.
+    "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its items.
     """
     with _compiling:
         return _address(name, size)

@@ -58,12 +58,7 @@ class Team:
         self.most = self.pause = self.calls_left = 0
 
     def size(self, work: int, most: int) -> int:
-        """The number of threads to ask for: torch's, as far as each finds enough to do.
-
-        Args:
-            work: About how many multiplications there are.
-            most: The number of threads that find any.
-        """
+        """How many threads to ask for, of `most` that find any of so many multiplications."""
         wanted = min(torch.get_num_threads(), most, work // WORTH_A_THREAD)
         if _start is None or wanted < 2:
             return 1
@@ -86,12 +81,7 @@ def run_on(threads: int, function: int, job: Any) -> None:
 
     OpenMP may grant fewer than it is asked for, and be it one: inside of another team, or as its
     settings want it. So a function takes what there is to do piece by piece, until nothing is left,
-    and counts on nobody else.
-
-    Args:
-        threads: The number of threads to ask for.
-        function: The address of a function of a job's address.
-        job: The integers of the job.
+    and counts on nobody else. It is given by its address, and takes that of the job's integers.
     """
     if threads > 1 and _start is not None:
         _start(function, job.ctypes.data, threads, 0)

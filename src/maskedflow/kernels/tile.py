@@ -189,19 +189,10 @@ def add_product(
     c_step: int,
     n: int,
 ) -> None:
-    """Adds the product of A, rows by n, with n rows of a panel to others.
+    """Adds the product of A, rows by n, with n rows of a panel, from b on, to rows from c on.
 
-    Args:
-        like: A number of the type of all.
-        a: The address of A[0, 0].
-        row_step: From A[u, k] to A[u + 1, k], in numbers, as all steps.
-        column_step: From A[u, k] to A[u, k + 1].
-        rows: The number of rows.
-        b: The address of the first row that is read.
-        b_step: From one such row to the next.
-        c: The address of the first row that is added to.
-        c_step: From one such row to the next.
-        n: The number of rows that are read.
+    All numbers are of the type of `like`; a, b and c are addresses, steps are in numbers: A's go
+    from A[u, k] to A[u + 1, k] and to A[u, k + 1], the others from a row to the next.
     """
     size = size_of(like)
     # Neighbours in a column of A lie far apart: few of them at a time stay in the cache, for all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from maskedflow.distributions import DiagNormal
+from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 
 __all__ = ["LIKELIHOODS", "gaussian"]
@@ -38,9 +39,7 @@ class _Bernoulli(Elementwise):
             raise ValueError(f"x: a Bernoulli likelihood expects zeros and ones, got {wrong:g}")
         return -softplus((1 - 2 * value) * self.logits).sum(dim=-1)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             return torch.bernoulli(
                 self.mean.expand(self._extended(sample_shape)), generator=generator

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from maskedflow.distributions import Density, DiagNormal
-from maskedflow.distributions.base import draw, draw_and_log_prob, log_density
-from maskedflow.flows.flow import LazyDistribution, given, standard_normal
-from maskedflow.flows.layers import check_context
+from maskedflow.distributions.base import Shape, draw, draw_and_log_prob, log_density
+from maskedflow.flows.flow import LazyDistribution, check_context, standard_normal, unchecked
 from maskedflow.nn import MLP, Linear
 
 from .likelihoods import LIKELIHOODS, gaussian
@@ -148,7 +147,7 @@ class VAE(LazyDistribution):
     def forward(self, c: Tensor | None = None) -> LatentVariable:
         """Makes the distribution of x, whose `log_prob` is the :meth:`elbo` of one draw."""
         check_context(c, 0)
-        return LatentVariable(self).made_by(self, given)
+        return LatentVariable(self).made_by(self, unchecked)
 
     def encode(self, x: Tensor) -> Distribution:
         """Makes the posterior q(z | x) of x, with shape (*, D)."""
@@ -267,9 +266,7 @@ class LatentVariable(Density):
     def density(self, value: Tensor) -> Tensor:
         return self.vae.elbo(value)
 
-    def sample(
-        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws data, with shape (*sample_shape, D)."""
         n = math.prod(sample_shape)
         return self.vae.sample(n, generator).view(*sample_shape, self.vae.features)

@@ -1,4 +1,4 @@
-"""Convolutions that keep an image's size, steered by a context."""
+"""Convolutions that keep an image's size, given a context."""
 
 from __future__ import annotations
 

@@ -62,17 +62,18 @@ class Linear(nn.Module):
         """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
         return self.apply_weight(x, self.weight)
 
-    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Maps x with another weight."""
+    def apply_weight(self, x: Tensor, weight: Tensor, *, bias: bool = True) -> Tensor:
+        """Maps x with another weight, and with the bias or without."""
+        added = self.bias if bias else None
         expected = (self.in_features,) if self.stack is None else (self.stack, self.in_features)
         # A stack broadcasts: one input may go to every layer.
         if x.shape[-1:] != expected[-1:]:
             sizes = ", ".join(map(str, expected))
             raise ValueError(f"x: expected shape (*, {sizes}), got {tuple(x.shape)}")
         if self.stack is None:
-            return nn.functional.linear(x, weight, self.bias)
+            return nn.functional.linear(x, weight, added)
         y = torch.einsum("...ij,...j->...i", weight, x)
-        return y if self.bias is None else y + self.bias
+        return y if added is None else y + added
 
 
 class LayerNorm(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.masks import Degrees, made_masks
-from maskedflow.staircase import Staircase, Trunk, masked_product, slab_of, slab_size
+from maskedflow.staircase import Staircase, Trunk, layer_sums, masked_product, slab_of, slab_size
 
 __all__ = ["MaskedLinear", "MaskedMLP"]
 
@@ -242,13 +242,18 @@ class MaskedMLP(nn.Module):
 
     def packed_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
         """The packed weight and the bias of each layer."""
-        layers = cast(list[MaskedLinear], list(self.layers))
-        return [layer.weight for layer in layers], [layer.added_bias(None) for layer in layers]
+        layers = self._linear
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        return weights, [layer.added_bias(None) for layer in layers]
+
+    @property
+    def _linear(self) -> list[MaskedLinear]:
+        return cast(list[MaskedLinear], list(self.layers))
 
     @property
     def trunk(self) -> Trunk:
         """The layers as a chain that can be evaluated at once."""
-        stairs = [cast(MaskedLinear, layer).stairs for layer in self.layers]
+        stairs = [layer.stairs for layer in self._linear]
         known = self._trunk
         if (
             known is None
@@ -263,11 +268,10 @@ class MaskedMLP(nn.Module):
 
     def flat_batch(self, x: Tensor, c: Tensor | None) -> tuple[torch.Size, Tensor, Tensor]:
         """The shape of the batch of x and c, x in rows, and the first bias, one or in rows."""
-        first = cast(MaskedLinear, self.layers[0])
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"x: expected shape (*, {self.in_features}), got {tuple(x.shape)}")
         self._check_dtypes(x, c)
-        bias = first.added_bias(None if self.context is None else self.context(c))
+        bias = self._first_bias(c)
         shape = x.shape[:-1]
         if bias.ndim > 1:
             shape = torch.broadcast_shapes(shape, bias.shape[:-1])
@@ -276,7 +280,7 @@ class MaskedMLP(nn.Module):
         return shape, x.reshape(-1, self.in_features), bias
 
     def _check_dtypes(self, x: Tensor, c: Tensor | None) -> None:
-        dtype = cast(MaskedLinear, self.layers[0]).weight.dtype
+        dtype = self._linear[0].weight.dtype
         for name, value in (("x", x), ("c", c)):
             if value is None or value.dtype == dtype or torch.is_autocast_enabled(x.device.type):
                 continue
@@ -295,16 +299,18 @@ class MaskedMLP(nn.Module):
             c: The context, with shape (*, context).
         """
         self._check_dtypes(x, c)
-        first = cast(MaskedLinear, self.layers[0])
-        return self._sums(x, first.added_bias(None if self.context is None else self.context(c)))
+        return self._sums(x, self._first_bias(c))
+
+    def _first_bias(self, c: Tensor | None) -> Tensor:
+        return self._linear[0].added_bias(None if self.context is None else self.context(c))
 
     def _sums(self, x: Tensor, first: Tensor) -> list[Tensor]:
-        sums: list[Tensor] = []
-        for number, layer in enumerate(cast(list[MaskedLinear], list(self.layers))):
-            given = self.activation(sums[-1]) if sums else x
-            total = layer.product(given, layer.added_bias(None) if sums else first)
-            sums.append(total + sums[-2] if number in self.skips else total)
-        return sums
+        layers = self._linear
+
+        def product(layer: int, h: Tensor) -> Tensor:
+            return layers[layer].product(h, layers[layer].added_bias(None) if layer else first)
+
+        return layer_sums(x, len(layers), product, self.activation, self.skips)
 
 
 def _chain(hidden_features: Sequence[int], residual: bool) -> tuple[list[int], frozenset[int]]:

@@ -34,10 +34,7 @@ class MonotonicLinear(Linear):
 
     def tangent(self, x: Tensor) -> Tensor:
         """Maps a direction of x, without the bias."""
-        weight = self.weight.abs()
-        if self.stack is None:
-            return nn.functional.linear(x, weight)
-        return torch.einsum("...ij,...j->...i", weight, x)
+        return self.apply_weight(x, self.weight.abs(), bias=False)
 
 
 class TwoWayELU(nn.ELU):

@@ -78,7 +78,7 @@ class _Arguments(_Shared, total=False):
     slope: Finite
     steps: Size
     transforms: Count
-    univariate: Literal["additive", "gaussian"]
+    univariate: str
 
 
 @with_config(CLOSED)

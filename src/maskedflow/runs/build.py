@@ -15,14 +15,12 @@ from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
 from maskedflow.training.batches import input_like
 from maskedflow.transforms import (
     ActNorm,
-    AdditiveTransform,
     Dequantize,
     IdentityTransform,
     LazyComposedTransform,
     LazyTransform,
     Logit,
     LULinear,
-    MeanPrecisionTransform,
     Narrow,
     Standardize,
     UnconditionalTransform,
@@ -37,11 +35,7 @@ _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
     "first": {"actnorm": ActNorm, "lu": LULinear},
-    "univariate": {"additive": AdditiveTransform, "gaussian": MeanPrecisionTransform},
 }
-
-#: The shapes of a named univariate's parameters.
-_SHAPES: dict[str, list[tuple[int, ...]]] = {"additive": [()], "gaussian": [(), ()]}
 
 _FLOWS = (LazyDistribution, TemporalMAF)
 
@@ -114,10 +108,9 @@ def build_flow(
     """Builds the flow of a run, from the data's own units to the base.
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
-    ("relu", "tanh", "elu", "silu"), for a layer `between` transforms or `first`, before all of them
-    ("actnorm", "lu"), and for the `univariate` map ("additive",
-    "gaussian"); a `base` is a table with what
-    :func:`maskedflow.flows.base` takes, its `name` above all.
+    ("relu", "tanh", "elu", "silu"), and for a layer `between` transforms or `first`, before all of
+    them ("actnorm", "lu"); a `base` is a table with what :func:`maskedflow.flows.base` takes, its
+    `name` above all.
 
     Args:
         config: Its record.
@@ -184,8 +177,6 @@ def check_numbers(
 def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
     """The arguments of a constructor, with all that is told by name in its place."""
     arguments = dict(plain)
-    if "univariate" in plain:
-        arguments["shapes"] = _SHAPES.get(plain["univariate"])
     for key in _NAMED.keys() & plain.keys():
         value = plain[key]
         names = value if isinstance(value, list) else [value]

@@ -10,32 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code
 
 from .packing import Staircase
 
-__all__ = ["Code", "Operation", "Program", "Rows", "Writer", "runs"]
+__all__ = ["Layout", "Operation", "Program", "Writer"]
 
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 48
-
-
-class Code(IntEnum):
-    """What an operation does."""
-
-    PRODUCT = 0
-    ACTIVATE = 1
-    ADD = 2
-    INVERT = 3
-    SLOPE = 4
-    SOLVE = 5
+#: How many pieces the rows of a layer's gradient are cut into.
+PIECES = 8
+#: The fewest products in one.
+SMALLEST_PIECE = 16
 
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.
@@ -117,12 +110,11 @@ class Program:
         )
 
 
-class Rows:
-    """Where a network's numbers are.
+class Layout:
+    """Where the numbers of a chain of masked layers are, and the programs that evaluate it.
 
     Args:
-        features: The number of inputs.
-        widths: The width of each layer, the outputs last.
+        stairs: How the weights of each layer are packed, the outputs last.
         skips: The layers that add the sums two below theirs.
         in_place: Whether activations take the place of their sums, where no layer reads these.
 
@@ -132,32 +124,77 @@ class Rows:
         height: The number of rows.
     """
 
-    def __init__(
-        self, features: int, widths: Sequence[int], skips: frozenset[int], in_place: bool
-    ) -> None:
-        self.features, self.widths, self.skips = features, tuple(widths), skips
-        self.in_place = in_place and not skips
-        *hidden, outputs = widths
-        copies = 1 if self.in_place else 2
-        starts = list(accumulate((copies * width for width in hidden), initial=features))
-        self.sums = starts
+    def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
+        self.stairs, self.skips = stairs, skips
+        self.features = stairs[0].columns
+        self.widths = [stair.rows for stair in stairs]
+        in_place = in_place and not skips
+        *hidden, outputs = self.widths
+        copies = 1 if in_place else 2
+        self.sums = list(accumulate((copies * width for width in hidden), initial=self.features))
         self.levels = [0]
-        for start, width in zip(starts, hidden, strict=False):
-            self.levels.append(start if self.in_place else start + width)
-        self.height = starts[-1] + outputs
+        for start, width in zip(self.sums, hidden, strict=False):
+            self.levels.append(start if in_place else start + width)
+        self.height = self.sums[-1] + outputs
+
+    @cached_property
+    def forward(self) -> Program:
+        """From features to outputs."""
+        writer = Writer(self)
+        for layer, stair in enumerate(self.stairs):
+            writer.product(layer, 0, stair.rows, 0, stair.columns)
+            writer.activate(layer, 0, stair.rows)
+        return writer.done()
+
+    @cached_property
+    def backward(self) -> Program:
+        """From the gradient of the outputs to those of all sums and of the features."""
+        writer = Writer(self)
+        for layer in reversed(range(len(self.stairs))):
+            stair = self.stairs[layer]
+            writer.transposed(layer, 0, stair.rows, 0, stair.columns)
+            if layer > 0:
+                writer.slope(layer - 1, 0, stair.columns)
+        return writer.done()
+
+    def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The pieces of the parameters' gradients, for so many strips of columns in a cache."""
+        products = np.array(
+            [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
+        )
+        found = []
+        for layer, stair in enumerate(self.stairs):
+            own = np.flatnonzero(products == layer)
+            columns = [*range(0, stair.columns, strips * width), stair.columns]
+            pieces = max(1, min(PIECES, len(own) // SMALLEST_PIECE))
+            for part in np.array_split(own, pieces) if len(own) else ():
+                found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
+            row = self.sums[layer]
+            found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))
+        return np.array(found, np.int64)
+
+    @cached_property
+    def gaps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The packed weights that masks forbid."""
+        return np.concatenate(
+            [runs(~stair.packed_mask(), layer) for layer, stair in enumerate(self.stairs)]
+        )
+
+    def fills(
+        self, biases: Sequence[Tensor]
+    ) -> list[tuple[int, int, Tensor | None, Tensor | None]]:
+        """What the sums start with; the first bias may be one a sample."""
+        return [
+            (row, width, None, bias) if bias.ndim > 1 else (row, width, bias, None)
+            for row, width, bias in zip(self.sums, self.widths, biases, strict=True)
+        ]
 
 
 class Writer:
-    """Writes a program for a network of packed masked layers.
+    """Writes a program for a chain, whose products are of `group` rows that share columns."""
 
-    Args:
-        stairs: How the weights of each layer are packed.
-        rows: Where its numbers are.
-        group: How many rows of a product share a range of columns.
-    """
-
-    def __init__(self, stairs: Sequence[Staircase], rows: Rows, group: int = GROUP) -> None:
-        self.stairs, self.rows = stairs, rows
+    def __init__(self, layout: Layout, group: int = GROUP) -> None:
+        self.layout, self.stairs = layout, layout.stairs
         self._group, self._strip = group, STRIP // GROUP * group
         self._operations: list[Operation] = []
         self._holes: list[tuple[int, np.ndarray[Any, np.dtype[np.int64]]]] = []
@@ -197,9 +234,9 @@ class Writer:
                     self._note_holes(layer, slab, (row, end), (start, stop))
                     self.write(
                         Code.PRODUCT,
-                        self.rows.sums[layer] + row,
+                        self.layout.sums[layer] + row,
                         end - row,
-                        self.rows.levels[layer] + start,
+                        self.layout.levels[layer] + start,
                         columns=stop - start,
                         layer=layer,
                         offset=slab.place(row, start),
@@ -220,9 +257,9 @@ class Writer:
                     self._note_holes(layer, slab, (start, stop), (column, end))
                     self.write(
                         Code.PRODUCT,
-                        self.rows.levels[layer] + column,
+                        self.layout.levels[layer] + column,
                         end - column,
-                        self.rows.sums[layer] + start,
+                        self.layout.sums[layer] + start,
                         columns=stop - start,
                         layer=layer,
                         offset=slab.place(start, column),
@@ -232,20 +269,22 @@ class Writer:
 
     def activate(self, layer: int, top: int, bottom: int) -> None:
         """Completes the sums of a hidden layer's rows and activates them."""
-        rows = self.rows
-        if layer in rows.skips:
-            self.write(Code.ADD, rows.sums[layer] + top, bottom - top, rows.sums[layer - 2] + top)
-        if layer + 1 < len(rows.widths):
-            out = rows.levels[layer + 1] + top
-            self.write(Code.ACTIVATE, out, bottom - top, rows.sums[layer] + top)
+        layout = self.layout
+        if layer in layout.skips:
+            self.write(
+                Code.ADD, layout.sums[layer] + top, bottom - top, layout.sums[layer - 2] + top
+            )
+        if layer + 1 < len(layout.widths):
+            out = layout.levels[layer + 1] + top
+            self.write(Code.ACTIVATE, out, bottom - top, layout.sums[layer] + top)
 
     def slope(self, layer: int, top: int, bottom: int) -> None:
         """The opposite of `activate`, for gradients: from a hidden layer's units to its sums."""
-        rows = self.rows
-        total, unit = rows.sums[layer] + top, rows.levels[layer + 1] + top
+        layout = self.layout
+        total, unit = layout.sums[layer] + top, layout.levels[layer + 1] + top
         self.write(Code.SLOPE, total, bottom - top, unit, columns=total, layer=unit)
-        if layer + 2 in rows.skips:
-            self.write(Code.ADD, total, bottom - top, rows.sums[layer + 2] + top)
+        if layer + 2 in layout.skips:
+            self.write(Code.ADD, total, bottom - top, layout.sums[layer + 2] + top)
 
     def _note_holes(
         self, layer: int, slab: Any, rows: tuple[int, int], columns: tuple[int, int]

@@ -6,20 +6,19 @@ its gradient. Anything else goes layer by layer through torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .packing import Staircase
-from .program import Code, Program, Rows, Writer, runs
+from maskedflow.kernels import Activation
 
-__all__ = ["Layout", "Trunk", "activation_code", "is_traced", "masked_product"]
+from .packing import Staircase
+from .program import Layout
+
+__all__ = ["Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
 
 
 def is_traced() -> bool:
@@ -30,30 +29,25 @@ def is_traced() -> bool:
 def activation_code(activation: nn.Module) -> tuple[int, float] | None:
     """What the kernel calls an activation, and its parameter; None if it does not know it."""
     codes = {
-        nn.ReLU: (0, 0.0),
-        nn.Tanh: (1, 0.0),
-        nn.ELU: (2, getattr(activation, "alpha", 0.0)),
-        nn.LeakyReLU: (3, getattr(activation, "negative_slope", 0.0)),
-        nn.SiLU: (4, 0.0),
-        nn.Sigmoid: (5, 0.0),
-        nn.Softplus: (6, 0.0),
-        nn.GELU: (7, 0.0),
+        nn.ReLU: Activation.RELU,
+        nn.Tanh: Activation.TANH,
+        nn.ELU: Activation.ELU,
+        nn.LeakyReLU: Activation.LEAKY_RELU,
+        nn.SiLU: Activation.SILU,
+        nn.Sigmoid: Activation.SIGMOID,
+        nn.Softplus: Activation.SOFTPLUS,
+        nn.GELU: Activation.GELU,
     }
     unusual = {"beta": 1, "threshold": 20, "approximate": "none"}
     if any(getattr(activation, name, value) != value for name, value in unusual.items()):
         return None
-    return codes.get(type(activation))
+    code = codes.get(type(activation))
+    parameter = getattr(activation, "alpha", getattr(activation, "negative_slope", 0.0))
+    return None if code is None else (code, parameter)
 
 
 def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) -> Tensor:
-    """The masked product x W^T + b of rows x, in torch. Differentiable, twice too.
-
-    Args:
-        x: The input, with shape (*, columns).
-        weight: The packed weight.
-        bias: The bias, with shape (*, rows).
-        stair: How the weight is packed.
-    """
+    """The masked product x W^T + b of x, (*, columns), and b, (*, rows). Differentiable twice."""
     if is_traced():
         return F.linear(x, stair.unpack(weight)) + bias
     shape = x.shape[:-1]
@@ -63,6 +57,24 @@ def masked_product(x: Tensor, weight: Tensor, bias: Tensor, stair: Staircase) ->
         x = x.expand(*shape, -1)
     y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias, stair)  # type: ignore[no-untyped-call]
     return y.view(*shape, y.shape[-1])
+
+
+def layer_sums(
+    x: Tensor,
+    layers: int,
+    product: Callable[[int, Tensor], Tensor],
+    activation: Callable[[Tensor], Tensor],
+    skips: frozenset[int],
+) -> list[Tensor]:
+    """Evaluates a chain layer by layer: what goes into each activation, and last the outputs.
+
+    The `product` makes the sums of a layer of its number and what it reads.
+    """
+    sums: list[Tensor] = []
+    for layer in range(layers):
+        total = product(layer, activation(sums[-1]) if sums else x)
+        sums.append(total + sums[-2] if layer in skips else total)
+    return sums
 
 
 class _Product(torch.autograd.Function):
@@ -87,85 +99,6 @@ class _Product(torch.autograd.Function):
 
 #: The bytes of a cache that a thread has to itself, or half of it.
 CACHE_BYTES = 2**18
-#: How many pieces the rows of a layer's gradient are cut into.
-PIECES = 8
-#: The fewest products in one.
-SMALLEST_PIECE = 16
-
-#: Rows of a panel, from one on, that start with a bias, a matrix, both or zeros.
-Fill = tuple[int, int, Tensor | None, Tensor | None]
-
-
-class Layout:
-    """The programs of a chain of masked layers, for one way to keep its numbers.
-
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        in_place: Whether activations take the place of their sums.
-    """
-
-    def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
-        self.stairs = stairs
-        widths = [stair.rows for stair in stairs]
-        self.rows = Rows(stairs[0].columns, widths, skips, in_place)
-
-    @cached_property
-    def forward(self) -> Program:
-        """From features to outputs."""
-        writer = Writer(self.stairs, self.rows)
-        for layer, stair in enumerate(self.stairs):
-            writer.product(layer, 0, stair.rows, 0, stair.columns)
-            writer.activate(layer, 0, stair.rows)
-        return writer.done()
-
-    @cached_property
-    def backward(self) -> Program:
-        """From the gradient of the outputs to those of all sums and of the features."""
-        writer = Writer(self.stairs, self.rows)
-        for layer in reversed(range(len(self.stairs))):
-            stair = self.stairs[layer]
-            writer.transposed(layer, 0, stair.rows, 0, stair.columns)
-            if layer > 0:
-                writer.slope(layer - 1, 0, stair.columns)
-        return writer.done()
-
-    def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The pieces of the gradients of the parameters, which threads share.
-
-        Args:
-            width: The samples of a panel, and columns of a strip.
-            strips: How many strips of what a layer reads a cache can hold.
-        """
-        products = np.array(
-            [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
-        )
-        found = []
-        for layer, stair in enumerate(self.stairs):
-            own = np.flatnonzero(products == layer)
-            columns = [*range(0, stair.columns, strips * width), stair.columns]
-            pieces = max(1, min(PIECES, len(own) // SMALLEST_PIECE))
-            for part in np.array_split(own, pieces) if len(own) else ():
-                found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
-            row = self.rows.sums[layer]
-            found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))
-        return np.array(found, np.int64)
-
-    @cached_property
-    def gaps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The packed weights that masks forbid."""
-        return np.concatenate(
-            [runs(~stair.packed_mask(), layer) for layer, stair in enumerate(self.stairs)]
-        )
-
-    def fills(
-        self, biases: Sequence[Tensor]
-    ) -> list[tuple[int, int, Tensor | None, Tensor | None]]:
-        """What the sums start with; the first bias may be one a sample."""
-        return [
-            (row, width, None, bias) if bias.ndim > 1 else (row, width, bias, None)
-            for row, width, bias in zip(self.rows.sums, self.rows.widths, biases, strict=True)
-        ]
 
 
 class Trunk:
@@ -183,7 +116,7 @@ class Trunk:
         self.stairs, self.skips, self.activation = tuple(stairs), skips, activation
         self.code = activation_code(activation)
         #: For an evaluation that leaves nothing behind.
-        self.fleeting = Layout(self.stairs, skips, in_place=True)
+        self.transient = Layout(self.stairs, skips, in_place=True)
         #: For one that a gradient follows; ReLU's slope is known from its value.
         self.kept = Layout(self.stairs, skips, in_place=type(activation) is nn.ReLU)
         self._items: dict[tuple[int, int], Any] = {}
@@ -198,13 +131,7 @@ class Trunk:
         )
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        """Maps rows x to outputs. Differentiable, twice too.
-
-        Args:
-            x: The input, with shape (samples, columns).
-            weights: The packed weight of each layer.
-            biases: The bias of each layer; the first may have a row a sample.
-        """
+        """Maps rows x to outputs; the first bias may have a row a sample. Differentiable twice."""
         parameters = (*weights, *biases)
         if torch.is_grad_enabled() and (
             x.requires_grad or any(p.requires_grad for p in parameters)
@@ -229,17 +156,16 @@ class Trunk:
         """Outputs without a graph, and the panels of all numbers if they are to be kept."""
         from maskedflow.kernels.job import Panels, run_panels
 
-        layout = self.kept if kept else self.fleeting
-        rows = layout.rows
-        y = x.new_empty(len(x), rows.widths[-1])
-        panels = Panels(len(x), rows.height, x, kept=kept, memory=None if kept else "evaluation")
+        layout = self.kept if kept else self.transient
+        y = x.new_empty(len(x), layout.widths[-1])
+        panels = Panels(len(x), layout.height, x, kept=kept, memory=None if kept else "evaluation")
         run_panels(
             layout.forward,
             panels,
             weights,
             loads=[(x, 0)],
             fills=layout.fills(biases),
-            stores=[(y, rows.sums[-1], rows.widths[-1])],
+            stores=[(y, layout.sums[-1], layout.widths[-1])],
             activation=self.code or (0, 0.0),
         )
         return y, panels if kept else None
@@ -252,49 +178,35 @@ class Trunk:
         biases: Sequence[Tensor],
         wanted: Sequence[bool],
     ) -> list[Tensor | None]:
-        """The gradients of x, of each weight and of each bias, as far as they are wanted.
+        """The gradients of x, of each weight and of each bias, as far as they are wanted."""
+        from maskedflow.kernels import job
 
-        Args:
-            dy: The gradient of the outputs, with shape (samples, outputs).
-            panels: What an evaluation has kept.
-            weights: The packed weight of each layer.
-            biases: The bias of each layer.
-            wanted: Whether the gradient of x, of each weight and of each bias is wanted.
-        """
-        from maskedflow.kernels.job import (
-            Panels,
-            accumulate_gradients,
-            panel_width,
-            run_panels,
-            scratch,
-        )
-
-        layout, rows, batch = self.kept, self.kept.rows, len(dy)
+        layout, batch = self.kept, len(dy)
         x_wanted, *parameters_wanted = wanted
-        dx = dy.new_empty(batch, rows.features) if x_wanted else None
-        stores = [] if dx is None else [(dx, 0, rows.features)]
+        dx = dy.new_empty(batch, layout.features) if x_wanted else None
+        stores = [] if dx is None else [(dx, 0, layout.features)]
         of_bias = [torch.empty_like(bias) for bias in biases]
         if biases[0].ndim > 1:
-            stores.append((of_bias[0], rows.sums[0], rows.widths[0]))
-            of_bias[0] = dy.new_empty(rows.widths[0])
-        width = panel_width(dy)
+            stores.append((of_bias[0], layout.sums[0], layout.widths[0]))
+            of_bias[0] = dy.new_empty(layout.widths[0])
+        width = job.panel_width(dy)
         sources, others = [], []
-        for number, (stair, row) in enumerate(zip(self.stairs, rows.levels, strict=True)):
+        for number, (stair, row) in enumerate(zip(self.stairs, layout.levels, strict=True)):
             count = -(-stair.columns // width)
             size = count * batch * width
-            strips = scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
+            strips = job.scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
             sources.append((strips, row))
             others += [
                 (strip, row + start, min(width, stair.columns - start))
                 for strip, start in zip(strips, range(0, stair.columns, width), strict=True)
             ]
-        slopes = Panels(batch, rows.height, dy, kept=True, memory="slopes")
-        run_panels(
+        slopes = job.Panels(batch, layout.height, dy, kept=True, memory="slopes")
+        job.run_panels(
             layout.backward,
             slopes,
             weights,
-            loads=[(dy, rows.sums[-1])],
-            fills=[(0, rows.sums[-1], None, None)],
+            loads=[(dy, layout.sums[-1])],
+            fills=[(0, layout.sums[-1], None, None)],
             stores=stores,
             others=others if any(parameters_wanted) else [],
             other=panels,
@@ -309,7 +221,7 @@ class Trunk:
         if key not in self._items:
             self._items[key] = layout.items(*key)
         gradients = [*of_weight, *of_bias]
-        accumulate_gradients(
+        job.accumulate_gradients(
             layout.forward, slopes, self._items[key], sources, gradients, layout.gaps
         )
         if biases[0].ndim > 1:
@@ -318,13 +230,11 @@ class Trunk:
 
     def dense(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         """The same outputs, from tensor operations that anything can differentiate."""
-        sums: list[Tensor] = []
-        for layer, (stair, weight, bias) in enumerate(
-            zip(self.stairs, weights, biases, strict=True)
-        ):
-            total = F.linear(self.activation(sums[-1]) if sums else x, stair.unpack(weight)) + bias
-            sums.append(total + sums[-2] if layer in self.skips else total)
-        return sums[-1]
+
+        def product(layer: int, h: Tensor) -> Tensor:
+            return F.linear(h, self.stairs[layer].unpack(weights[layer])) + biases[layer]
+
+        return layer_sums(x, len(self.stairs), product, self.activation, self.skips)[-1]
 
 
 class _Chain(torch.autograd.Function):

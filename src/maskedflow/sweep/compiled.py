@@ -7,29 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
+from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 
 from .plan import Plan
 
 __all__ = ["CompiledSweep"]
 
-#: What the kernel calls a univariate map, and its parameters.
-Kernel = tuple[int, tuple[float, ...]]
-
 
 class CompiledSweep:
-    """Runs a plan's programs on panels of samples.
+    """Runs programs on panels of samples; a gradient can follow those of the plan that is kept."""
 
-    Args:
-        conditioner: The network.
-        kept: The plan for a sweep that a gradient follows.
-        fleeting: The plan for one that leaves nothing behind.
-        kernel: What the kernel calls the univariate map.
-    """
-
-    def __init__(self, conditioner: MaskedMLP, kept: Plan, fleeting: Plan, kernel: Kernel) -> None:
+    def __init__(self, conditioner: MaskedMLP, kept: Plan, transient: Plan, kernel: Kernel) -> None:
         self.trunk = conditioner.trunk
-        self.kept, self.fleeting, self.kernel = kept, fleeting, kernel
+        self.kept, self.transient, self.kernel = kept, transient, kernel
 
     def inverse(
         self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
@@ -37,27 +28,27 @@ class CompiledSweep:
         """Maps rows z to x, the ladj, the outputs, and what a gradient needs, if that is kept."""
         from maskedflow.kernels.job import Panels, run_panels
 
-        plan = self.kept if kept else self.fleeting
-        rows = plan.layout.rows
+        plan = self.kept if kept else self.transient
+        layout = plan.layout
         x, ladj = z.new_empty(z.shape), z.new_empty(len(z), 1)
-        stores = [(x, 0, rows.features), (ladj, rows.height, 1)]
-        phi = z.new_empty(len(z), rows.widths[-1]) if kept else None
+        stores = [(x, 0, layout.features), (ladj, layout.height, 1)]
+        phi = z.new_empty(len(z), layout.widths[-1]) if kept else None
         if phi is not None:
-            stores.append((phi, rows.sums[-1], rows.widths[-1]))
+            stores.append((phi, layout.sums[-1], layout.widths[-1]))
         panels = Panels(
-            len(z), rows.height + 1, z, kept=kept, memory=None if kept else "evaluation"
+            len(z), layout.height + 1, z, kept=kept, memory=None if kept else "evaluation"
         )
         run_panels(
             plan.inverse,
             panels,
             weights,
             loads=[(z, 0)],
-            fills=[*plan.layout.fills(biases), (rows.height, 1, None, None)],
+            fills=[*layout.fills(biases), (layout.height, 1, None, None)],
             stores=stores,
             activation=self.trunk.code or (0, 0.0),
             univariate=self.kernel,
             parameters=plan.parameters,
-            ladj=rows.height,
+            ladj=layout.height,
         )
         return x, ladj[:, 0], phi, panels if kept else None
 
@@ -78,19 +69,19 @@ class CompiledSweep:
         """Solves J^T v = g, all in rows."""
         from maskedflow.kernels.job import Panels, run_panels
 
-        rows = self.kept.layout.rows
+        layout = self.kept.layout
         v = g.new_empty(g.shape)
         run_panels(
             self.kept.reverse,
-            Panels(len(g), rows.height + 2 * rows.features, g, kept=False, memory="evaluation"),
+            Panels(len(g), layout.height + 2 * layout.features, g, kept=False, memory="evaluation"),
             weights,
             loads=[
-                (slope_phi, rows.sums[-1]),
-                (g, rows.height),
-                (slope_x, rows.height + rows.features),
+                (slope_phi, layout.sums[-1]),
+                (g, layout.height),
+                (slope_x, layout.height + layout.features),
             ],
-            fills=[(0, rows.sums[-1], None, None)],
-            stores=[(v, rows.height, rows.features)],
+            fills=[(0, layout.sums[-1], None, None)],
+            stores=[(v, layout.height, layout.features)],
             other=memory,
             activation=self.trunk.code or (0, 0.0),
             parameters=self.kept.parameters,

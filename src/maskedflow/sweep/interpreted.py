@@ -23,13 +23,7 @@ Univariate = Callable[[Tensor], Any]
 
 
 class InterpretedSweep:
-    """Runs a plan's programs on a matrix of rows, one column a sample.
-
-    Args:
-        conditioner: The network.
-        plan: The plan; sums and activations have rows of their own.
-        univariate: Makes the univariate map.
-    """
+    """Runs a plan's programs on a matrix, a column a sample; sums have rows of their own."""
 
     def __init__(self, conditioner: MaskedMLP, plan: Plan, univariate: Univariate) -> None:
         self.conditioner, self.plan, self.univariate = conditioner, plan, univariate
@@ -38,22 +32,22 @@ class InterpretedSweep:
         self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Any]:
         """Maps rows z to x, the ladj, the outputs, and what a gradient needs, if that is kept."""
-        rows = self.plan.layout.rows
-        size = rows.height * z.element_size()
+        layout = self.plan.layout
+        size = layout.height * z.element_size()
         most = len(z) if kept else max(64, CACHE_BYTES // size)
         x, ladj = z.new_empty(z.shape), z.new_empty(len(z))
-        work = z.new_empty(rows.height + 1, 0)
+        work = z.new_empty(layout.height + 1, 0)
         for start in range(0, len(z), max(most, 1)):
             part = slice(start, start + most)
-            work = z.new_zeros(rows.height + 1, len(z[part]))
-            work[: rows.features] = z[part].t()
+            work = z.new_zeros(layout.height + 1, len(z[part]))
+            work[: layout.features] = z[part].t()
             for row, width, bias, added in self.plan.layout.fills(biases):
                 if bias is not None:
                     work[row : row + width] = bias[:, None]
                 elif added is not None:
                     work[row : row + width] = added[part].t()
             self._run(self.plan.inverse, work, weights)
-            x[part], ladj[part] = work[: rows.features].t(), work[-1]
+            x[part], ladj[part] = work[: layout.features].t(), work[-1]
         return x, ladj, None, work if kept else None
 
     def outputs(
@@ -71,14 +65,14 @@ class InterpretedSweep:
         self, weights: Sequence[Tensor], memory: Any, g: Tensor, slope_x: Tensor, slope_phi: Tensor
     ) -> Tensor:
         """Solves J^T v = g, all in rows."""
-        rows = self.plan.layout.rows
+        layout = self.plan.layout
         with torch.enable_grad():
             total = memory.detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self.conditioner.activation(total).sum(), total)
-        above = g.new_zeros(rows.sums[-1], len(g))
+        above = g.new_zeros(layout.sums[-1], len(g))
         work = torch.cat([above, slope_phi.t(), g.t(), slope_x.t()])
         self._run(self.plan.reverse, work, weights, slopes)
-        return work[rows.height : rows.height + rows.features].t()
+        return work[layout.height : layout.height + layout.features].t()
 
     def _run(
         self,

@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 from maskedflow.staircase import Layout, Trunk
 
-from .compiled import CompiledSweep, Kernel
+from .compiled import CompiledSweep
 from .interpreted import InterpretedSweep, Univariate
 from .plan import Plan
 
@@ -25,7 +26,7 @@ _plans: WeakKeyDictionary[Trunk, dict[str, Plan]] = WeakKeyDictionary()
 
 
 def plan_of(conditioner: MaskedMLP, kind: str) -> Plan:
-    """A plan of a conditioner, made once: "kept" or "fleeting" for the kernel, or "torch"."""
+    """A plan of a conditioner, made once: "kept" or "transient" for the kernel, or "torch"."""
     trunk = conditioner.trunk
     plans = _plans.setdefault(trunk, {})
     if kind not in plans:
@@ -35,7 +36,7 @@ def plan_of(conditioner: MaskedMLP, kind: str) -> Plan:
             size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)
             plans[kind] = Plan(conditioner, layout, block_features=size, group=features)
         else:
-            plans[kind] = Plan(conditioner, trunk.kept if kind == "kept" else trunk.fleeting)
+            plans[kind] = Plan(conditioner, trunk.kept if kind == "kept" else trunk.transient)
     return plans[kind]
 
 
@@ -70,8 +71,8 @@ def invert(
     biases = [first, *biases[1:]]
     sweep: CompiledSweep | InterpretedSweep
     if kernel is not None and conditioner.trunk.is_compiled(z) and weights[0].dtype == z.dtype:
-        kept, fleeting = plan_of(conditioner, "kept"), plan_of(conditioner, "fleeting")
-        sweep = CompiledSweep(conditioner, kept, fleeting, kernel)
+        kept, transient = plan_of(conditioner, "kept"), plan_of(conditioner, "transient")
+        sweep = CompiledSweep(conditioner, kept, transient, kernel)
     else:
         sweep = InterpretedSweep(conditioner, plan_of(conditioner, "torch"), univariate)
     sources = (rows, first, *weights, *biases, *learned)

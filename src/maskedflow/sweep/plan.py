@@ -88,9 +88,9 @@ class Plan:
     @cached_property
     def inverse(self) -> Program:
         """From the latent to the data, in place of it, and the ladj in the row after the last."""
-        rows = self.layout.rows
-        writer = Writer(self.layout.stairs, rows, self._group)
-        outputs = len(rows.widths) - 1
+        layout = self.layout
+        writer = Writer(layout, self._group)
+        outputs = len(layout.widths) - 1
         for layer in range(outputs):  # units that see the context only
             self._product(writer, layer, (0, 0), (0, 0))
             writer.activate(layer, *self._rows(layer, 0, 0))
@@ -101,7 +101,7 @@ class Plan:
             for now in range(first, last + 1):
                 self._product(writer, outputs, (now, now), (first, now - 1))
                 start, end = self._features(now, now)
-                phi = rows.sums[-1] + start * self.parameters
+                phi = layout.sums[-1] + start * self.parameters
                 writer.write(Code.INVERT, start, end - start, phi)
                 for layer in range(outputs):
                     self._product(writer, layer, (now, now), (first, now))
@@ -116,9 +116,9 @@ class Plan:
         of the latent by them. After the last row come g, which v takes the place of, and the
         derivatives of the latent by the data.
         """
-        rows = self.layout.rows
-        writer = Writer(self.layout.stairs, rows, self._group)
-        outputs = len(rows.widths) - 1
+        layout = self.layout
+        writer = Writer(layout, self._group)
+        outputs = len(layout.widths) - 1
         for first, last in reversed(self.blocks):
             for now in range(last, first - 1, -1):
                 for layer in reversed(range(outputs)):
@@ -128,11 +128,11 @@ class Plan:
                 start, end = self._features(now, now)
                 writer.write(
                     Code.SOLVE,
-                    rows.height + start,
+                    layout.height + start,
                     end - start,
                     start,
-                    columns=rows.height + self.features + start,
-                    layer=rows.sums[-1] + start * self.parameters,
+                    columns=layout.height + self.features + start,
+                    layer=layout.sums[-1] + start * self.parameters,
                 )
             for layer in range(outputs + 1):
                 self._transposed(writer, layer, (first, last), (0, first - 1))

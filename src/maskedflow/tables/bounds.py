@@ -7,10 +7,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
 
 from maskedflow.columns.rows import Layout
-from maskedflow.transforms import DependentTransform, LazyTransform, Transform
+from maskedflow.transforms import DependentTransform, LazyTransform, UnivariateTransform
 
 __all__ = ["Bounds", "BoundsTransform", "column_maps"]
 
@@ -18,7 +17,7 @@ __all__ = ["Bounds", "BoundsTransform", "column_maps"]
 MARGIN = 1e-3
 
 
-class BoundsTransform(Transform):
+class BoundsTransform(UnivariateTransform):
     r"""An increasing map of an open interval to the real line, element by element.
 
     ===================== ======================================
@@ -42,10 +41,6 @@ class BoundsTransform(Transform):
         >>> BoundsTransform(low, high)(torch.tensor([1.0, 0.5]))
         tensor([0., 0.])
     """
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
@@ -124,7 +119,7 @@ class Bounds(LazyTransform):
     def extra_repr(self) -> str:
         return f"features={len(self.low)}"
 
-    def forward(self, c: Tensor | None = None) -> Transform:
+    def forward(self, c: Tensor | None = None) -> DependentTransform:
         return DependentTransform(BoundsTransform(self.low, self.high), 1)
 
 

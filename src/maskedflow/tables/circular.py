@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from maskedflow.distributions import refuse_nan
 from maskedflow.distributions.base import Base, Shape
 from maskedflow.flows import LazyDistribution
-from maskedflow.flows.layers import check_context
+from maskedflow.flows.flow import check_context
 from maskedflow.nn import MaskedMLP
 from maskedflow.transforms import check_features
 

@@ -20,7 +20,7 @@ from maskedflow.flows import (
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
 )
-from maskedflow.flows.flow import given
+from maskedflow.flows.flow import unchecked
 from maskedflow.transforms import (
     AutoregressiveTransform,
     ComposedTransform,
@@ -121,17 +121,17 @@ class PartialFlow(LazyDistribution):
         """
         if c is not None:
             refuse_nan("c", c, infinite=False)
-        return self.given(c)
+        return self.unchecked(c)
 
-    def given(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
+    def unchecked(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
         observed, origin = observed_features(self.present, c), () if c is None else (c,)
         if c is not None:
             c = c if self.embedding is None else cast(Tensor, self.embedding(c))
         transform, base = cast(ComposedTransform, self.transform(c)), self.base()
         if observed is not None:
-            return PartialDistribution(transform, base, observed).made_by(self, given, *origin)
+            return PartialDistribution(transform, base, observed).made_by(self, unchecked, *origin)
         flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
-        return flow.made_by(self, given, *origin)
+        return flow.made_by(self, unchecked, *origin)
 
 
 def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.flows import LazyDistribution
-from maskedflow.flows.layers import check_context
+from maskedflow.flows.flow import check_context
 
 __all__ = ["MixtureOfRegressions", "clusters", "fit_mixture"]
 

@@ -11,6 +11,8 @@ from .base import (
     DependentTransform,
     IdentityTransform,
     Transform,
+    UnivariateTransform,
+    VectorTransform,
     call_and_ladj,
     check_features,
 )
@@ -24,22 +26,24 @@ from .elementary import (
     SinTransform,
     SoftclipTransform,
 )
-from .gaussianization import GaussianizationTransform
-from .head import Head, HeadTransform
 from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
-from .linear import LULinear, LULinearTransform, RotationTransform
-from .mixture import MonotonicMixtureTransform
+from .linear import (
+    LULinear,
+    LULinearTransform,
+    Permutation,
+    PermutationTransform,
+    PLULinear,
+    RotationTransform,
+)
+from .mixture import GaussianizationTransform, MonotonicMixtureTransform
 from .monotonic import MonotonicTransform
+from .multiscale import Head, HeadTransform, Pixelwise, PixelwiseTransform, SqueezeTransform
 from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
-from .permutation import Permutation, PermutationTransform
-from .pixelwise import Pixelwise, PixelwiseTransform
 from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
 from .residual import Residual, ResidualTransform
-from .rotated import PLULinear
 from .spline import CircularRQSTransform, MonotonicRQSTransform
-from .squeeze import SqueezeTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
 __all__ = [
@@ -96,6 +100,8 @@ __all__ = [
     "Transform",
     "UnconditionalTransform",
     "UnconstrainedMonotonicTransform",
+    "UnivariateTransform",
+    "VectorTransform",
     "call_and_ladj",
     "check_features",
     "places_in_a_cell",

@@ -7,17 +7,16 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
 from maskedflow.staircase import is_traced
 
-from .base import Transform, call_and_ladj
+from .base import VectorTransform, call_and_ladj
 
 __all__ = ["AutoregressiveTransform"]
 
 
-class AutoregressiveTransform(Transform):
+class AutoregressiveTransform(VectorTransform):
     r"""A map of each feature given those before it.
 
     .. math:: z_i = f(x_i \mid x_{<i})
@@ -44,9 +43,6 @@ class AutoregressiveTransform(Transform):
         >>> f(torch.tensor([1.0, 2.0, 3.0])), f.inv(torch.tensor([1.0, 3.0, 5.0]))
         (tensor([1., 3., 5.]), tensor([1., 2., 3.]))
     """
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
 
     def __init__(
         self,

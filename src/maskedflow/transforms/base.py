@@ -1,4 +1,4 @@
-"""What every transform can do: map, invert, and tell its log-determinant."""
+"""What every transform can do: map, invert, and give its log-determinant."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ __all__ = [
     "DependentTransform",
     "IdentityTransform",
     "Transform",
+    "UnivariateTransform",
+    "VectorTransform",
     "call_and_ladj",
     "check_features",
     "sum_rightmost",
@@ -30,7 +32,7 @@ def sum_rightmost(value: Tensor, dims: int) -> Tensor:
 
 
 def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Applies any transform, a plain torch one too, and tells its log-determinant.
+    r"""Applies any transform, a plain torch one too, and returns its log-determinant.
 
     Outside of the transform's domain the latter is :math:`-\infty`, since a density there is zero.
 
@@ -67,11 +69,7 @@ def _call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def require_tensor(name: str, value: object) -> None:
-    """Refuses what is no tensor.
-
-    Raises:
-        TypeError: If it is so.
-    """
+    """Refuses what is not a tensor, by a TypeError."""
     if not isinstance(value, Tensor):
         kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
         raise TypeError(
@@ -83,7 +81,7 @@ def check_features(name: str, value: Tensor, features: int) -> None:
     """Refuses a tensor whose last dimension is not the features.
 
     Raises:
-        TypeError: If it is no tensor.
+        TypeError: If it is not a tensor.
         ValueError: If its shape is not (*, features).
     """
     require_tensor(name, value)
@@ -94,8 +92,17 @@ def check_features(name: str, value: Tensor, features: int) -> None:
 class Transform(TorchTransform):
     r"""An invertible map y = f(x) with the logarithm of its Jacobian's absolute determinant (ladj).
 
-    Subclasses define `_call`, `_inverse` and `log_abs_det_jacobian`, or `call_and_ladj` where both
-    come out of one computation. Transforms keep no cache.
+    To write one, subclass :class:`UnivariateTransform` or :class:`VectorTransform`, or this class
+    with a `domain` and a `codomain`, and define
+
+    - `_call(x)` and `log_abs_det_jacobian(x, y)`, or `call_and_ladj(x)` where one computation gives
+      both;
+    - `_inverse(y)`, or `inverse_and_ladj(y)` likewise.
+
+    The event dimensions of the domain, none or the rightmost ones, are those that one point has.
+    All dimensions left of them are a batch, with which parameters may broadcast: x has shape
+    (\*batch, \*event), and the ladj, in nats, shape (\*batch). Calls, `inv`, `call_and_ladj` and
+    `inverse_and_ladj`, compositions and densities come free. Transforms keep no cache.
     """
 
     bijective = True
@@ -117,7 +124,7 @@ class Transform(TorchTransform):
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns x = f^{-1}(y) and :math:`\log |\det \partial x / \partial y|`, in nats."""
         x = self._inverse(y)
-        return x, -self.call_and_ladj(x)[1]
+        return x, -self.log_abs_det_jacobian(x, y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return self.call_and_ladj(x)[1]
@@ -135,6 +142,25 @@ class Transform(TorchTransform):
 
     def with_cache(self, cache_size: int = 1) -> TorchTransform:
         return self
+
+
+class UnivariateTransform(Transform):
+    """An increasing map of numbers, element by element, onto the real line unless it says so.
+
+    Its ladj, the logarithm of the slope, has the shape of x. A flow takes it for its `univariate`,
+    with the shapes of its parameters as `shapes`.
+    """
+
+    domain: constraints.Constraint = constraints.real
+    codomain: constraints.Constraint = constraints.real
+    sign = +1
+
+
+class VectorTransform(Transform):
+    """A map of vectors, the rightmost dimension, whose ladj has one dimension less than x."""
+
+    domain: constraints.Constraint = constraints.real_vector
+    codomain: constraints.Constraint = constraints.real_vector
 
 
 class Inverse(Transform):
@@ -185,12 +211,8 @@ class Inverse(Transform):
         return self.transform.forward_shape(shape)
 
 
-class IdentityTransform(Transform):
+class IdentityTransform(UnivariateTransform):
     """The transform f(x) = x."""
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IdentityTransform)
@@ -335,6 +357,41 @@ class DependentTransform(Transform):
 
     def inverse_shape(self, shape: Any) -> Any:
         return self.base.inverse_shape(shape)
+
+
+class PartTransform(VectorTransform):
+    """A map of some part of a vector, or of a view of it.
+
+    Subclasses define `_split`, which takes the part and what the others need of the rest, `_inner`,
+    the transform of the part, with one event dimension or more, and `_merge`.
+    """
+
+    def _split(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _inner(self, rest: Tensor) -> TorchTransform:
+        raise NotImplementedError
+
+    def _merge(self, part: Tensor, rest: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _call(self, x: Tensor) -> Tensor:
+        part, rest = self._split("x", x)
+        return self._merge(cast(Tensor, self._inner(rest)(part)), rest)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        part, rest = self._split("z", y)
+        return self._merge(cast(Tensor, self._inner(rest).inv(part)), rest)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        part, rest = self._split("x", x)
+        part, ladj = call_and_ladj(self._inner(rest), part)
+        return self._merge(part, rest), ladj
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        part, rest = self._split("z", y)
+        part, ladj = call_and_ladj(self._inner(rest).inv, part)
+        return self._merge(part, rest), ladj
 
 
 def _independent(constraint: constraints.Constraint, dims: int) -> constraints.Constraint:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
-from .base import Transform, call_and_ladj, check_features
+from .base import PartTransform, check_features
 
 __all__ = ["CouplingTransform", "parts_of"]
 
 
 def parts_of(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the features of a coupling lie.
-
-    Args:
-        mask: Which features are kept, with shape (D,).
-
-    Returns:
-        The indices of those that are kept, of the others, and of all in the order of both.
-
-    Raises:
-        ValueError: If the mask is no vector.
-    """
+    """The indices of the features that are kept, of the others, and of all in the order of both."""
     if mask.ndim != 1:
         raise ValueError(f"mask: expected a vector, got shape {tuple(mask.shape)}")
     kept, mapped = (part.nonzero().flatten() for part in (mask.bool(), ~mask.bool()))
     return kept, mapped, torch.cat([kept, mapped]).argsort()
 
 
-class CouplingTransform(Transform):
+class CouplingTransform(PartTransform):
     r"""A map of some features given the others, which it leaves as they are.
 
     .. math:: y_a = x_a, \qquad y_b = f(x_b \mid x_a)
@@ -56,9 +44,6 @@ class CouplingTransform(Transform):
         (tensor([1., 3.]), tensor([1., 2.]))
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-
     def __init__(
         self,
         meta: Callable[[Tensor], TorchTransform],
@@ -72,6 +57,16 @@ class CouplingTransform(Transform):
     def __repr__(self) -> str:
         return f"CouplingTransform(kept={len(self.idx_a)}, transformed={len(self.idx_b)})"
 
+    def _split(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        check_features(name, x, len(self._merged))
+        return x[..., self.idx_b], x[..., self.idx_a]
+
+    def _inner(self, rest: Tensor) -> TorchTransform:
+        return self.meta(rest)
+
+    def _merge(self, part: Tensor, rest: Tensor) -> Tensor:
+        return self.merge(rest, part)
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The features that are kept, and those that are transformed."""
         return x[..., self.idx_a], x[..., self.idx_b]
@@ -80,25 +75,3 @@ class CouplingTransform(Transform):
         """Puts the two parts back in their places."""
         parts = [x_a.expand(*x_b.shape[:-1], x_a.shape[-1]), x_b]
         return torch.cat(parts, dim=-1)[..., self._merged]
-
-    def _call(self, x: Tensor) -> Tensor:
-        check_features("x", x, len(self._merged))
-        x_a, x_b = self.split(x)
-        return self.merge(x_a, cast(Tensor, self.meta(x_a)(x_b)))
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        check_features("z", y, len(self._merged))
-        y_a, y_b = self.split(y)
-        return self.merge(y_a, cast(Tensor, self.meta(y_a).inv(y_b)))
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        check_features("x", x, len(self._merged))
-        x_a, x_b = self.split(x)
-        y_b, ladj = call_and_ladj(self.meta(x_a), x_b)
-        return self.merge(x_a, y_b), ladj
-
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_features("z", y, len(self._merged))
-        y_a, y_b = self.split(y)
-        x_b, ladj = call_and_ladj(self.meta(y_a).inv, y_b)
-        return self.merge(y_a, x_b), ladj

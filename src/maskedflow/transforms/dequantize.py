@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
-from .base import ComposedTransform, Transform
+from .base import ComposedTransform, Transform, VectorTransform
 from .lazy import LazyTransform
 
 __all__ = ["Dequantize", "places_in_a_cell", "spread"]
@@ -16,9 +15,7 @@ PLACES = 8
 """The places within a cell where the density of a discrete value is taken."""
 
 
-class _DequantizeTransform(Transform):
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
+class _DequantizeTransform(VectorTransform):
     bijective = False
 
     def __init__(self, cells: Dequantize) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import Transform
+from .base import Transform, UnivariateTransform
 
 __all__ = [
     "CircularShiftTransform",
@@ -16,10 +16,16 @@ __all__ = [
     "SignedPowerTransform",
     "SinTransform",
     "SoftclipTransform",
+    "soft_clip",
 ]
 
 
-class CosTransform(Transform):
+def soft_clip(value: Tensor, bound: float) -> Tensor:
+    """Squeezes values into the open interval (-bound, bound), with slope 1 at zero."""
+    return value / (1 + (value / bound).abs())
+
+
+class CosTransform(UnivariateTransform):
     r"""The map :math:`f(x) = -\cos x` from :math:`[0, \pi]` to :math:`[-1, 1]`.
 
     Example:
@@ -29,7 +35,6 @@ class CosTransform(Transform):
 
     domain = constraints.interval(0, math.pi)
     codomain = constraints.interval(-1, 1)
-    sign = +1
 
     def _call(self, x: Tensor) -> Tensor:
         return -x.cos()
@@ -41,7 +46,7 @@ class CosTransform(Transform):
         return x.sin().abs().log()
 
 
-class SinTransform(Transform):
+class SinTransform(UnivariateTransform):
     r"""The map :math:`f(x) = \sin x` from :math:`[-\pi/2, \pi/2]` to :math:`[-1, 1]`.
 
     Example:
@@ -51,7 +56,6 @@ class SinTransform(Transform):
 
     domain = constraints.interval(-math.pi / 2, math.pi / 2)
     codomain = constraints.interval(-1, 1)
-    sign = +1
 
     def _call(self, x: Tensor) -> Tensor:
         return x.sin()
@@ -63,7 +67,7 @@ class SinTransform(Transform):
         return x.cos().abs().log()
 
 
-class SoftclipTransform(Transform):
+class SoftclipTransform(UnivariateTransform):
     r"""Squeezes the real line into :math:`(-B, B)`, with slope 1 at zero.
 
     .. math:: f(x) = \frac{x}{1 + |x / B|}
@@ -78,22 +82,16 @@ class SoftclipTransform(Transform):
         tensor([10.9999, -5.5000])
     """
 
-    domain = constraints.real
-    sign = +1
-
     def __init__(self, bound: float = 1.0) -> None:
         super().__init__()
         self.bound = bound
+        self.codomain = constraints.interval(-bound, bound)
 
     def __repr__(self) -> str:
         return f"SoftclipTransform(bound={self.bound})"
 
-    @property
-    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
-        return constraints.interval(-self.bound, self.bound)
-
     def _call(self, x: Tensor) -> Tensor:
-        return x / (1 + (x / self.bound).abs())
+        return soft_clip(x, self.bound)
 
     def _inverse(self, y: Tensor) -> Tensor:
         ratio = (y / self.bound).clamp(-1, 1)
@@ -124,13 +122,10 @@ class CircularShiftTransform(Transform):
     def __init__(self, bound: float = 1.0) -> None:
         super().__init__()
         self.bound = bound
+        self.codomain = constraints.interval(-bound, bound)
 
     def __repr__(self) -> str:
         return f"CircularShiftTransform(bound={self.bound})"
-
-    @property
-    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
-        return constraints.interval(-self.bound, self.bound)
 
     @property
     def inv(self) -> CircularShiftTransform:
@@ -146,7 +141,7 @@ class CircularShiftTransform(Transform):
         return torch.zeros_like(x)
 
 
-class SignedPowerTransform(Transform):
+class SignedPowerTransform(UnivariateTransform):
     r"""A power that keeps the sign.
 
     .. math:: f(x) = \text{sign}(x) |x|^{\exp \alpha}
@@ -158,10 +153,6 @@ class SignedPowerTransform(Transform):
         >>> SignedPowerTransform(torch.tensor(math.log(2)))(torch.tensor([-3.0, 3.0]))
         tensor([-9.,  9.])
     """
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, alpha: Tensor) -> None:
         super().__init__()

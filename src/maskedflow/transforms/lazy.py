@@ -22,7 +22,12 @@ __all__ = [
 
 
 class LazyTransform(nn.Module, abc.ABC):
-    """A module whose call makes the transform z = f(x | c), given a context c."""
+    r"""A module whose call makes the transform z = f(x | c), given a context c.
+
+    Subclasses define `forward`: c has shape (\*batch, context), and the transform is one of vectors
+    of features, whose parameters broadcast against the batch of x. It may ignore c. The parameters
+    are the module's, so that training, saving and moving them come free, as does `inv`.
+    """
 
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> TorchTransform:

@@ -1,4 +1,4 @@
-"""The map of one feature that makes a mixture of Gaussians normal."""
+"""The maps of one feature that make a mixture of Gaussians normal."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
-from maskedflow.staircase import is_traced
+from .base import UnivariateTransform
+from .normal import normal_quantile_of_log, normal_tail
+from .roots import find_root
 
-from .base import Transform
-from .tails import normal_quantile_of_log, normal_tail
-
-__all__ = ["MonotonicMixtureTransform"]
-
-#: No inverse takes more steps: each halves the bracket, or the step before the last.
-MOST_STEPS = 64
+__all__ = ["GaussianizationTransform", "MonotonicMixtureTransform"]
 
 
-class MonotonicMixtureTransform(Transform):
+class MonotonicMixtureTransform(UnivariateTransform):
     r"""The map of one feature from a mixture of Gaussians to N(0, 1).
 
     .. math:: f(x) = \Phi^{-1}(F(x)), \quad
@@ -64,10 +59,6 @@ class MonotonicMixtureTransform(Transform):
         tensor([  0.5000, 100.0000])
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(
         self,
         logits: Tensor,
@@ -83,12 +74,15 @@ class MonotonicMixtureTransform(Transform):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(components={self.log_weights.shape[-1]})"
 
+    def _standardized(self, x: Tensor) -> Tensor:
+        """Standard deviations from each mean to x, as far as their squares are finite."""
+        v = (x[..., None] - self.means) * self.log_scales.exp()
+        bound = 0.1 * math.sqrt(torch.finfo(v.dtype).max)
+        return v.clamp(-bound, bound)
+
     def _tail(self, x: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
         """The log-probability below x, or above it where `sign` is -1, and its log-hazard."""
-        v = sign[..., None] * (x[..., None] - self.means) * self.log_scales.exp()
-        # The square of a larger one would be infinite.
-        bound = 0.1 * math.sqrt(torch.finfo(v.dtype).max)
-        log_cdf, log_hazard = normal_tail(v.clamp(-bound, bound))
+        log_cdf, log_hazard = normal_tail(sign[..., None] * self._standardized(x))
         shares = self.log_weights + log_cdf
         log_p = shares.logsumexp(dim=-1)
         rate = shares - log_p[..., None] + log_hazard + self.log_scales
@@ -97,7 +91,7 @@ class MonotonicMixtureTransform(Transform):
     @torch.no_grad()
     def _side(self, x: Tensor) -> Tensor:
         """Where the mixture has its smaller tail: 1 below x, -1 above."""
-        u = (x[..., None] - self.means) * self.log_scales.exp()
+        u = self._standardized(x)
         below = (self.log_weights.exp() * torch.special.ndtr(u)).sum(dim=-1)
         return torch.where(below < 0.5, 1, -1).to(u.dtype)
 
@@ -107,50 +101,62 @@ class MonotonicMixtureTransform(Transform):
         t = normal_quantile_of_log(log_p)
         return sign * t, log_hazard - normal_tail(t)[1]
 
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        sign = torch.where(y < 0, 1, -1).to(y.dtype)
+        return self._tail(x, sign)[1] - normal_tail(sign * y)[1]
+
     def log_density(self, x: Tensor) -> Tensor:
         r"""The log-density of the mixture, :math:`\log \phi(f(x)) + \log f'(x)`, without f(x)."""
-        v = (x[..., None] - self.means) * self.log_scales.exp()
-        bound = 0.1 * math.sqrt(torch.finfo(v.dtype).max)
-        terms = self.log_weights + self.log_scales - 0.5 * v.clamp(-bound, bound).square()
+        terms = self.log_weights + self.log_scales - 0.5 * self._standardized(x).square()
         return terms.logsumexp(dim=-1) - 0.5 * math.log(2 * math.pi)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._root(y).detach()
-        if torch.is_grad_enabled():
-            z, ladj = self.call_and_ladj(x)
-            x = x + ((y - z) - (y - z).detach()) * torch.exp(-ladj.detach())
-        return x, -self.call_and_ladj(x)[1]
+    def _inverse(self, y: Tensor) -> Tensor:
+        # What is solved is an equation in s with s^2 / 2 = -log P, where P is the tail on the side
+        # of y: far out, s is nearly linear in x.
+        sign = torch.where(y < 0, 1, -1).to(y.dtype)
+        target = sign * _root_of_log(normal_tail(sign * y)[0])
 
-    @torch.no_grad()
-    def _root(self, z: Tensor) -> Tensor:
-        """Finds x by Newton's method, with bisection wherever that is slow or leaves the bracket.
-
-        What is solved is an equation in s with s^2 / 2 = -log P, where P is the tail on the side
-        of z: far out, s is nearly linear in x.
-        """
-        sign = torch.where(z < 0, 1, -1).to(z.dtype)
-        target = _root_of_log(normal_tail(-z.abs())[0])
-        quantiles = self.means + z[..., None] * torch.exp(-self.log_scales)
-        low, high = quantiles.amin(dim=-1), quantiles.amax(dim=-1)
-        x = (self.log_weights.exp() * quantiles).sum(dim=-1).clamp(low, high)
-        before = last = high - low
-        near = 4 * torch.finfo(x.dtype).eps
-        for _ in range(MOST_STEPS):
+        def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
             log_p, log_hazard = self._tail(x, sign)
             s = _root_of_log(log_p)
-            step = sign * (target - s) * -s * torch.exp(-log_hazard)
-            is_right = sign * (s - target) > 0
-            low, high = torch.where(is_right, low, x), torch.where(is_right, x, high)
-            reach = torch.minimum(step.abs(), high - low)
-            done = ((s - target).abs() <= near * target.abs()) | (reach <= near * x.abs())
-            if not is_traced() and bool(done.all()):
-                break
-            middle = 0.5 * (low + high)
-            is_good = (x + step > low) & (x + step < high) & (2 * step.abs() < before.abs())
-            step = torch.where(done, 0, torch.where(is_good, step, middle - x))
-            x, before, last = x + step, last, step
-        return x
+            return sign * s, -log_hazard.exp() / s
+
+        with torch.no_grad():
+            quantiles = self.means + y[..., None] * torch.exp(-self.log_scales)
+            low, high = quantiles.amin(dim=-1), quantiles.amax(dim=-1)
+            start = (self.log_weights.exp() * quantiles).sum(dim=-1).clamp(low, high)
+            eps = 1e-4 * torch.exp(-self.log_scales.amax(dim=-1))
+        return find_root(value_and_slope, target, low, high, eps, start)
+
+
+class GaussianizationTransform(MonotonicMixtureTransform):
+    r"""Maps a mixture of K normal distributions of equal weights to one.
+
+    .. math:: f(x) = \Phi^{-1} \left( \frac{1}{K} \sum_{k=1}^K \Phi(\exp(a_k) x + b_k) \right)
+
+    with the distribution function :math:`\Phi` of N(0, 1). K = 1 is an affine map.
+
+    Args:
+        shift: The shifts :math:`b`, with shape (*, K).
+        scale: The log-scales :math:`a`, with shape (*, K).
+
+    References:
+        | Gaussianization (Chen and Gopinath, 2000)
+        | https://papers.nips.cc/paper/1856-gaussianization
+
+    Example:
+        >>> f = GaussianizationTransform(torch.tensor([-1.0, 1.0]), torch.zeros(2))
+        >>> f(torch.tensor([1.0, 1e6]))
+        tensor([6.3911e-01, 1.0000e+06])
+    """
+
+    def __init__(self, shift: Tensor, scale: Tensor) -> None:
+        # The square of a larger scale would be infinite, that of a smaller one zero.
+        most = 0.5 * math.log(torch.finfo(scale.dtype).max)
+        means = -shift * torch.exp(-scale.clamp(-most, most))
+        super().__init__(torch.zeros_like(scale), means, 2 * scale, slope=math.exp(-most))
 
 
 def _root_of_log(log_p: Tensor) -> Tensor:
-    return -(-2 * log_p.clamp(max=0)).sqrt()
+    # At a probability of one the root would have no slope; no root that is sought is near.
+    return -(-2 * log_p.clamp(max=-torch.finfo(log_p.dtype).eps)).sqrt()

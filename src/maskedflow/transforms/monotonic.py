@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
-from .base import Transform
-from .roots import find_root
+from .base import UnivariateTransform
+from .roots import bracket, find_root
 
 __all__ = ["MonotonicTransform"]
 
 
-class MonotonicTransform(Transform):
+class MonotonicTransform(UnivariateTransform):
     r"""Any increasing function of one feature.
 
     .. math:: y = f_\phi(x), \quad \log \left| \frac{dy}{dx} \right| = \log f_\phi'(x)
@@ -43,10 +42,6 @@ class MonotonicTransform(Transform):
         tensor([2.0000e+00, 1.0000e+06])
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(
         self,
         f: Callable[[Tensor], Tensor] | None = None,
@@ -58,9 +53,6 @@ class MonotonicTransform(Transform):
         self._f = f
         self.phi = tuple(phi)
         self.bound, self.eps = bound, eps
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
     def f(self, x: Tensor) -> Tensor:
         """The function."""
@@ -85,4 +77,6 @@ class MonotonicTransform(Transform):
         return y, slope.log()
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return find_root(self.f, self.value_and_slope, y, self.bound, self.eps)
+        with torch.no_grad():
+            low, high = bracket(self.f, y.detach(), self.bound)
+        return find_root(self.value_and_slope, y, low, high, self.eps)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
 
-from .base import Transform, check_features
+from .base import Transform, VectorTransform, check_features
 from .lazy import LazyTransform
 from .preprocessing import ScaleTransform
 
@@ -89,10 +88,7 @@ class BatchNorm(LazyTransform):
         return _BatchNormTransform(self)
 
 
-class _BatchNormTransform(Transform):
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-
+class _BatchNormTransform(VectorTransform):
     def __init__(self, norm: BatchNorm) -> None:
         super().__init__()
         self.norm = norm

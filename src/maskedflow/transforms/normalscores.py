@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
-from .base import DependentTransform, Transform
+from .base import DependentTransform, UnivariateTransform
 from .lazy import LazyTransform
 from .spline import evaluate_bin, solve_bin
 
@@ -20,7 +19,7 @@ _TAIL = 2.0
 """How many standard deviations a tail goes on before it is half as steep."""
 
 
-class TailedSplineTransform(Transform):
+class TailedSplineTransform(UnivariateTransform):
     r"""A monotone rational-quadratic spline through given knots, with logarithmic tails.
 
     Between two knots it is that of neural spline flows; beyond the last one, :math:`x_K`,
@@ -46,10 +45,6 @@ class TailedSplineTransform(Transform):
         tensor([[ 1.0000],
                 [29.6310]])
     """
-
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, x: Tensor, y: Tensor, slopes: Tensor, tail: float = _TAIL) -> None:
         super().__init__()

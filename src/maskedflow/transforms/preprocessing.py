@@ -9,22 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import SigmoidTransform, constraints, transform_to
 
-from .base import DependentTransform, Transform, check_features
+from .base import (
+    DependentTransform,
+    Transform,
+    UnivariateTransform,
+    VectorTransform,
+    check_features,
+)
 from .lazy import LazyTransform
 
 __all__ = ["Logit", "LogitTransform", "Narrow", "ScaleTransform", "Standardize"]
 
 
-class ScaleTransform(Transform):
+class ScaleTransform(VectorTransform):
     r"""The element-wise map :math:`f(x) = (x - m) / s` of a vector, with s > 0.
 
     Args:
         loc: The location :math:`m`, a number or with shape (*, D).
         log_scale: The logarithm of the scale :math:`s`, alike.
     """
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
         super().__init__()
@@ -49,9 +52,6 @@ class ScaleTransform(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return -self.log_scale.expand(x.shape).sum(dim=-1)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._inverse(y), self.log_scale.expand(y.shape).sum(dim=-1)
-
 
 class _UnitInterval(constraints.Constraint):
     """The unit interval: closed and up to rounding where it is squeezed, else open."""
@@ -75,7 +75,7 @@ def _to_unit_interval(_: _UnitInterval) -> SigmoidTransform:
     return SigmoidTransform()
 
 
-class LogitTransform(Transform):
+class LogitTransform(UnivariateTransform):
     r"""The map of the unit interval to the real line, squeezed away from its ends.
 
     .. math:: f(x) = \operatorname{logit}(\alpha + (1 - 2 \alpha) x)
@@ -91,9 +91,6 @@ class LogitTransform(Transform):
         >>> LogitTransform(0.05)(torch.tensor([0.5]))
         tensor([0.])
     """
-
-    codomain = constraints.real
-    sign = +1
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -115,10 +112,7 @@ class LogitTransform(Transform):
         return math.log1p(-2 * self.alpha) + F.softplus(y) + F.softplus(-y)
 
 
-class _NarrowTransform(Transform):
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-
+class _NarrowTransform(VectorTransform):
     def __init__(self, like: Tensor) -> None:
         super().__init__()
         self.like = like

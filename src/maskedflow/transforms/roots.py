@@ -9,10 +9,7 @@ from torch import Tensor
 
 from maskedflow.staircase import is_traced
 
-__all__ = ["ValueAndSlope", "find_root"]
-
-#: Returns f(x) and f'(x), element by element.
-ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
+__all__ = ["bracket", "find_root"]
 
 #: How much a bracket that holds no root grows at a time, and how often: up to float32's largest.
 GROWTH, MOST_GROWTHS = 64, 22
@@ -21,52 +18,59 @@ MOST_STEPS = 120
 
 
 def find_root(
-    f: Callable[[Tensor], Tensor],
-    value_and_slope: ValueAndSlope,
+    value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]],
     y: Tensor,
-    bound: float,
-    eps: float,
+    low: Tensor,
+    high: Tensor,
+    eps: float | Tensor,
+    start: Tensor | None = None,
 ) -> Tensor:
-    r"""Solves f(x) = y for an increasing f that reaches every y, to the precision of the dtype.
+    r"""Solves f(x) = y for an increasing f, to the precision of the dtype.
 
-    The root is bracketed in :math:`[-B, B]`, or further out if it lies there. Newton's steps
-    then halve the steps before them, or the bracket is halved. The two last steps
-    are Newton's, seen by autograd, so that x has gradients by whatever y and f depend on: a step
-    from a constant start is right in the first derivative, two are in the second, too.
+    Newton's steps halve the steps before them and stay within the bracket, or the bracket is
+    halved. The two last steps are Newton's, seen by autograd, so that x has gradients by whatever y
+    and f depend on: a step from a constant start is right in the first derivative, two are in the
+    second, too.
 
     Args:
-        f: Returns the value of f.
-        value_and_slope: Returns the value and the slope of f.
+        value_and_slope: Returns f(x) and f'(x), element by element.
         y: The values, with shape (*,).
-        bound: The first bracket's bound B.
+        low: The lower ends of intervals that hold the roots, with the shape of f(y).
+        high: The upper ends.
         eps: The step from which on two steps of Newton's method are enough.
+        start: Where to begin; in the middle if None.
 
     Returns:
         The roots x, with the shape of f(y).
 
     Example:
-        >>> y = torch.tensor([-27.0, 8e6])
-        >>> find_root(lambda x: x**3, lambda x: (x**3, 3 * x**2), y, 10.0, 1e-6)
+        >>> y, low = torch.tensor([-27.0, 8e6]), torch.tensor([-1e3, -1e3])
+        >>> find_root(lambda x: (x**3, 3 * x**2), y, low, -low, 1e-6)
         tensor([ -3., 200.])
     """
     with torch.no_grad():
-        x = _search(f, value_and_slope, y.detach(), bound, eps)
+        x, reach = _search(value_and_slope, y.detach(), low, high, eps, start)
     tiny = torch.finfo(y.dtype).tiny
     for _ in range(2):
         value, slope = value_and_slope(x)
-        x = x - (value - y) / slope.clamp(min=tiny)
+        error, slope = value - y, slope.clamp(min=tiny)
+        # Where f is flat a rounding error would make the step endless.
+        step = (error / slope).detach().clamp(-reach, reach)
+        x = x - step - (error - error.detach()) / slope
     return x
 
 
 def _search(
-    f: Callable[[Tensor], Tensor],
-    value_and_slope: ValueAndSlope,
+    value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]],
     y: Tensor,
-    bound: float,
-    eps: float,
-) -> Tensor:
-    low, high = _bracket(f, y, bound)
-    x, precision = low / 2 + high / 2, 4 * torch.finfo(y.dtype).eps
+    low: Tensor,
+    high: Tensor,
+    eps: float | Tensor,
+    start: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A point near the root, and how far away it may be."""
+    x = low / 2 + high / 2 if start is None else start
+    precision = 4 * torch.finfo(y.dtype).eps
     step = step_before = high - low
     for _ in range(MOST_STEPS):
         value, slope = value_and_slope(x)
@@ -79,11 +83,11 @@ def _search(
         step, step_before, x = (new - x).abs(), step, new
         if not is_traced() and (step <= eps + precision * x.abs()).all():
             break
-    return x
+    return x, torch.maximum(high - low, eps + precision * x.abs())
 
 
-def _bracket(f: Callable[[Tensor], Tensor], y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """The ends of intervals that hold the roots."""
+def bracket(f: Callable[[Tensor], Tensor], y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Intervals that hold the roots of f(x) = y: [-bound, bound], or further out if need be."""
     shape = f(torch.full_like(y, -bound)).shape  # parameters may broadcast against y
     low, high = y.new_full(shape, -bound), y.new_full(shape, bound)
     furthest = torch.finfo(y.dtype).max / 4

@@ -7,15 +7,16 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
 
-from .base import ComposedTransform, Transform
-from .elementary import CircularShiftTransform
+from maskedflow.kernels import Kernel, Map
+
+from .base import ComposedTransform, UnivariateTransform
+from .elementary import CircularShiftTransform, soft_clip
 
 __all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
 
 
-class MonotonicRQSTransform(Transform):
+class MonotonicRQSTransform(UnivariateTransform):
     r"""The monotone rational-quadratic spline, the identity outside of :math:`[-B, B]`.
 
     In bin k, with :math:`\xi = (x - x_k) / (x_{k+1} - x_k)` and slope
@@ -43,10 +44,6 @@ class MonotonicRQSTransform(Transform):
         (tensor([1000000.]), tensor([0.]))
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(
         self,
         widths: Tensor,
@@ -67,7 +64,7 @@ class MonotonicRQSTransform(Transform):
         for differences of knots would be less precise.
         """
         # Of a slice that is not contiguous every reading is slow: it is copied once.
-        sizes = _soften(sizes.contiguous(), 0.5 * math.log(self.slope)).exp()
+        sizes = soft_clip(sizes.contiguous(), 0.5 * math.log(self.slope)).exp()
         knots = F.pad(sizes.cumsum(dim=-1), (1, 0))
         return sizes, knots, 2 * self.bound / knots[..., -1:]
 
@@ -80,11 +77,11 @@ class MonotonicRQSTransform(Transform):
         return self.horizontal[0].shape[-1]
 
     @property
-    def kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def kernel(self) -> Kernel | None:
         """What the compiled sweep calls this map, and its parameters."""
         if self.horizontal[0].ndim != 1:
             return None
-        return 1, (self.bound, math.log(self.slope), float(self.bins))
+        return Map.SPLINE, (self.bound, math.log(self.slope), float(self.bins))
 
     def _bin(self, along: tuple[Tensor, Tensor, Tensor], value: Tensor) -> tuple[Tensor, ...]:
         """Which values are inside, and for these x0, y0, width, height, d0, d1 of their bin."""
@@ -102,7 +99,7 @@ class MonotonicRQSTransform(Transform):
         ]
         sizes = [unit * at(sizes, index) for sizes, _, unit in (self.horizontal, self.vertical)]
         slopes = at(self.derivatives, torch.cat([index, index + 1], dim=-1))
-        slopes = _soften(slopes, math.log(self.slope)).exp()
+        slopes = soft_clip(slopes, math.log(self.slope)).exp()
         return inside, *(found[..., 0] for found in (*starts, *sizes)), *slopes.unbind(dim=-1)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,11 +114,6 @@ class MonotonicRQSTransform(Transform):
         xi, rest = solve_bin(part, s, d0, d1)
         ladj = -evaluate_bin(xi, rest, s, d0, d1)[1]
         return torch.where(inside, x0 + xi * width, y), torch.where(inside, ladj, 0)
-
-
-def _soften(value: Tensor, bound: float) -> Tensor:
-    """Squeezes values into the open interval (-bound, bound), with slope 1 at zero."""
-    return value / (1 + (value / bound).abs())
 
 
 def evaluate_bin(

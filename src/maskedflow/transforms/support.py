@@ -16,10 +16,6 @@ def outside(constraint: constraints.Constraint, x: Tensor) -> Tensor | None:
 
     NaN is not outside: whatever made it, a density of zero must not hide it.
 
-    Args:
-        constraint: The constraint.
-        x: The points, with the constraint's event dimensions rightmost.
-
     Example:
         >>> outside(constraints.positive, torch.tensor([1.0, -1.0, torch.nan]))
         tensor([False,  True, False])
@@ -44,11 +40,6 @@ def _is_everywhere(constraint: constraints.Constraint) -> bool:
 
 def moved_inside(constraint: constraints.Constraint, x: Tensor, wrong: Tensor) -> Tensor:
     """The same points, with one inside in place of those outside: no gradient sees these.
-
-    Args:
-        constraint: The constraint.
-        x: The points.
-        wrong: Which of them are outside.
 
     Example:
         >>> x = torch.tensor([2.0, -1.0])

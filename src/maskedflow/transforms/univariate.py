@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
+from maskedflow.kernels import Kernel, Map
 from maskedflow.staircase import is_traced
 
-from .base import Transform
+from .base import UnivariateTransform
 
-__all__ = ["AdditiveTransform", "MeanPrecisionTransform", "MonotonicAffineTransform"]
+__all__ = [
+    "UNIVARIATES",
+    "AdditiveTransform",
+    "MeanPrecisionTransform",
+    "MonotonicAffineTransform",
+]
 
 
-class MonotonicAffineTransform(Transform):
+class MonotonicAffineTransform(UnivariateTransform):
     r"""The affine map of one feature with a positive slope.
 
     .. math:: f(x) = x \exp(a) + b
@@ -41,10 +47,6 @@ class MonotonicAffineTransform(Transform):
         tensor(10.)
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(self, shift: Tensor, scale: Tensor, slope: float = math.exp(-10)) -> None:
         super().__init__()
         self.bound = -math.log(slope)
@@ -57,9 +59,9 @@ class MonotonicAffineTransform(Transform):
         return self.scale.clamp(-self.bound, self.bound)
 
     @property
-    def kernel(self) -> tuple[int, tuple[float, ...]] | None:
+    def kernel(self) -> Kernel | None:
         """What the compiled sweep calls this map of scalars, and its parameters."""
-        return None if self.shift.ndim or self.scale.ndim else (0, (self.bound,))
+        return None if self.shift.ndim or self.scale.ndim else (Map.AFFINE, (self.bound,))
 
     def _call(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.log_scale.exp())
@@ -109,7 +111,7 @@ class _Affine(torch.autograd.Function):
         return through if ctx.needs_input_grad[0] else None, dy, log_scale, None
 
 
-class MeanPrecisionTransform(Transform):
+class MeanPrecisionTransform(UnivariateTransform):
     r"""The affine map that standardises a Gaussian conditional, as the MAF paper writes it.
 
     .. math:: f(x) = \exp(p / 2) (x - m)
@@ -132,10 +134,6 @@ class MeanPrecisionTransform(Transform):
         (tensor(2.), tensor(0.))
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(self, mean: Tensor, log_precision: Tensor) -> None:
         super().__init__()
         self.mean = mean
@@ -151,7 +149,7 @@ class MeanPrecisionTransform(Transform):
         return self.log_scale.expand(y.shape)
 
 
-class AdditiveTransform(Transform):
+class AdditiveTransform(UnivariateTransform):
     r"""The shift of one feature, which keeps volumes.
 
     .. math:: f(x) = x + b
@@ -167,10 +165,6 @@ class AdditiveTransform(Transform):
         tensor(3.)
     """
 
-    domain = constraints.real
-    codomain = constraints.real
-    sign = +1
-
     def __init__(self, shift: Tensor) -> None:
         super().__init__()
         self.shift = shift
@@ -183,3 +177,11 @@ class AdditiveTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.zeros_like(y)
+
+
+#: Maps by name, as a flow takes them for its `univariate`, and the shapes of their parameters.
+UNIVARIATES: dict[str, tuple[Callable[..., UnivariateTransform], tuple[tuple[int, ...], ...]]] = {
+    "affine": (MonotonicAffineTransform, ((), ())),
+    "gaussian": (MeanPrecisionTransform, ((), ())),
+    "additive": (AdditiveTransform, ((),)),
+}

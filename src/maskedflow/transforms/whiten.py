@@ -7,9 +7,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
 
-from maskedflow.transforms import LazyTransform, Transform, check_features
+from .base import VectorTransform, check_features
+from .lazy import LazyTransform
 
 __all__ = ["Whiten", "WhitenTransform"]
 
@@ -19,7 +19,7 @@ MOST_STEPS, SMALL_CHANGE = 50, 1e-4
 NUMBERS = 2**22
 
 
-class WhitenTransform(Transform):
+class WhitenTransform(VectorTransform):
     r"""The map :math:`f(x) = L^{-1} (x - m)` that makes a Gaussian a standard one.
 
     Of some features O of x it is :math:`f_O(x_O) = L_O^{-1} (x_O - m_O)`, with the Cholesky factor
@@ -38,9 +38,6 @@ class WhitenTransform(Transform):
         >>> f.call_and_ladj(torch.tensor([2.0, 3.0]))
         (tensor([1., 2.]), tensor(-0.6931))
     """
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
 
     def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:
         super().__init__()
@@ -61,10 +58,6 @@ class WhitenTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return -self.scale_tril.diagonal().log().sum().expand(y.shape[:-1])
-
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._inverse(y)
-        return x, -self.log_abs_det_jacobian(x, y)
 
     def call_partial(self, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Maps the features that are here, given as zeros where they are not.
@@ -138,7 +131,7 @@ class Whiten(LazyTransform):
             (D, context); no regression, whatever the context, if None.
 
     Raises:
-        ValueError: If the shapes do not fit, or :math:`L` is no such factor.
+        ValueError: If the shapes do not fit, or :math:`L` is not such a factor.
 
     Example:
         >>> x = torch.randn(1000, 2) @ torch.tensor([[1.0, 1.0], [0.0, 0.1]])

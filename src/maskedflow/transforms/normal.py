@@ -20,9 +20,6 @@ def normal_tail(v: Tensor) -> tuple[Tensor, Tensor]:
     Below zero, :math:`\Phi(v) = \frac{1}{2} e^{-v^2 / 2} \operatorname{erfcx}(-v / \sqrt{2})`: the
     square is left out of the second result, which therefore is as accurate at -1e6 as at -1.
 
-    Args:
-        v: Where, with shape (*,).
-
     Example:
         >>> normal_tail(torch.tensor(-1e6))
         (tensor(-5.0000e+11), tensor(13.8155))
@@ -40,9 +37,6 @@ def normal_tail(v: Tensor) -> tuple[Tensor, Tensor]:
 
 def normal_quantile_of_log(log_p: Tensor) -> Tensor:
     r"""The t for which :math:`\log \Phi(t)` is given, for probabilities up to a half.
-
-    Args:
-        log_p: The logarithm of the probability, at most that of a half, with shape (*,).
 
     Example:
         >>> normal_quantile_of_log(torch.tensor([-5e11, -0.6931472]))
