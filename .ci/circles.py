@@ -18,6 +18,5 @@ pairs = [
 importing, imported = np.array(pairs).T
 imports = coo_array((np.ones(len(pairs)), (importing, imported)), (len(modules),) * 2)
 _, circle = connected_components(imports, connection="strong")
-for which in np.flatnonzero(np.bincount(circle) > 1):
-    print("circle:", ", ".join(modules[i] for i in np.flatnonzero(circle == which)))
-sys.exit(int(np.bincount(circle).max() > 1))
+found = [np.flatnonzero(circle == which) for which in np.flatnonzero(np.bincount(circle) > 1)]
+sys.exit("\n".join(f"circle: {', '.join(modules[i] for i in one)}" for one in found) or None)
