@@ -28,35 +28,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from maskedflow import DensityEstimator
 from maskedflow.tables import Schema, from_arrow, to_rows, to_table
 from maskedflow.training import save
+from mixed_tables import ANGLE, mixed
 from table_strategies import tables
 
 
 @parametrize_with_checks([DensityEstimator(work=2.0)])
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
-
-
-def mixed(n: int = 600) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    income = np.exp(rng.normal(size=n))
-    income[rng.random(n) < 0.2] = 0.0
-    height = rng.normal(170, 10, n)
-    height[rng.random(n) < 0.1] = np.nan
-    return pd.DataFrame(
-        {
-            "income": income,
-            "height": height,
-            "wind": rng.uniform(0, 360, n),
-            "visits": rng.integers(0, 500, n),
-            "city": rng.choice(["Bonn", "Rome", "Oslo"], n),
-            "member": rng.random(n) < 0.5,
-            "born": pd.Timestamp("1990-01-01") + pd.to_timedelta(rng.integers(0, 9000, n), "D"),
-            "unit": "cm",
-        }
-    )
-
-
-ANGLE = {"wind": {"kind": "angle", "period": 360}}
 
 
 def test_a_table_of_all_kinds_of_columns_goes_there_and_back() -> None:

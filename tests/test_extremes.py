@@ -30,8 +30,7 @@ import maskedflow as mf
 from family import Entry, every_flow, flows_that_promise
 from maskedflow.distributions.base import log_density, unvalidated
 from maskedflow.transforms.support import moved_inside, outside
-from strategies import Case, cases, overwrite
-from test_flows_use import few
+from strategies import Case, cases, few, overwrite
 
 F, T = mf.flows, mf.transforms
 DOUBLE = torch.float64

@@ -21,9 +21,8 @@ from maskedflow.report.gallery import nearest
 from maskedflow.report.joint import corner_columns
 from maskedflow.report.latent import latent_facts
 from maskedflow.report.twosample import two_sample_test
+from mixed_tables import ANGLE, mixed
 from small_runs import gaussian, trained
-from test_estimator import ANGLE
-from test_estimator import mixed as people_of
 
 COVARIANCE = np.array([[1.0, 0.8, 0.0], [0.8, 2.0, 0.3], [0.0, 0.3, 0.5]])
 NORMAL = multivariate_normal(np.zeros(3), COVARIANCE)
@@ -63,7 +62,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     own = ("--data", given, "--context", "c"), ("--data", pair(folder, 200))
     for source in (*own, ("--dataset", "digits")):
         assert run("train", *source, "--out", folder, *words, "--report") == 0
-    people = people_of(400)
+    people = mixed(400)
     estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", time_limit=2)
     estimator.fit(people[:200]).report(people[200:], folder / "people.html", train=people[:200])
     write_report(_mixed(), _cells(300), _cells(300, 1), _cells(200, 2), folder / "mixed.html")

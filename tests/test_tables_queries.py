@@ -32,7 +32,7 @@ from maskedflow.tables import (
 from maskedflow.tables.build import build_mixture
 from maskedflow.transforms import LazyComposedTransform, Permutation
 from strategies import overwrite
-from test_tables_density import MIXED, build, rows_of, some_rows
+from table_densities import MIXED, build, rows_of, some_rows
 
 #: A category, the state of the first number; a number and a whole one of 0..9.
 NUMBERS = Layout((3, 2), (1, None), (), (0.0, 1.0), (None, 0.0), (None, 10.0))
