@@ -21,7 +21,7 @@ from maskedflow.estimator import (
 )
 from maskedflow.tables import Schema, read_source
 
-FAST = "--flow gaussian --time_limit 1".split()  # noqa: SIM905
+FAST = "--flow gaussian --work 1".split()  # noqa: SIM905
 
 SCHEMA = """
 [columns.wind]

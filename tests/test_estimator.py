@@ -39,7 +39,7 @@ def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
 
 def test_a_table_of_all_kinds_of_columns_goes_there_and_back() -> None:
     table = mixed()
-    estimator = DensityEstimator("gaussian", schema=ANGLE, missing="model", time_limit=3)
+    estimator = DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
     scores = estimator.fit(table).score_samples(table)
     assert np.isfinite(scores).all()
     order = np.random.default_rng(1).permutation(len(table))
@@ -110,7 +110,7 @@ def test_every_kind_of_column_is_fitted_drawn_and_saved(
     table, known = data.draw(tables(missing))
     known = {name: known[name] for name in known if name in table.column_names}
     estimator = DensityEstimator(
-        "gaussian", schema=known, missing="model" if missing else "error", time_limit=0.5
+        "gaussian", schema=known, missing="model" if missing else "error", work=0.5
     )
     scores = estimator.fit(table).score_samples(table)
     assert scores.dtype == np.float64
@@ -135,7 +135,7 @@ def test_a_file_keeps_parameters_names_context_and_kind(tmp_path: Path, kind: An
     rng = np.random.default_rng(0)
     table = from_arrow(pa.table({"a": rng.normal(size=60), "b": rng.normal(size=60)}), kind)
     context = pa.table({"g": rng.choice(["u", "v"], 60), "t": rng.normal(size=60)})
-    given = DensityEstimator("gaussian", missing="drop", time_limit=7, random_state=3)
+    given = DensityEstimator("gaussian", missing="drop", time_limit=7, work=1, random_state=3)
     given.fit(table, context=context).save(tmp_path / "e.safetensors")
     again = DensityEstimator.load(str(tmp_path / "e.safetensors"))
     assert again.work_ == given.work_
@@ -153,7 +153,7 @@ def test_a_file_keeps_parameters_names_context_and_kind(tmp_path: Path, kind: An
 
 def test_a_loaded_estimator_is_fitted_again_by_the_same_schema(tmp_path: Path) -> None:
     table = mixed(60).drop(columns="height")
-    first = DensityEstimator("gaussian", schema=ANGLE, time_limit=1).fit(table)
+    first = DensityEstimator("gaussian", schema=ANGLE, work=1).fit(table)
     first.save(tmp_path / "e.safetensors")
     again = clone(DensityEstimator.load(tmp_path / "e.safetensors"))
     assert again.fit(table).schema_ == first.schema_
@@ -246,7 +246,7 @@ def test_arrays_of_any_dtype_are_numbers(dtype: Any) -> None:
 
 def test_columns_go_by_name_and_of_an_array_by_place() -> None:
     table = mixed(80)[["income", "visits"]]
-    estimator = DensityEstimator("gaussian", time_limit=1).fit(table)
+    estimator = DensityEstimator("gaussian", work=1).fit(table)
     scores = estimator.score_samples(table)
     assert np.array_equal(estimator.score_samples(table[["visits", "income"]]), scores)
     with pytest.warns(UserWarning, match="feature names"):

@@ -183,7 +183,7 @@ def test_residuals_may_be_missing(rng: np.random.Generator) -> None:
 def fitted() -> tuple[mf.DensityEstimator, pd.DataFrame]:
     table = mixed(900)
     table["cm"] = table["height"]
-    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", time_limit=2)
+    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
     return estimator.fit(table[:500]), table
 
 
@@ -268,7 +268,7 @@ def test_a_conditional_density(tmp_path: Path, rng: np.random.Generator) -> None
     given_ = pd.DataFrame({"city": city, "hour": rng.uniform(0, 24, 600), "one": 1})
     x = pd.DataFrame({"t": rng.normal(size=600) + 5 * (city == "Oslo"), "kind": city})
     x.loc[::9, "kind"] = "none"
-    estimator = mf.DensityEstimator("gaussian", time_limit=4).fit(x[:400], context=given_[:400])
+    estimator = mf.DensityEstimator("gaussian", work=4).fit(x[:400], context=given_[:400])
     path = tmp_path / "r.html"
     test = (x[400:], path, given_[400:])
     page = estimator.report(*test, train=x[:400], train_context=given_[:400])
@@ -312,7 +312,7 @@ def test_categories_alone_and_a_single_row_have_a_page(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     x = pd.DataFrame({"a": rng.choice(list("xyz"), 200), "b": rng.choice(["p", "q"], 200)})
-    estimator = mf.DensityEstimator("gaussian", time_limit=1).fit(x[:150])
+    estimator = mf.DensityEstimator("gaussian", work=1).fit(x[:150])
     for test in (x[150:], x[150:151]):
         page = estimator.report(test, tmp_path / "r.html", train=x[:150])
         assert (page.corner, len(page.marginals)) == (None, 2)
