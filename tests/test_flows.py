@@ -10,9 +10,7 @@ from torch import nn
 
 from family import Entry, every_flow, flows_that_promise, masked_steps, without_gradient
 from oracles import allowed, autograd_ladjs, check_inverse_pair, dependencies
-from strategies import SMOOTH, Case, cases
-
-few = settings(max_examples=8)
+from strategies import SMOOTH, Case, cases, few
 
 
 @flows_that_promise("inverse")

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from family import Entry, every_flow, flows_that_promise
-from strategies import SMOOTH, Case, cases, overwrite
-
-few = settings(max_examples=8)
+from strategies import SMOOTH, Case, cases, few, overwrite
 
 
 @every_flow

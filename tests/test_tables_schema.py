@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,10 @@ def drawn(cells: Any, rng: np.random.Generator) -> Any:
             lambda rng: np.where(NORMAL > 0, 40, rng.integers(10, 80, N)),
             "discretised (10 to 79), steps of 1, atom at 40",
         ),
+        (
+            [Decimal(k) / 100 for k in [-2] * 10 + [0] * 9 + [3] * 10],
+            "discretised, steps of 0.01, atoms at -0.02, 0.03",
+        ),  # one value that is ordinary has no range
         # 9 is frequent, but no more than those beside.
         (lambda rng: rng.poisson(9, N), "discretised, steps of 1"),
         (lambda rng: rng.integers(0, 5, N), "ordinal, 5 levels"),

@@ -226,7 +226,7 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
 
 def _is_full(x: Numbers, step: float) -> bool:
     """Whether the first and the last cell of a grid have rows as all others have."""
-    if not len(x):
+    if not len(x) or x.min() == x.max():
         return False
     mean = len(x) / (np.rint((x.max() - x.min()) / step) + 1)
     ends = min(np.sum(x == x.min()), np.sum(x == x.max()))
