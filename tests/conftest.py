@@ -15,7 +15,7 @@ from commands import SMALL, run, table, write_csv
 settings.register_profile(
     "default",
     deadline=None,
-    max_examples=20,
+    max_examples=10,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -35,7 +35,7 @@ def page_text(path: Path) -> str:
 # ------------------------------------------------------------------------- tables and matrices
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @given(st.data(), st.booleans())
 def test_rows_become_numbers_and_come_back(data: st.DataObject, missing: bool) -> None:
     table, known = data.draw(tables(missing))

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import (
@@ -364,7 +364,6 @@ def test_latent_variables() -> None:
     assert is_score(vae().log_prob(x))
 
 
-@settings(max_examples=20)
 @given(st.floats(-5, 5), st.floats(0, 300))
 def test_students_density_is_scipys(loc: float, power: float) -> None:
     import scipy.stats

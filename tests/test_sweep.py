@@ -22,7 +22,7 @@ from maskedflow.transforms import AutoregressiveTransform, MonotonicAffineTransf
 from oracles import implicit_gradients, solve
 from strategies import ACTIVATIONS, SMOOTH, UNIVARIATES, Case, cases, dags, overwrite
 
-few = settings(max_examples=12)
+few = settings(max_examples=6)
 every_univariate = pytest.mark.parametrize("univariate", UNIVARIATES.values(), ids=UNIVARIATES)
 
 #: Activations with parameters, and such as no kernel is likely to know.
@@ -86,7 +86,7 @@ def test_sweep_is_the_reference_loop(
     check_inverse(flow, case.x(*batch), case.c(*batch), case)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(cases(dtype=st.just(torch.float64)))
 def test_sweep_solves_the_forward_map(case: Case) -> None:
     """Against Newton's method on the forward map, which knows of no order and no sweep."""

@@ -77,7 +77,7 @@ def drawn(cells: Any, rng: np.random.Generator) -> Any:
         ),
         (
             [Decimal(k) / 100 for k in [-2] * 10 + [0] * 9 + [3] * 10],
-            "discretised, steps of 0.01, atoms at -0.02, 0.03",
+            "discretised, steps of 0.01, atoms at -0.02 and 0.03",
         ),  # one value that is ordinary has no range
         # 9 is frequent, but no more than those beside.
         (lambda rng: rng.poisson(9, N), "discretised, steps of 1"),
