@@ -42,7 +42,7 @@ def mixed(n: int = 1500) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def estimator() -> DensityEstimator:
     known = {"wind": {"kind": "angle", "period": 360}}
-    made = DensityEstimator("gaussian", schema=known, missing="model", work=5)
+    made = DensityEstimator("gaussian", schema=known, missing="model", work=2)
     return made.fit(mixed())
 
 
