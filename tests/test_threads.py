@@ -48,7 +48,7 @@ def python(*arguments: str, **environment: str) -> str:
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
