@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from .cells import Cells, Numbers
 
-__all__ = ["KINDS", "Arguments", "Column", "Level", "Part"]
-
 Arguments = dict[str, Any]
 Level = str | int | float | bool
 Part = Literal["codes", "values", "angles"]

@@ -10,8 +10,6 @@ from .kinds.fixed import Duplicate
 from .rows import Rows
 from .schema import Schema, refuse_missing
 
-__all__ = ["to_rows", "to_table"]
-
 
 def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = True) -> Rows:
     """Turns a table into codes, values and angles.

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "find_grid"]
-
 Numbers = NDArray[np.float64]
 
 TOLERANCE = 0.01
@@ -107,10 +105,6 @@ def _decimals(x: float) -> int:
 
 def find_grid(x: Numbers, precision: float = 2.0**-52) -> Grid | None:
     """The coarsest grid of decimal numbers that all x are on, if there is one.
-
-    Args:
-        x: Distinct numbers, ascending, at least two.
-        precision: The relative precision of these.
 
     Example:
         >>> find_grid(np.array([0.25, 0.5, 1.75]))

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from .grid import Grid, find_grid
 
-__all__ = ["FEW", "guess_numbers", "plain_numbers", "range_of", "specify_numbers"]
-
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Found = dict[str, Any]
@@ -74,11 +72,7 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
 def specify_numbers(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Found:
-    """What else is to be known of numbers whose kind is given, less any missing ones.
-
-    Raises:
-        ValueError: If bounds or a grid cannot be told from the numbers.
-    """
+    """What else is to be known of numbers whose kind is given, less any missing ones."""
     found: Found = {}
     if kind == "positive" and "low" not in given:
         found["low"] = 0.0

@@ -11,14 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from .arrow_types import is_number, parsing_type
+from maskedflow.sources.arrow_types import is_number, parsing_type
+
 from .cells import is_missing, plain
 from .column import KINDS, Arguments, Column
 from .kinds.fixed import Duplicate
 from .rows import Layout
 from .toml import read_arguments, read_document, write_document
-
-__all__ = ["Bounds", "Missing", "Schema", "complete"]
 
 Bounds = Literal["inferred", "data"]
 Missing = Literal["error", "drop", "model"]
@@ -241,10 +240,6 @@ def _infer_column(
     """Tells what a column is from its cells and from arguments of `Column` that are known.
 
     The kind may also be given as `integer`: a grid of step 1.
-
-    Raises:
-        ValueError: If the type is none that a density can be of, categories are too many, what is
-            given does not fit together, or a cell contradicts it.
     """
     missing = is_missing(cells)
     given = dict(given)

@@ -11,11 +11,9 @@ from pydantic import AfterValidator, with_config
 from typing_extensions import TypedDict
 
 from maskedflow.files import CLOSED, check, parse_toml
+from maskedflow.sources.arrow_types import type_of
 
-from .arrow_types import type_of
 from .column import KINDS, Column, Level
-
-__all__ = ["read_arguments", "read_document", "write_document"]
 
 _HEADER = "# The schema of a table. Leave out what is to be inferred.\n\n"
 
@@ -104,11 +102,7 @@ def read_document(
 
 
 def read_arguments(name: str, given: Any) -> dict[str, Any]:
-    """Arguments of `Column` from plain values.
-
-    Raises:
-        ValueError: If one is unknown or of the wrong type; the message names the column.
-    """
+    """Arguments of `Column` from plain values."""
     if not isinstance(given, Mapping):
         raise ValueError(f"column {name!r}: expected a section of settings, found {given!r:.60}")
     known = _Arguments.__annotations__

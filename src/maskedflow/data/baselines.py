@@ -15,14 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "Baseline",
-    "choose_kde",
-    "choose_mixture",
-    "fit_gaussian",
-    "gaussian_log_likelihood",
-]
-
 Rows = NDArray[np.float64]
 
 COMPONENTS = (1, 2, 4, 8, 16, 32, 64)

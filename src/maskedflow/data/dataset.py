@@ -23,6 +23,8 @@ from .split import Dealing, Split, columns_of
 from .streamed import StreamedSplit
 from .windows import cut, stretches
 
+_PARTS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -65,7 +67,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "validation", "test"):
+        for part in _PARTS:
             split: Split = getattr(self, part)
             width = 0 if split.context is None else split.context.shape[1]
             if split.x.shape[1] != len(self.columns) or width != len(self.context_columns):
@@ -95,8 +97,9 @@ class Dataset:
 
     def fingerprints(self) -> Trace:
         """What is to be remembered of the rows that train and validate."""
-        parts = map(columns_of, (self.train, self.validation))
-        return Trace(*(Fingerprint.of(x, x) for x in parts))
+        return Trace(
+            *(Fingerprint.of(x, x) for x in map(columns_of, (self.train, self.validation)))
+        )
 
     @property
     def context_features(self) -> int:
@@ -110,17 +113,12 @@ class Dataset:
 
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""
-        train, validation, test = (
-            replace(split, context=None) for split in (self.train, self.validation, self.test)
-        )
-        return replace(self, train=train, validation=validation, test=test, context_columns=())
+        splits = {part: replace(getattr(self, part), context=None) for part in _PARTS}
+        return replace(self, **splits, context_columns=())
 
     def in_float32(self) -> Self:
         """The same data set with rows and contexts rounded to float32."""
-        train, validation, test = (
-            split.in_float32() for split in (self.train, self.validation, self.test)
-        )
-        return replace(self, train=train, validation=validation, test=test)
+        return replace(self, **{part: getattr(self, part).in_float32() for part in _PARTS})
 
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from .split import RARE, Array, Grain, row_hashes, scrambled
 
-__all__ = ["Fingerprint", "Seen", "Sketch", "Trace", "unknown"]
-
 KEPT = 8192
 """The most hashes that are kept: 64 kB."""
 
@@ -62,12 +60,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, columns: Sequence[Array], numbers: Sequence[Array]) -> Fingerprint:
-        """That of rows.
-
-        Args:
-            columns: What makes a row, as for :func:`maskedflow.data.split.row_hashes`.
-            numbers: Those columns that hold quantities.
-        """
+        """That of rows."""
         hashes = row_hashes(columns)
         sketch = Sketch(Grain.of(numbers), len(hashes))
         sketch.add(hashes, numbers)
@@ -91,11 +84,7 @@ class Fingerprint:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reads what :meth:`to_plain` gave.
-
-        Raises:
-            ValueError: If it is something else.
-        """
+        """Reads what :meth:`to_plain` gave."""
         try:
             hashes = np.frombuffer(base64.b64decode(plain["hashes"], validate=True), "<u8")
             rows, told, salt, bound = (int(plain[k]) for k in ("rows", "told", "salt", "bound"))
@@ -107,12 +96,7 @@ class Fingerprint:
 
 
 class Sketch:
-    """A fingerprint in the making.
-
-    Args:
-        grain: How finely the rows' numbers tell them apart.
-        rows: About how many rows there will be.
-    """
+    """A fingerprint in the making."""
 
     def __init__(self, grain: Grain, rows: int) -> None:
         self.grain, self.about = grain, rows
@@ -173,11 +157,7 @@ class Trace:
 
     @classmethod
     def from_plain(cls, plain: Any) -> Self | None:
-        """Reads what :meth:`to_plain` gave; None of None, which is what older files hold.
-
-        Raises:
-            ValueError: If it is something else.
-        """
+        """Reads what :meth:`to_plain` gave; None of None, which is what older files hold."""
         if plain is None:
             return None
         try:

@@ -92,11 +92,7 @@ def digits(seed: int = 0) -> ImageDataset:
 
 
 def read_idx(path: Path) -> Bytes:
-    """Reads an array of bytes from a gzipped IDX file, the format of MNIST.
-
-    Raises:
-        ValueError: If the file is not gzipped, not IDX, or shorter or longer than it says.
-    """
+    """Reads an array of bytes from a gzipped IDX file, the format of MNIST."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError) as error:
@@ -114,11 +110,7 @@ def read_idx(path: Path) -> Bytes:
 
 
 def read_cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Reads images `(n, 3, 32, 32)` and labels `(n,)` from a CIFAR-10 binary batch.
-
-    Raises:
-        ValueError: If the file is not a whole number of records of 3,073 bytes with labels 0 to 9.
-    """
+    """Reads images `(n, 3, 32, 32)` and labels `(n,)` from a CIFAR-10 binary batch."""
     content = np.fromfile(path, np.uint8)
     record = 1 + 3 * 32 * 32
     if not len(content) or len(content) % record:

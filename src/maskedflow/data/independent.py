@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from maskedflow.transforms import NormalScores
 
-__all__ = ["independent"]
-
 Rows = NDArray[Any]
 Vector = NDArray[np.float64]
 
@@ -103,6 +101,5 @@ def _numbers(step: float, train: Vector, test: Vector) -> Vector:
     x = torch.from_numpy((test[:, None] + places).reshape(-1, 1))
     z, ladj = scores.call_and_ladj(x)
     log_prob = -0.5 * z[:, 0] ** 2 - 0.5 * math.log(2 * math.pi) + ladj
-    mean = log_prob.view(-1, len(places)).logsumexp(1) - math.log(len(places))
-    found: Vector = mean.numpy()
-    return found
+    total: Vector = log_prob.view(-1, len(places)).logsumexp(1).numpy()
+    return total - math.log(len(places))

@@ -14,16 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from maskedflow.columns import Schema, complete, read_document, read_source
-from maskedflow.columns.arrow_types import is_number, is_temporal
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
 from maskedflow.sources import open_source
+from maskedflow.sources.arrow_types import is_number, is_temporal
 
 from .split import Array, Dealing, deal_rows
 from .table import File
-
-__all__ = ["MixedTable", "TableSplit", "deal_mixed", "infer_schema", "open_mixed"]
 
 _TEST = 0.1
 """The share of the rows that tests, as of a table of numbers."""

@@ -23,8 +23,6 @@ from .discrete import find_cells, notes_on
 from .split import Split
 from .table import File, check_varying
 
-__all__ = ["Series", "calendar", "open_series", "read_series", "write_forecasts"]
-
 Times = NDArray[Any]
 """Points in time, datetime64[ns] or float64."""
 

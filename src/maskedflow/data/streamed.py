@@ -227,11 +227,7 @@ class Survey:
 
 
 def survey(table: HashedRows, dtype: torch.dtype) -> Survey:
-    """Reads the whole table once, in a dtype.
-
-    Raises:
-        ValueError: If a cell is no finite number, or rows are few.
-    """
+    """Reads the whole table once, in a dtype."""
     counts = np.zeros(len(table.pieces) - 1, np.int64)
     moments = Moments(len(table.columns), dtype)
     sketch = Sketch(table.grain, table.total)

@@ -193,14 +193,6 @@ def open_if_numbers(
 
     The file is read once, or once for each dtype that is tried if it stays on disk (`stream`). For
     the other arguments see :func:`open_table`.
-
-    Returns:
-        The data set; or, of a table with other columns, all of it, as
-        :func:`maskedflow.columns.read_source` reads it.
-
-    Raises:
-        CellError: If all columns are numbers but for a cell, or a column is by most of its cells.
-        ValueError: As :func:`open_table` and :func:`open_streamed`.
     """
     asked: dict[str, Any] = {"context": context, "seed": seed, "continuous": continuous}
     if not stream:

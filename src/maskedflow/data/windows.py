@@ -6,8 +6,6 @@ from torch import Tensor
 
 from .split import Split
 
-__all__ = ["STEPS", "cut", "stretches", "windows"]
-
 STEPS = 8
 """The steps of a time series that are known again together: one alone may be there by chance."""
 

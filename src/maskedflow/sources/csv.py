@@ -22,14 +22,7 @@ NEWLINE, RETURN, QUOTE = b'\n\r"'
 
 
 class CsvSource(Source):
-    """A CSV file with a header.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If its beginning cannot be read.
-    """
+    """A CSV file with a header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -15,8 +15,6 @@ import pyarrow.csv as pacsv
 
 from .source import CellError
 
-__all__ = ["Dialect", "is_written_number", "notation", "sniff"]
-
 HEAD = 2**16
 """The bytes that are looked at."""
 
@@ -72,11 +70,7 @@ class Dialect:
 
 
 def sniff(path: Path) -> Dialect:
-    """Tells how a CSV file is written.
-
-    Raises:
-        ValueError: If it is empty or no CSV file, has no header, or may mean two things.
-    """
+    """Tells how a CSV file is written."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()

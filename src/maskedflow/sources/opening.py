@@ -9,8 +9,6 @@ from .csv import CsvSource
 from .parquet import ParquetSource
 from .source import READABLE, Source
 
-__all__ = ["open_source"]
-
 
 def open_source(path: str | os.PathLike[str] | Source) -> Source:
     r"""Opens a table on disk, of which nothing but names, types and sizes is read.

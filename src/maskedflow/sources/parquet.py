@@ -47,13 +47,6 @@ class ParquetSource(Source):
     """One Parquet file, or several that are one table.
 
     The row index of pandas is none of its `names`, and is read only if it is asked for.
-
-    Args:
-        path: The file, or the folder of the files.
-        files: The files in order.
-
-    Raises:
-        ValueError: If one cannot be read, or has other columns than the first.
     """
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:

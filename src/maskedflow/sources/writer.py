@@ -20,6 +20,8 @@ from torch import Tensor
 
 from maskedflow.files import atomic
 
+from .arrow_types import is_text
+
 GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
@@ -139,9 +141,7 @@ def _write_csv(path: Path, schema: pa.Schema, batches: Batches, header: bool) ->
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _special(cells: pa.Array) -> pa.Array:

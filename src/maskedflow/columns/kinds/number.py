@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.columns.arrow_types import is_number
 from maskedflow.columns.cells import Cells, Mask, Numbers, number_cells, numbers
 from maskedflow.columns.column import Arguments, Column, Part
 from maskedflow.columns.grid import Grid
 from maskedflow.columns.numeric import guess_numbers, range_of, specify_numbers
-
-__all__ = ["Angle", "Number", "Value"]
+from maskedflow.sources.arrow_types import is_number
 
 
 class Value(Column, ABC):
