@@ -155,9 +155,7 @@ def _read_hepmass_csv(path: Path) -> Floats:
         return np.column_stack([column.cast(pa.float64()).to_numpy() for column in table.columns])
     except pa.ArrowInvalid as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: expected a header and rows of numbers, found: {reason}"
-        ) from None
+        raise ValueError(f"{path}: expected a header and numbers, found: {reason}") from None
 
 
 def miniboone(folder: Path) -> Dataset:
@@ -227,7 +225,6 @@ def _standardized(
     name: str, parts: tuple[Floats, Floats, Floats], columns: tuple[str, ...]
 ) -> Dataset:
     mean, deviation = parts[0].mean(axis=0), parts[0].std(axis=0)
-    train, validation, test = (
-        Split(torch.from_numpy(((part - mean) / deviation).astype(np.float32))) for part in parts
-    )
+    scaled = (((part - mean) / deviation).astype(np.float32) for part in parts)
+    train, validation, test = (Split(torch.from_numpy(part)) for part in scaled)
     return Dataset(name, train, validation, test, columns, standardize=False)

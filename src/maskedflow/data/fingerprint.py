@@ -124,12 +124,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Trace:
-    """What is remembered of the rows that a density was made with.
-
-    Args:
-        train: The rows that it was fitted to.
-        validation: Those by which it was chosen when to stop, if there were any.
-    """
+    """What is remembered of the rows that a density was fitted to, and of those that validated."""
 
     train: Fingerprint
     validation: Fingerprint | None = None

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .dataset import ImageDataset
 from .split import Split
@@ -128,14 +127,15 @@ def _dataset(
     levels: int,
     alpha: float,
 ) -> ImageDataset:
-    # Torch wants memory that it may write to, which a buffer of bytes is not.
-    train, validation, test = (
-        Split(
-            torch.from_numpy(np.require(images.reshape(len(images), -1), requirements=["C", "W"])),
-            _one_hot(labels, name),
-        )
-        for images, labels in parts
-    )
+    splits = []
+    for images, labels in parts:
+        if labels.size and labels.max() >= CLASSES:
+            raise ValueError(f"{name}: expected labels 0 to {CLASSES - 1}, found {labels.max()}")
+        # Torch wants memory that it may write to, which a buffer of bytes is not.
+        pixels = np.require(images.reshape(len(images), -1), requirements=["C", "W"])
+        one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
+        splits.append(Split(torch.from_numpy(pixels), torch.from_numpy(one_hot)))
+    train, validation, test = splits
     return ImageDataset(
         name,
         train,
@@ -147,9 +147,3 @@ def _dataset(
         levels=levels,
         alpha=alpha,
     )
-
-
-def _one_hot(labels: Bytes, name: str) -> Tensor:
-    if labels.size and labels.max() >= CLASSES:
-        raise ValueError(f"{name}: expected labels 0 to {CLASSES - 1}, found {labels.max()}")
-    return torch.from_numpy(np.eye(CLASSES, dtype=np.float32)[labels])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -56,20 +57,11 @@ def _moons(n: int, generator: Generator | None) -> Tensor:
     return _noisy(2 * x - 1, 2 * y - 0.5, 0.2, generator)
 
 
-def _on_circles(n: int, radii: tuple[float, ...], generator: Generator | None) -> Tensor:
+def _circles(radii: tuple[float, ...], n: int, generator: Generator | None) -> Tensor:
+    """Concentric circles."""
     angle = 2 * math.pi * _uniform(n, generator)
     radius = torch.tensor(radii)[_choice(n, len(radii), generator)]
     return _noisy(radius * angle.cos(), radius * angle.sin(), 0.15, generator)
-
-
-def _circles(n: int, generator: Generator | None) -> Tensor:
-    """Two concentric circles."""
-    return _on_circles(n, (1.5, 3.0), generator)
-
-
-def _rings(n: int, generator: Generator | None) -> Tensor:
-    """Four concentric circles."""
-    return _on_circles(n, (0.75, 1.5, 2.25, 3.0), generator)
 
 
 def _checkerboard(n: int, generator: Generator | None) -> Tensor:
@@ -96,9 +88,9 @@ def _eight_gaussians(n: int, generator: Generator | None) -> Tensor:
 
 TOYS: dict[str, Callable[[int, Generator | None], Tensor]] = {
     "moons": _moons,
-    "circles": _circles,
+    "circles": partial(_circles, (1.5, 3.0)),
     "checkerboard": _checkerboard,
     "spirals": _spirals,
-    "rings": _rings,
+    "rings": partial(_circles, (0.75, 1.5, 2.25, 3.0)),
     "8gaussians": _eight_gaussians,
 }

@@ -27,15 +27,9 @@ Fault = Literal["missing", "kind", "notation"]
 
 
 class CellError(ValueError):
-    """A cell of a table that does not fit its column.
+    """A cell of a table that does not fit its column; rows are counted from 1.
 
-    Args:
-        path: The file.
-        column: The column's name.
-        row: The row in this file, counted from 1; None if it is about the whole column.
-        expected: What should be there.
-        found: What is there.
-        fault: What is wrong with it.
+    The row is None if the error is about the whole column.
 
     Example:
         >>> print(CellError(Path("a.csv"), "age", 3, "a number", "'old'", "kind"))

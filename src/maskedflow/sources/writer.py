@@ -77,18 +77,9 @@ def write_batches(
     *,
     header: bool = True,
 ) -> int:
-    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, in constant memory.
+    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, as :func:`write_table`.
 
-    The file appears under its name only when it is complete.
-
-    Args:
-        path: The file to write; one that is there is replaced.
-        schema: The columns. `.npy` takes numbers of one type, and keeps no names.
-        batches: The rows.
-        header: Whether a CSV file begins with the names; a later part of a table has none.
-
-    Returns:
-        The number of rows written.
+    `.npy` takes numbers of one type. Returns the number of rows written.
 
     Raises:
         ValueError: If the suffix is none of these, or the format has no place for a column's type.
