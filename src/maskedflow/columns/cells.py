@@ -21,19 +21,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cells:
-    """What the n cells of one column come to, each array of shape `(n,)`.
+    """What the n cells of one column come to, each array of shape `(n,)`."""
 
-    Args:
-        code: The level, or the state of a number, int64.
-        number: The value or the angle, 0 where there is none, float64.
-        observed: Where there is a number.
-        impossible: Where the cell is something that this column cannot hold.
-    """
-
-    code: NDArray[np.int64]
-    number: Numbers
-    observed: Mask
-    impossible: Mask
+    code: NDArray[np.int64]  # the level, or the state of a number
+    number: Numbers  # the value or the angle, 0 where there is none
+    observed: Mask  # where there is a number
+    impossible: Mask  # where the cell is something that this column cannot hold
 
 
 def numbers(
@@ -89,8 +82,7 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 def is_missing(cells: pa.ChunkedArray) -> Mask:
     """Which cells are null or NaN."""
-    missing: Mask = cells.is_null(nan_is_null=True).to_numpy()
-    return missing
+    return np.asarray(cells.is_null(nan_is_null=True))
 
 
 def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
@@ -106,8 +98,7 @@ def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) 
 def equal(cells: pa.ChunkedArray, others: pa.ChunkedArray | pa.Scalar) -> Mask:
     """Where two plain columns, or a column and a scalar, are the same; a missing cell is itself."""
     both_missing = pc.and_(pc.is_null(cells), pc.is_null(others))
-    same: Mask = pc.or_(pc.equal(cells, others).fill_null(False), both_missing).to_numpy()
-    return same
+    return np.asarray(pc.or_(pc.equal(cells, others).fill_null(False), both_missing))
 
 
 def _decoded(cells: pa.ChunkedArray) -> pa.ChunkedArray:

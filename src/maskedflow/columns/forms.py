@@ -197,9 +197,6 @@ def _to_records(table: pa.Table, form: Form, columns: list[Array]) -> Array:
     return records
 
 
-# ------------------------------------------------------------------------------------------ pandas
-
-
 def _to_pandas(table: pa.Table, form: Form) -> Any:
     import pandas as pd
 
@@ -240,9 +237,6 @@ def _to_series(table: pa.Table, name: str) -> Any:
     return values if cells.null_count and dtype.kind in "biu" else values.astype(dtype)
 
 
-# ------------------------------------------------------------------------------------ simple cells
-
-
 def simple_cells(name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """The cells of a column, simple; of a type that has none, such as a list, as they are.
 
@@ -267,13 +261,7 @@ def simple_cells(name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _encoded_cells(cells: pa.ChunkedArray, like: pa.Array) -> pa.ChunkedArray:
-    """Simple cells in the type, and with the categories, that others have had.
-
-    Example:
-        >>> like = pa.array(["u", "v", "w"]).dictionary_encode()
-        >>> _encoded_cells(pa.chunked_array([["w"]]).dictionary_encode(), like).chunk(0).indices[0]
-        <pyarrow.Int32Scalar: 2>
-    """
+    """Simple cells in the type, and with the categories, that others have had, if they fit."""
     kind = like.type
     if simple_cells("", pa.chunked_array([like.slice(0, 0)])).type != cells.type:
         return cells

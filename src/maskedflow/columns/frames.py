@@ -31,12 +31,8 @@ def kind_of(frame: Any) -> Kind:
     """What kind of frame this is: NumPy's, pandas', Polars' or Arrow's, or one of columns or rows.
 
     Example:
-        >>> kind_of(np.zeros((3, 2)))
-        'numpy'
-        >>> kind_of(pa.table({"a": [1]}))
-        'arrow'
-        >>> kind_of({"a": [1]})
-        'mapping'
+        >>> kind_of(np.zeros((3, 2))), kind_of({"a": [1]})
+        ('numpy', 'mapping')
     """
     homes = _homes(frame)
     if homes & {"xarray", "pandas"}:
@@ -209,9 +205,6 @@ _SOURCES: dict[Kind, Callable[[Any, str], pa.Table]] = {
 }
 
 
-# ----------------------------------------------------------------------------------------- columns
-
-
 def _from_columns(labels: Sequence[Any], columns: Iterable[Any], name: str) -> pa.Table:
     """A table of columns of any kind, which tells its labels and the columns' dtypes."""
     names = [str(label) for label in labels]
@@ -301,9 +294,6 @@ def _dtype_of_pandas(dtype: Any) -> dict[str, str]:
     if hasattr(dtype, "pyarrow_dtype"):
         return {"pandas": "arrow"}
     return {"pandas": f"string[{dtype.storage}]" if text == "string" else text}
-
-
-# ---------------------------------------------------------------------------------------- metadata
 
 
 def _telling(table: pa.Table, **told: Any) -> pa.Table:

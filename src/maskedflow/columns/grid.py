@@ -82,8 +82,7 @@ class Grid:
     def places(self, x: Numbers) -> Numbers:
         """Where any x lie, counted in cells: numbers of the grid at whole ones, others between."""
         exact = (x - self.origin) / self.step
-        places: Numbers = exact - np.searchsorted(self._atoms, exact)
-        return places
+        return np.asarray(exact - np.searchsorted(self._atoms, exact))
 
     def numbers(self, cells: NDArray[Any]) -> Numbers:
         """The number at each cell, to the decimals that step and origin have."""

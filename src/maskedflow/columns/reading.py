@@ -37,10 +37,7 @@ def read_source(
     These are told from all cells of a column. A cell that is empty is missing; `NA`, `nan` and
     their like are missing numbers, but in a column of text they are text.
 
-    Args:
-        source: The table.
-        columns: The columns wanted, in the order wanted.
-        declared: Columns of which something is known, and which may be text of any kind.
+    Columns that are `declared` may be text of any kind.
 
     Raises:
         CellError: If a number is of a size that no density can be computed of, or a column of a CSV

@@ -128,8 +128,6 @@ class Schema:
             columns[name] = column
         return cls(tuple(columns.values()), missing)
 
-    # ------------------------------------------------------------ files
-
     def to_toml(self) -> str:
         """The schema as text that `from_toml` reads, and a person."""
         return write_document(self.columns, self.missing)
@@ -149,8 +147,6 @@ class Schema:
                     raise ValueError(f"column {name!r}: expected its {key}; or infer it from data")
             columns.append(Column(name=name, **arguments))
         return cls(tuple(columns), missing or "error")
-
-    # ------------------------------------------------------------ what follows from the columns
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -77,11 +77,9 @@ def _arguments(column: Column) -> dict[str, Any]:
 def read_document(
     text: str,
 ) -> tuple[Literal["error", "drop", "model"] | None, dict[str, dict[str, Any]]]:
-    r"""Reads the text of a schema.
+    r"""Reads the text of a schema: what is done about missing values, and arguments of `Column`.
 
-    Returns:
-        What is done about missing values, if the text says so, and what it says of each column by
-        name: arguments of `Column`, and perhaps the kind `integer`.
+    The arguments are by the name of the column; the kind may also be `integer`.
 
     Raises:
         ValueError: If it is no TOML, or something in it is unknown or of the wrong type.

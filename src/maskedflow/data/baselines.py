@@ -36,12 +36,7 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
     It is also a check of a data set's integrity: the MAF paper gives its mean for every data set.
     Costs O(n features²) in blocks of rows.
 
-    Args:
-        train: The rows it is fitted on, shape `(n, features)`.
-        test: The rows it is evaluated on, shape `(m, features)`.
-
-    Returns:
-        The log-density of each test row in nats, float64, shape `(m,)`.
+    Returns the log-density of each of the m test rows in nats, float64, shape `(m,)`.
 
     Raises:
         ValueError: If the covariance is singular: a constant feature, or one that follows from
@@ -97,8 +92,8 @@ class Baseline:
 
     def score_samples(self, x: Rows) -> Rows:
         """Computes the log-density of each row, in nats."""
-        scores: Rows = self.estimator.score_samples((x - self.loc) / self.scale)
-        return scores - np.log(self.scale).sum()
+        scores = self.estimator.score_samples((x - self.loc) / self.scale)
+        return np.asarray(scores - np.log(self.scale).sum())
 
 
 def fit_gaussian(x: Rows) -> Baseline:

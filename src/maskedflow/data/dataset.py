@@ -198,11 +198,7 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True)
 class SeriesDataset(Dataset):
-    """A time series, whose rows are in the order of time.
-
-    Args:
-        window: The steps of a window to train on.
-    """
+    """A time series, whose rows are in the order of time; `window` steps are trained on at once."""
 
     window: int = field(kw_only=True)
 
@@ -224,10 +220,9 @@ class SeriesDataset(Dataset):
 
 @dataclass(frozen=True)
 class StreamedDataset(Dataset):
-    """A table that stays on disk, but for `validation`, `test` and a sample `train` of the others.
+    """A table on disk, but for `validation`, `test` and a sample `train` of all the training rows.
 
-    Args:
-        streamed: All training rows.
+    All of them are `streamed`.
     """
 
     streamed: StreamedSplit = field(kw_only=True)
@@ -255,13 +250,8 @@ class StreamedDataset(Dataset):
 def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
     """Cuts a series into windows, without a copy; the last one ends with the last step.
 
-    Args:
-        x: The series, shape `(n, features)`.
-        length: The steps of a window.
-        stride: The steps from a window's start to the next one's.
-
-    Returns:
-        The windows, shape `(windows, length, features)`.
+    The series has shape `(n, features)`, its windows shape `(windows, length, features)`; `stride`
+    are the steps from a window's start to the next one's.
 
     Raises:
         ValueError: If the series is shorter than a window.
@@ -290,10 +280,8 @@ def stretches(split: Split) -> Split:
 class ContextStandardizer(nn.Module):
     r"""Brings a context to zero mean and unit variance, `(c - loc) / scale`.
 
-    Args:
-        loc: The mean, shape `(context,)`. In float64 it takes such contexts, of which it leaves
-            numbers near zero in the flow's own dtype.
-        scale: The standard deviation, shape `(context,)`.
+    Mean and standard deviation have shape `(context,)`. In float64 they take such contexts, of
+    which they leave numbers near zero in the flow's own dtype.
 
     Example:
         >>> ContextStandardizer(torch.tensor([1.0]), torch.tensor([2.0]))(torch.tensor([5.0]))

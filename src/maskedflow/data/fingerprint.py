@@ -74,7 +74,7 @@ class Fingerprint:
     def among(self, hashes: Hashes) -> tuple[int, int]:
         """How many rows with these hashes are known, among how many that could be looked up."""
         near = hashes[hashes <= np.uint64(self.bound)]
-        return int(np.isin(_salted(near, self.salt), self.hashes).sum()), len(near)
+        return int(np.isin(scrambled(near ^ np.uint64(self.salt)), self.hashes).sum()), len(near)
 
     def to_plain(self) -> dict[str, Any]:
         """The fingerprint as plain values, for JSON."""
@@ -118,7 +118,7 @@ class Sketch:
     def fingerprint(self) -> Fingerprint:
         """That of the rows so far."""
         salt = int(scrambled(np.uint64(self.salt)))
-        salted = np.sort(_salted(self.hashes, salt))
+        salted = np.sort(scrambled(self.hashes ^ np.uint64(salt)))
         return Fingerprint(self.rows, self.told, salt, self.bound, salted)
 
 
@@ -166,13 +166,8 @@ class Trace:
 class Seen:
     """How many of some rows a density was made with.
 
-    Args:
-        rows: The rows.
-        trained: Those that it was fitted to; estimated where only some could be looked up.
-        validated: Those besides by which it was chosen when to stop.
-        told: The rows that could be looked up.
-        known: Whether a row that was not found is a new one.
-        what: What they are called.
+    Some `trained` it (estimated where only those `told` could be looked up), others `validated`: by
+    these it was chosen when to stop. If all is `known`, a row that was not found is a new one.
 
     Example:
         >>> print(Seen(500, 400, 0, 500, True))
@@ -218,9 +213,3 @@ class Seen:
 def unknown(what: str = "rows") -> str:
     """What is said where nothing is known."""
     return f"it is not known whether some of these {what} were trained on"
-
-
-def _salted(hashes: Hashes, salt: int) -> Hashes:
-    """The hashes as they are kept."""
-    salted: Hashes = scrambled(hashes ^ np.uint64(salt))
-    return salted

@@ -46,11 +46,6 @@ def independent(columns: Sequence[Column], train: Rows, test: Rows) -> Vector:
     each. Numbers have the density whose normal scores they are, those on a grid the mean density of
     their cell. Conditions are left out.
 
-    Args:
-        columns: What the columns of the rows are.
-        train: The rows it is fitted to.
-        test: The rows it is evaluated at.
-
     Example:
         >>> import pyarrow as pa
         >>> from maskedflow.columns import Column

@@ -36,14 +36,9 @@ class Download:
 class Description:
     """What is known of a data set.
 
-    Args:
-        name: The name `load` takes.
-        kind: `images`, `table`, `patches` or `toy`.
-        url: Where it is published; empty for a data set that needs no file.
-        features: The number of features.
-        rows: The rows that train, validate and test.
-        labels: Whether `load` can give class labels as the context.
-        folder: Where it is on this machine, or None.
+    Its kind is `images`, `table`, `patches` or `toy`; a url, where it is published, is empty if it
+    needs no file. `rows` train, validate and test, `labels` says whether there are class labels for
+    a context, and the folder is where it is on this machine, or None.
     """
 
     name: str

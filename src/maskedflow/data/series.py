@@ -146,12 +146,7 @@ def open_series(
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:
-    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers.
-
-    Example:
-        >>> calendar_names(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"))
-        ('weekday_sin', 'weekday_cos')
-    """
+    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers."""
     if times.dtype.kind != "M":
         return ()
     midnight = times - times.astype("datetime64[D]")

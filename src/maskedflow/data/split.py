@@ -90,10 +90,6 @@ def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and standard deviation of each column, in float32 or x's own float64.
 
     A constant column gets scale 1: it is only centred, and nothing is divided by zero.
-
-    Example:
-        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-        (tensor([2., 5.]), tensor([1., 1.]))
     """
     # Column by column: a float64 copy of a large table would double its memory twice over.
     moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
@@ -243,10 +239,9 @@ class Grain:
     columns can take than there are rows. A round number that many rows share, such as no rain,
     tells nothing.
 
-    Args:
-        cells: The logarithm of the number of values of each column: of whole numbers those there
-            are, of others the cells of their grid, or what float32 can tell.
-        atoms: The numbers of each column that many rows share.
+    `cells` are the logarithms of the number of values of each column: of whole numbers those there
+    are, of others the cells of their grid, or what float32 can tell. `atoms` are the numbers of
+    each column that many rows share.
     """
 
     cells: tuple[float, ...]

@@ -107,22 +107,15 @@ class HashedRows:
 class StreamedSplit:
     """Training rows that stay on disk.
 
-    Args:
-        table: The table, whose other rows validate or test.
-        features: The number of features, which are the first columns.
-        counts: The training rows in each piece of the table.
-        sample: Some of the rows, in memory.
-        location: The mean of each column over all training rows, in the dtype of the rows.
-        scale: The standard deviations, 1 where that is zero.
-        fingerprint: By which the rows can be known again.
+    The other rows of the `table` validate or test; its first columns are the features.
     """
 
     table: HashedRows
     features: int
-    counts: tuple[int, ...] = field(repr=False)
-    sample: Split = field(repr=False)
-    location: Tensor = field(repr=False)
-    scale: Tensor = field(repr=False)
+    counts: tuple[int, ...] = field(repr=False)  # the training rows in each piece of the table
+    sample: Split = field(repr=False)  # some of the rows, in memory
+    location: Tensor = field(repr=False)  # the mean of each column, in the dtype of the rows
+    scale: Tensor = field(repr=False)  # the standard deviations, 1 where that is zero
     fingerprint: Fingerprint = field(repr=False)
 
     def __len__(self) -> int:
@@ -146,14 +139,10 @@ class StreamedSplit:
     def batches(
         self, bounds: Sequence[tuple[int, int]], seed: int
     ) -> Iterator[tuple[Tensor, Split]]:
-        """Reads mini-batches of an epoch, from any of them on.
+        """Reads mini-batches of an epoch: the numbers of the rows in the table, and the rows.
 
-        Args:
-            bounds: The first and last position of each in the epoch's order, one after another.
-            seed: Seed of this order, which depends on nothing else.
-
-        Yields:
-            The numbers of the rows in the table, from 0, and the rows.
+        The bounds are the first and last position of each in the epoch's order, one after another;
+        the order depends on nothing but the seed.
         """
         generator = torch.Generator().manual_seed(seed)
         pools = self._pools(torch.randperm(len(self.counts), generator=generator).tolist())

@@ -13,13 +13,8 @@ from torch import Generator, Tensor
 def toy(name: str, n: int, generator: Generator | None = None) -> Tensor:
     """Draws `n` points of a toy density on the plane.
 
-    Args:
-        name: `moons`, `circles`, `checkerboard`, `spirals`, `rings` or `8gaussians`.
-        n: The number of points.
-        generator: The source of randomness; torch's global one if None.
-
-    Returns:
-        Points within about [-4, 4]², float32, shape `(n, 2)`, in random order.
+    The densities are `moons`, `circles`, `checkerboard`, `spirals`, `rings` and `8gaussians`. Their
+    points are within about [-4, 4]², float32, shape `(n, 2)`, in random order.
 
     Raises:
         ValueError: If there is no toy density of this name, or `n` is negative.

@@ -18,10 +18,6 @@ def index_columns(schema: pa.Schema) -> tuple[str, ...]:
     """The columns that pandas wrote beside those of a frame: its row index.
 
     pandas' own metadata name them. A table that has lost these may still have their usual names.
-
-    Example:
-        >>> index_columns(pa.schema({"a": pa.int8(), "__index_level_0__": pa.int64()}))
-        ('__index_level_0__',)
     """
     told = (schema.pandas_metadata or {}).get("index_columns", ())
     return tuple(

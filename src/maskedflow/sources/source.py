@@ -21,7 +21,6 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 
 Types = Mapping[str, pa.DataType]
 
-
 Fault = Literal["missing", "kind", "notation"]
 """Whether a cell is missing, of another kind, or of a wrong size or notation."""
 
@@ -112,9 +111,6 @@ class Source(ABC):
             first: The first row.
             last: The row to end before; to the end of the table if None.
 
-        Yields:
-            The next rows, in the table's order.
-
         Raises:
             ValueError: If the file is damaged, or a cell of a CSV file has another type.
         """
@@ -163,12 +159,7 @@ class Source(ABC):
         return features, context
 
     def cell_error(
-        self,
-        column: str,
-        row: int,
-        expected: str,
-        found: str,
-        fault: Fault = "notation",
+        self, column: str, row: int, expected: str, found: str, fault: Fault = "notation"
     ) -> CellError:
         """The error about a cell, whose row in the table is counted from 0."""
         path, number = self.place(row)
@@ -177,14 +168,10 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several contiguous pieces of a table.
+    """One of several contiguous pieces of a table, numbered from 1.
 
     The pieces are whole blocks of rows, so that results which depend on a row's block are the same
     in a piece and in the whole.
-
-    Args:
-        number: Which piece, from 1.
-        of: The number of pieces.
 
     Raises:
         ValueError: If there is no such piece.

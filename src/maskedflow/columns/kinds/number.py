@@ -41,12 +41,9 @@ class Value(Column, ABC):
 
     @abstractmethod
     def numbers(self, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Numbers:
-        """Cells as float64, NaN where one is missing.
+        """Cells of any type that can be read as what they are, as float64; NaN if missing.
 
-        Args:
-            cells: The cells, of any type that can be read as what they are.
-            start: The number of rows before these, for errors.
-            strict: Whether numbers are rounded to what the column's type can hold.
+        If strict, numbers are rounded to what the column's type can hold.
 
         Raises:
             ValueError: If a cell cannot be read; the message names the column and the row.
