@@ -32,8 +32,9 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = T
         >>> rows.values, rows.codes
         (tensor([[1.5000]], dtype=torch.float64), tensor([[1]]))
     """
+    there = set(table.column_names)
     for name in schema.names:
-        if name not in table.column_names:
+        if name not in there:
             raise ValueError(f"expected a column {name!r}, found {', '.join(table.column_names)}")
     table = table.select(list(schema.names))
     if schema.missing != "model":

@@ -100,8 +100,6 @@ class Schema:
             ValueError: If a column is of no known kind or contradicts what is given of it, a value
                 is missing against `missing`, or there are no rows.
         """
-        if missing not in get_args(Missing):
-            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {missing!r}")
         if bounds not in get_args(Bounds):
             raise ValueError(f"bounds: expected 'inferred' or 'data', got {bounds!r}")
         given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}

@@ -76,13 +76,8 @@ class ParquetSource(Source):
                 f"the row index of a pandas frame is left out: {', '.join(told)}; to have it as a "
                 "column, write the frame after reset_index()",
             )
-        try:
+        with one_line_errors(path, "a column has different types in different files"):
             self._schema = pa.unify_schemas(schemas, promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path}: a column has different types in different files: {reason}"
-            ) from None
 
     def count(self) -> int:
         return self._count

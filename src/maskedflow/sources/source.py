@@ -21,6 +21,14 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 
 Types = Mapping[str, pa.DataType]
 
+_COMPLAINTS = (
+    pa.ArrowInvalid,
+    pa.ArrowKeyError,
+    pa.ArrowNotImplementedError,
+    pa.ArrowTypeError,
+    UnicodeDecodeError,
+)
+
 Fault = Literal["missing", "kind", "notation"]
 """Whether a cell is missing, of another kind, or of a wrong size or notation."""
 
@@ -214,15 +222,16 @@ class Shard:
 
 
 @contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: Path, failed: str = "") -> Iterator[None]:
     """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
     try:
         yield
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except _COMPLAINTS as error:
         reason = str(error).partition("\n")[0]
         if "invalid UTF8" in reason:
             reason = "not all of it is UTF-8 text; if it was saved as Latin-1, save it as UTF-8"
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+        failed = failed or f"cannot be read as {path.suffix[1:]}"
+        raise ValueError(f"{path}: {failed}: {reason}") from None
 
 
 def _cut(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

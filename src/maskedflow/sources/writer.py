@@ -21,6 +21,7 @@ from torch import Tensor
 from maskedflow.files import atomic
 
 from .arrow_types import is_text
+from .source import one_line_errors
 
 GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
@@ -92,12 +93,9 @@ def write_batches(
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
-    try:
-        with atomic(path) as beside:
-            return _WRITERS[path.suffix](beside, schema, iter(batches), header)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: cannot be written as {path.suffix[1:]}: {reason}") from None
+    failed = f"cannot be written as {path.suffix[1:]}"
+    with one_line_errors(path, failed), atomic(path) as beside:
+        return _WRITERS[path.suffix](beside, schema, iter(batches), header)
 
 
 def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:
