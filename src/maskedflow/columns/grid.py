@@ -26,13 +26,6 @@ class Grid:
     The cells that are left are numbered without gaps, so that a density of the cells knows
     nothing of the atoms between them.
 
-    Args:
-        step: The distance of neighbours.
-        origin: One of them, which has number 0 if there are no atoms below it.
-        low: The smallest allowed, or None.
-        high: The largest allowed, or None.
-        atoms: Those left out.
-
     Example:
         >>> grid = Grid(0.1, 0.5, atoms=(0.7,))
         >>> cells, off = grid.cells(np.array([0.5, 0.6, 0.8, 0.53]))
@@ -43,9 +36,9 @@ class Grid:
     """
 
     step: float
-    origin: float = 0.0
-    low: float | None = None
-    high: float | None = None
+    origin: float = 0.0  # has number 0 if there are no atoms below it
+    low: float | None = None  # the smallest allowed
+    high: float | None = None  # the largest allowed
     atoms: tuple[float, ...] = ()
 
     @property

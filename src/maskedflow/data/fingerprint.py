@@ -60,7 +60,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, columns: Sequence[Array], numbers: Sequence[Array]) -> Fingerprint:
-        """That of rows."""
+        """That of rows, by the columns that make a row and those of them that hold quantities."""
         hashes = row_hashes(columns)
         sketch = Sketch(Grain.of(numbers), len(hashes))
         sketch.add(hashes, numbers)
@@ -84,7 +84,7 @@ class Fingerprint:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reads what :meth:`to_plain` gave."""
+        """Reads what :meth:`to_plain` gave, or raises a ValueError."""
         try:
             hashes = np.frombuffer(base64.b64decode(plain["hashes"], validate=True), "<u8")
             rows, told, salt, bound = (int(plain[k]) for k in ("rows", "told", "salt", "bound"))
@@ -152,7 +152,11 @@ class Trace:
 
     @classmethod
     def from_plain(cls, plain: Any) -> Self | None:
-        """Reads what :meth:`to_plain` gave; None of None, which is what older files hold."""
+        """Reads what :meth:`to_plain` gave; None of None, which is what older files hold.
+
+        Raises:
+            ValueError: If it is something else.
+        """
         if plain is None:
             return None
         try:

@@ -128,9 +128,9 @@ def deal(
 ) -> tuple[Tensor, ...]:
     """Deals rows at random into parts; those of a group go to the same part.
 
-    The seed is that of a permutation of the rows. The first part, of training, is the largest.
-    Without groups the parts have exactly these sizes. With them they are as near to these as whole
-    groups allow, and only those of size 0 are empty. Groups larger than one of the later parts go
+    The first part is that of training; the seed is that of a permutation of the rows. Without
+    groups the parts have exactly these sizes. With them they are as near to these as whole groups
+    allow, and only those of size 0 are empty. Groups larger than one of the later parts go
     to the first part, and the other rows are dealt as if these were not there.
 
     Example:

@@ -19,7 +19,7 @@ from maskedflow.sources.source import ROWS
 from .dataset import Dataset, StreamedDataset
 from .discrete import find_cells, needs_float64, notes_on
 from .split import Dealing, Split, check_dealing, deal_rows
-from .streamed import HashedRows, StreamedSplit, split_of, survey
+from .streamed import HashedRows, StreamedSplit, Survey, split_of
 
 File = str | os.PathLike[str] | Source
 """A table on disk, or one that is open already."""
@@ -150,9 +150,9 @@ def open_streamed(
     check_dealing(dealing)
     width = len(features)
     rows = HashedRows.of(source, (*features, *context), seed, dealing)
-    found = survey(rows, torch.float32)
+    found = Survey(rows, torch.float32)
     if needs_float64(*found.some()):
-        exact = survey(rows, torch.float64)
+        exact = Survey(rows, torch.float64)
         found = exact if needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)

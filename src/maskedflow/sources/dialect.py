@@ -51,17 +51,11 @@ NOTATIONS = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written.
+    """How a CSV file is written."""
 
-    Args:
-        separator: What separates columns.
-        decimal: What separates decimals from whole numbers.
-        notes: What was guessed from the file, and could be wrong.
-    """
-
-    separator: str = ","
-    decimal: str = "."
-    notes: tuple[str, ...] = ()
+    separator: str  # of columns
+    decimal: str  # what separates decimals from whole numbers
+    notes: tuple[str, ...]  # what was guessed from the file, and could be wrong
 
     @property
     def parsing(self) -> pacsv.ParseOptions:
