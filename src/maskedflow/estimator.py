@@ -29,7 +29,7 @@ from maskedflow.columns import (
     to_arrow,
     weights_of,
 )
-from maskedflow.columns.frames import Kind
+from maskedflow.columns.forms import Kind
 from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, read_text
 from maskedflow.tables import ConditionalScore, FittedTable, TableDensity

@@ -10,23 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from .arrow_types import is_category, is_number, is_temporal
-
-__all__ = [
-    "LARGE",
-    "Cells",
-    "Mask",
-    "Numbers",
-    "equal",
-    "from_ticks",
-    "is_missing",
-    "number_cells",
-    "numbers",
-    "plain",
-    "strings",
-    "ticks",
-    "too_large",
-]
+from maskedflow.sources.arrow_types import is_category, is_number, is_temporal
 
 LARGE = 2**53
 """Where doubles begin to skip whole numbers."""
@@ -37,30 +21,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cells:
-    """What the n cells of one column come to, each array of shape `(n,)`.
+    """What the n cells of one column come to, each array of shape `(n,)`."""
 
-    Args:
-        code: The level, or the state of a number, int64.
-        number: The value or the angle, 0 where there is none, float64.
-        observed: Where there is a number.
-        impossible: Where the cell is something that this column cannot hold.
-    """
-
-    code: NDArray[np.int64]
-    number: Numbers
-    observed: Mask
-    impossible: Mask
+    code: NDArray[np.int64]  # the level, or the state of a number
+    number: Numbers  # the value or the angle, 0 where there is none
+    observed: Mask  # where there is a number
+    impossible: Mask  # where the cell is something that this column cannot hold
 
 
 def numbers(
     name: str, cells: pa.ChunkedArray, start: int = 0, kind: pa.DataType | None = None
 ) -> Numbers:
-    """Cells as float64, rounded to what this type can hold; missing ones are NaN.
-
-    Raises:
-        ValueError: If they are no numbers, or one of them is infinite or a whole number, also one
-            with decimals, that float64 cannot hold.
-    """
+    """Cells as float64, rounded to what this type can hold; missing ones are NaN."""
     cells = _decoded(cells)
     found = cells.type
     if not (is_number(found) or pa.types.is_boolean(found) or pa.types.is_null(found)):
@@ -91,11 +63,7 @@ def too_large(value: Any) -> str:
 
 
 def ticks(name: str, kind: pa.DataType, cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates or times as the integers that this type of theirs is stored as, int64.
-
-    Raises:
-        ValueError: If the cells are no dates or times.
-    """
+    """Dates or times as the integers that this type of theirs is stored as, int64."""
     try:
         cells = cells.cast(kind, safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -114,16 +82,11 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 def is_missing(cells: pa.ChunkedArray) -> Mask:
     """Which cells are null or NaN."""
-    missing: Mask = cells.is_null(nan_is_null=True).to_numpy()
-    return missing
+    return np.asarray(cells.is_null(nan_is_null=True))
 
 
 def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
-    """Cells of a column of this type as strings, float64 or ticks, which can be compared.
-
-    Raises:
-        ValueError: If the cells cannot be read as this type.
-    """
+    """Cells of a column of this type as strings, float64 or ticks, which can be compared."""
     if is_temporal(kind):
         return ticks(name, kind, cells)
     if is_number(kind) or pa.types.is_boolean(kind):
@@ -135,8 +98,7 @@ def plain(name: str, kind: pa.DataType, cells: pa.ChunkedArray, start: int = 0) 
 def equal(cells: pa.ChunkedArray, others: pa.ChunkedArray | pa.Scalar) -> Mask:
     """Where two plain columns, or a column and a scalar, are the same; a missing cell is itself."""
     both_missing = pc.and_(pc.is_null(cells), pc.is_null(others))
-    same: Mask = pc.or_(pc.equal(cells, others).fill_null(False), both_missing).to_numpy()
-    return same
+    return np.asarray(pc.or_(pc.equal(cells, others).fill_null(False), both_missing))
 
 
 def _decoded(cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -144,11 +106,7 @@ def _decoded(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def strings(name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cells as text.
-
-    Raises:
-        ValueError: If they are neither text nor integers.
-    """
+    """Cells as text."""
     cells = _decoded(cells)
     kind = cells.type
     if not (is_category(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):

@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from .cells import Cells, Numbers
 
-__all__ = ["KINDS", "Arguments", "Column", "Level", "Part"]
-
 Arguments = dict[str, Any]
 Level = str | int | float | bool
 Part = Literal["codes", "values", "angles"]
@@ -109,8 +107,6 @@ class Column:
         """An error about this column, to be raised."""
         return ValueError(f"column {self.name!r}: {reason}")
 
-    # ------------------------------------------------------------ what a column is
-
     @staticmethod
     def fits(dtype: pa.DataType, /) -> bool:
         """Whether a column of this kind may have cells of this type."""
@@ -118,16 +114,10 @@ class Column:
 
     @classmethod
     def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
-        """What is to be known of a column, told from its cells.
+        """Arguments of `Column` that its cells tell, or None if they are not of this class.
 
-        Args:
-            name: Its name, for errors.
-            cells: Its cells, of which some are there unless the kind is given.
-            given: The arguments of `Column` that are known. The kind, if it is, is of this class.
-
-        Returns:
-            Arguments of `Column`, with kind and note if no kind is given; None if nothing is told,
-            or the cells are not of this class.
+        A kind that is among the given arguments is one of this class. If there is none, some cells
+        are not missing, and kind and note are told.
         """
         return None
 
@@ -161,8 +151,6 @@ class Column:
             return f"{self.kind} (above {self.low:g})"
         return self.kind if self.high is None else f"{self.kind} (below {self.high:g})"
 
-    # ------------------------------------------------------------ its place in rows
-
     @property
     def code_levels(self) -> int:
         """The number of levels of its code: its own or those of its state; 1 if it needs none."""
@@ -186,11 +174,8 @@ class Column:
     def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
         """Turns its cells of a table into codes and numbers; `decode` is the way back.
 
-        Args:
-            table: A table that has this column, of any type that can be read as what it is.
-            start: The number of rows before these, for errors.
-            strict: Whether a number must be on the grid, within the bounds, or one of the levels;
-                if not, it lies between the cells of the grid, or has the code of one of the levels.
+        If not strict, a number may lie between the cells of the grid or out of bounds, or has the
+        code of one of the levels. Rows of errors are counted from `start`.
 
         Raises:
             ValueError: If the type of the cells does not fit, or a number is infinite.
@@ -204,13 +189,8 @@ class Column:
         """
         raise NotImplementedError
 
-    # ------------------------------------------------------------ one number a cell, to be shown
-
     def as_numbers(self, cells: pa.ChunkedArray) -> Numbers:
-        """Its cells as numbers that can be compared: a category as its place among the levels.
-
-        A missing cell is NaN.
-        """
+        """Its cells as numbers that can be compared, a category as its place; NaN if missing."""
         raise NotImplementedError
 
     def from_numbers(self, x: Numbers) -> pa.Array:

@@ -10,8 +10,6 @@ from .kinds.fixed import Duplicate
 from .rows import Rows
 from .schema import Schema, refuse_missing
 
-__all__ = ["to_rows", "to_table"]
-
 
 def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = True) -> Rows:
     """Turns a table into codes, values and angles.
@@ -20,12 +18,8 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = T
     another value than a constant's, makes a row impossible: its density is 0. Columns that the
     schema does not name are ignored.
 
-    Args:
-        schema: What is known of the columns.
-        table: The table, in any order of columns.
-        start: The number of rows before these, for errors.
-        strict: Whether numbers off the grid or out of bounds, and other values than a constant's,
-            make a row impossible. They do not where no density is asked of them.
+    If not `strict`, numbers off the grid or out of bounds, and other values than a constant's, do
+    not make a row impossible: no density is asked of them. Rows of errors are counted from `start`.
 
     Raises:
         ValueError: If a column is not there or has cells of another type, a number is infinite, or

@@ -11,15 +11,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-__all__ = ["Form", "Kind", "from_arrow", "simple_cells"]
 
 Kind = Literal["numpy", "records", "mapping", "rows", "pandas", "polars", "arrow"]
 
@@ -82,11 +80,9 @@ class Form:
 
     def labels(self, names: list[str]) -> list[Hashable]:
         """The labels of columns whose names as text these are."""
-        told = self.told("labels")
-        if self.like is None or told is None:
-            return list(names)
-        labels = (tuple(one) if isinstance(one, list) else one for one in told)
-        label_of = dict(zip(self.like.schema.names, labels, strict=True))
+        labels = (tuple(one) if isinstance(one, list) else one for one in self.told("labels") or ())
+        known = () if self.like is None else self.like.schema.names
+        label_of = dict(zip(known, labels, strict=False))
         return [label_of.get(name, name) for name in names]
 
 
@@ -116,7 +112,9 @@ def _extension(values: pa.Array, field: pa.Field) -> pa.Array:
     stored = not isinstance(values.type, pa.BaseExtensionType)  # so in a file
     if not stored or not told.startswith((b"interval", b"period")):
         return values
-    kind = pa.array(_pandas().array([], dtype=told.decode())).type
+    import pandas as pd
+
+    kind = pa.array(pd.array([], dtype=told.decode())).type
     return pa.ExtensionArray.from_storage(kind, values)
 
 
@@ -188,46 +186,37 @@ def _to_numpy(cells: pa.ChunkedArray, dtype: str) -> Array:
 
 
 def _to_records(table: pa.Table, form: Form, columns: list[Array]) -> Array:
-    names = table.column_names
-    dtypes = [
-        _dtype(table, name, "numpy") or column.dtype
-        for name, column in zip(names, columns, strict=True)
-    ]
-    dtype = np.dtype(list(zip(names, dtypes, strict=True)))
+    named = list(zip(table.column_names, columns, strict=True))
+    dtypes = [(name, _dtype(table, name, "numpy") or column.dtype) for name, column in named]
     masked = bool(form.told("masked"))
-    records: Array = np.zeros(len(table), dtype)
+    records: Array = np.zeros(len(table), dtypes)
     records = np.ma.array(records, mask=True) if masked else records
-    for name, column in zip(names, columns, strict=True):
+    for name, column in named:
         there = table.column(name).is_valid().to_numpy() if masked else np.s_[:]
         records[name][there] = column[there]
     return records
 
 
-# ------------------------------------------------------------------------------------------ pandas
-
-
-def _pandas() -> Any:
-    return import_module("pandas")
-
-
 def _to_pandas(table: pa.Table, form: Form) -> Any:
-    pd, names = _pandas(), table.column_names
-    columns = [_to_series(pd, table, name) for name in names]
+    import pandas as pd
+
+    names = table.column_names
+    columns = [_to_series(table, name) for name in names]
     frame = pd.concat(map(pd.Series, columns), axis=1, keys=range(len(columns)))
     labels, (heads, dtype) = form.labels(names), form.told("columns")
     if len(heads) > 1:
         frame.columns = pd.MultiIndex.from_tuples(labels, names=heads)
         return frame
     frame.columns = pd.Index(labels, name=heads[0], tupleize_cols=False)
-    try:
+    with suppress(TypeError, ValueError):  # labels of a sort of which nothing but text is kept
         frame.columns = frame.columns.astype(dtype)
-    except (TypeError, ValueError):  # labels of a sort of which nothing but their text is kept
-        return frame
     return frame
 
 
-def _to_series(pd: Any, table: pa.Table, name: str) -> Any:
+def _to_series(table: pa.Table, name: str) -> Any:
     """A column as pandas keeps those of its dtype."""
+    import pandas as pd
+
     cells, text = table.column(name), _dtype(table, name, "pandas", "numpy")
     if not text:
         return cells.to_pandas()
@@ -248,18 +237,8 @@ def _to_series(pd: Any, table: pa.Table, name: str) -> Any:
     return values if cells.null_count and dtype.kind in "biu" else values.astype(dtype)
 
 
-# ------------------------------------------------------------------------------------ simple cells
-
-
 def simple_cells(name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """The cells of a column, simple; of a type that has none, such as a list, as they are.
-
-    Args:
-        name: The column's name, for errors.
-        cells: The cells.
-
-    Raises:
-        ValueError: If bytes are no text in UTF-8, or two categories have the same text.
 
     Example:
         >>> simple_cells("a", pa.chunked_array([[b"u", None]])).type
@@ -277,24 +256,12 @@ def simple_cells(name: str, cells: pa.ChunkedArray) -> pa.ChunkedArray:
         return _mapped(lambda chunk: _dictionary(name, chunk, texts), cells, texts)
     if types.is_string_view(kind):
         return cells.cast(pa.string())
-    return _text(name, cells) if _is_binary(kind) else cells
+    binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return _text(name, cells) if binary or types.is_fixed_size_binary(kind) else cells
 
 
 def _encoded_cells(cells: pa.ChunkedArray, like: pa.Array) -> pa.ChunkedArray:
-    """Simple cells in the type, and with the categories, that others have had.
-
-    Args:
-        cells: The cells, all of whose categories those others have.
-        like: An array of that type.
-
-    Returns:
-        The cells as `simple_cells` would find them; as they are if they are simple in another way.
-
-    Example:
-        >>> like = pa.array(["u", "v", "w"]).dictionary_encode()
-        >>> _encoded_cells(pa.chunked_array([["w"]]).dictionary_encode(), like).chunk(0).indices[0]
-        <pyarrow.Int32Scalar: 2>
-    """
+    """Simple cells in the type, and with the categories, that others have had, if they fit."""
     kind = like.type
     if simple_cells("", pa.chunked_array([like.slice(0, 0)])).type != cells.type:
         return cells
@@ -316,16 +283,6 @@ def _mapped(
     function: Callable[[Any], pa.Array], cells: pa.ChunkedArray, kind: pa.DataType
 ) -> pa.ChunkedArray:
     return pa.chunked_array([function(chunk) for chunk in cells.chunks], kind)
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_binary_view(kind)
-        or types.is_fixed_size_binary(kind)
-    )
 
 
 def _text(name: str, cells: Any) -> Any:

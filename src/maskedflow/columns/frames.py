@@ -9,7 +9,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,15 +21,7 @@ from maskedflow.sources.parquet import index_columns, named
 from .cells import LARGE, too_large
 from .forms import Form, Kind, simple_cells
 
-__all__ = ["Kind", "as_array", "kind_of", "read_frame", "to_arrow", "weights_of"]
-
-_FAILED = (
-    pa.ArrowInvalid,
-    pa.ArrowTypeError,
-    pa.ArrowNotImplementedError,
-    OverflowError,
-    TypeError,
-)
+_FAILED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError, TypeError)
 _WANTED = "expected numbers, text, booleans, dates or times"
 _COARSE = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
 """Units of NumPy's times that Arrow has not, and the finer ones it has."""
@@ -39,19 +31,14 @@ def kind_of(frame: Any) -> Kind:
     """What kind of frame this is: NumPy's, pandas', Polars' or Arrow's, or one of columns or rows.
 
     Example:
-        >>> kind_of(np.zeros((3, 2)))
-        'numpy'
-        >>> kind_of(pa.table({"a": [1]}))
-        'arrow'
-        >>> kind_of({"a": [1]})
-        'mapping'
+        >>> kind_of(np.zeros((3, 2))), kind_of({"a": [1]})
+        ('numpy', 'mapping')
     """
     homes = _homes(frame)
-    if "xarray" in homes:
+    if homes & {"xarray", "pandas"}:
         return "pandas"
-    for home in ("pandas", "polars"):
-        if home in homes:
-            return cast(Kind, home)
+    if "polars" in homes:
+        return "polars"
     if "pyarrow" in homes or hasattr(frame, "__arrow_c_stream__"):
         return "arrow"
     if isinstance(frame, Mapping):
@@ -142,15 +129,10 @@ def weights_of(frame: Any) -> Any | None:
 
     Samplers' tables keep them there, such as `anesthetic.Samples`.
     """
-    if "pandas" not in _homes(frame):
-        return None
-    index = getattr(frame, "index", None)
+    index: Any = getattr(frame, "index", None) if "pandas" in _homes(frame) else None
     if "weights" not in getattr(index, "names", ()):
         return None
-    return np.asarray(cast(Any, index).get_level_values("weights"), np.float64)
-
-
-# ---------------------------------------------------------------------------------- kinds of frames
+    return np.asarray(index.get_level_values("weights"), np.float64)
 
 
 def _homes(frame: Any) -> set[str]:
@@ -197,10 +179,6 @@ def _from_array(frame: Any, name: str) -> pa.Table:
     return _from_columns([f"x{i}" for i in range(len(columns))], columns, name)
 
 
-def _from_mapping(frame: Mapping[Any, Any], name: str) -> pa.Table:
-    return _from_columns(list(frame), frame.values(), name)
-
-
 def _from_rows(rows: Sequence[Mapping[Any, Any]], name: str) -> pa.Table:
     labels = list(dict.fromkeys(label for row in rows for label in row))
     return _from_columns(labels, [[row.get(label) for row in rows] for label in labels], name)
@@ -220,14 +198,11 @@ _SOURCES: dict[Kind, Callable[[Any, str], pa.Table]] = {
     "pandas": _from_pandas,
     "polars": _from_polars,
     "arrow": _from_stream,
-    "mapping": _from_mapping,
+    "mapping": lambda frame, name: _from_columns(list(frame), frame.values(), name),
     "rows": _from_rows,
     "records": _from_records,
     "numpy": _from_array,
 }
-
-
-# ----------------------------------------------------------------------------------------- columns
 
 
 def _from_columns(labels: Sequence[Any], columns: Iterable[Any], name: str) -> pa.Table:
@@ -283,7 +258,9 @@ def _array_cells(x: Any, column: str) -> tuple[Any, dict[str, str]]:
             None if gone or cell is np.ma.masked else cell
             for cell, gone in zip(x.tolist(), hidden, strict=True)
         ]
-        _refuse_large(cells, column)
+        for row, cell in enumerate(cells):
+            if isinstance(cell, int) and not -LARGE < cell < LARGE:
+                raise ValueError(f"{column}, row {row + 1}: {too_large(cell)}")
         return pa.array(cells, from_pandas=True), {"numpy": "object"}
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:  # long double
         with np.errstate(over="ignore"):
@@ -319,20 +296,10 @@ def _dtype_of_pandas(dtype: Any) -> dict[str, str]:
     return {"pandas": f"string[{dtype.storage}]" if text == "string" else text}
 
 
-def _refuse_large(cells: list[Any], column: str) -> None:
-    for row, cell in enumerate(cells):
-        if isinstance(cell, int) and not -LARGE < cell < LARGE:
-            raise ValueError(f"{column}, row {row + 1}: {too_large(cell)}")
-
-
-# ---------------------------------------------------------------------------------------- metadata
-
-
 def _telling(table: pa.Table, **told: Any) -> pa.Table:
     """The table with more metadata."""
-    known = table.schema.metadata or {}
-    more = {key.encode(): json.dumps(value).encode() for key, value in told.items()}
-    return table.replace_schema_metadata({**known, **more})
+    more = {key: json.dumps(value) for key, value in told.items()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **more})
 
 
 def _plain(label: Any) -> Any:

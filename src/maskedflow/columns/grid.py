@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "find_grid"]
-
 Numbers = NDArray[np.float64]
 
 TOLERANCE = 0.01
@@ -28,13 +26,6 @@ class Grid:
     The cells that are left are numbered without gaps, so that a density of the cells knows
     nothing of the atoms between them.
 
-    Args:
-        step: The distance of neighbours.
-        origin: One of them, which has number 0 if there are no atoms below it.
-        low: The smallest allowed, or None.
-        high: The largest allowed, or None.
-        atoms: Those left out.
-
     Example:
         >>> grid = Grid(0.1, 0.5, atoms=(0.7,))
         >>> cells, off = grid.cells(np.array([0.5, 0.6, 0.8, 0.53]))
@@ -45,9 +36,9 @@ class Grid:
     """
 
     step: float
-    origin: float = 0.0
-    low: float | None = None
-    high: float | None = None
+    origin: float = 0.0  # has number 0 if there are no atoms below it
+    low: float | None = None  # the smallest allowed
+    high: float | None = None  # the largest allowed
     atoms: tuple[float, ...] = ()
 
     @property
@@ -84,8 +75,7 @@ class Grid:
     def places(self, x: Numbers) -> Numbers:
         """Where any x lie, counted in cells: numbers of the grid at whole ones, others between."""
         exact = (x - self.origin) / self.step
-        places: Numbers = exact - np.searchsorted(self._atoms, exact)
-        return places
+        return np.asarray(exact - np.searchsorted(self._atoms, exact))
 
     def numbers(self, cells: NDArray[Any]) -> Numbers:
         """The number at each cell, to the decimals that step and origin have."""
@@ -107,10 +97,6 @@ def _decimals(x: float) -> int:
 
 def find_grid(x: Numbers, precision: float = 2.0**-52) -> Grid | None:
     """The coarsest grid of decimal numbers that all x are on, if there is one.
-
-    Args:
-        x: Distinct numbers, ascending, at least two.
-        precision: The relative precision of these.
 
     Example:
         >>> find_grid(np.array([0.25, 0.5, 1.75]))

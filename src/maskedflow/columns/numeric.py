@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from .grid import Grid, find_grid
 
-__all__ = ["FEW", "guess_numbers", "plain_numbers", "range_of", "specify_numbers"]
-
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Found = dict[str, Any]
@@ -67,18 +65,15 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
     if bounds and not grid:
         atoms = _with_ends(atoms, values, bounds.values())
     if atoms:
-        note += "; " + ", ".join(f"{_share(np.mean(x == atom))} at {atom:g}" for atom in atoms)
+        shares = (f"{100 * np.mean(x == atom):.2g}% at {atom:g}" for atom in atoms)
+        note += "; " + ", ".join(shares)
     return found | {"atoms": atoms, "note": why + note}
 
 
 def specify_numbers(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Found:
-    """What else is to be known of numbers whose kind is given, less any missing ones.
-
-    Raises:
-        ValueError: If bounds or a grid cannot be told from the numbers.
-    """
+    """What else is to be known of numbers whose kind is given, less any missing ones."""
     found: Found = {}
     if kind == "positive" and "low" not in given:
         found["low"] = 0.0
@@ -112,20 +107,15 @@ def _counted(x: Numbers) -> tuple[Numbers, Counts]:
     return values, counts
 
 
-def _share(share: float) -> str:
-    return f"{100 * share:.2g}%"
-
-
-# ---------------------------------------------------------------- grids
-
-
 def _grid(
     name: str, kind: str, x: Numbers, type_: pa.DataType, given: Mapping[str, Any]
 ) -> Grid | None:
     """The grid of a column of a given kind: discretised ones must have one, continuous ones not."""
     if "step" in given or kind == "continuous":
-        step = given.get("step") or 0.0
-        return Grid(step, given.get("origin", _origin(x, step))) if step else None
+        if not (step := given.get("step")):
+            return None
+        zero = 0.0 if not Grid(step).cells(x)[1].any() else float(x.min())
+        return Grid(step, given.get("origin", zero))
     values = np.unique(x)
     if kind != "discretised":
         return _useful_grid(values, len(x), type_)
@@ -133,11 +123,6 @@ def _grid(
     if grid is None:
         raise ValueError(f"column {name!r}: found no grid that its numbers are on; give its step")
     return grid
-
-
-def _origin(x: Numbers, step: float) -> float:
-    """Zero if it is on the grid of the numbers, or the least of them."""
-    return 0.0 if not step or not Grid(step).cells(x)[1].any() else float(x.min())
 
 
 def _precision(kind: pa.DataType) -> float:
@@ -160,9 +145,6 @@ def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
         return grid
     # So few numbers may have a common divisor by accident.
     return Grid(unit, grid.origin) if unit else None
-
-
-# ---------------------------------------------------------------- atoms and bounds
 
 
 def _atoms(values: Numbers, counts: Counts, grid: Grid | None) -> tuple[float, ...]:

@@ -11,15 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from maskedflow.sources import CellError, Source
+from maskedflow.sources.arrow_types import is_number
 from maskedflow.sources.dialect import is_written_number, notation
 from maskedflow.sources.numbers import MISSING, check_numbers
 
-from .arrow_types import is_number
 from .cells import is_missing
 from .frames import to_arrow
 from .schema import Schema
-
-__all__ = ["all_numbers", "as_declared", "read_declared", "read_source"]
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?")
 
@@ -39,10 +37,7 @@ def read_source(
     These are told from all cells of a column. A cell that is empty is missing; `NA`, `nan` and
     their like are missing numbers, but in a column of text they are text.
 
-    Args:
-        source: The table.
-        columns: The columns wanted, in the order wanted.
-        declared: Columns of which something is known, and which may be text of any kind.
+    Columns that are `declared` may be text of any kind.
 
     Raises:
         CellError: If a number is of a size that no density can be computed of, or a column of a CSV

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "Rows"]
-
 
 @dataclass(frozen=True)
 class Rows:

@@ -11,14 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from .arrow_types import is_number, parsing_type
+from maskedflow.sources.arrow_types import is_number, parsing_type
+
 from .cells import is_missing, plain
 from .column import KINDS, Arguments, Column
 from .kinds.fixed import Duplicate
 from .rows import Layout
 from .toml import read_arguments, read_document, write_document
-
-__all__ = ["Bounds", "Missing", "Schema", "complete"]
 
 Bounds = Literal["inferred", "data"]
 Missing = Literal["error", "drop", "model"]
@@ -101,8 +100,6 @@ class Schema:
             ValueError: If a column is of no known kind or contradicts what is given of it, a value
                 is missing against `missing`, or there are no rows.
         """
-        if missing not in get_args(Missing):
-            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {missing!r}")
         if bounds not in get_args(Bounds):
             raise ValueError(f"bounds: expected 'inferred' or 'data', got {bounds!r}")
         given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}
@@ -129,8 +126,6 @@ class Schema:
             columns[name] = column
         return cls(tuple(columns.values()), missing)
 
-    # ------------------------------------------------------------ files
-
     def to_toml(self) -> str:
         """The schema as text that `from_toml` reads, and a person."""
         return write_document(self.columns, self.missing)
@@ -150,8 +145,6 @@ class Schema:
                     raise ValueError(f"column {name!r}: expected its {key}; or infer it from data")
             columns.append(Column(name=name, **arguments))
         return cls(tuple(columns), missing or "error")
-
-    # ------------------------------------------------------------ what follows from the columns
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -241,10 +234,6 @@ def _infer_column(
     """Tells what a column is from its cells and from arguments of `Column` that are known.
 
     The kind may also be given as `integer`: a grid of step 1.
-
-    Raises:
-        ValueError: If the type is none that a density can be of, categories are too many, what is
-            given does not fit together, or a cell contradicts it.
     """
     missing = is_missing(cells)
     given = dict(given)

@@ -11,11 +11,9 @@ from pydantic import AfterValidator, with_config
 from typing_extensions import TypedDict
 
 from maskedflow.files import CLOSED, check, parse_toml
+from maskedflow.sources.arrow_types import type_of
 
-from .arrow_types import type_of
 from .column import KINDS, Column, Level
-
-__all__ = ["read_arguments", "read_document", "write_document"]
 
 _HEADER = "# The schema of a table. Leave out what is to be inferred.\n\n"
 
@@ -79,11 +77,9 @@ def _arguments(column: Column) -> dict[str, Any]:
 def read_document(
     text: str,
 ) -> tuple[Literal["error", "drop", "model"] | None, dict[str, dict[str, Any]]]:
-    r"""Reads the text of a schema.
+    r"""Reads the text of a schema: what is done about missing values, and arguments of `Column`.
 
-    Returns:
-        What is done about missing values, if the text says so, and what it says of each column by
-        name: arguments of `Column`, and perhaps the kind `integer`.
+    The arguments are by the name of the column; the kind may also be `integer`.
 
     Raises:
         ValueError: If it is no TOML, or something in it is unknown or of the wrong type.
@@ -104,11 +100,7 @@ def read_document(
 
 
 def read_arguments(name: str, given: Any) -> dict[str, Any]:
-    """Arguments of `Column` from plain values.
-
-    Raises:
-        ValueError: If one is unknown or of the wrong type; the message names the column.
-    """
+    """Arguments of `Column` from plain values."""
     if not isinstance(given, Mapping):
         raise ValueError(f"column {name!r}: expected a section of settings, found {given!r:.60}")
     known = _Arguments.__annotations__

@@ -21,6 +21,7 @@ from .dataset import (
     ImageDataset,
     SeriesDataset,
     StreamedDataset,
+    windows,
 )
 from .fingerprint import Fingerprint, Seen, Trace
 from .independent import independent
@@ -31,7 +32,6 @@ from .split import Split
 from .streamed import StreamedSplit, too_large
 from .table import column_names, iter_batches, open_streamed, open_table, read_table
 from .toy import toy
-from .windows import windows
 
 __all__ = [
     "NAMES",

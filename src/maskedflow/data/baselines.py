@@ -15,14 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "Baseline",
-    "choose_kde",
-    "choose_mixture",
-    "fit_gaussian",
-    "gaussian_log_likelihood",
-]
-
 Rows = NDArray[np.float64]
 
 COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -44,12 +36,7 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
     It is also a check of a data set's integrity: the MAF paper gives its mean for every data set.
     Costs O(n features²) in blocks of rows.
 
-    Args:
-        train: The rows it is fitted on, shape `(n, features)`.
-        test: The rows it is evaluated on, shape `(m, features)`.
-
-    Returns:
-        The log-density of each test row in nats, float64, shape `(m,)`.
+    Returns the log-density of each of the m test rows in nats, float64, shape `(m,)`.
 
     Raises:
         ValueError: If the covariance is singular: a constant feature, or one that follows from
@@ -93,13 +80,9 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A density that scikit-learn fitted to standardised rows, in the units of the rows.
+    """A density that scikit-learn's `estimator` fitted to rows less `loc` over `scale`.
 
-    Args:
-        name: What it is, in a few words.
-        estimator: What was fitted.
-        loc: The mean of each feature.
-        scale: The standard deviation of each feature.
+    The density is in the units of the rows; `name` says in a few words what it is.
     """
 
     name: str
@@ -110,8 +93,7 @@ class Baseline:
     def score_samples(self, x: Rows) -> Rows:
         """Computes the log-density of each row, in nats."""
         scores = self.estimator.score_samples((x - self.loc) / self.scale)
-        log_prob: Rows = scores - np.log(self.scale).sum()
-        return log_prob
+        return np.asarray(scores - np.log(self.scale).sum())
 
 
 def fit_gaussian(x: Rows) -> Baseline:
@@ -176,12 +158,8 @@ def conditional_gaussian(
 
     .. math:: \log N(x \mid c) = \log N(x, c) - \log N(c)
 
-    Args:
-        x: The rows that it is fitted on, and those that it is evaluated on.
-        context: The contexts of both.
-
-    Returns:
-        The log-density of each test row in nats, float64; None if a covariance is singular.
+    `x` are the rows that it is fitted on and those that it is evaluated on, `context` the contexts
+    of both. None is returned if a covariance is singular.
 
     Example:
         >>> x, c = torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0))

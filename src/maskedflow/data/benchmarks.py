@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskedflow.sources.source import one_line_errors
+
 from .dataset import Dataset
 from .split import Split
 from .table import column_names, read_table
@@ -48,7 +50,7 @@ def power(folder: Path) -> Dataset:
     path = folder / POWER_FILE
     measured = ("Global_active_power", "Voltage", *(f"Sub_metering_{i}" for i in (1, 2, 3)))
     noise = (1e-3, 1e-2, 1.0, 1.0, 1.0)
-    try:
+    with one_line_errors(path, "expected UCI's household power file, found"):
         table = pacsv.read_csv(
             path,
             parse_options=pacsv.ParseOptions(delimiter=";"),
@@ -58,9 +60,6 @@ def power(folder: Path) -> Dataset:
                 null_values=["?", ""],
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: expected UCI's household power file, found: {reason}") from None
     table = table.drop_null()
     seconds = table["Time"].cast(pa.int32()).to_numpy()
     rng = np.random.RandomState(PROTOCOL_SEED)
@@ -150,14 +149,9 @@ def hepmass(folder: Path) -> Dataset:
 def _read_hepmass_csv(path: Path) -> Floats:
     # The header of the test file names fewer columns than its rows have: it is skipped.
     options = pacsv.ReadOptions(skip_rows=1, autogenerate_column_names=True)
-    try:
+    with one_line_errors(path, "expected a header and numbers, found"):
         table = pacsv.read_csv(path, read_options=options)
         return np.column_stack([column.cast(pa.float64()).to_numpy() for column in table.columns])
-    except pa.ArrowInvalid as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: expected a header and rows of numbers, found: {reason}"
-        ) from None
 
 
 def miniboone(folder: Path) -> Dataset:
@@ -227,7 +221,6 @@ def _standardized(
     name: str, parts: tuple[Floats, Floats, Floats], columns: tuple[str, ...]
 ) -> Dataset:
     mean, deviation = parts[0].mean(axis=0), parts[0].std(axis=0)
-    train, validation, test = (
-        Split(torch.from_numpy(((part - mean) / deviation).astype(np.float32))) for part in parts
-    )
+    scaled = (((part - mean) / deviation).astype(np.float32) for part in parts)
+    train, validation, test = (Split(torch.from_numpy(part)) for part in scaled)
     return Dataset(name, train, validation, test, columns, standardize=False)

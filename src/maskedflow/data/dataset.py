@@ -21,7 +21,11 @@ from .discrete import Cells
 from .fingerprint import Fingerprint, Trace
 from .split import Dealing, Split, columns_of
 from .streamed import StreamedSplit
-from .windows import cut, stretches
+
+_PARTS = ("train", "validation", "test")
+
+STEPS = 8
+"""The steps of a time series that are known again together: one alone may be there by chance."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "validation", "test"):
+        for part in _PARTS:
             split: Split = getattr(self, part)
             width = 0 if split.context is None else split.context.shape[1]
             if split.x.shape[1] != len(self.columns) or width != len(self.context_columns):
@@ -95,8 +99,9 @@ class Dataset:
 
     def fingerprints(self) -> Trace:
         """What is to be remembered of the rows that train and validate."""
-        parts = map(columns_of, (self.train, self.validation))
-        return Trace(*(Fingerprint.of(x, x) for x in parts))
+        return Trace(
+            *(Fingerprint.of(x, x) for x in map(columns_of, (self.train, self.validation)))
+        )
 
     @property
     def context_features(self) -> int:
@@ -110,17 +115,12 @@ class Dataset:
 
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""
-        train, validation, test = (
-            replace(split, context=None) for split in (self.train, self.validation, self.test)
-        )
-        return replace(self, train=train, validation=validation, test=test, context_columns=())
+        splits = {part: replace(getattr(self, part), context=None) for part in _PARTS}
+        return replace(self, **splits, context_columns=())
 
     def in_float32(self) -> Self:
         """The same data set with rows and contexts rounded to float32."""
-        train, validation, test = (
-            split.in_float32() for split in (self.train, self.validation, self.test)
-        )
-        return replace(self, train=train, validation=validation, test=test)
+        return replace(self, **{part: getattr(self, part).in_float32() for part in _PARTS})
 
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.
@@ -198,11 +198,7 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True)
 class SeriesDataset(Dataset):
-    """A time series, whose rows are in the order of time.
-
-    Args:
-        window: The steps of a window to train on.
-    """
+    """A time series, whose rows are in the order of time; `window` steps are trained on at once."""
 
     window: int = field(kw_only=True)
 
@@ -224,10 +220,9 @@ class SeriesDataset(Dataset):
 
 @dataclass(frozen=True)
 class StreamedDataset(Dataset):
-    """A table that stays on disk, but for `validation`, `test` and a sample `train` of the others.
+    """A table on disk, but for `validation`, `test` and a sample `train` of all the training rows.
 
-    Args:
-        streamed: All training rows.
+    All of them are `streamed`.
     """
 
     streamed: StreamedSplit = field(kw_only=True)
@@ -252,13 +247,41 @@ class StreamedDataset(Dataset):
         return Trace(self.streamed.fingerprint, Fingerprint.of(columns, columns))
 
 
+def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
+    """Cuts a series into windows, without a copy; the last one ends with the last step.
+
+    The series has shape `(n, features)`, its windows shape `(windows, length, features)`; `stride`
+    are the steps from a window's start to the next one's.
+
+    Raises:
+        ValueError: If the series is shorter than a window.
+
+    Example:
+        >>> windows(torch.arange(6)[:, None], length=3, stride=2)[..., 0]
+        tensor([[1, 2, 3],
+                [3, 4, 5]])
+    """
+    if not 1 <= length <= len(x):
+        raise ValueError(f"length: expected 1 to {len(x)} steps, got {length}")
+    return x[(len(x) - length) % stride :].unfold(0, length, stride).transpose(1, 2)
+
+
+def cut(split: Split, window: int, stride: int) -> Split:
+    """The windows of a series, with the covariates of their steps."""
+    x, c = split.x, split.context
+    return Split(windows(x, window, stride), None if c is None else windows(c, window, stride))
+
+
+def stretches(split: Split) -> Split:
+    """All stretches of a few steps, a row each."""
+    return Split(windows(split.x, min(STEPS, len(split))).flatten(1))
+
+
 class ContextStandardizer(nn.Module):
     r"""Brings a context to zero mean and unit variance, `(c - loc) / scale`.
 
-    Args:
-        loc: The mean, shape `(context,)`. In float64 it takes such contexts, of which it leaves
-            numbers near zero in the flow's own dtype.
-        scale: The standard deviation, shape `(context,)`.
+    Mean and standard deviation have shape `(context,)`. In float64 they take such contexts, of
+    which they leave numbers near zero in the flow's own dtype.
 
     Example:
         >>> ContextStandardizer(torch.tensor([1.0]), torch.tensor([2.0]))(torch.tensor([5.0]))

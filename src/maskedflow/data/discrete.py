@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.columns.grid import find_grid
+from maskedflow.columns.numeric import ATOM, ATOM_ROWS, SHARED
 from maskedflow.transforms import Dequantize
-
-__all__ = ["Cells", "find_cells", "needs_float64", "notes_on"]
 
 LOOKED_AT = 20_000
 """The rows that are looked at first."""
-
-SHARED = 3
-"""The rows that share a value, on average, of a column that is discrete."""
-
-ATOM, ATOM_ROWS = 0.05, 10
-"""The least share and the least number of rows at one value that no continuous density has."""
 
 LOST = 1e-3
 """How much of a column's deviation float32 may round away."""
@@ -34,10 +27,7 @@ EPS = torch.finfo(torch.float32).eps
 class Cells:
     """The cells of the values of each feature: that of x reaches from x to x + step.
 
-    Args:
-        step: The width of a feature's cells, shape `(features,)`; 0 if it has none.
-        low: The least value of each feature.
-        high: The greatest.
+    The step is 0 where a feature has none; low and high are its least and its greatest value.
     """
 
     step: Tensor
@@ -55,16 +45,10 @@ class Cells:
 
 
 def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells | None, list[str]]:
-    """Finds the features whose values are on grids and shared by many rows.
+    """Finds the cells of features whose values are on grids and shared by many rows, if any.
 
-    Args:
-        x: Rows, shape `(n, features)`.
-        order: Their numbers in random order: whether many share a value shows in the first ones.
-        columns: The features' names.
-
-    Returns:
-        Their cells, None if no feature has any; and the names of those features that have values
-        in common without a grid, or one value in many rows.
+    Looks at the first rows in a random order; and names those features that have values in common
+    without a grid, or one value in many rows.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.5], [1.0, 0.1], [1.0, 0.2], [2.0, 0.4]]).repeat(5, 1)

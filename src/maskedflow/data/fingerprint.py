@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from .split import RARE, Array, Grain, row_hashes, scrambled
 
-__all__ = ["Fingerprint", "Seen", "Sketch", "Trace", "unknown"]
-
 KEPT = 8192
 """The most hashes that are kept: 64 kB."""
 
@@ -62,12 +60,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, columns: Sequence[Array], numbers: Sequence[Array]) -> Fingerprint:
-        """That of rows.
-
-        Args:
-            columns: What makes a row, as for :func:`maskedflow.data.split.row_hashes`.
-            numbers: Those columns that hold quantities.
-        """
+        """That of rows, by the columns that make a row and those of them that hold quantities."""
         hashes = row_hashes(columns)
         sketch = Sketch(Grain.of(numbers), len(hashes))
         sketch.add(hashes, numbers)
@@ -81,7 +74,7 @@ class Fingerprint:
     def among(self, hashes: Hashes) -> tuple[int, int]:
         """How many rows with these hashes are known, among how many that could be looked up."""
         near = hashes[hashes <= np.uint64(self.bound)]
-        return int(np.isin(_salted(near, self.salt), self.hashes).sum()), len(near)
+        return int(np.isin(scrambled(near ^ np.uint64(self.salt)), self.hashes).sum()), len(near)
 
     def to_plain(self) -> dict[str, Any]:
         """The fingerprint as plain values, for JSON."""
@@ -91,11 +84,7 @@ class Fingerprint:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reads what :meth:`to_plain` gave.
-
-        Raises:
-            ValueError: If it is something else.
-        """
+        """Reads what :meth:`to_plain` gave, or raises a ValueError."""
         try:
             hashes = np.frombuffer(base64.b64decode(plain["hashes"], validate=True), "<u8")
             rows, told, salt, bound = (int(plain[k]) for k in ("rows", "told", "salt", "bound"))
@@ -107,12 +96,7 @@ class Fingerprint:
 
 
 class Sketch:
-    """A fingerprint in the making.
-
-    Args:
-        grain: How finely the rows' numbers tell them apart.
-        rows: About how many rows there will be.
-    """
+    """A fingerprint in the making."""
 
     def __init__(self, grain: Grain, rows: int) -> None:
         self.grain, self.about = grain, rows
@@ -134,18 +118,13 @@ class Sketch:
     def fingerprint(self) -> Fingerprint:
         """That of the rows so far."""
         salt = int(scrambled(np.uint64(self.salt)))
-        salted = np.sort(_salted(self.hashes, salt))
+        salted = np.sort(scrambled(self.hashes ^ np.uint64(salt)))
         return Fingerprint(self.rows, self.told, salt, self.bound, salted)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What is remembered of the rows that a density was made with.
-
-    Args:
-        train: The rows that it was fitted to.
-        validation: Those by which it was chosen when to stop, if there were any.
-    """
+    """What is remembered of the rows that a density was fitted to, and of those that validated."""
 
     train: Fingerprint
     validation: Fingerprint | None = None
@@ -191,13 +170,8 @@ class Trace:
 class Seen:
     """How many of some rows a density was made with.
 
-    Args:
-        rows: The rows.
-        trained: Those that it was fitted to; estimated where only some could be looked up.
-        validated: Those besides by which it was chosen when to stop.
-        told: The rows that could be looked up.
-        known: Whether a row that was not found is a new one.
-        what: What they are called.
+    Some `trained` it (estimated where only those `told` could be looked up), others `validated`: by
+    these it was chosen when to stop. If all is `known`, a row that was not found is a new one.
 
     Example:
         >>> print(Seen(500, 400, 0, 500, True))
@@ -243,9 +217,3 @@ class Seen:
 def unknown(what: str = "rows") -> str:
     """What is said where nothing is known."""
     return f"it is not known whether some of these {what} were trained on"
-
-
-def _salted(hashes: Hashes, salt: int) -> Hashes:
-    """The hashes as they are kept."""
-    salted: Hashes = scrambled(hashes ^ np.uint64(salt))
-    return salted

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .dataset import ImageDataset
 from .split import Split
@@ -92,11 +91,7 @@ def digits(seed: int = 0) -> ImageDataset:
 
 
 def read_idx(path: Path) -> Bytes:
-    """Reads an array of bytes from a gzipped IDX file, the format of MNIST.
-
-    Raises:
-        ValueError: If the file is not gzipped, not IDX, or shorter or longer than it says.
-    """
+    """Reads an array of bytes from a gzipped IDX file, the format of MNIST."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError) as error:
@@ -114,11 +109,7 @@ def read_idx(path: Path) -> Bytes:
 
 
 def read_cifar_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Reads images `(n, 3, 32, 32)` and labels `(n,)` from a CIFAR-10 binary batch.
-
-    Raises:
-        ValueError: If the file is not a whole number of records of 3,073 bytes with labels 0 to 9.
-    """
+    """Reads images `(n, 3, 32, 32)` and labels `(n,)` from a CIFAR-10 binary batch."""
     content = np.fromfile(path, np.uint8)
     record = 1 + 3 * 32 * 32
     if not len(content) or len(content) % record:
@@ -136,14 +127,15 @@ def _dataset(
     levels: int,
     alpha: float,
 ) -> ImageDataset:
-    # Torch wants memory that it may write to, which a buffer of bytes is not.
-    train, validation, test = (
-        Split(
-            torch.from_numpy(np.require(images.reshape(len(images), -1), requirements=["C", "W"])),
-            _one_hot(labels, name),
-        )
-        for images, labels in parts
-    )
+    splits = []
+    for images, labels in parts:
+        if labels.size and labels.max() >= CLASSES:
+            raise ValueError(f"{name}: expected labels 0 to {CLASSES - 1}, found {labels.max()}")
+        # Torch wants memory that it may write to, which a buffer of bytes is not.
+        pixels = np.require(images.reshape(len(images), -1), requirements=["C", "W"])
+        one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
+        splits.append(Split(torch.from_numpy(pixels), torch.from_numpy(one_hot)))
+    train, validation, test = splits
     return ImageDataset(
         name,
         train,
@@ -155,9 +147,3 @@ def _dataset(
         levels=levels,
         alpha=alpha,
     )
-
-
-def _one_hot(labels: Bytes, name: str) -> Tensor:
-    if labels.size and labels.max() >= CLASSES:
-        raise ValueError(f"{name}: expected labels 0 to {CLASSES - 1}, found {labels.max()}")
-    return torch.from_numpy(np.eye(CLASSES, dtype=np.float32)[labels])

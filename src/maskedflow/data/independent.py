@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from maskedflow.transforms import NormalScores
 
-__all__ = ["independent"]
-
 Rows = NDArray[Any]
 Vector = NDArray[np.float64]
 
@@ -47,11 +45,6 @@ def independent(columns: Sequence[Column], train: Rows, test: Rows) -> Vector:
     number; its probability is its share of the training rows, after half a row has been added to
     each. Numbers have the density whose normal scores they are, those on a grid the mean density of
     their cell. Conditions are left out.
-
-    Args:
-        columns: What the columns of the rows are.
-        train: The rows it is fitted to.
-        test: The rows it is evaluated at.
 
     Example:
         >>> import pyarrow as pa
@@ -103,6 +96,5 @@ def _numbers(step: float, train: Vector, test: Vector) -> Vector:
     x = torch.from_numpy((test[:, None] + places).reshape(-1, 1))
     z, ladj = scores.call_and_ladj(x)
     log_prob = -0.5 * z[:, 0] ** 2 - 0.5 * math.log(2 * math.pi) + ladj
-    mean = log_prob.view(-1, len(places)).logsumexp(1) - math.log(len(places))
-    found: Vector = mean.numpy()
-    return found
+    total: Vector = log_prob.view(-1, len(places)).logsumexp(1).numpy()
+    return total - math.log(len(places))

@@ -14,16 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from maskedflow.columns import Schema, complete, read_document, read_source
-from maskedflow.columns.arrow_types import is_number, is_temporal
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
 from maskedflow.sources import open_source
+from maskedflow.sources.arrow_types import is_number, is_temporal
 
 from .split import Array, Dealing, deal_rows
 from .table import File
-
-__all__ = ["MixedTable", "TableSplit", "deal_mixed", "infer_schema", "open_mixed"]
 
 _TEST = 0.1
 """The share of the rows that tests, as of a table of numbers."""
@@ -31,12 +29,7 @@ _TEST = 0.1
 
 @dataclass(frozen=True)
 class TableSplit:
-    """The rows of one part of a table.
-
-    Args:
-        x: The columns that have a density.
-        context: Those that it is conditional on, if any.
-    """
+    """The rows of one part of a table: columns `x` that have a density, and its context, if any."""
 
     x: pa.Table
     context: pa.Table | None = None
@@ -56,14 +49,9 @@ class TableSplit:
 class MixedTable:
     """A table with columns of every kind, its rows dealt at random.
 
-    Args:
-        name: What it is called.
-        schema: What is known of the columns, told from all rows.
-        train: The rows to fit.
-        test: The rows held out.
-        dealing: "values" if copies of a row went to one side, "rows" if each was dealt by itself.
-        distinct: The number of rows that are no copies of another one, if there are copies.
-        notes: What should be known before this table is modelled, a sentence each.
+    The schema is told from all rows. Dealing is "values" if copies of a row went to one side, of
+    which `distinct` is the number without copies, and "rows" if each was dealt by itself. Notes say
+    what should be known before this table is modelled, a sentence each.
     """
 
     name: str
@@ -206,11 +194,8 @@ def _cells(table: pa.Table) -> tuple[list[Array], list[Array]]:
 def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
     """Infers the schema of a table in a file, whatever values it misses.
 
-    Args:
-        path: The table.
-        schema: A TOML file with what is known of the columns.
-        missing: What becomes of missing values. If neither this nor the file says so, they are
-            looked at, and the schema says "error".
+    Where neither `missing` nor `schema`, a TOML file with what is known of the columns, says what
+    becomes of missing values, these are looked at, and the schema says "error".
     """
     told, known = _read_schema(schema)
     source = open_source(path)

@@ -36,14 +36,9 @@ class Download:
 class Description:
     """What is known of a data set.
 
-    Args:
-        name: The name `load` takes.
-        kind: `images`, `table`, `patches` or `toy`.
-        url: Where it is published; empty for a data set that needs no file.
-        features: The number of features.
-        rows: The rows that train, validate and test.
-        labels: Whether `load` can give class labels as the context.
-        folder: Where it is on this machine, or None.
+    Its kind is `images`, `table`, `patches` or `toy`; a url, where it is published, is empty if it
+    needs no file. `rows` train, validate and test, `labels` says whether there are class labels for
+    a context, and the folder is where it is on this machine, or None.
     """
 
     name: str
@@ -82,7 +77,6 @@ _UCI = "https://archive.ics.uci.edu/dataset"
 _ARCHIVE = "https://zenodo.org/records/1161203"
 _ARCHIVE_TAR = f"{_ARCHIVE}/files/data.tar.gz", "md5:9b9c9b0375315ad270eba4ce80c093ab"
 _ARCHIVE_ADVICE = "; the folder data/ of data.tar.gz serves as it is (root, --data_dir)"
-
 
 _KNOWN = (
     Description(
@@ -199,9 +193,6 @@ def load(
         download: Whether to fetch missing files to the user's cache.
         seed: Which toy points are drawn, and which digits go where; the others' protocol is fixed.
 
-    Returns:
-        The data set.
-
     Raises:
         ValueError: If no data set has this name, it has no labels, a file is not what it should be,
             or a download was asked for that cannot be checked.
@@ -218,23 +209,21 @@ def load(
         known = ", ".join(key for key, value in SOURCES.items() if value.labels)
         raise ValueError(f"labels: {name!r} has no class labels; these have: {known}")
     if name in TOYS:
-        return _toy_dataset(name, seed)
+        points = toy(name, sum(TOY_SIZES), torch.Generator().manual_seed(seed))
+        train, validation, test = map(Split, points.split(TOY_SIZES))
+        return Dataset(name, train, validation, test, columns=("x", "y"))
     if source.read is None:
         dataset: Dataset = images.digits(seed)
     else:
-        folder = _find(name, root) or (_fetch(name) if download else None)
+        folder = _find(source, root) or (_fetch(source) if download else None)
         if folder is None:
-            raise FileNotFoundError(_how_to_get(name, root))
+            raise FileNotFoundError(_how_to_get(source, root))
         dataset = source.read(folder)
     return dataset if labels else dataset.without_context()
 
 
 def describe(name: str, root: str | os.PathLike[str] | None = None) -> Description:
-    """Describes a data set without reading it.
-
-    Args:
-        name: One of `NAMES`.
-        root: As for `load`.
+    """Describes a data set without reading it, where :func:`load` looks for it.
 
     Raises:
         ValueError: If no data set has this name.
@@ -243,20 +232,14 @@ def describe(name: str, root: str | os.PathLike[str] | None = None) -> Descripti
         >>> describe("power").features, describe("moons").built_in
         (6, True)
     """
-    return replace(_source(name), folder=_find(name, root))
+    source = _source(name)
+    return replace(source, folder=_find(source, root))
 
 
 def _source(name: str) -> Description:
     if name not in SOURCES:
         raise ValueError(f"name: no data set {name!r}; known: {', '.join(NAMES)}")
     return SOURCES[name]
-
-
-def _toy_dataset(name: str, seed: int) -> Dataset:
-    generator = torch.Generator().manual_seed(seed)
-    points = toy(name, sum(TOY_SIZES), generator)
-    train, validation, test = (Split(part) for part in points.split(TOY_SIZES))
-    return Dataset(name, train, validation, test, columns=("x", "y"))
 
 
 def _cache() -> Path:
@@ -269,34 +252,30 @@ def _folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
     return [Path(base) / name for base in roots if base is not None]
 
 
-def _find(name: str, root: str | os.PathLike[str] | None) -> Path | None:
-    source = SOURCES[name]
-    for folder in _folders(name, root):
+def _find(source: Description, root: str | os.PathLike[str] | None) -> Path | None:
+    for folder in _folders(source.name, root):
         for files in (source.files, source.instead):
             if files and all((folder / file).exists() for file in files):
                 return folder
     return None
 
 
-def _how_to_get(name: str, root: str | os.PathLike[str] | None) -> str:
-    source = SOURCES[name]
-    folders = _folders(name, root)
+def _how_to_get(source: Description, root: str | os.PathLike[str] | None) -> str:
+    folders = ", ".join(map(str, _folders(source.name, root)))
     download = ", or download it (download=True, --download)" if source.downloads else ""
     unset = "" if os.environ.get(VARIABLE) else f" (${VARIABLE} is not set)"
     return (
-        f"data set {name!r} not found: looked for {', '.join(source.files)} in "
-        f"{', '.join(map(str, folders))}{unset}; get it from {source.url} and put it in one of "
-        f"these{download}{source.advice}"
+        f"data set {source.name!r} not found: looked for {', '.join(source.files)} in {folders}"
+        f"{unset}; get it from {source.url} and put it in one of these{download}{source.advice}"
     )
 
 
-def _fetch(name: str) -> Path:
+def _fetch(source: Description) -> Path:
     """Downloads the files into the cache, each checked against its checksum."""
-    source = SOURCES[name]
-    folder = _cache() / name
+    folder = _cache() / source.name
     if not source.downloads:
         raise ValueError(
-            f"download: no checksum is known for {name!r}, so it is not downloaded: get "
+            f"download: no checksum is known for {source.name!r}, so it is not downloaded: get "
             f"{', '.join(source.files)} from {source.url} and put it in {folder}{source.advice}"
         )
     for download in source.downloads:

@@ -23,8 +23,6 @@ from .discrete import find_cells, notes_on
 from .split import Split
 from .table import File, check_varying
 
-__all__ = ["Series", "calendar", "open_series", "read_series", "write_forecasts"]
-
 Times = NDArray[Any]
 """Points in time, datetime64[ns] or float64."""
 
@@ -38,12 +36,9 @@ MONDAY = 4 * DAY
 
 @dataclass(frozen=True)
 class Series:
-    """The rows of a time series, sorted by time.
+    """A time series `x`, shape `(n, features)`, sorted by its times, datetime64[ns] or float64.
 
-    Args:
-        x: The features of each step, shape `(n, features)`.
-        times: When each step is, datetime64[ns] or float64, ascending.
-        order: The row of the table that each step comes from.
+    `order` is the row of the table that each step comes from.
     """
 
     x: Tensor
@@ -58,8 +53,7 @@ class Series:
             array([6., 8.])
         """
         distance = np.sort(np.diff(self.times))[(len(self.times) - 1) // 2]
-        following: Times = self.times[-1] + distance * np.arange(1, steps + 1)
-        return following
+        return np.asarray(self.times[-1] + distance * np.arange(1, steps + 1))
 
 
 def read_series(path: File, time: str, columns: Sequence[str] | None = None) -> Series:
@@ -119,9 +113,6 @@ def open_series(
         validation: The fraction of the rows that validates, in (0, 1).
         test: The fraction of the rows that tests, in (0, 1).
 
-    Returns:
-        The data set, whose rows are in the order of time.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: As :func:`read_series`, or if rows are too few for a window.
@@ -155,12 +146,7 @@ def open_series(
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:
-    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers.
-
-    Example:
-        >>> calendar_names(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"))
-        ('weekday_sin', 'weekday_cos')
-    """
+    """Calendar covariates of times: no hour if it is the same for all, none if they are numbers."""
     if times.dtype.kind != "M":
         return ()
     midnight = times - times.astype("datetime64[D]")
@@ -173,12 +159,8 @@ def calendar(times: Times, names: Sequence[str]) -> Tensor:
 
     A week begins on Monday, and is counted in whole days.
 
-    Args:
-        times: The times, shape `(n,)`.
-        names: Some of `hour_sin`, `hour_cos`, `weekday_sin` and `weekday_cos`.
-
-    Returns:
-        One column a name, float32, shape `(n, names)`.
+    There is a column, float32, for each of the names `hour_sin`, `hour_cos`, `weekday_sin` and
+    `weekday_cos` that is asked for: shape `(n, names)` for times of shape `(n,)`.
 
     Raises:
         ValueError: If a name is unknown, or times are numbers and there are names.
@@ -210,16 +192,8 @@ def write_forecasts(
 ) -> int:
     """Writes forecasts to a `.csv` or `.parquet` file: a row for each step of each.
 
-    Args:
-        path: The file to write; one that is there is replaced when the new one is complete.
-        time: The name of the column of times.
-        times: The times, shape `(steps,)`.
-        columns: A name for each feature.
-        samples: The forecasts, shape `(n, steps, features)`; their numbers, from 1, are the column
-            `sample`.
-
-    Returns:
-        The number of rows written.
+    The samples, shape `(n, steps, features)`, are numbered from 1 in the column `sample`; the times
+    of the steps, shape `(steps,)`, are in the column `time`. Returns the number of rows written.
 
     Raises:
         ValueError: If the suffix is none of these.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -18,27 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.columns.grid import find_grid
-
-__all__ = [
-    "Dealing",
-    "Grain",
-    "Split",
-    "columns_of",
-    "copies",
-    "deal",
-    "deal_rows",
-    "location_and_scale",
-    "row_hashes",
-    "scrambled",
-]
+from maskedflow.columns.numeric import ATOM, ATOM_ROWS
 
 Array = NDArray[Any]
 
 Dealing = Literal["rows", "values"]
 """Whether each row is dealt by itself, as in earlier versions, or copies go to one side."""
-
-ATOM, ATOM_ROWS = 0.05, 10
-"""The least share and number of rows that make a round number an atom, which tells nothing."""
 
 GOLDEN = 0x9E3779B97F4A7C15
 """The golden ratio in 64 bits, by which SplitMix64 counts."""
@@ -105,10 +90,6 @@ def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and standard deviation of each column, in float32 or x's own float64.
 
     A constant column gets scale 1: it is only centred, and nothing is divided by zero.
-
-    Example:
-        >>> location_and_scale(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-        (tensor([2., 5.]), tensor([1., 1.]))
     """
     # Column by column: a float64 copy of a large table would double its memory twice over.
     moments = [torch.var_mean(column.double(), correction=0) for column in x.unbind(1)]
@@ -129,11 +110,7 @@ def deal_rows(
 ) -> tuple[tuple[Tensor, ...], int | None]:
     """Deals rows as :func:`deal` does, with :func:`copies` as groups if `dealing` is "values".
 
-    Returns:
-        The rows of each part; and the number of distinct rows, None if there are no copies.
-
-    Raises:
-        ValueError: If there is no such dealing, or distinct rows are fewer than parts.
+    Also gives the number of distinct rows, None if there are no copies.
     """
     check_dealing(dealing)
     group = copies(columns, numbers) if dealing == "values" else None
@@ -151,20 +128,10 @@ def deal(
 ) -> tuple[Tensor, ...]:
     """Deals rows at random into parts; those of a group go to the same part.
 
-    Without groups the parts have exactly these sizes. With them they are as near to these as whole
-    groups allow, and only those of size 0 are empty. Groups larger than one of the later parts go
+    The first part is that of training; the seed is that of a permutation of the rows. Without
+    groups the parts have exactly these sizes. With them they are as near to these as whole groups
+    allow, and only those of size 0 are empty. Groups larger than one of the later parts go
     to the first part, and the other rows are dealt as if these were not there.
-
-    Args:
-        sizes: The rows of each part, that of training first.
-        seed: Seed of a permutation of the rows, which decides.
-        group: A number for each row that tells its group; see :func:`copies`.
-
-    Returns:
-        The rows of each part.
-
-    Raises:
-        ValueError: If there are fewer groups than parts.
 
     Example:
         >>> deal([3, 2], seed=0)
@@ -205,14 +172,9 @@ def deal(
 
 
 def copies(columns: Sequence[Array], numbers: Sequence[Array]) -> NDArray[np.int64] | None:
-    """The groups of rows that are copies of one another.
+    """For each row the first that it is a copy of, which may be itself; None without copies.
 
-    Args:
-        columns: What makes a row, as numbers, an array of shape (n,) for each column.
-        numbers: Those columns that hold quantities, which can tell rows apart; see :class:`Grain`.
-
-    Returns:
-        For each row the first that it is a copy of, which may be itself; None if there are none.
+    Of the columns, given as arrays of numbers, some are quantities, which can tell rows apart.
 
     Example:
         >>> x = np.array([0.123, 4.567, 0.123, 8.901])
@@ -242,24 +204,17 @@ def row_hashes(columns: Iterable[Array]) -> NDArray[np.uint64]:
 
     0 equals -0, NaN equals NaN, and a number is the same in float32, float64 or as an integer.
 
-    Args:
-        columns: Numbers, an array of shape (n,) for each column.
-
-    Returns:
-        The numbers, 64 bits each, shape (n,).
-
     Example:
         >>> one, other = row_hashes([np.array([0.0, -0.0])])
         >>> bool(one == other)
         True
     """
-    found: Any = np.uint64(0)
+    hashes: Any = np.uint64(0)
     for column in columns:
         x = np.asarray(column, np.float64) + 0.0
         x[np.isnan(x)] = np.nan
-        found = scrambled(found ^ x.view(np.uint64))
-    hashes: NDArray[np.uint64] = found
-    return hashes
+        hashes = scrambled(hashes ^ x.view(np.uint64))
+    return cast(NDArray[np.uint64], hashes)
 
 
 def scrambled(x: Any) -> Any:
@@ -284,10 +239,9 @@ class Grain:
     columns can take than there are rows. A round number that many rows share, such as no rain,
     tells nothing.
 
-    Args:
-        cells: The logarithm of the number of values of each column: of whole numbers those there
-            are, of others the cells of their grid, or what float32 can tell.
-        atoms: The numbers of each column that many rows share.
+    `cells` are the logarithms of the number of values of each column: of whole numbers those there
+    are, of others the cells of their grid, or what float32 can tell. `atoms` are the numbers of
+    each column that many rows share.
     """
 
     cells: tuple[float, ...]
@@ -309,17 +263,10 @@ class Grain:
         return cls(tuple(cells), tuple(atoms))
 
     def tells(self, numbers: Iterable[Array], rows: int, among: float) -> NDArray[np.bool_]:
-        """Which rows would hardly occur twice by chance.
-
-        Args:
-            numbers: The columns, as in :meth:`of`.
-            rows: The number of rows.
-            among: How many rows there are in all: of so many values at least each must be one.
-        """
+        """Which rows would hardly occur twice by chance `among` so many."""
         columns = zip(numbers, self.cells, self.atoms, strict=False)
         told = sum((_told(*column) for column in columns), start=np.zeros(rows))
-        found: NDArray[np.bool_] = told > np.log(max(among, 1))
-        return found
+        return np.greater(told, np.log(max(among, 1)))
 
 
 def _told(x: Array, cells: float, atoms: Array) -> Array:
@@ -341,5 +288,4 @@ def _cells(values: NDArray[np.float64]) -> float:
 def _round(values: Array) -> NDArray[np.bool_]:
     """Which numbers have three decimals at most, as far as float32 can tell."""
     scaled = 1000.0 * values.astype(np.float64)
-    found: NDArray[np.bool_] = np.abs(scaled - np.rint(scaled)) <= 4 * _PRECISION * np.abs(scaled)
-    return found
+    return np.less_equal(np.abs(scaled - np.rint(scaled)), 4 * _PRECISION * np.abs(scaled))

@@ -107,22 +107,15 @@ class HashedRows:
 class StreamedSplit:
     """Training rows that stay on disk.
 
-    Args:
-        table: The table, whose other rows validate or test.
-        features: The number of features, which are the first columns.
-        counts: The training rows in each piece of the table.
-        sample: Some of the rows, in memory.
-        location: The mean of each column over all training rows, in the dtype of the rows.
-        scale: The standard deviations, 1 where that is zero.
-        fingerprint: By which the rows can be known again.
+    The other rows of the `table` validate or test; its first columns are the features.
     """
 
     table: HashedRows
     features: int
-    counts: tuple[int, ...] = field(repr=False)
-    sample: Split = field(repr=False)
-    location: Tensor = field(repr=False)
-    scale: Tensor = field(repr=False)
+    counts: tuple[int, ...] = field(repr=False)  # the training rows in each piece of the table
+    sample: Split = field(repr=False)  # some of the rows, in memory
+    location: Tensor = field(repr=False)  # the mean of each column, in the dtype of the rows
+    scale: Tensor = field(repr=False)  # the standard deviations, 1 where that is zero
     fingerprint: Fingerprint = field(repr=False)
 
     def __len__(self) -> int:
@@ -146,14 +139,10 @@ class StreamedSplit:
     def batches(
         self, bounds: Sequence[tuple[int, int]], seed: int
     ) -> Iterator[tuple[Tensor, Split]]:
-        """Reads mini-batches of an epoch, from any of them on.
+        """Reads mini-batches of an epoch: the numbers of the rows in the table, and the rows.
 
-        Args:
-            bounds: The first and last position of each in the epoch's order, one after another.
-            seed: Seed of this order, which depends on nothing else.
-
-        Yields:
-            The numbers of the rows in the table, from 0, and the rows.
+        The bounds are the first and last position of each in the epoch's order, one after another;
+        the order depends on nothing but the seed.
         """
         generator = torch.Generator().manual_seed(seed)
         pools = self._pools(torch.randperm(len(self.counts), generator=generator).tolist())
@@ -210,50 +199,38 @@ class StreamedSplit:
         return rows, x
 
 
-@dataclass(frozen=True)
 class Survey:
-    """What one pass over a table finds."""
+    """What one pass over a table finds: what its training rows are like, and rows to be kept."""
 
-    counts: NDArray[np.int64]  # of training rows in each piece
-    moments: Moments  # of the training rows
-    parts: tuple[Tensor, ...]  # rows that validate, that test, and a sample of those that train
-    sketch: Sketch  # of the training rows
+    def __init__(self, table: HashedRows, dtype: torch.dtype) -> None:
+        self.counts = np.zeros(len(table.pieces) - 1, np.int64)  # of training rows in each piece
+        self.moments = Moments(len(table.columns), dtype)
+        self.sketch = Sketch(table.grain, table.total)
+        empty = torch.empty(0, len(table.columns), dtype=dtype)
+        parts = [empty], [empty], [empty]  # that validate, that test, and a sample of the others
+        for row, block, hashes in table.read(0, table.total, dtype):
+            training = hashes >= 2 * table.held
+            self.counts += np.histogram(row[training], table.pieces)[0] if table.total else 0
+            trained = block[torch.from_numpy(training)]
+            self.moments.add(trained)
+            told = columns_of(Split(trained))
+            self.sketch.add(row_hashes(told), told)
+            validates, sampled = hashes < table.held, training & (hashes >= 1 - table.sampled)
+            chosen = validates, ~training & ~validates, sampled
+            for part, rows in zip(parts, chosen, strict=True):
+                part.append(block[torch.from_numpy(rows)])
+        self.parts = tuple(map(torch.cat, parts))
+        if not all(map(len, self.parts)):
+            raise ValueError(
+                f"{table.source.path}: expected rows to train, to validate and to test, "
+                f"found {table.total} in all"
+            )
 
     def some(self) -> tuple[Tensor, Tensor]:
         """The rows in memory and the ends of each column, and their numbers in random order."""
         ends = torch.stack([self.moments.low, self.moments.high])
         rows = torch.cat([*self.parts, ends])
         return rows, torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-
-
-def survey(table: HashedRows, dtype: torch.dtype) -> Survey:
-    """Reads the whole table once, in a dtype.
-
-    Raises:
-        ValueError: If a cell is no finite number, or rows are few.
-    """
-    counts = np.zeros(len(table.pieces) - 1, np.int64)
-    moments = Moments(len(table.columns), dtype)
-    sketch = Sketch(table.grain, table.total)
-    empty = torch.empty(0, len(table.columns), dtype=dtype)
-    parts = [empty], [empty], [empty]
-    for row, block, hashes in table.read(0, table.total, dtype):
-        training = hashes >= 2 * table.held
-        counts += np.histogram(row[training], table.pieces)[0] if table.total else 0
-        trained = block[torch.from_numpy(training)]
-        moments.add(trained)
-        told = columns_of(Split(trained))
-        sketch.add(row_hashes(told), told)
-        validates, sampled = hashes < table.held, training & (hashes >= 1 - table.sampled)
-        for part, chosen in zip(parts, (validates, ~training & ~validates, sampled), strict=True):
-            part.append(block[torch.from_numpy(chosen)])
-    found = tuple(map(torch.cat, parts))
-    if not all(map(len, found)):
-        raise ValueError(
-            f"{table.source.path}: expected rows to train, to validate and to test, "
-            f"found {table.total} in all"
-        )
-    return Survey(counts, moments, found, sketch)
 
 
 def too_large(path: str | os.PathLike[str] | Source) -> bool:

@@ -19,7 +19,7 @@ from maskedflow.sources.source import ROWS
 from .dataset import Dataset, StreamedDataset
 from .discrete import find_cells, needs_float64, notes_on
 from .split import Dealing, Split, check_dealing, deal_rows
-from .streamed import HashedRows, StreamedSplit, split_of, survey
+from .streamed import HashedRows, StreamedSplit, Survey, split_of
 
 File = str | os.PathLike[str] | Source
 """A table on disk, or one that is open already."""
@@ -132,19 +132,8 @@ def open_streamed(
     copies: a tenth of the rows each, but at most about 100,000, which are in memory as is a sample
     of the training rows. From these follows which features are dequantised.
 
-    Args:
-        path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
-        context: The columns to condition on; the others are the features.
-        seed: Which rows go where.
-        dealing: "values", or "rows" to go by the rows' numbers only, as earlier versions did.
-        continuous: Whether to leave values on a grid as they are.
-
-    Returns:
-        The data set. Its `train` is the sample of the training rows; `streamed` stands for all.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`maskedflow.data.open_table`.
+    Arguments are those of :func:`maskedflow.data.open_table`, and so is what is raised. The `train`
+    of the data set is the sample of the training rows; `streamed` stands for all.
 
     Example:
         >>> import tempfile
@@ -161,9 +150,9 @@ def open_streamed(
     check_dealing(dealing)
     width = len(features)
     rows = HashedRows.of(source, (*features, *context), seed, dealing)
-    found = survey(rows, torch.float32)
+    found = Survey(rows, torch.float32)
     if needs_float64(*found.some()):
-        exact = survey(rows, torch.float64)
+        exact = Survey(rows, torch.float64)
         found = exact if needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
@@ -181,28 +170,12 @@ def open_streamed(
     return StreamedDataset(**vars(opened), streamed=streamed)
 
 
-def open_if_numbers(
-    source: Source,
-    *,
-    stream: bool = False,
-    context: Sequence[str] = (),
-    seed: int = 0,
-    continuous: bool = False,
-) -> Dataset | pa.Table:
+def open_if_numbers(source: Source, *, stream: bool = False, **asked: Any) -> Dataset | pa.Table:
     """Opens a table as a data set if all its columns are numbers, and else only reads it.
 
     The file is read once, or once for each dtype that is tried if it stays on disk (`stream`). For
     the other arguments see :func:`open_table`.
-
-    Returns:
-        The data set; or, of a table with other columns, all of it, as
-        :func:`maskedflow.columns.read_source` reads it.
-
-    Raises:
-        CellError: If all columns are numbers but for a cell, or a column is by most of its cells.
-        ValueError: As :func:`open_table` and :func:`open_streamed`.
     """
-    asked: dict[str, Any] = {"context": context, "seed": seed, "continuous": continuous}
     if not stream:
         table = read_source(source)
         return open_table(source, table=table, **asked) if all_numbers(table) else table
@@ -270,11 +243,8 @@ def iter_batches(
     Args:
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
         columns: The columns wanted, in the order wanted.
-        rows: The most rows in a block.
+        rows: The most rows in a block, which has shape `(<= rows, columns)`.
         dtype: float32 or float64.
-
-    Yields:
-        The next rows in the file's order, shape `(<= rows, columns)`.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -12,13 +13,8 @@ from torch import Generator, Tensor
 def toy(name: str, n: int, generator: Generator | None = None) -> Tensor:
     """Draws `n` points of a toy density on the plane.
 
-    Args:
-        name: `moons`, `circles`, `checkerboard`, `spirals`, `rings` or `8gaussians`.
-        n: The number of points.
-        generator: The source of randomness; torch's global one if None.
-
-    Returns:
-        Points within about [-4, 4]², float32, shape `(n, 2)`, in random order.
+    The densities are `moons`, `circles`, `checkerboard`, `spirals`, `rings` and `8gaussians`. Their
+    points are within about [-4, 4]², float32, shape `(n, 2)`, in random order.
 
     Raises:
         ValueError: If there is no toy density of this name, or `n` is negative.
@@ -56,20 +52,11 @@ def _moons(n: int, generator: Generator | None) -> Tensor:
     return _noisy(2 * x - 1, 2 * y - 0.5, 0.2, generator)
 
 
-def _on_circles(n: int, radii: tuple[float, ...], generator: Generator | None) -> Tensor:
+def _circles(radii: tuple[float, ...], n: int, generator: Generator | None) -> Tensor:
+    """Concentric circles."""
     angle = 2 * math.pi * _uniform(n, generator)
     radius = torch.tensor(radii)[_choice(n, len(radii), generator)]
     return _noisy(radius * angle.cos(), radius * angle.sin(), 0.15, generator)
-
-
-def _circles(n: int, generator: Generator | None) -> Tensor:
-    """Two concentric circles."""
-    return _on_circles(n, (1.5, 3.0), generator)
-
-
-def _rings(n: int, generator: Generator | None) -> Tensor:
-    """Four concentric circles."""
-    return _on_circles(n, (0.75, 1.5, 2.25, 3.0), generator)
 
 
 def _checkerboard(n: int, generator: Generator | None) -> Tensor:
@@ -96,9 +83,9 @@ def _eight_gaussians(n: int, generator: Generator | None) -> Tensor:
 
 TOYS: dict[str, Callable[[int, Generator | None], Tensor]] = {
     "moons": _moons,
-    "circles": _circles,
+    "circles": partial(_circles, (1.5, 3.0)),
     "checkerboard": _checkerboard,
     "spirals": _spirals,
-    "rings": _rings,
+    "rings": partial(_circles, (0.75, 1.5, 2.25, 3.0)),
     "8gaussians": _eight_gaussians,
 }

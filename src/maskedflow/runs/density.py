@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from maskedflow.data import Seen, Split, Trace
+from maskedflow.data.dataset import STEPS, stretches
 from maskedflow.data.split import columns_of
-from maskedflow.data.windows import STEPS, stretches
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.sources import Source
 from maskedflow.sources.numbers import floats, numbers

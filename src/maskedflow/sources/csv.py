@@ -22,14 +22,7 @@ NEWLINE, RETURN, QUOTE = b'\n\r"'
 
 
 class CsvSource(Source):
-    """A CSV file with a header.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If its beginning cannot be read.
-    """
+    """A CSV file with a header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -185,10 +178,7 @@ def _called(kind: pa.DataType) -> str:
 
 
 def line_starts(path: Path) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Where the lines of a file begin, in bytes: those that are not empty, in order.
-
-    A line break within quotation marks ends no line. Reads as fast as the disk does.
-    """
+    """Where the lines of a file begin that are not empty; a break in quotation marks ends none."""
     begin = offset = 0  # of the line, and of the chunk
     before, quotes = NEWLINE, 0
     with path.open("rb") as file:

@@ -15,8 +15,6 @@ import pyarrow.csv as pacsv
 
 from .source import CellError
 
-__all__ = ["Dialect", "is_written_number", "notation", "sniff"]
-
 HEAD = 2**16
 """The bytes that are looked at."""
 
@@ -53,17 +51,11 @@ NOTATIONS = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written.
+    """How a CSV file is written."""
 
-    Args:
-        separator: What separates columns.
-        decimal: What separates decimals from whole numbers.
-        notes: What was guessed from the file, and could be wrong.
-    """
-
-    separator: str = ","
-    decimal: str = "."
-    notes: tuple[str, ...] = ()
+    separator: str  # of columns
+    decimal: str  # what separates decimals from whole numbers
+    notes: tuple[str, ...]  # what was guessed from the file, and could be wrong
 
     @property
     def parsing(self) -> pacsv.ParseOptions:
@@ -72,11 +64,7 @@ class Dialect:
 
 
 def sniff(path: Path) -> Dialect:
-    """Tells how a CSV file is written.
-
-    Raises:
-        ValueError: If it is empty or no CSV file, has no header, or may mean two things.
-    """
+    """Tells how a CSV file is written."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()

@@ -10,19 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .arrow_types import is_number
 from .source import ROWS, CellError, Fault, Source
-
-__all__ = ["blocks", "check_numbers", "floats", "is_number", "numbers"]
-
 
 MISSING = "a missing value (empty, NA or nan)"
 """What is found where a cell is missing."""
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Whether cells of this type are integers, floats or decimals."""
-    types = pa.types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def floats(columns: Sequence[str]) -> dict[str, pa.DataType]:
@@ -37,11 +29,7 @@ def numbers(
     start: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Turns columns of rows, which begin at `start` of a source, into a tensor `(rows, columns)`.
-
-    Raises:
-        CellError: If a cell is no finite number; see :func:`check_numbers`.
-    """
+    """Turns columns of rows from `start` of a source on into a tensor `(rows, columns)`."""
     rows = np.empty((table.num_rows, len(columns)), str(dtype).removeprefix("torch."))
     for i, name in enumerate(columns):
         rows[:, i] = check_numbers(table.column(name), name, source, start)
@@ -71,13 +59,7 @@ def check_numbers(
     *,
     finite: bool = True,
 ) -> NDArray[np.float64]:
-    """A column as float64, NaN where it is missing.
-
-    Raises:
-        CellError: If it is no column of numbers; a number is beyond the range of float32, or a
-            whole one of so many digits that it was rounded; or, if they have to be `finite`, one
-            is infinite or missing.
-    """
+    """A column as float64, NaN where it is missing."""
     if pa.types.is_null(cells.type):
         cells = cells.cast(pa.float64())
     if not is_number(cells.type):

@@ -9,8 +9,6 @@ from .csv import CsvSource
 from .parquet import ParquetSource
 from .source import READABLE, Source
 
-__all__ = ["open_source"]
-
 
 def open_source(path: str | os.PathLike[str] | Source) -> Source:
     r"""Opens a table on disk, of which nothing but names, types and sizes is read.
@@ -39,6 +37,7 @@ def open_source(path: str | os.PathLike[str] | Source) -> Source:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    files: tuple[Path, ...] = (path,)
     if path.is_dir():
         files = tuple(sorted(f for f in path.glob("*.parquet") if f.name[0] not in "_."))
         if not files:
@@ -46,14 +45,10 @@ def open_source(path: str | os.PathLike[str] | Source) -> Source:
                 f"{path}: expected a {' or '.join(READABLE)} file or a folder of .parquet files, "
                 "found a folder without any"
             )
-        return _named(ParquetSource(path, files))
-    if path.suffix not in READABLE:
+    elif path.suffix not in READABLE:
         raise ValueError(f"{path}: expected a file ending in {' or '.join(READABLE)}")
-    return _named(CsvSource(path) if path.suffix == ".csv" else ParquetSource(path, (path,)))
-
-
-def _named(source: Source) -> Source:
-    """The source, if each column has a name of its own."""
+    is_csv = path.suffix == ".csv" and path.is_file()
+    source = CsvSource(path) if is_csv else ParquetSource(path, files)
     for i, name in enumerate(source.names):
         if not name:
             raise ValueError(

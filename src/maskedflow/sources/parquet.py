@@ -18,10 +18,6 @@ def index_columns(schema: pa.Schema) -> tuple[str, ...]:
     """The columns that pandas wrote beside those of a frame: its row index.
 
     pandas' own metadata name them. A table that has lost these may still have their usual names.
-
-    Example:
-        >>> index_columns(pa.schema({"a": pa.int8(), "__index_level_0__": pa.int64()}))
-        ('__index_level_0__',)
     """
     told = (schema.pandas_metadata or {}).get("index_columns", ())
     return tuple(
@@ -47,13 +43,6 @@ class ParquetSource(Source):
     """One Parquet file, or several that are one table.
 
     The row index of pandas is none of its `names`, and is read only if it is asked for.
-
-    Args:
-        path: The file, or the folder of the files.
-        files: The files in order.
-
-    Raises:
-        ValueError: If one cannot be read, or has other columns than the first.
     """
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
@@ -87,13 +76,8 @@ class ParquetSource(Source):
                 f"the row index of a pandas frame is left out: {', '.join(told)}; to have it as a "
                 "column, write the frame after reset_index()",
             )
-        try:
+        with one_line_errors(path, "a column has different types in different files"):
             self._schema = pa.unify_schemas(schemas, promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path}: a column has different types in different files: {reason}"
-            ) from None
 
     def count(self) -> int:
         return self._count

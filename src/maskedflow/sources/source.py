@@ -21,21 +21,22 @@ ROWS = 65_536  # a block: large enough to be fast, small beside any machine's me
 
 Types = Mapping[str, pa.DataType]
 
+_COMPLAINTS = (
+    pa.ArrowInvalid,
+    pa.ArrowKeyError,
+    pa.ArrowNotImplementedError,
+    pa.ArrowTypeError,
+    UnicodeDecodeError,
+)
 
 Fault = Literal["missing", "kind", "notation"]
 """Whether a cell is missing, of another kind, or of a wrong size or notation."""
 
 
 class CellError(ValueError):
-    """A cell of a table that does not fit its column.
+    """A cell of a table that does not fit its column; rows are counted from 1.
 
-    Args:
-        path: The file.
-        column: The column's name.
-        row: The row in this file, counted from 1; None if it is about the whole column.
-        expected: What should be there.
-        found: What is there.
-        fault: What is wrong with it.
+    The row is None if the error is about the whole column.
 
     Example:
         >>> print(CellError(Path("a.csv"), "age", 3, "a number", "'old'", "kind"))
@@ -118,9 +119,6 @@ class Source(ABC):
             first: The first row.
             last: The row to end before; to the end of the table if None.
 
-        Yields:
-            The next rows, in the table's order.
-
         Raises:
             ValueError: If the file is damaged, or a cell of a CSV file has another type.
         """
@@ -169,12 +167,7 @@ class Source(ABC):
         return features, context
 
     def cell_error(
-        self,
-        column: str,
-        row: int,
-        expected: str,
-        found: str,
-        fault: Fault = "notation",
+        self, column: str, row: int, expected: str, found: str, fault: Fault = "notation"
     ) -> CellError:
         """The error about a cell, whose row in the table is counted from 0."""
         path, number = self.place(row)
@@ -183,14 +176,10 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several contiguous pieces of a table.
+    """One of several contiguous pieces of a table, numbered from 1.
 
     The pieces are whole blocks of rows, so that results which depend on a row's block are the same
     in a piece and in the whole.
-
-    Args:
-        number: Which piece, from 1.
-        of: The number of pieces.
 
     Raises:
         ValueError: If there is no such piece.
@@ -233,15 +222,16 @@ class Shard:
 
 
 @contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: Path, failed: str = "") -> Iterator[None]:
     """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
     try:
         yield
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except _COMPLAINTS as error:
         reason = str(error).partition("\n")[0]
         if "invalid UTF8" in reason:
             reason = "not all of it is UTF-8 text; if it was saved as Latin-1, save it as UTF-8"
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {reason}") from None
+        failed = failed or f"cannot be read as {path.suffix[1:]}"
+        raise ValueError(f"{path}: {failed}: {reason}") from None
 
 
 def _cut(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

@@ -20,6 +20,9 @@ from torch import Tensor
 
 from maskedflow.files import atomic
 
+from .arrow_types import is_text
+from .source import one_line_errors
+
 GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
@@ -75,18 +78,9 @@ def write_batches(
     *,
     header: bool = True,
 ) -> int:
-    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, in constant memory.
+    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, as :func:`write_table`.
 
-    The file appears under its name only when it is complete.
-
-    Args:
-        path: The file to write; one that is there is replaced.
-        schema: The columns. `.npy` takes numbers of one type, and keeps no names.
-        batches: The rows.
-        header: Whether a CSV file begins with the names; a later part of a table has none.
-
-    Returns:
-        The number of rows written.
+    `.npy` takes numbers of one type. Returns the number of rows written.
 
     Raises:
         ValueError: If the suffix is none of these, or the format has no place for a column's type.
@@ -99,12 +93,9 @@ def write_batches(
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
-    try:
-        with atomic(path) as beside:
-            return _WRITERS[path.suffix](beside, schema, iter(batches), header)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: cannot be written as {path.suffix[1:]}: {reason}") from None
+    failed = f"cannot be written as {path.suffix[1:]}"
+    with one_line_errors(path, failed), atomic(path) as beside:
+        return _WRITERS[path.suffix](beside, schema, iter(batches), header)
 
 
 def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:
@@ -139,9 +130,7 @@ def _write_csv(path: Path, schema: pa.Schema, batches: Batches, header: bool) ->
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _special(cells: pa.Array) -> pa.Array:

@@ -276,7 +276,7 @@ class FittedTable:
 
     def read(self, table: pa.Table, source: Source, start: int = 0) -> TableSplit:
         """The rows, and their contexts, of a table that was read from a file."""
-        table = to_arrow(as_declared(source, table, self.schemas), wanted=list(self.types))
+        table = to_arrow(as_declared(source, table, self.schemas, start), wanted=list(self.types))
         x, given = (list(names) for names in (self.columns, self.context_columns))
         return TableSplit(table.select(x), table.select(given) if given else None)
 

@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from maskedflow.columns.arrow_types import is_category, is_number
 from maskedflow.columns.cells import Cells, Numbers, number_cells, numbers, plain, strings
 from maskedflow.columns.column import Arguments, Column
 from maskedflow.columns.numeric import FEW, plain_numbers
-
-__all__ = ["Boolean", "Category", "Ordinal"]
+from maskedflow.sources.arrow_types import is_category, is_number
 
 MANY = 1000
 """The most levels of a categorical column."""

@@ -7,14 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from maskedflow.columns.arrow_types import is_temporal, ticks_per_unit, type_of
 from maskedflow.columns.cells import Mask, Numbers, from_ticks, is_missing, ticks
 from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
+from maskedflow.sources.arrow_types import is_temporal, ticks_per_unit, type_of
 
 from .number import Value
-
-__all__ = ["Date"]
 
 TIMES = (86_400, 43_200, 21_600, 10_800, 3600, 1800, 900, 600, 300, 60, 30, 15, 10, 5, 1)
 """Steps in which times are likely to be told, in seconds."""

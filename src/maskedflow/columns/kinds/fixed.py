@@ -9,11 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.columns.arrow_types import is_category, is_temporal
 from maskedflow.columns.cells import Cells, Mask, equal, from_ticks, plain
 from maskedflow.columns.column import Arguments, Column
-
-__all__ = ["Constant", "Duplicate", "Fixed"]
+from maskedflow.sources.arrow_types import is_category, is_temporal
 
 
 class Fixed(Column, ABC):

@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from maskedflow.columns.arrow_types import is_number
 from maskedflow.columns.cells import Cells, Mask, Numbers, number_cells, numbers
 from maskedflow.columns.column import Arguments, Column, Part
 from maskedflow.columns.grid import Grid
 from maskedflow.columns.numeric import guess_numbers, range_of, specify_numbers
-
-__all__ = ["Angle", "Number", "Value"]
+from maskedflow.sources.arrow_types import is_number
 
 
 class Value(Column, ABC):
@@ -43,12 +41,9 @@ class Value(Column, ABC):
 
     @abstractmethod
     def numbers(self, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Numbers:
-        """Cells as float64, NaN where one is missing.
+        """Cells of any type that can be read as what they are, as float64; NaN if missing.
 
-        Args:
-            cells: The cells, of any type that can be read as what they are.
-            start: The number of rows before these, for errors.
-            strict: Whether numbers are rounded to what the column's type can hold.
+        If strict, numbers are rounded to what the column's type can hold.
 
         Raises:
             ValueError: If a cell cannot be read; the message names the column and the row.
