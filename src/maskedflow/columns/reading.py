@@ -30,14 +30,18 @@ LOOKED_AT = 10_000
 
 
 def read_source(
-    source: Source, columns: Sequence[str] | None = None, declared: Collection[str] = ()
+    source: Source,
+    columns: Sequence[str] | None = None,
+    declared: Collection[str] = (),
+    *,
+    sizes: bool = True,
 ) -> pa.Table:
     """Reads columns of a table (all, if None) into memory; those of a CSV file get their types.
 
     These are told from all cells of a column. A cell that is empty is missing; `NA`, `nan` and
     their like are missing numbers, but in a column of text they are text.
 
-    Columns that are `declared` may be text of any kind.
+    Columns that are `declared` may be text of any kind. Without `sizes` numbers are not looked at.
 
     Raises:
         CellError: If a number is of a size that no density can be computed of, or a column of a CSV
@@ -49,12 +53,23 @@ def read_source(
     if not table.num_rows:
         raise ValueError(f"{source.path}: expected at least one row, found none")
     table = to_arrow(_blanks_to_null(source, table), str(source.path), names)
+    if sizes:
+        check_sizes(table, source)
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        if source.path.suffix == ".csv" and name not in declared:
+            _refuse_odd(cells, name, source)
+    return table
+
+
+def check_sizes(table: pa.Table, source: Source) -> None:
+    """Refuses numbers of a size that no density can be computed of.
+
+    Raises:
+        CellError: If there is one.
+    """
     for name, cells in zip(table.column_names, table.columns, strict=True):
         if is_number(cells.type):
             check_numbers(cells, name, source, finite=False)
-        elif source.path.suffix == ".csv" and name not in declared:
-            _refuse_odd(cells, name, source)
-    return table
 
 
 def read_declared(source: Source, columns: Sequence[str], schemas: Sequence[Schema]) -> pa.Table:

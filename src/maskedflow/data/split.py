@@ -8,7 +8,7 @@ though, equal rows are no copies: each toss of a coin is a row of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Self, cast, get_args
 
@@ -44,6 +44,8 @@ class Split:
             shape `(n, steps, features)`.
         context: The condition of each row, shape `(n, context)` or `(n, steps, context)`, or None.
             For a flow with an embedding network any shape `(n, ...)`: series, images, token ids.
+        checked: Whether all numbers are known to be finite, as those of a file are; training looks
+            at others.
 
     Raises:
         ValueError: If `x` has another shape, or the numbers of rows differ.
@@ -55,6 +57,7 @@ class Split:
 
     x: Tensor
     context: Tensor | None = None
+    checked: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 3):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maskedflow.columns.reading import all_numbers, read_source
+from maskedflow.columns.reading import all_numbers, check_sizes, read_source
 from maskedflow.sources import CellError, Source, open_source
 from maskedflow.sources.numbers import blocks, floats, numbers
 from maskedflow.sources.source import ROWS
@@ -108,7 +108,8 @@ def open_table(
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validates, tests = (
-        Split(x[rows, :width], x[rows, width:] if context else None) for rows in parts
+        Split(x[rows, :width], x[rows, width:] if context else None, checked=True)
+        for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
@@ -177,8 +178,11 @@ def open_if_numbers(source: Source, *, stream: bool = False, **asked: Any) -> Da
     the other arguments see :func:`open_table`.
     """
     if not stream:
-        table = read_source(source)
-        return open_table(source, table=table, **asked) if all_numbers(table) else table
+        table = read_source(source, sizes=False)
+        if all_numbers(table):
+            return open_table(source, table=table, **asked)  # which looks at every cell
+        check_sizes(table, source)
+        return table
     try:
         return open_streamed(source, **asked)
     except CellError:
