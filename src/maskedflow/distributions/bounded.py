@@ -17,8 +17,6 @@ from .base import Base, Shape, log_density, require_number, unvalidated
 from .elementwise import Elementwise
 from .flow import NormalizingFlow
 
-__all__ = ["BoxUniform", "TransformedUniform", "Truncated"]
-
 
 class BoxUniform(Elementwise):
     r"""The uniform distribution on a box.

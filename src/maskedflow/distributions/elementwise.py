@@ -15,8 +15,6 @@ from maskedflow.transforms.base import sum_rightmost
 
 from .base import Base, Shape
 
-__all__ = ["DiagNormal", "Elementwise", "GeneralizedNormal", "StudentT"]
-
 
 class Elementwise(Base):
     """A distribution of independent elements, the rightmost of which may be one event.

@@ -19,8 +19,6 @@ from .base import Shape, draw, log_density, unvalidated
 from .density import Density, refuse_nan
 from .elementwise import DiagNormal
 
-__all__ = ["NormalizingFlow"]
-
 
 class NormalizingFlow(Density):
     r"""The distribution of x such that z = f(x) is distributed as a base.

@@ -13,8 +13,6 @@ from .base import Shape
 from .elementwise import DiagNormal
 from .mixtures import Mixture
 
-__all__ = ["FullNormal", "MixtureOfGaussians"]
-
 
 class FullNormal(MultivariateNormal):
     """torch's normal distribution with correlations, whose draws may come from a generator."""

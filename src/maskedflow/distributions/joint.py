@@ -11,8 +11,6 @@ from torch.distributions import Distribution
 
 from .base import Base, Shape, draw, log_density, unvalidated
 
-__all__ = ["Joint"]
-
 
 class Joint(Base):
     r"""The distribution of independent variables, one beside the other.

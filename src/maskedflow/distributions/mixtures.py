@@ -12,8 +12,6 @@ from torch.distributions import Distribution
 from .base import Base, Shape, draw, log_density, unvalidated
 from .density import Density
 
-__all__ = ["Mixture"]
-
 
 class Mixture(Density):
     r"""A mixture of distributions.

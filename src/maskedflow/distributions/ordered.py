@@ -12,8 +12,6 @@ from torch.distributions import Distribution
 
 from .base import Base, Shape, draw, log_density, require_number, unvalidated
 
-__all__ = ["Maximum", "Minimum", "Sort", "TopK"]
-
 
 class Sort(Base):
     r"""The distribution of n draws, sorted.

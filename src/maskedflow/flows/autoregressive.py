@@ -38,8 +38,6 @@ from .flow import (
     standard_normal,
 )
 
-__all__ = ["IAF", "MADE", "MAF", "MaskedAutoregressiveTransform"]
-
 
 class MaskedAutoregressiveTransform(ConditionedTransform):
     r"""A lazy autoregressive transform whose conditioner is a masked MLP.

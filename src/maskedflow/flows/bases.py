@@ -15,8 +15,6 @@ from .autoregressive import MADE
 from .flow import LazyDistribution, UnconditionalDistribution, standard_normal
 from .mixtures import GMM
 
-__all__ = ["base"]
-
 
 def base(name: str, features: int, **kwargs: Any) -> LazyDistribution:
     """Makes a base, the distribution of a flow's latent.

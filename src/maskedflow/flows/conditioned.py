@@ -15,8 +15,6 @@ from maskedflow.transforms.univariate import UNIVARIATES
 
 from .flow import check_sizes
 
-__all__ = ["ConditionedTransform"]
-
 
 class ConditionedTransform(LazyTransform):
     """A lazy transform that maps features by one `univariate`, each with parameters of its own.

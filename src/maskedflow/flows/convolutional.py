@@ -21,8 +21,6 @@ from maskedflow.transforms.coupling import parts_of
 
 from .flow import check_context, check_sizes
 
-__all__ = ["ConvCouplingTransform"]
-
 
 class ConvCouplingTransform(LazyTransform):
     r"""A lazy affine coupling of images: the first channels are kept, the others mapped given them.

@@ -30,8 +30,6 @@ from .flow import (
     standard_normal,
 )
 
-__all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
-
 Activation = Callable[[], nn.Module]
 
 

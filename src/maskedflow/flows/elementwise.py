@@ -26,8 +26,6 @@ from .conditioned import ConditionedTransform
 from .flow import Flow, check_context, standard_normal
 from .keywords import check_keywords
 
-__all__ = ["GF", "ElementWiseTransform"]
-
 
 class ElementWiseTransform(ConditionedTransform):
     r"""A lazy transform of each feature on its own, given the context.

@@ -16,18 +16,6 @@ from maskedflow.transforms.lazy import Unconditional
 
 from .keywords import NamesKeywords
 
-__all__ = [
-    "Flow",
-    "LazyDistribution",
-    "UnconditionalDistribution",
-    "check_context",
-    "check_sizes",
-    "costs",
-    "interleave",
-    "standard_normal",
-    "unchecked",
-]
-
 
 class LazyDistribution(nn.Module, metaclass=NamesKeywords):
     r"""A module whose call makes the distribution p(x | c), given a context c.

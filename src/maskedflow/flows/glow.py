@@ -21,8 +21,6 @@ from maskedflow.transforms import (
 from .convolutional import ConvCouplingTransform
 from .flow import Flow, LazyDistribution, check_sizes, costs, standard_normal
 
-__all__ = ["Glow"]
-
 Shape = tuple[int, int, int]
 
 

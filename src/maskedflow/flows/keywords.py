@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["NamesKeywords", "check_keywords"]
-
 
 class NamesKeywords(abc.ABCMeta):
     """The metaclass of flows, whose error about a keyword names the flow and the nearest one.

@@ -15,8 +15,6 @@ from maskedflow.nn import MLP, Linear
 from .flow import LazyDistribution, check_context, unchecked
 from .keywords import check_keywords
 
-__all__ = ["GMM"]
-
 CovarianceType = Literal["full", "diagonal", "spherical"]
 Strategy = Literal["random", "kmeans", "kmeans++"]
 

@@ -19,8 +19,6 @@ from maskedflow.transforms import (
 
 from .autoregressive import MAF
 
-__all__ = ["MNN", "NAF", "UMNN", "UNAF"]
-
 
 class MNN(nn.Module):
     r"""A monotone network of one feature, shaped by a signal.

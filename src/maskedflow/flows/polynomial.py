@@ -17,9 +17,6 @@ from maskedflow.transforms.elementary import soft_clip
 
 from .autoregressive import MAF
 
-__all__ = ["BPF", "SOSPF"]
-
-
 #: The bound of a polynomial's coefficients: features far away must not blow them up.
 LARGEST = 20.0
 

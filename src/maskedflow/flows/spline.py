@@ -14,8 +14,6 @@ from maskedflow.transforms import CircularRQSTransform, MonotonicRQSTransform
 from .autoregressive import MAF
 from .flow import UnconditionalDistribution
 
-__all__ = ["NCSF", "NSF"]
-
 
 class NSF(MAF):
     r"""A neural spline flow: monotone rational-quadratic splines, the identity at :math:`|x| > 5`.

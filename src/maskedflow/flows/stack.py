@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from maskedflow.distributions.base import Base, Shape, draw
 from maskedflow.flows import LazyDistribution
 
-__all__ = ["Stack", "StackDistribution", "stacking_weights"]
-
 _STEPS = 200
 
 

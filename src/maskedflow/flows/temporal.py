@@ -21,8 +21,6 @@ from maskedflow.transforms import (
 from .autoregressive import MAF, MaskedAutoregressiveTransform
 from .flow import LazyDistribution, check_sizes, costs
 
-__all__ = ["TemporalDistribution", "TemporalMAF"]
-
 State = tuple[Tensor, ...]
 """The hidden state of a recurrent network, each part with shape (*, num_layers, hidden_size)."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["Activation", "Code", "Kernel", "Map"]
-
 
 class Code(IntEnum):
     """What an operation of a program does."""

@@ -15,8 +15,6 @@ from .run import Job, entry
 from .threads import Team, run_on
 from .tile import PANEL_BYTES
 
-__all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scratch"]
-
 _local = threading.local()
 _team = Team()
 _PLACES = {one.name.lower(): int(one) for one in Job}

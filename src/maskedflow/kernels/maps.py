@@ -13,8 +13,6 @@ from numba.extending import register_jitable
 from .codes import Activation, Map
 from .tile import jit
 
-__all__ = ["activate", "invert", "slope"]
-
 
 def _exp(x: Any) -> Any:
     raise NotImplementedError

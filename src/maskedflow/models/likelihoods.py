@@ -13,8 +13,6 @@ from maskedflow.distributions import DiagNormal
 from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 
-__all__ = ["LIKELIHOODS", "gaussian"]
-
 #: Log-scales are kept in [-10, 10], as those of the affine map are: no exponential overflows.
 LOG_SCALE = 10.0
 

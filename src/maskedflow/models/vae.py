@@ -17,8 +17,6 @@ from maskedflow.nn import MLP, Linear
 
 from .likelihoods import LIKELIHOODS, gaussian
 
-__all__ = ["VAE", "ConditionalNormal", "LatentVariable"]
-
 #: Most numbers that a decoder puts out at once when importance is weighed: 32 MB in float64.
 CHUNK = 2**22
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from .dense import Linear
 
-__all__ = ["ConvNet", "Convolution"]
-
 
 class Convolution(nn.Module):
     r"""A convolution whose output has the size of its input, zero beyond the edges.

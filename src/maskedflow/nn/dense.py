@@ -8,8 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "LayerNorm", "Linear"]
-
 
 class Linear(nn.Module):
     r"""A linear layer, or a stack of independent ones that are each given their own input.

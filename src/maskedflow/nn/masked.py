@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from maskedflow.masks import Degrees, made_masks
 from maskedflow.staircase import Staircase, Trunk, layer_sums, masked_product, slab_of, slab_size
 
-__all__ = ["MaskedLinear", "MaskedMLP"]
-
 #: Matrices of fewer entries are not cut into slabs: one product is faster than four.
 SMALLEST_CUT = 2**17
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from .dense import MLP, Linear
 
-__all__ = ["MonotonicLinear", "MonotonicMLP", "TwoWayELU"]
-
 
 class MonotonicLinear(Linear):
     r"""A linear layer that increases in each input.

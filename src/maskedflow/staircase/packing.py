@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "slab_of", "slab_size"]
-
 #: Most slabs of a matrix, and the fewest features in one.
 MOST_SLABS, SMALLEST_SLAB = 8, 8
 

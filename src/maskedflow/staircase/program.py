@@ -21,8 +21,6 @@ from maskedflow.kernels import GROUP, Code
 
 from .packing import Staircase
 
-__all__ = ["Layout", "Operation", "Program", "Writer"]
-
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 48
 #: How many pieces the rows of a layer's gradient are cut into.

@@ -18,8 +18,6 @@ from maskedflow.kernels import Activation
 from .packing import Staircase
 from .program import Layout
 
-__all__ = ["Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
-
 
 def is_traced() -> bool:
     """Whether torch.func or torch.compile looks on: they see through tensor operations only."""

@@ -12,8 +12,6 @@ from maskedflow.nn import MaskedMLP
 
 from .plan import Plan
 
-__all__ = ["CompiledSweep"]
-
 
 class CompiledSweep:
     """Runs programs on panels of samples; a gradient can follow those of the plan that is kept."""

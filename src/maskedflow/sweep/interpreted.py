@@ -13,8 +13,6 @@ from maskedflow.staircase import Code, Program
 
 from .plan import Plan
 
-__all__ = ["InterpretedSweep"]
-
 #: The bytes of numbers that a batch may have, so that they stay in a cache.
 CACHE_BYTES = 2**24
 

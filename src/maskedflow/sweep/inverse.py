@@ -17,8 +17,6 @@ from .compiled import CompiledSweep
 from .interpreted import InterpretedSweep, Univariate
 from .plan import Plan
 
-__all__ = ["invert"]
-
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
 

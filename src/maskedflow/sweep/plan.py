@@ -19,8 +19,6 @@ from maskedflow.kernels import GROUP
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Code, Layout, Program, Writer
 
-__all__ = ["Plan"]
-
 #: About as many features are in a block.
 BLOCK_FEATURES = 16
 

@@ -13,8 +13,6 @@ from maskedflow.staircase import is_traced
 
 from .base import VectorTransform, call_and_ladj
 
-__all__ = ["AutoregressiveTransform"]
-
 
 class AutoregressiveTransform(VectorTransform):
     r"""A map of each feature given those before it.

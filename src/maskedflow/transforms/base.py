@@ -13,18 +13,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .support import moved_inside, outside
 
-__all__ = [
-    "ComposedTransform",
-    "DependentTransform",
-    "IdentityTransform",
-    "Transform",
-    "UnivariateTransform",
-    "VectorTransform",
-    "call_and_ladj",
-    "check_features",
-    "sum_rightmost",
-]
-
 
 def sum_rightmost(value: Tensor, dims: int) -> Tensor:
     """Sums over the `dims` rightmost dimensions."""

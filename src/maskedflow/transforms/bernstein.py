@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .monotonic import MonotonicTransform
 
-__all__ = ["BernsteinTransform", "BoundedBernsteinTransform"]
-
 
 class BernsteinTransform(MonotonicTransform):
     r"""An increasing polynomial on :math:`[-B, B]`, continued by straight lines.

@@ -10,8 +10,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .base import PartTransform, check_features
 
-__all__ = ["CouplingTransform", "parts_of"]
-
 
 def parts_of(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The indices of the features that are kept, of the others, and of all in the order of both."""

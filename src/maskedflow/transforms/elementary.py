@@ -10,15 +10,6 @@ from torch.distributions import constraints
 
 from .base import Transform, UnivariateTransform
 
-__all__ = [
-    "CircularShiftTransform",
-    "CosTransform",
-    "SignedPowerTransform",
-    "SinTransform",
-    "SoftclipTransform",
-    "soft_clip",
-]
-
 
 def soft_clip(value: Tensor, bound: float) -> Tensor:
     """Squeezes values into the open interval (-bound, bound), with slope 1 at zero."""

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .monotonic import MonotonicTransform
 
-__all__ = ["SOSPolynomialTransform", "UnconstrainedMonotonicTransform"]
-
 
 class UnconstrainedMonotonicTransform(MonotonicTransform):
     r"""The integral of a positive function g, which needs no other constraint.

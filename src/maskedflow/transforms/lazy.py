@@ -12,14 +12,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .base import ComposedTransform
 
-__all__ = [
-    "LazyComposedTransform",
-    "LazyInverse",
-    "LazyTransform",
-    "Unconditional",
-    "UnconditionalTransform",
-]
-
 
 class LazyTransform(nn.Module, abc.ABC):
     r"""A module whose call makes the transform z = f(x | c), given a context c.

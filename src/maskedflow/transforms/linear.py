@@ -12,16 +12,6 @@ from maskedflow.staircase import is_traced
 from .base import ComposedTransform, VectorTransform, check_features
 from .lazy import LazyTransform
 
-__all__ = [
-    "LULinear",
-    "LULinearTransform",
-    "PLULinear",
-    "Permutation",
-    "PermutationTransform",
-    "RotationTransform",
-    "solve_triangular",
-]
-
 
 class LULinearTransform(VectorTransform):
     r"""The linear map :math:`f(x) = L U x + b`, with U's diagonal one.

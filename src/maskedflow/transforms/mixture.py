@@ -11,8 +11,6 @@ from .base import UnivariateTransform
 from .normal import normal_quantile_of_log, normal_tail
 from .roots import find_root
 
-__all__ = ["GaussianizationTransform", "MonotonicMixtureTransform"]
-
 
 class MonotonicMixtureTransform(UnivariateTransform):
     r"""The map of one feature from a mixture of Gaussians to N(0, 1).

@@ -10,8 +10,6 @@ from torch import Tensor
 from .base import UnivariateTransform
 from .roots import bracket, find_root
 
-__all__ = ["MonotonicTransform"]
-
 
 class MonotonicTransform(UnivariateTransform):
     r"""Any increasing function of one feature.

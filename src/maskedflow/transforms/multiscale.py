@@ -9,8 +9,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 from .base import DependentTransform, PartTransform, VectorTransform, check_features
 from .lazy import LazyComposedTransform, LazyTransform
 
-__all__ = ["Head", "HeadTransform", "Pixelwise", "PixelwiseTransform", "SqueezeTransform"]
-
 
 class SqueezeTransform(VectorTransform):
     r"""Turns blocks of 2 x 2 pixels into channels: a permutation, so volumes are kept.

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["normal_quantile_of_log", "normal_tail"]
-
 LOG_2 = math.log(2)
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 

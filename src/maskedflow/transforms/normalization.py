@@ -9,8 +9,6 @@ from .base import Transform, VectorTransform, check_features
 from .lazy import LazyTransform
 from .preprocessing import ScaleTransform
 
-__all__ = ["ActNorm", "BatchNorm"]
-
 
 class BatchNorm(LazyTransform):
     r"""Batch normalization with its log-determinant and its inverse.

@@ -9,8 +9,6 @@ from .base import DependentTransform, UnivariateTransform
 from .lazy import LazyTransform
 from .spline import evaluate_bin, solve_bin
 
-__all__ = ["NormalScores", "TailedSplineTransform"]
-
 _MOST_KNOTS = 32
 _ROWS_A_KNOT = 25
 """Fewer rows would make a knot's slope a matter of chance."""

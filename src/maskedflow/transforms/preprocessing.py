@@ -18,8 +18,6 @@ from .base import (
 )
 from .lazy import LazyTransform
 
-__all__ = ["Logit", "LogitTransform", "Narrow", "ScaleTransform", "Standardize"]
-
 
 class ScaleTransform(VectorTransform):
     r"""The element-wise map :math:`f(x) = (x - m) / s` of a vector, with s > 0.

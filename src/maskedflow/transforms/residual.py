@@ -13,8 +13,6 @@ from .base import Transform, call_and_ladj
 from .monotonic import MonotonicTransform
 from .univariate import MonotonicAffineTransform
 
-__all__ = ["Residual", "ResidualTransform"]
-
 
 class ResidualTransform(MonotonicTransform):
     r"""A share of the way from x to an increasing map's value: again an increasing map.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from maskedflow.staircase import is_traced
 
-__all__ = ["bracket", "find_root"]
-
 #: How much a bracket that holds no root grows at a time, and how often: up to float32's largest.
 GROWTH, MOST_GROWTHS = 64, 22
 #: Enough to halve any bracket down to its rounding, even if every other step is Newton's.

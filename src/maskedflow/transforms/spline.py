@@ -13,8 +13,6 @@ from maskedflow.kernels import Kernel, Map
 from .base import ComposedTransform, UnivariateTransform
 from .elementary import CircularShiftTransform, soft_clip
 
-__all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
-
 
 class MonotonicRQSTransform(UnivariateTransform):
     r"""The monotone rational-quadratic spline, the identity outside of :math:`[-B, B]`.

@@ -11,8 +11,6 @@ from torch import Tensor
 from .base import VectorTransform, check_features
 from .lazy import LazyTransform
 
-__all__ = ["Whiten", "WhitenTransform"]
-
 #: Steps of expectation-maximisation, and the change of a correlation that ends them earlier.
 MOST_STEPS, SMALL_CHANGE = 50, 1e-4
 #: The numbers of a block of small matrices, one a row.
