@@ -137,8 +137,7 @@ class StudentT(Elementwise):
         ndims: How many of the rightmost dimensions are features.
 
     References:
-        | Tails of Lipschitz Triangular Flows (Jaini et al., 2020)
-        | https://arxiv.org/abs/1907.04481
+        Tails of Lipschitz Triangular Flows (Jaini et al., 2020), https://arxiv.org/abs/1907.04481
 
     Example:
         >>> StudentT(torch.ones(2)).log_prob(torch.tensor([0.0, 1e6]))  # Cauchy

@@ -80,8 +80,7 @@ class NormalizingFlow(Density):
             ValueError: If it is negative, or the base is neither Gaussian nor such a flow.
 
         References:
-            | Glow (Kingma and Dhariwal, 2018), section 6
-            | https://arxiv.org/abs/1807.03039
+            Glow (Kingma and Dhariwal, 2018), section 6, https://arxiv.org/abs/1807.03039
 
         Example:
             >>> from maskedflow.flows import MAF

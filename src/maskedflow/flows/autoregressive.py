@@ -66,8 +66,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         ValueError: If order, passes or adjacency do not fit the features.
 
     References:
-        | Masked Autoregressive Flow (Papamakarios et al., 2017)
-        | https://arxiv.org/abs/1705.07057
+        Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 
     Example:
         >>> t = MaskedAutoregressiveTransform(3, context=4)
@@ -275,8 +274,7 @@ class MADE(MAF):
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
-        | Masked Autoregressive Flow (Papamakarios et al., 2017)
-        | https://arxiv.org/abs/1705.07057
+        | Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 
     Example:
         >>> MADE(2)().log_prob(torch.zeros(5, 2)).shape
@@ -348,8 +346,7 @@ class IAF(MAF):
         kwargs: What :class:`MAF` takes. Batch norms and layers in between keep their direction.
 
     References:
-        | Inverse Autoregressive Flow (Kingma et al., 2016)
-        | https://arxiv.org/abs/1606.04934
+        Inverse Autoregressive Flow (Kingma et al., 2016), https://arxiv.org/abs/1606.04934
 
     Example:
         >>> flow = IAF(3, context=4)

@@ -43,8 +43,7 @@ class ConvCouplingTransform(LazyTransform):
         ValueError: If the shape has a size below 1, or the bound is not positive.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.3
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.3, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> t = ConvCouplingTransform((2, 4, 4))

@@ -220,7 +220,7 @@ class RealNVP(NICE):
         kwargs: What :class:`NICE` takes.
 
     References:
-        | RealNVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803
 
     Example:
         With which the paper on MAF compares: a shift network with ReLUs, a scale network with

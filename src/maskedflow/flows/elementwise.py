@@ -105,8 +105,7 @@ class GF(Flow):
         kwargs: What :class:`ElementWiseTransform` takes.
 
     References:
-        | Gaussianization Flows (Meng et al., 2020)
-        | https://arxiv.org/abs/2003.01941
+        Gaussianization Flows (Meng et al., 2020), https://arxiv.org/abs/2003.01941
 
     Example:
         >>> flow = GF(3, context=4, transforms=2)

@@ -141,8 +141,7 @@ class NAF(MAF):
         kwargs: What :class:`MAF` takes.
 
     References:
-        | Neural Autoregressive Flows (Huang et al., 2018)
-        | https://arxiv.org/abs/1804.00779
+        Neural Autoregressive Flows (Huang et al., 2018), https://arxiv.org/abs/1804.00779
 
     Example:
         >>> flow = NAF(3, context=4, network={"hidden_features": [16]})

@@ -42,8 +42,7 @@ class SOSPF(MAF):
         kwargs: What :class:`MAF` takes.
 
     References:
-        | Sum-of-Squares Polynomial Flow (Jaini et al., 2019)
-        | https://arxiv.org/abs/1905.02325
+        Sum-of-Squares Polynomial Flow (Jaini et al., 2019), https://arxiv.org/abs/1905.02325
 
     Example:
         >>> import torch
@@ -83,8 +82,7 @@ class BPF(MAF):
         kwargs: What :class:`MAF` takes.
 
     References:
-        | Deep transformation models (Sick et al., 2020)
-        | https://arxiv.org/abs/2004.00464
+        | Deep transformation models (Sick et al., 2020), https://arxiv.org/abs/2004.00464
         | Short-Term Density Forecasting of Low-Voltage Load (Arpogaus et al., 2022)
         | https://arxiv.org/abs/2204.13939
 

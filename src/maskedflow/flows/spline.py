@@ -28,8 +28,7 @@ class NSF(MAF):
         kwargs: What :class:`MAF` takes.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019)
-        | https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Example:
         >>> flow = NSF(3, context=4, transforms=2, passes=2)

@@ -25,7 +25,7 @@ class Stack(LazyDistribution):
         weights: Their weights :math:`w_k`, positive, with shape (K,).
 
     References:
-        | Linearly Combining Density Estimators via Stacking (Smyth and Wolpert, 1999)
+        Linearly Combining Density Estimators via Stacking (Smyth and Wolpert, 1999)
 
     Example:
         >>> from maskedflow.flows import MAF

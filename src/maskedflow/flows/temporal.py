@@ -57,8 +57,7 @@ class TemporalMAF(LazyDistribution):
 
     References:
         | Multivariate Probabilistic Time Series Forecasting via Conditioned Normalizing Flows
-          (Rasul et al., 2021), section 3
-        | https://arxiv.org/abs/2002.06103
+          (Rasul et al., 2021), section 3, https://arxiv.org/abs/2002.06103
 
     Example:
         >>> flow = TemporalMAF(2, context=1)

@@ -76,8 +76,7 @@ class ConvNet(nn.Module):
         generator: Where the initial weights are drawn from; torch's own if None.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.3
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.3, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> net = ConvNet(2, 4, context=3, hidden_features=[16, 16])

@@ -27,8 +27,7 @@ class BernsteinTransform(MonotonicTransform):
         eps: The step at which the search for the inverse ends.
 
     References:
-        | Deep transformation models (Sick et al., 2020)
-        | https://arxiv.org/abs/2004.00464
+        | Deep transformation models (Sick et al., 2020), https://arxiv.org/abs/2004.00464
         | Short-Term Density Forecasting of Low-Voltage Load (Arpogaus et al., 2022)
         | https://arxiv.org/abs/2204.13939
 

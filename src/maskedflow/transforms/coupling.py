@@ -31,7 +31,7 @@ class CouplingTransform(PartTransform):
         mask: Which features are :math:`x_a`, with shape (D,), or what :func:`parts_of` makes of it.
 
     References:
-        | NICE (Dinh et al., 2014), section 3.1, https://arxiv.org/abs/1410.8516
+        NICE (Dinh et al., 2014), section 3.1, https://arxiv.org/abs/1410.8516
 
     Example:
         >>> from maskedflow.transforms import AdditiveTransform, DependentTransform

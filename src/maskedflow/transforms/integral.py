@@ -99,8 +99,7 @@ class SOSPolynomialTransform(UnconstrainedMonotonicTransform):
         eps: The step at which the search for the inverse ends.
 
     References:
-        | Sum-of-Squares Polynomial Flow (Jaini et al., 2019)
-        | https://arxiv.org/abs/1905.02325
+        Sum-of-Squares Polynomial Flow (Jaini et al., 2019), https://arxiv.org/abs/1905.02325
 
     Example:
         >>> f = SOSPolynomialTransform(torch.zeros(3, 5))

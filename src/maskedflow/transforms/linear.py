@@ -28,8 +28,7 @@ class LULinearTransform(VectorTransform):
         ValueError: If LU is not square, or x does not have D features.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.2
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.2, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> f = LULinearTransform(torch.tensor([[2.0, 3.0], [0.0, 1.0]]))
@@ -206,8 +205,7 @@ class LULinear(LazyTransform):
         bias: Whether a shift :math:`b` is learned.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.2
-        | https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.2, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -243,8 +241,7 @@ class PLULinear(LazyTransform):
         generator: Where the rotation is drawn from; torch's own if None.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.2, equation 10
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.2, equation 10, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> x = torch.randn(5, 3)

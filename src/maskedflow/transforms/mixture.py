@@ -43,8 +43,7 @@ class MonotonicMixtureTransform(UnivariateTransform):
         slope: The smallest :math:`e^{p_k / 2}`; the largest is its inverse.
 
     References:
-        | Masked Autoregressive Flow (Papamakarios et al., 2017)
-        | https://arxiv.org/abs/1705.07057
+        Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 
     Example:
         >>> f = MonotonicMixtureTransform(
@@ -139,8 +138,7 @@ class GaussianizationTransform(MonotonicMixtureTransform):
         scale: The log-scales :math:`a`, with shape (*, K).
 
     References:
-        | Gaussianization (Chen and Gopinath, 2000)
-        | https://papers.nips.cc/paper/1856-gaussianization
+        Gaussianization (Chen and Gopinath, 2000), https://papers.nips.cc/paper/1856-gaussianization
 
     Example:
         >>> f = GaussianizationTransform(torch.tensor([-1.0, 1.0]), torch.zeros(2))

@@ -24,8 +24,7 @@ class SqueezeTransform(VectorTransform):
         ValueError: If a side is odd, or x does not have C H W features.
 
     References:
-        | RealNVP (Dinh et al., 2016), section 3.6
-        | https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803
 
     Example:
         >>> f = SqueezeTransform((1, 2, 4))
@@ -114,8 +113,7 @@ class Pixelwise(LazyTransform):
         transforms: The lazy transforms of C channels.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), sections 3.1 and 3.2
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), sections 3.1 and 3.2, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> from maskedflow.transforms import ActNorm
@@ -189,8 +187,7 @@ class Head(LazyTransform):
         transforms: The lazy transforms.
 
     References:
-        | RealNVP (Dinh et al., 2016), section 3.6
-        | https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803
 
     Example:
         >>> from maskedflow.transforms import LULinear

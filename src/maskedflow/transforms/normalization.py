@@ -137,8 +137,7 @@ class ActNorm(LazyTransform):
         ValueError: If the first batch of training has fewer than two rows.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.1
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.1, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> norm = ActNorm(1)

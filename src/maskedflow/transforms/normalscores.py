@@ -34,7 +34,7 @@ class TailedSplineTransform(UnivariateTransform):
         tail: The length :math:`t` of the tails.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> knots = torch.tensor([[-1.0, 0.0, 1.0]])

@@ -34,7 +34,7 @@ class MonotonicRQSTransform(UnivariateTransform):
         slope: The smallest slope at a knot, and the smallest ratio of two bins.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> f = MonotonicRQSTransform(torch.zeros(8), torch.zeros(8), torch.zeros(7))
