@@ -140,9 +140,7 @@ class Maximum(Minimum):
 
     .. math:: p(x) = n \, p(x) \, P(X \le x)^{n - 1}
 
-    Args:
-        base: The distribution p of one number, which has a `cdf`.
-        n: The number of draws n.
+    It takes what :class:`Minimum` takes.
 
     Example:
         >>> from torch.distributions import Normal

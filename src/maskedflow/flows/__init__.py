@@ -1,4 +1,15 @@
-"""Flows: short constructors of transforms and a base."""
+r"""Flows: short constructors of transforms and a base.
+
+What constructors have in common:
+
+- `features` and `context` are the numbers D of features and of context features. `transforms` is
+  the number of transforms, and `randperm` says whether each has a random order of its own.
+- `univariate` is the constructor of the map of one feature, or its name, "affine", "gaussian" or
+  "additive"; of a module each transform takes a copy. `shapes` are those of its parameters, one
+  tuple a parameter, and are known for a name.
+- `base` is the lazy distribution of the latent, given the same context; N(0, I) if None.
+- Random orders, masks and initial weights are drawn from `generator`, torch's own if None.
+"""
 
 # Not public here, but code for earlier versions of zuko looks for lazy transforms in this place.
 from maskedflow.transforms.lazy import LazyComposedTransform as LazyComposedTransform

@@ -47,16 +47,11 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
     The forward direction, data to latent, costs one pass of the network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         passes: The number of generations, see :func:`maskedflow.masks.generations`. D, fully
             autoregressive, if None; 2 is a coupling.
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`. And `periodic=True` if features are angles
             in radians: the conditioner then reads their cosines and sines, so that nothing jumps
@@ -138,7 +133,6 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         swept = type(self.hyper) is MaskedMLP and not self.periodic
         sweep = partial(self._sweep, c) if swept else None
@@ -187,17 +181,12 @@ class MAF(Flow):
     Scoring costs one pass of each transform's network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own. If False, orders ascend and
-            descend in turns.
-        order: The order of the first transform, reversed in the second and so on in turns.
+        order: The order of the first transform, ascending if None; reversed in the second and so
+            on in turns, unless `randperm` draws an order for each.
         batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
         between: Makes a layer between a transform and the next, given the number of features:
             :class:`~maskedflow.transforms.LULinear`, for example.
-        base: The lazy distribution of the latent, given the same context; N(0, I) if None. See
-            :func:`base` for others.
+        base: The lazy distribution of the latent, N(0, I) if None; see :func:`base` for others.
         kwargs: What :class:`MaskedAutoregressiveTransform` takes.
 
     References:
@@ -264,8 +253,6 @@ class MADE(MAF):
     latent, which would cost five times as much.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         components: The number of Gaussians K in a conditional.
         kwargs: What :class:`MAF` takes.
 
@@ -339,10 +326,6 @@ class IAF(MAF):
     :mod:`torch.func`.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         kwargs: What :class:`MAF` takes. Batch norms and layers in between keep their direction.
 
     References:

@@ -34,7 +34,6 @@ class ConvCouplingTransform(LazyTransform):
     Args:
         shape: The shape (C, H, W) of an image. The first half of the channels, rounded down, are
             kept; a single channel is mapped given the context alone.
-        context: The number of context features.
         bound: The largest log-slope B.
         kwargs: What :class:`maskedflow.nn.ConvNet` takes: `hidden_features`, `activation`,
             `generator`.
@@ -82,6 +81,5 @@ class ConvCouplingTransform(LazyTransform):
         return DependentTransform(MonotonicAffineTransform(shift, log_scale), 1)
 
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         return CouplingTransform(partial(self.meta, c), self._parts)

@@ -42,12 +42,8 @@ class GeneralCouplingTransform(ConditionedTransform):
     passes is a coupling as well, whose first half is not kept but mapped given the context alone.
 
     Args:
-        features: The number of features D. A single feature is always mapped.
-        context: The number of context features.
-        mask: Which features are kept, with shape (D,); every second, from the second on, if None.
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
+        mask: Which features are kept, with shape (D,); every second, from the second on, if None. A
+            single feature is always mapped.
         activation: The constructor of the activation. A sequence of them, one a parameter, makes a
             network of its own for each parameter, as RealNVP has for shifts and scales.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `residual`,
@@ -124,7 +120,6 @@ class GeneralCouplingTransform(ConditionedTransform):
         return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         return CouplingTransform(partial(self.meta, c), self._parts)
 
@@ -154,17 +149,10 @@ class NICE(Flow):
     RealNVP, unless `univariate` says otherwise.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of couplings.
         randmask: Whether each coupling keeps a random half. If False, those with even and those
             with odd numbers are kept in turns.
-        batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every coupling.
-        between: Makes a layer between a coupling and the next, given the number of features:
-            :class:`~maskedflow.transforms.LULinear`, for example.
-        base: The lazy distribution of the latent; N(0, I) if None.
-        generator: Where random masks and initial weights are drawn from; torch's own if None.
-        kwargs: What :class:`GeneralCouplingTransform` takes.
+        kwargs: `batch_norm` and `between`, as :class:`MAF` takes them, and what
+            :class:`GeneralCouplingTransform` takes.
 
     References:
         | NICE (Dinh et al., 2014), https://arxiv.org/abs/1410.8516
@@ -215,8 +203,6 @@ class RealNVP(NICE):
     """A flow of affine couplings.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         kwargs: What :class:`NICE` takes.
 
     References:

@@ -36,12 +36,6 @@ class ElementWiseTransform(ConditionedTransform):
     directions cost one pass of the network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
-        generator: Where the initial parameters are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes.
 
     Example:
@@ -74,7 +68,6 @@ class ElementWiseTransform(ConditionedTransform):
         return self.summary("features", [self.features])
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         if c is None:
             phi = list(self.phi)
@@ -97,11 +90,7 @@ class GF(Flow):
     root of each feature.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of element-wise transforms.
         components: The number of components of a mixture.
-        generator: Where initial parameters and rotations are drawn from; torch's own if None.
         kwargs: What :class:`ElementWiseTransform` takes.
 
     References:

@@ -38,11 +38,7 @@ class LazyDistribution(nn.Module, metaclass=NamesKeywords):
 class UnconditionalDistribution(Unconditional, LazyDistribution):
     """A lazy distribution made by a constructor, whatever the context.
 
-    Args:
-        f: The constructor of the distribution.
-        args: Its positional arguments. Tensors become parameters, or buffers.
-        buffer: Whether tensors become buffers.
-        kwargs: Its keyword arguments, alike.
+    Its arguments are those of :class:`~maskedflow.transforms.UnconditionalTransform`.
 
     Example:
         >>> UnconditionalDistribution(DiagNormal, torch.zeros(3), torch.ones(3), buffer=True)()
@@ -90,13 +86,7 @@ class Flow(LazyDistribution):
         self.embedding = embedding
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow:
-        """Makes the distribution p(x | c).
-
-        Args:
-            c: The context, with shape (*, context), or none.
-
-        Returns:
-            The distribution, whose batch shape is that of `c`.
+        """Makes the distribution p(x | c), whose batch shape is that of `c`.
 
         Raises:
             ValueError: If a context is missing, needless, of another size, or not finite.

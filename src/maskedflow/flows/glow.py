@@ -37,19 +37,16 @@ class Glow(Flow):
 
     and :math:`h_a` goes on to the next scale. All latents together are N(0, I).
 
-    Images are flattened, channels first. Scoring and sampling both cost one pass of each coupling's
+    Images are flattened, channels first: D = C H W features. A class label makes a context of one
+    feature a class. Scoring and sampling both cost one pass of each coupling's
     network. `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
     :meth:`~maskedflow.distributions.NormalizingFlow.tempered`.
 
     Args:
-        features: The number of features D = C H W.
-        context: The number of context features; of a class label, one for each class.
         transforms: The number of steps at each scale.
         image_shape: The shape (C, H, W) of an image.
         scales: The number of scales; as many as the sides can be halved, but at most three, if
             None. An image with an odd side has a single scale, and is not squeezed.
-        base: The lazy distribution of the latent, given the same context; N(0, I) if None.
-        generator: Where rotations and initial weights are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.ConvNet` takes: `hidden_features`, `activation`.
 
     Raises:

@@ -29,13 +29,10 @@ class GMM(LazyDistribution):
     covariances that are not full, and so does a sample.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         components: The number of Gaussians K.
         covariance_type: "full", "diagonal" or "spherical".
         tied: Whether components share their covariance.
         epsilon: The smallest standard deviation.
-        generator: Where the start is drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes, for the network of a context.
 
     Raises:

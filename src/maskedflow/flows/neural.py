@@ -132,10 +132,6 @@ class NAF(MAF):
     a map is a search for a root.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         signal: The number of signals of a monotone network.
         network: What :class:`MNN` takes.
         kwargs: What :class:`MAF` takes.
@@ -170,10 +166,6 @@ class UNAF(MAF):
     sweep, in which the inverse of a map is a search for a root.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         signal: The number of signals of an integrand.
         network: What :class:`UMNN` takes.
         kwargs: What :class:`MAF` takes.

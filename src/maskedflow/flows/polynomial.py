@@ -34,8 +34,6 @@ class SOSPF(MAF):
     are those of :class:`MAF`, and the inverse of a map is a search for a root.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         degree: The degree L of the polynomials that are squared.
         polynomials: The number K of polynomials.
         slope: The smallest slope of a map.
@@ -75,8 +73,6 @@ class BPF(MAF):
     search for a root.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         degree: One less than the number of parameters of a polynomial, which is of degree
             `degree + 5`.
         kwargs: What :class:`MAF` takes.

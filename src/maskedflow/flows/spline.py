@@ -21,8 +21,6 @@ class NSF(MAF):
     Standardise the data first. `passes=2` makes it a coupling. Costs are those of :class:`MAF`.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         bins: The number of bins of a spline.
         slope: The smallest slope at a knot, and the smallest ratio of two bins.
         kwargs: What :class:`MAF` takes.
@@ -56,10 +54,8 @@ class NCSF(MAF):
     turn. Scoring costs one pass of each transform's network, a sample D passes.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         bins: The number of bins of a spline.
-        slope: The smallest slope at a knot, and the smallest ratio of two bins.
+        slope: As of :class:`NSF`.
         kwargs: What :class:`MAF` takes. With `periodic=False` the conditioner reads radians,
             as weights of earlier builds expect.
 

@@ -48,7 +48,6 @@ class Stack(LazyDistribution):
         self.register_buffer("weights", weights / weights.sum())
 
     def forward(self, c: Tensor | None = None) -> StackDistribution:
-        """Makes the distribution for the context `c`, with shape (*, context), or none."""
         return StackDistribution(self, c)
 
 

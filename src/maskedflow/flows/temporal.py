@@ -40,8 +40,6 @@ class TemporalMAF(LazyDistribution):
     Args:
         features: The number of features D of a step.
         context: The number of covariates of a step.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         steps: The number of steps T where a call does not say; none by default.
         rnn: The recurrent network, `gru` or `lstm`.
         hidden_size: The number of its units.

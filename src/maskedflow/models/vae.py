@@ -31,7 +31,6 @@ class ConditionalNormal(LazyDistribution):
     Args:
         features: The number of features.
         context: The number of context features.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> ConditionalNormal(2, context=4)(torch.zeros(5, 4)).batch_shape
@@ -78,7 +77,6 @@ class VAE(LazyDistribution):
             log-scales; an MLP with `hidden_features` in reverse if None.
         likelihood: "bernoulli", for data of zeros and ones, or "gaussian".
         hidden_features: The width of each hidden layer.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Raises:
         ValueError: If `likelihood` is unknown, a size is below 1, or the prior is of another size.

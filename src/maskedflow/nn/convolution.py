@@ -21,7 +21,6 @@ class Convolution(nn.Module):
         in_channels: The number of input channels.
         out_channels: The number of output channels.
         kernel_size: The side k of the window, odd.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> Convolution(3, 8)(torch.zeros(5, 3, 4, 6)).shape
@@ -73,7 +72,6 @@ class ConvNet(nn.Module):
         context: The number of context features.
         hidden_features: The channels of each hidden layer.
         activation: The constructor of the activation; :class:`torch.nn.ReLU` if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     References:
         Glow (Kingma and Dhariwal, 2018), section 3.3, https://arxiv.org/abs/1807.03039

@@ -19,7 +19,6 @@ class Linear(nn.Module):
         out_features: The number of outputs C'.
         bias: Whether there is a bias :math:`b`.
         stack: The number S of layers in the stack; a single layer if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> Linear(3, 4)(torch.zeros(5, 3)).shape
@@ -116,7 +115,6 @@ class MLP(nn.Sequential):
         normalize: Whether a :class:`LayerNorm` follows each activation.
         bias: Whether layers have biases.
         stack: The number of networks in a stack, see :class:`Linear`; a single one if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> MLP(64, 1, [32], activation=nn.ELU)

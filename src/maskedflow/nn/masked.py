@@ -30,7 +30,6 @@ class MaskedLinear(nn.Module):
         degree: The degree of each output, non-decreasing or non-increasing, with shape
             (out_features,); all alike if None.
         slab_size: How many degrees share a slab; all if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> layer = MaskedLinear(torch.ones(3, 3).tril(-1).bool())
@@ -148,7 +147,6 @@ class MaskedMLP(nn.Module):
             :func:`~maskedflow.masks.generations`.
         degrees: How hidden degrees are dealt, "sequential" or "random".
         widen: Whether too narrow layers are widened, with a warning, or kept.
-        generator: Where random degrees and initial weights are drawn from; torch's own if None.
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509

@@ -74,7 +74,6 @@ class MonotonicMLP(MLP):
         hidden_features: The width of each hidden layer, two or more for a map onto the real line.
         bias: Whether layers have biases.
         stack: The number of networks in a stack, see :class:`Linear`; a single one if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     References:
         | Neural Autoregressive Flows (Huang et al., 2018), section 3.1

@@ -77,8 +77,6 @@ class BoundedBernsteinTransform(BernsteinTransform):
 
     Args:
         theta: The unconstrained steps, with shape (*, M - 4).
-        bound: The bound B.
-        eps: The step at which the search for the inverse ends.
 
     Example:
         >>> f = BoundedBernsteinTransform(torch.tensor([1.0, 0.0, -1.0]))

@@ -95,8 +95,6 @@ class SOSPolynomialTransform(UnconstrainedMonotonicTransform):
     Args:
         a: The coefficients :math:`a`, with shape (*, K, L + 1).
         slope: The smallest slope :math:`\epsilon`.
-        bound: The bound B.
-        eps: The step at which the search for the inverse ends.
 
     References:
         Sum-of-Squares Polynomial Flow (Jaini et al., 2019), https://arxiv.org/abs/1905.02325

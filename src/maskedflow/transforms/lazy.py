@@ -69,14 +69,7 @@ class LazyComposedTransform(LazyTransform):
 
 
 class Unconditional(nn.Module):
-    """A module that calls a constructor with its tensors, whatever the context.
-
-    Args:
-        f: The constructor. If it is a module it becomes a submodule.
-        args: Its positional arguments. Tensors become parameters, or buffers.
-        buffer: Whether tensors become buffers.
-        kwargs: Its keyword arguments, alike.
-    """
+    """A module that calls a constructor with its tensors, whatever the context."""
 
     def __init__(
         self, f: Callable[..., Any], *args: Any, buffer: bool = False, **kwargs: Any
@@ -118,7 +111,7 @@ class UnconditionalTransform(Unconditional, LazyTransform):
     """A lazy transform made by a constructor, whatever the context.
 
     Args:
-        f: The constructor of the transform.
+        f: The constructor of the transform. If it is a module it becomes a submodule.
         args: Its positional arguments. Tensors become parameters, or buffers.
         buffer: Whether tensors become buffers.
         kwargs: Its keyword arguments, alike.

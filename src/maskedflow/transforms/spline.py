@@ -143,11 +143,7 @@ def CircularRQSTransform(
     Half a turn, and then a spline from :math:`[-\pi, \pi]` onto itself. Both of its ends have slope
     1, so there is no edge where they meet, and the half turn lets the next spline meet elsewhere.
 
-    Args:
-        widths: The unconstrained widths of the bins, with shape (*, K).
-        heights: The unconstrained heights of the bins, with shape (*, K).
-        derivatives: The unconstrained slopes at the inner knots, with shape (*, K - 1).
-        slope: The smallest slope at a knot, and the smallest ratio of two bins.
+    The parameters are those of :class:`MonotonicRQSTransform`.
 
     References:
         | Normalizing Flows on Tori and Spheres (Rezende et al., 2020), section 2.1

@@ -164,7 +164,6 @@ class Whiten(LazyTransform):
         return f"features={len(self.loc)}, context={context}"
 
     def forward(self, c: Tensor | None = None) -> WhitenTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         if self.weight is None:
             return WhitenTransform(self.loc, self.scale_tril)
         if c is None or c.shape[-1:] != self.weight.shape[1:]:
