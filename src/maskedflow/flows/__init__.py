@@ -19,15 +19,13 @@ from maskedflow.transforms.lazy import UnconditionalTransform as UnconditionalTr
 
 from .autoregressive import IAF, MADE, MAF, MaskedAutoregressiveTransform
 from .bases import base
-from .convolutional import ConvCouplingTransform
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
 from .elementwise import GF, ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
-from .glow import Glow
+from .glow import ConvCouplingTransform, Glow
 from .mixtures import GMM
 from .neural import MNN, NAF, UMNN, UNAF
-from .polynomial import BPF, SOSPF
-from .spline import NCSF, NSF
+from .polynomial import BPF, NCSF, NSF, SOSPF
 from .temporal import TemporalDistribution, TemporalMAF
 
 #: The short name, which `transforms` has for what it makes: importable, but not public twice.

@@ -218,7 +218,7 @@ class MAF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(features, context)
+        check_sizes(context, features=features)
         first = torch.arange(features) if order is None else torch.as_tensor(order)
         layers = []
         for number in range(transforms):
@@ -281,8 +281,7 @@ class MADE(MAF):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if components < 1:
-            raise ValueError(f"components: expected at least 1, got {components}")
+        check_sizes(components=components)
         if components > 1:
             mixtures = {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
             kwargs = dict(**mixtures, **kwargs)

@@ -38,7 +38,7 @@ class ConditionedTransform(LazyTransform):
         shapes: Sequence[Sequence[int]],
     ) -> None:
         super().__init__()
-        check_sizes(features, context)
+        check_sizes(context, features=features)
         self.features, self.context = features, context
         if isinstance(univariate, str):
             if univariate not in UNIVARIATES:

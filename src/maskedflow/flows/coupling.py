@@ -182,7 +182,7 @@ class NICE(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(features, context)
+        check_sizes(context, features=features)
         couplings = []
         for number in range(transforms):
             ranks = torch.arange(features)

@@ -23,8 +23,7 @@ from maskedflow.transforms import (
 )
 
 from .conditioned import ConditionedTransform
-from .flow import Flow, check_context, standard_normal
-from .keywords import check_keywords
+from .flow import Flow, check_context, check_keywords, check_sizes, standard_normal
 
 
 class ElementWiseTransform(ConditionedTransform):
@@ -114,8 +113,7 @@ class GF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        check_sizes(transforms=transforms)
         steps: list[LazyTransform] = []
         for _ in range(transforms):
             if steps and features > 1:

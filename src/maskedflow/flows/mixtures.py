@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from maskedflow.distributions import MixtureOfGaussians, refuse_nan
 from maskedflow.nn import MLP, Linear
 
-from .flow import LazyDistribution, check_context, unchecked
-from .keywords import check_keywords
+from .flow import LazyDistribution, check_context, check_keywords, check_sizes, unchecked
 
 CovarianceType = Literal["full", "diagonal", "spherical"]
 Strategy = Literal["random", "kmeans", "kmeans++"]
@@ -61,9 +60,7 @@ class GMM(LazyDistribution):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        for name, value in (("features", features), ("components", components)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_sizes(features=features, components=components)
         kinds = {"full": features, "diagonal": features, "spherical": 1}
         if covariance_type not in kinds:
             raise ValueError(

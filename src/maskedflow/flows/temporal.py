@@ -86,10 +86,7 @@ class TemporalMAF(LazyDistribution):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_sizes(features, context)
-        for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+        check_sizes(context, features=features, hidden_size=hidden_size, num_layers=num_layers)
         if rnn not in ("gru", "lstm"):
             raise ValueError(f"rnn: expected 'gru' or 'lstm', got {rnn!r}")
         if kwargs.pop("batch_norm", False):

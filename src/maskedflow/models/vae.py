@@ -12,7 +12,13 @@ from torch.distributions import Distribution
 
 from maskedflow.distributions import Density, DiagNormal
 from maskedflow.distributions.base import Shape, draw, draw_and_log_prob, log_density
-from maskedflow.flows.flow import LazyDistribution, check_context, standard_normal, unchecked
+from maskedflow.flows.flow import (
+    LazyDistribution,
+    check_context,
+    check_sizes,
+    standard_normal,
+    unchecked,
+)
 from maskedflow.nn import MLP, Linear
 
 from .likelihoods import LIKELIHOODS, gaussian
@@ -113,9 +119,7 @@ class VAE(LazyDistribution):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("features", features), ("latent", latent)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_sizes(features=features, latent=latent)
         if likelihood not in LIKELIHOODS:
             known = ", ".join(LIKELIHOODS)
             raise ValueError(f"likelihood: expected one of {known}, got {likelihood!r}")
