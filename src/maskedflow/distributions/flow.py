@@ -73,9 +73,6 @@ class NormalizingFlow(Density):
         Below 1 samples look more typical and vary less; at 0 each is the image of the base's mode.
         The density is that of such samples, and not the flow's own.
 
-        Args:
-            temperature: The factor, from 0 on.
-
         Raises:
             ValueError: If it is negative, or the base is neither Gaussian nor such a flow.
 
@@ -103,15 +100,10 @@ class NormalizingFlow(Density):
         return flow
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""The log-density of each row, in nats.
+        r"""The log-density of each row of `value`, with shape (*, features), in nats.
 
-        Args:
-            value: The points, with shape (*, features).
-
-        Returns:
-            The log-densities, with the broadcast of the batch shapes of `value` and of the flow:
-            each a finite number, or :math:`-\infty` outside of the support, at infinity, and where
-            the density is less than any number.
+        Each is a finite number, or :math:`-\infty` outside of the support, at infinity, and where
+        the density is less than any number. The batch shapes of `value` and of the flow broadcast.
 
         Raises:
             ValueError: If `value` has the wrong number of features or holds NaN.

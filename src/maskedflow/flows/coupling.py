@@ -17,7 +17,7 @@ from maskedflow.transforms import (
     LazyTransform,
     MonotonicAffineTransform,
 )
-from maskedflow.transforms.coupling import parts_of
+from maskedflow.transforms.autoregressive import parts_of
 
 from .conditioned import ConditionedTransform
 from .flow import (

@@ -24,7 +24,7 @@ from maskedflow.transforms import (
     SqueezeTransform,
     UnconditionalTransform,
 )
-from maskedflow.transforms.coupling import parts_of
+from maskedflow.transforms.autoregressive import parts_of
 
 from .flow import Flow, LazyDistribution, check_context, check_sizes, costs, standard_normal
 

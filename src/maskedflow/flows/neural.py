@@ -145,6 +145,9 @@ class NAF(MAF):
         torch.Size([5, 3])
     """
 
+    _map: type[MNN | UMNN] = MNN
+    _other_shapes: tuple[tuple[int, ...], ...] = ()
+
     def __init__(
         self,
         features: int,
@@ -155,20 +158,18 @@ class NAF(MAF):
         network: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs |= {"univariate": MNN(signal, **_with(kwargs, network)), "shapes": [(signal,)]}
+        univariate = self._map(signal, **{"generator": kwargs.get("generator"), **(network or {})})
+        kwargs |= {"univariate": univariate, "shapes": [(signal,), *self._other_shapes]}
         super().__init__(features, context, transforms, randperm, **kwargs)
 
 
-class UNAF(MAF):
+class UNAF(NAF):
     r"""An unconstrained neural autoregressive flow: the maps are integrals, see :class:`UMNN`.
 
     Scoring costs one pass of each transform's conditioner and 33 of its integrand, sampling one
     sweep, in which the inverse of a map is a search for a root.
 
-    Args:
-        signal: The number of signals of an integrand.
-        network: What :class:`UMNN` takes.
-        kwargs: What :class:`MAF` takes.
+    It takes what :class:`NAF` takes, but for `network`: what :class:`UMNN` takes.
 
     References:
         | Unconstrained Monotonic Neural Networks (Wehenkel and Louppe, 2019)
@@ -180,20 +181,4 @@ class UNAF(MAF):
         torch.Size([5, 3])
     """
 
-    def __init__(
-        self,
-        features: int,
-        context: int = 0,
-        transforms: int = 3,
-        randperm: bool = False,
-        signal: int = 16,
-        network: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        kwargs |= {"univariate": UMNN(signal, **_with(kwargs, network)), "shapes": [(signal,), ()]}
-        super().__init__(features, context, transforms, randperm, **kwargs)
-
-
-def _with(kwargs: Mapping[str, Any], network: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A network's options, and the generator that the flow's weights are drawn from."""
-    return {"generator": kwargs.get("generator"), **(network or {})}
+    _map, _other_shapes = UMNN, ((),)

@@ -52,12 +52,7 @@ class Stack(LazyDistribution):
 
 
 class StackDistribution(Base):
-    """The distribution that a :class:`Stack` makes for a context.
-
-    Args:
-        stack: The stack.
-        c: The context, with shape (*, context), or none.
-    """
+    """The distribution that a :class:`Stack` makes for a context, with shape (*, context)."""
 
     def __init__(self, stack: Stack, c: Tensor | None) -> None:
         self.stack, self.c = stack, c

@@ -115,16 +115,13 @@ class TemporalMAF(LazyDistribution):
         steps: int | None = None,
         lengths: Sequence[int] | Tensor | None = None,
     ) -> TemporalDistribution:
-        """Makes the distribution of sequences.
+        """Makes the distribution of sequences, with events of shape (steps, features).
 
         Args:
             c: The covariates of each step, with shape (*, steps, context), or none.
             steps: The number of steps; that of `c`, or else the flow's, if None.
             lengths: Of sequences of unequal length, padded at their ends: the number of steps of
                 each, with shape (*). What stands behind, NaN too, is not looked at.
-
-        Returns:
-            The distribution, with events of shape (steps, features).
 
         Raises:
             ValueError: If covariates are missing, needless, of another shape, or hold NaN, the
@@ -144,15 +141,13 @@ class TemporalMAF(LazyDistribution):
     ) -> TemporalDistribution:
         r"""Makes the distribution of what comes next, :math:`p(x_{P+1:P+T} \mid x_{1:P})`.
 
-        It costs one pass of the recurrent network over the past.
+        It costs one pass of the recurrent network over the past; `sample((n,))` then draws n
+        forecasts of the steps that follow.
 
         Args:
             past: The steps so far, with shape (*, past, features).
             steps: The number of steps that follow; those for which `c` is left over if None.
             c: The covariates of past and following steps, with shape (*, past + steps, context).
-
-        Returns:
-            The distribution of the steps that follow; `sample((n,))` draws n forecasts.
 
         Raises:
             ValueError: If the past has another shape or holds NaN, or as a call.
@@ -201,12 +196,7 @@ class TemporalMAF(LazyDistribution):
         return (zeros,) if isinstance(self.rnn, nn.GRU) else (zeros, zeros)
 
     def encode(self, y: Tensor, c: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """Runs the recurrent network over some steps in one call.
-
-        Args:
-            y: The preprocessed steps, with shape (*, steps, features).
-            c: Their embedded covariates, with shape (*, steps, context), or none.
-            state: The hidden state before them.
+        """Runs the recurrent network over preprocessed steps, (*, steps, features), in one call.
 
         Returns:
             The output after each step, with shape (*, steps, hidden_size), and the state after all.
@@ -261,7 +251,7 @@ class TemporalMAF(LazyDistribution):
 
 
 class TemporalDistribution(Density):
-    r"""The distribution of sequences that a :class:`TemporalMAF` makes.
+    """The distribution of sequences that a :class:`TemporalMAF` makes.
 
     Args:
         flow: The flow.
@@ -314,13 +304,9 @@ class TemporalDistribution(Density):
         return self._counted(self.flow.conditional(h, self.c).density(y) + ladj)
 
     def log_prob_steps(self, value: Tensor) -> Tensor:
-        """The log-density of each step, given those before it, in nats.
+        """The log-density of each step, given those before it, in nats, with shape (*, steps).
 
-        Args:
-            value: The sequences, with shape (*, steps, features).
-
-        Returns:
-            The log-densities, with shape (*, steps); zero behind a sequence's end.
+        It is zero behind a sequence's end. The sequences have shape (*, steps, features).
 
         Raises:
             ValueError: If the shape is another, or a step that counts holds NaN.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
 
-from .autoregressive import AutoregressiveTransform
+from .autoregressive import AutoregressiveTransform, CouplingTransform
 from .base import (
     ComposedTransform,
     DependentTransform,
@@ -17,7 +17,6 @@ from .base import (
     check_features,
 )
 from .bernstein import BernsteinTransform, BoundedBernsteinTransform
-from .coupling import CouplingTransform
 from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,

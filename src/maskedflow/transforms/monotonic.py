@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from maskedflow.staircase import is_traced
+
 from .base import UnivariateTransform
-from .roots import bracket, find_root
+
+#: How much a bracket that holds no root grows at a time, and how often: up to float32's largest.
+GROWTH, MOST_GROWTHS = 64, 22
+#: Enough to halve any bracket down to its rounding, even if every other step is Newton's.
+MOST_STEPS = 120
 
 
 class MonotonicTransform(UnivariateTransform):
@@ -78,3 +84,88 @@ class MonotonicTransform(UnivariateTransform):
         with torch.no_grad():
             low, high = bracket(self.f, y.detach(), self.bound)
         return find_root(self.value_and_slope, y, low, high, self.eps)
+
+
+def find_root(
+    value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]],
+    y: Tensor,
+    low: Tensor,
+    high: Tensor,
+    eps: float | Tensor,
+    start: Tensor | None = None,
+) -> Tensor:
+    r"""Solves f(x) = y for an increasing f, to the precision of the dtype.
+
+    Newton's steps halve the steps before them and stay within the bracket, or the bracket is
+    halved. The two last steps are Newton's, seen by autograd, so that x has gradients by whatever y
+    and f depend on: a step from a constant start is right in the first derivative, two are in the
+    second, too.
+
+    Args:
+        value_and_slope: Returns f(x) and f'(x), element by element.
+        y: The values, with shape (*,).
+        low: The lower ends of intervals that hold the roots, with the shape of f(y).
+        high: The upper ends.
+        eps: The step from which on two steps of Newton's method are enough.
+        start: Where to begin; in the middle if None.
+
+    Returns:
+        The roots x, with the shape of f(y).
+
+    Example:
+        >>> y, low = torch.tensor([-27.0, 8e6]), torch.tensor([-1e3, -1e3])
+        >>> find_root(lambda x: (x**3, 3 * x**2), y, low, -low, 1e-6)
+        tensor([ -3., 200.])
+    """
+    with torch.no_grad():
+        x, reach = _search(value_and_slope, y.detach(), low, high, eps, start)
+    tiny = torch.finfo(y.dtype).tiny
+    for _ in range(2):
+        value, slope = value_and_slope(x)
+        error, slope = value - y, slope.clamp(min=tiny)
+        # Where f is flat a rounding error would make the step endless.
+        step = (error / slope).detach().clamp(-reach, reach)
+        x = x - step - (error - error.detach()) / slope
+    return x
+
+
+def _search(
+    value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]],
+    y: Tensor,
+    low: Tensor,
+    high: Tensor,
+    eps: float | Tensor,
+    start: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A point near the root, and how far away it may be."""
+    x = low / 2 + high / 2 if start is None else start
+    precision = 4 * torch.finfo(y.dtype).eps
+    step = step_before = high - low
+    for _ in range(MOST_STEPS):
+        value, slope = value_and_slope(x)
+        is_above = value > y
+        low, high = torch.where(is_above, low, x), torch.where(is_above, x, high)
+        newton = x - (value - y) / slope
+        # False where the slope is 0 or something is NaN, too.
+        is_good = (low <= newton) & (newton <= high) & (2 * (newton - x).abs() <= step_before)
+        new = torch.where(is_good, newton, low / 2 + high / 2)
+        step, step_before, x = (new - x).abs(), step, new
+        if not is_traced() and (step <= eps + precision * x.abs()).all():
+            break
+    return x, torch.maximum(high - low, eps + precision * x.abs())
+
+
+def bracket(f: Callable[[Tensor], Tensor], y: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Intervals that hold the roots of f(x) = y: [-bound, bound], or further out if need be."""
+    shape = f(torch.full_like(y, -bound)).shape  # parameters may broadcast against y
+    low, high = y.new_full(shape, -bound), y.new_full(shape, bound)
+    furthest = torch.finfo(y.dtype).max / 4
+    for _ in range(MOST_GROWTHS):
+        is_below, is_above = f(low) > y, f(high) < y
+        if not is_traced() and not (is_below | is_above).any():
+            break
+        low, high = (
+            torch.where(is_below, (GROWTH * low).clamp(min=-furthest), low.where(~is_above, high)),
+            torch.where(is_above, (GROWTH * high).clamp(max=furthest), high.where(~is_below, low)),
+        )
+    return low, high
