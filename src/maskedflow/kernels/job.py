@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import Activation, Kernel, Map
+from maskedflow.kernels import Activation, Kernel, Map
+
 from .run import Job, entry
 from .threads import Team, run_on
 from .tile import PANEL_BYTES

@@ -10,7 +10,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import register_jitable
 
-from .codes import Activation, Map
+from maskedflow.kernels import Activation, Map
+
 from .tile import jit
 
 

@@ -15,10 +15,9 @@ import numba
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code
 
 from .cache import compile_cached
-from .codes import Code
 from .maps import activate, invert, slope
 from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
 

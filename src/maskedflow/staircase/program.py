@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -33,8 +33,7 @@ SMALLEST_PIECE = 16
 WORK_OF_A_ROW = {Code.ACTIVATE: 32, Code.ADD: 8, Code.INVERT: 2048, Code.SLOPE: 32, Code.SOLVE: 64}
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A step of a program.
 
     - PRODUCT adds to `rows` rows from `out` on what the weights of `layer` make of `columns` rows
@@ -199,10 +198,8 @@ class Writer:
 
     def done(self) -> Program:
         """The program."""
-        operations = tuple(self._operations)
-        names = list(Operation.__dataclass_fields__)
-        table = [[int(getattr(one, name)) for name in names] for one in operations]
-        return Program(operations, self._runs(), np.array(table, np.int64).reshape(-1, len(names)))
+        table = np.array(self._operations, np.int64).reshape(-1, len(Operation._fields))
+        return Program(tuple(self._operations), self._runs(), table)
 
     def _runs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         found = []

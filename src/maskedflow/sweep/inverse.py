@@ -13,9 +13,8 @@ from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 from maskedflow.staircase import Layout, Trunk
 
-from .compiled import CompiledSweep
-from .interpreted import InterpretedSweep, Univariate
 from .plan import Plan
+from .run import CompiledSweep, InterpretedSweep, Univariate
 
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
@@ -80,7 +79,10 @@ def invert(
             rows.detach(), weights, [bias.detach() for bias in biases], kept=graph
         )
     if graph:
-        phi = sweep.outputs(x, weights, biases, phi, memory)
+        if phi is None:
+            phi = conditioner.evaluate(x, weights, biases)
+        else:
+            phi = conditioner.trunk.with_gradient(x, weights, biases, phi, memory)
         residual = rows - univariate(phi.unflatten(-1, (x.shape[-1], -1)))(x)
         x = _Implicit.apply(x, residual, phi, sweep, weights, memory, univariate)  # type: ignore[no-untyped-call]
     return x.view(*batch, x.shape[-1]), ladj.view(batch)

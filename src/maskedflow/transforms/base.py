@@ -117,12 +117,6 @@ class Transform(TorchTransform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return self.call_and_ladj(x)[1]
 
-    def forward_shape(self, shape: Any) -> Any:
-        return shape
-
-    def inverse_shape(self, shape: Any) -> Any:
-        return shape
-
     @property
     def inv(self) -> TorchTransform:
         """The inverse transform, from y to x."""
