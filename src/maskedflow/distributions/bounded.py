@@ -44,17 +44,14 @@ class BoxUniform(Elementwise):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The box."""
         return constraints.independent(constraints.interval(self.lower, self.upper), self.ndims)
 
     @property
     def mean(self) -> Tensor:
-        """The middle of the box."""
         return 0.5 * (self.lower + self.upper)
 
     @property
     def variance(self) -> Tensor:
-        """The variances of the features."""
         return (self.upper - self.lower).square() / 12
 
     def entropy(self) -> Tensor:
@@ -146,7 +143,6 @@ class Truncated(Base):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The interval."""
         return constraints.interval(self.lower, self.upper)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Truncated:

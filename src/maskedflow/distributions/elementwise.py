@@ -51,7 +51,6 @@ class Elementwise(Base):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density may be positive."""
         return constraints.independent(constraints.real, self.ndims)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
@@ -88,12 +87,10 @@ class DiagNormal(Elementwise):
 
     @property
     def mean(self) -> Tensor:
-        """The means."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """The variances of the features."""
         return self.scale.square()
 
     def tempered(self, temperature: float) -> DiagNormal:

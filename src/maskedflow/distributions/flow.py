@@ -59,7 +59,6 @@ class NormalizingFlow(Density):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density may be positive."""
         return self.transform.domain
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> NormalizingFlow:

@@ -79,7 +79,6 @@ class MixtureOfGaussians(Mixture):
 
     @property
     def mean(self) -> Tensor:
-        """The means of the features."""
         weights = self.logits.softmax(dim=-1)[..., None]
         return (weights * self.base.mean).sum(dim=-2)
 

@@ -75,20 +75,12 @@ def run_panels(
 ) -> None:
     """Runs a program on all panels of a batch.
 
-    Args:
-        program: The program; see :class:`~maskedflow.staircase.program.Program`.
-        panels: Where it works.
-        weights: The packed weights of each layer. What is read of them, and masks forbid, is set to
-            zero.
-        loads: Matrices (samples, numbers) and the first row that takes their columns.
-        fills: The first row and the number of rows that start with a bias, a matrix, both or zeros.
-        stores: Matrices, and the first row and the number of rows that become their columns.
-        others: The same, of `other`.
-        other: The panels that slopes are taken from.
-        activation: The code of the activation, and its parameter.
-        univariate: The code of the univariate map, and its parameters.
-        parameters: The number of parameters of a feature.
-        ladj: The row of the ladj.
+    It reads the packed weights of each layer, after zeros are written where masks forbid one.
+    `loads` are matrices (samples, numbers) and the first row that takes their columns; `fills` the
+    first row and the number of rows that start with a bias, a matrix, both or zeros; `stores`
+    matrices, and the first row and the number of rows that become their columns, and `others` the
+    same of `other`, the panels that slopes are taken from. A feature has so many `parameters`, and
+    the ladj a row.
     """
     like = panels.memory
     size = like.element_size()
@@ -155,15 +147,10 @@ def accumulate_gradients(
 ) -> None:
     """Writes the gradients of weights and biases.
 
-    Args:
-        program: The forward program.
-        slopes: The panels that a backward program has left.
-        items: What there is to do, see `kernels.run`.
-        sources: What each layer reads, in strips of as many columns as a panel has samples, with
-            shape (strips, samples, columns), and the row of its first column.
-        gradients: Those of each layer's packed weights, then those of each layer's bias.
-        gaps: The runs of packed weights that masks forbid, whose gradient is zero, as the holes of
-            a program.
+    First come those of each layer's packed weights, zero in the `gaps` that masks forbid, then those
+    of each layer's bias. `slopes` is what a backward program has left, and `items` what there is to
+    do, see `kernels.run`. `sources` are what each layer reads, in strips of as many columns as a
+    panel has samples, (strips, samples, columns), and the row of its first column.
     """
     table = np.array([(strips.data_ptr(), row) for strips, row in sources], np.int64)
     places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)

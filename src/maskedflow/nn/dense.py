@@ -96,7 +96,6 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps x to a vector of the same shape."""
         variance, mean = torch.var_mean(x, dim=self.dim, correction=1, keepdim=True)
         y: Tensor = (x - mean) / (variance + self.eps).sqrt()
         return y

@@ -288,12 +288,7 @@ class MaskedMLP(nn.Module):
             )
 
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
-        """What goes into the activation of each hidden layer, and last the output.
-
-        Args:
-            x: The input, with shape (*, in_features).
-            c: The context, with shape (*, context).
-        """
+        """What goes into the activation of each hidden layer, and last the output."""
         self._check_dtypes(x, c)
         return self._sums(x, self._first_bias(c))
 

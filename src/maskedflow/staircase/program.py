@@ -82,13 +82,10 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A list of operations.
+    """A list of operations, and the same as a table of integers, for the kernel.
 
-    Attributes:
-        operations: The operations.
-        holes: The packed weights that products read and masks forbid, which have to be zero: layer,
-            first number, and how many, with shape (runs, 3).
-        table: The operations as integers, for the kernel.
+    The holes are the packed weights that products read and masks forbid, which have to be zero:
+    layer, first number, and how many, with shape (runs, 3).
     """
 
     operations: tuple[Operation, ...]

@@ -52,13 +52,9 @@ def invert(
     :math:`dx = J^{-1} (dz - \partial_\theta f \, d\theta)`, for a reverse sweep that solves with
     the transposed triangular Jacobian, and a density's backward pass.
 
-    Args:
-        conditioner: The network of the parameters, (*, D) to (*, D * parameters), with generations.
-        univariate: Makes the map of features from parameters of shape (*, features, parameters).
-        z: The latent, with shape (*, D).
-        c: The context, with shape (*, context), which broadcasts against z.
-        kernel: What the compiled kernel calls the map, if it knows it.
-        learned: Parameters of the map itself, if it has any.
+    The conditioner makes (*, D * parameters) of (*, D), and `univariate` the map of some features
+    of (*, features, parameters); `kernel` is what the compiled kernel calls it, and `learned` are
+    parameters of its own. The context broadcasts against z, with shape (*, D).
 
     Returns:
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).

@@ -1,4 +1,9 @@
-"""Invertible maps and their log-determinants."""
+"""Invertible maps and their log-determinants.
+
+What constructors have in common: `features` is the number of features D, and `shape` the shape
+(C, H, W) of an image, which is flattened, channels first. Random orders and rotations are drawn
+from `generator`, torch's own if None.
+"""
 
 from typing import TYPE_CHECKING, Any
 

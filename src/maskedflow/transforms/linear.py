@@ -155,9 +155,7 @@ class Permutation(LazyTransform):
     """A fixed permutation between the layers of a flow, part of its state.
 
     Args:
-        features: The number of features D.
         order: Where each output comes from, with shape (D,); drawn at random if None.
-        generator: Where a random order is drawn from; torch's own if None.
 
     Raises:
         ValueError: If `order` is not a permutation of the features.
@@ -201,7 +199,6 @@ class LULinear(LazyTransform):
     every matrix: a :class:`Permutation` before it, as in neural spline flows, lets it.
 
     Args:
-        features: The number of features D.
         bias: Whether a shift :math:`b` is learned.
 
     References:
@@ -235,10 +232,6 @@ class PLULinear(LazyTransform):
     The permutation P and the signs s are those of the rotation, and stay; the triangles of one
     parameter W are learned. Both directions cost :math:`O(D^2)` a row. At each pixel of an image
     (see :class:`~maskedflow.transforms.Pixelwise`) it is the invertible 1 x 1 convolution of Glow.
-
-    Args:
-        features: The number of features D.
-        generator: Where the rotation is drawn from; torch's own if None.
 
     References:
         Glow (Kingma and Dhariwal, 2018), section 3.2, equation 10, https://arxiv.org/abs/1807.03039

@@ -101,16 +101,9 @@ def find_root(
     and f depend on: a step from a constant start is right in the first derivative, two are in the
     second, too.
 
-    Args:
-        value_and_slope: Returns f(x) and f'(x), element by element.
-        y: The values, with shape (*,).
-        low: The lower ends of intervals that hold the roots, with the shape of f(y).
-        high: The upper ends.
-        eps: The step from which on two steps of Newton's method are enough.
-        start: Where to begin; in the middle if None.
-
-    Returns:
-        The roots x, with the shape of f(y).
+    The function is given as one that returns f(x) and f'(x), element by element, and the roots as
+    being in intervals, with the shape of f(y). The search begins at `start`, or in the middle, and
+    ends where a step is below `eps`, for then two more steps of Newton's method are enough.
 
     Example:
         >>> y, low = torch.tensor([-27.0, 8e6]), torch.tensor([-1e3, -1e3])

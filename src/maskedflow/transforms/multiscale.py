@@ -15,7 +15,7 @@ class SqueezeTransform(VectorTransform):
 
     .. math:: (C, H, W) \to (4C, H / 2, W / 2)
 
-    Images are flattened, channels first. Both directions cost one copy.
+    Both directions cost one copy.
 
     Args:
         shape: The shape (C, H, W) of an image, with H and W even.
@@ -66,11 +66,10 @@ class PixelwiseTransform(PartTransform):
         \log \left| \det \frac{\partial y}{\partial x} \right| =
         \sum_p \log \left| \det \frac{\partial f}{\partial x_{:, p}} \right|
 
-    Images are flattened, channels first. Each direction costs one call of f for all pixels.
+    Each direction costs one call of f for all pixels.
 
     Args:
         base: The transform f of C channels, with one event dimension.
-        shape: The shape (C, H, W) of an image.
 
     Raises:
         ValueError: If x does not have C H W features.
@@ -109,7 +108,6 @@ class Pixelwise(LazyTransform):
     pixels; around a linear map it is a 1 x 1 convolution.
 
     Args:
-        shape: The shape (C, H, W) of an image.
         transforms: The lazy transforms of C channels.
 
     References:

@@ -22,7 +22,6 @@ class BatchNorm(LazyTransform):
     set (:func:`maskedflow.training.calibrate`); until then a running average over batches.
 
     Args:
-        features: The number of features.
         eps: The constant :math:`\epsilon`.
         momentum: The weight of a new batch in the running average.
 
@@ -130,7 +129,6 @@ class ActNorm(LazyTransform):
     other, and no statistic of a batch enters again. Whether that has happened is part of the state.
 
     Args:
-        features: The number of features.
         eps: The smallest standard deviation that a first batch may set.
 
     Raises:
