@@ -104,9 +104,9 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             **kwargs,
         )
         self._known = self._kernel()
-        self.register_load_state_dict_post_hook(_sort)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(MaskedAutoregressiveTransform._sort)  # type: ignore[no-untyped-call]
 
-    def _sort(self) -> None:
+    def _sort(self, _: object = None) -> None:
         """Finds the order in which generations ascend, unless they do, or descend, as they are."""
         steps = self.generation.diff()
         monotone = bool((steps >= 0).all() or (steps <= 0).all())
@@ -153,10 +153,6 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         univariate = partial(self.map_of, dims=0)
         x, ladj = invert(self.hyper, univariate, z, c, self._known, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
-
-
-def _sort(transform: MaskedAutoregressiveTransform, _: object) -> None:
-    transform._sort()
 
 
 def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tensor]:

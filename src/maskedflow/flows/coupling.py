@@ -101,9 +101,9 @@ class GeneralCouplingTransform(ConditionedTransform):
             )
             for size, each in networks
         )
-        self.register_load_state_dict_post_hook(_take_mask)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(GeneralCouplingTransform._take_mask)  # type: ignore[no-untyped-call]
 
-    def _take_mask(self) -> None:
+    def _take_mask(self, _: object = None) -> None:
         """Keeps indices as constants: they cannot depend on what torch.func maps over."""
         self._mask = self.mask.cpu().clone()
         self._parts = parts_of(self._mask)
@@ -122,10 +122,6 @@ class GeneralCouplingTransform(ConditionedTransform):
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
         check_context(c, self.context)
         return CouplingTransform(partial(self.meta, c), self._parts)
-
-
-def _take_mask(transform: GeneralCouplingTransform, _: object) -> None:
-    transform._take_mask()
 
 
 def _check_mask(mask: Sequence[bool] | Tensor | None, features: int) -> Tensor:

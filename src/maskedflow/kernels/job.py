@@ -89,34 +89,29 @@ def run_panels(
         (row, rows, bias, None if added is None else _dense_rows(added))
         for row, rows, bias, added in fills
     ]
-    lists: list[list[Any]] = [
-        [number for m, row in loads for number in (m.data_ptr(), m.stride(0), row, m.shape[1], 0)],
-        [number for row, rows, bias, added in fills for number in (row, rows, *_fill(bias, added))],
+    tables = [
+        [(m.data_ptr(), m.stride(0), row, m.shape[1], 0) for m, row in loads],
+        [(row, rows, *_fill(bias, added)) for row, rows, bias, added in fills],
         [
-            number
+            (m.data_ptr(), m.stride(0), row, rows, where)
             for where, some in enumerate((stores, others))
             for m, row, rows in some
-            for number in (m.data_ptr(), m.stride(0), row, rows, where)
         ],
         [weight.data_ptr() for weight in weights],
     ]
-    flat = np.array([number for one in lists for number in one], np.int64)
-    base = flat.ctypes.data
-    starts = [base]
-    for one in lists[:-1]:
-        starts.append(starts[-1] + 8 * len(one))
+    loaded, filled, stored, vectors = (np.array(table, np.int64) for table in tables)
     reals = np.array([activation[1], *univariate[1]], np.float64)
     job = _job(
         batch=panels.batch,
         program=program.table.ctypes.data,
         operations=len(program.table),
-        vectors=starts[3],
-        loads=starts[0],
-        load_count=len(loads),
-        fills=starts[1],
-        fill_count=len(fills),
-        stores=starts[2],
-        store_count=len(stores) + len(others),
+        vectors=vectors.ctypes.data,
+        loads=loaded.ctypes.data,
+        load_count=len(loaded),
+        fills=filled.ctypes.data,
+        fill_count=len(filled),
+        stores=stored.ctypes.data,
+        store_count=len(stored),
         work=like.data_ptr(),
         height=panels.height,
         keep=panels.kept,
@@ -147,8 +142,8 @@ def accumulate_gradients(
 ) -> None:
     """Writes the gradients of weights and biases.
 
-    First come those of each layer's packed weights, zero in the `gaps` that masks forbid, then those
-    of each layer's bias. `slopes` is what a backward program has left, and `items` what there is to
+    First those of each layer's packed weights, zero in the `gaps` that masks forbid, then those of
+    each layer's bias. `slopes` is what a backward program has left, and `items` what there is to
     do, see `kernels.run`. `sources` are what each layer reads, in strips of as many columns as a
     panel has samples, (strips, samples, columns), and the row of its first column.
     """
