@@ -17,11 +17,9 @@ from .base import Base, Shape
 
 
 class Elementwise(Base):
-    """A distribution of independent elements, the rightmost of which may be one event.
+    """A distribution of independent elements, in the `ndims` rightmost dimensions of one event.
 
-    Args:
-        ndims: How many dimensions are the event's.
-        parameters: The parameters by name, tensors or numbers that broadcast against each other.
+    Its parameters, given by name, are tensors or numbers that broadcast against each other.
     """
 
     has_rsample = True

@@ -18,12 +18,11 @@ from maskedflow.transforms.lazy import LazyTransform as LazyTransform
 from maskedflow.transforms.lazy import UnconditionalTransform as UnconditionalTransform
 
 from .autoregressive import IAF, MADE, MAF, MaskedAutoregressiveTransform
-from .bases import base
 from .coupling import NICE, GeneralCouplingTransform, RealNVP
 from .elementwise import GF, ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
 from .glow import ConvCouplingTransform, Glow
-from .mixtures import GMM
+from .mixtures import GMM, base
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, NCSF, NSF, SOSPF
 from .temporal import TemporalDistribution, TemporalMAF

@@ -17,18 +17,7 @@ from .flow import check_sizes
 
 
 class ConditionedTransform(LazyTransform):
-    """A lazy transform that maps features by one `univariate`, each with parameters of its own.
-
-    Args:
-        features: The number of features D.
-        context: The number of context features.
-        univariate: The constructor of the map of one feature, or its name, one of "affine",
-            "gaussian" and "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter. A name has its own.
-
-    Raises:
-        ValueError: If a size is too small, or the name is unknown.
-    """
+    """A lazy transform that maps features by one `univariate`, each with parameters of its own."""
 
     def __init__(
         self,

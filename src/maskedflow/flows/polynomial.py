@@ -141,8 +141,7 @@ class NCSF(MAF):
     turn. Scoring costs one pass of each transform's network, a sample D passes.
 
     Args:
-        bins: The number of bins of a spline.
-        slope: As of :class:`NSF`.
+        bins: The number of bins of a spline; it and `slope` are as of :class:`NSF`.
         kwargs: What :class:`MAF` takes. With `periodic=False` the conditioner reads radians,
             as weights of earlier builds expect.
 

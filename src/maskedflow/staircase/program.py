@@ -107,15 +107,9 @@ class Program:
 class Layout:
     """Where the numbers of a chain of masked layers are, and the programs that evaluate it.
 
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        in_place: Whether activations take the place of their sums, where no layer reads these.
-
-    Attributes:
-        sums: The first row of each layer's sums; those of the last are the outputs.
-        levels: The first row of what each layer reads.
-        height: The number of rows.
+    The chain is as of a `Trunk`. Activations may take the place of their sums, where no layer reads
+    these. Each layer's sums begin at a row of `sums`, of the last one the outputs, and what it
+    reads at one of `levels`; there are `height` rows.
     """
 
     def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:

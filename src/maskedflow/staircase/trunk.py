@@ -100,12 +100,9 @@ CACHE_BYTES = 2**18
 
 
 class Trunk:
-    """A chain of packed masked layers with an activation between.
+    """A chain of packed masked layers, the outputs last, with an activation between.
 
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        activation: The activation.
+    The layers in `skips` add the sums two below theirs.
     """
 
     def __init__(

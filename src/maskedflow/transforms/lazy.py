@@ -32,11 +32,7 @@ class LazyTransform(nn.Module, abc.ABC):
 
 
 class LazyInverse(LazyTransform):
-    """A lazy transform with its directions exchanged.
-
-    Args:
-        transform: The lazy transform of the other direction.
-    """
+    """A lazy transform with its directions exchanged."""
 
     def __init__(self, transform: LazyTransform) -> None:
         super().__init__()
@@ -51,11 +47,7 @@ class LazyInverse(LazyTransform):
 
 
 class LazyComposedTransform(LazyTransform):
-    """The composition of lazy transforms, the first applied first.
-
-    Args:
-        transforms: The lazy transforms.
-    """
+    """The composition of lazy transforms, the first applied first."""
 
     def __init__(self, *transforms: LazyTransform) -> None:
         super().__init__()

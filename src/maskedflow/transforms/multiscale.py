@@ -107,9 +107,6 @@ class Pixelwise(LazyTransform):
     Around an :class:`~maskedflow.transforms.ActNorm` it standardises channels, over rows and
     pixels; around a linear map it is a 1 x 1 convolution.
 
-    Args:
-        transforms: The lazy transforms of C channels.
-
     References:
         Glow (Kingma and Dhariwal, 2018), sections 3.1 and 3.2, https://arxiv.org/abs/1807.03039
 
@@ -182,7 +179,6 @@ class Head(LazyTransform):
 
     Args:
         features: The number of features that they map.
-        transforms: The lazy transforms.
 
     References:
         RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803

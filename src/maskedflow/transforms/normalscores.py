@@ -93,14 +93,9 @@ class TailedSplineTransform(UnivariateTransform):
 class NormalScores(LazyTransform):
     r"""Brings each feature's margin near to N(0, 1): :math:`y = \Phi^{-1}(\hat F(x))`, smoothed.
 
-    A spline through quantiles of the data, see :class:`TailedSplineTransform`. It takes the skew,
-    the lumps and the heavy tails of single columns out of the way, so that a flow is left with how
-    they depend on each other.
-
-    Args:
-        x: The knots, ascending, with shape (D, K).
-        y: Their normal scores, ascending, with shape (D, K).
-        slopes: The slopes there, positive, with shape (D, K).
+    A spline through quantiles of the data, see :class:`TailedSplineTransform` for its parameters.
+    It takes the skew, the lumps and the heavy tails of single columns out of the way, so that a
+    flow is left with how they depend on each other.
 
     Raises:
         ValueError: If the shapes differ, or a knot, value or slope is out of order.

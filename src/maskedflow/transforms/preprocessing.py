@@ -151,10 +151,7 @@ class Narrow(LazyTransform):
 
 
 class Logit(LazyTransform):
-    r"""The lazy :class:`LogitTransform` of all features, from the unit interval to the real line.
-
-    Args:
-        alpha: The squeeze :math:`\alpha`, in [0, 1/2).
+    """The lazy :class:`LogitTransform` of all features, from the unit interval to the real line.
 
     Example:
         >>> Logit(0.05)()(torch.tensor([0.5, 1.0]))
