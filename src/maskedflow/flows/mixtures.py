@@ -24,6 +24,8 @@ from .flow import (
     unchecked,
 )
 
+__all__ = ["GMM"]
+
 CovarianceType = Literal["full", "diagonal", "spherical"]
 Strategy = Literal["random", "kmeans", "kmeans++"]
 
