@@ -27,7 +27,7 @@ from maskedflow.transforms import (
     check_features,
 )
 
-from .conditioned import ConditionedTransform
+from .elementwise import ConditionedTransform
 from .flow import (
     Flow,
     LazyDistribution,

@@ -19,7 +19,7 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.autoregressive import parts_of
 
-from .conditioned import ConditionedTransform
+from .elementwise import ConditionedTransform
 from .flow import (
     Flow,
     LazyDistribution,

@@ -21,7 +21,6 @@ from .base import (
     call_and_ladj,
     check_features,
 )
-from .bernstein import BernsteinTransform, BoundedBernsteinTransform
 from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,
@@ -30,7 +29,6 @@ from .elementary import (
     SinTransform,
     SoftclipTransform,
 )
-from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .linear import (
     LULinear,
@@ -41,12 +39,17 @@ from .linear import (
     RotationTransform,
 )
 from .mixture import GaussianizationTransform, MonotonicMixtureTransform
-from .monotonic import MonotonicTransform
+from .monotonic import MonotonicTransform, Residual, ResidualTransform
 from .multiscale import Head, HeadTransform, Pixelwise, PixelwiseTransform, SqueezeTransform
 from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
+from .polynomial import (
+    BernsteinTransform,
+    BoundedBernsteinTransform,
+    SOSPolynomialTransform,
+    UnconstrainedMonotonicTransform,
+)
 from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
-from .residual import Residual, ResidualTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
