@@ -2,8 +2,9 @@ r"""Flows: short constructors of transforms and a base.
 
 What constructors have in common:
 
-- `features` and `context` are the numbers D of features and of context features. `transforms` is
-  the number of transforms, and `randperm` says whether each has a random order of its own.
+- `features` is the number of features D, and `context` that of context features.
+- `transforms` is the number of transforms, and `randperm` says whether each has a random order of
+  its own.
 - `univariate` is the constructor of the map of one feature, or its name, "affine", "gaussian" or
   "additive"; of a module each transform takes a copy. `shapes` are those of its parameters, one
   tuple a parameter, and are known for a name.

@@ -107,9 +107,9 @@ class Glow(Flow):
 
     and :math:`h_a` goes on to the next scale. All latents together are N(0, I).
 
-    Images are flattened, channels first: D = C H W features. A class label makes a context of one
-    feature a class. Scoring and sampling both cost one pass of each coupling's
-    network. `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
+    Images are flattened, channels first: D = C H W. A class label is a context with one feature for
+    each class. Scoring and sampling both cost one pass of each coupling's network.
+    `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
     :meth:`~maskedflow.distributions.NormalizingFlow.tempered`.
 
     Args:
@@ -149,7 +149,8 @@ class Glow(Flow):
     ) -> None:
         check_sizes(context, features=features, transforms=transforms)
         shape = _check_shape(image_shape, features)
-        halvings = _halvings(shape)
+        sides = shape[1] | shape[2]
+        halvings = (sides & -sides).bit_length() - 1  # how often both can be halved
         if scales is None:
             scales = min(max(halvings, 1), 3)
         if not 1 <= scales <= max(halvings, 1):
@@ -194,9 +195,3 @@ def _check_shape(image_shape: Sequence[int], features: int) -> Shape:
             f"image_shape: expected (channels, height, width) of {features} features, got {shape}"
         )
     return shape
-
-
-def _halvings(shape: Shape) -> int:
-    """How often both sides can be halved."""
-    sides = shape[1] | shape[2]
-    return (sides & -sides).bit_length() - 1

@@ -123,12 +123,13 @@ class GMM(LazyDistribution):
         # The square of a larger one would be infinite.
         most = 0.5 * math.log(torch.finfo(diagonal.dtype).max)
         scale = diagonal.clamp(max=most).exp() + self.epsilon
-        if not lower:
-            return MixtureOfGaussians(logits, loc, scale).made_by(self, unchecked, *origin)
-        rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
-        factor = torch.diag_embed(scale)
-        factor[..., rows, columns] = lower[0]
-        mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
+        if lower:
+            rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
+            factor = torch.diag_embed(scale)
+            factor[..., rows, columns] = lower[0]
+            mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
+        else:
+            mixture = MixtureOfGaussians(logits, loc, scale)
         return mixture.made_by(self, unchecked, *origin)
 
     @torch.no_grad()

@@ -269,10 +269,6 @@ class LatentVariable(Density):
     def __repr__(self) -> str:
         return f"LatentVariable(features: {self.vae.features}, latent: {self.vae.latent})"
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The :meth:`VAE.elbo` of each row, with shape (*,), from one new draw of z."""
-        return self.settled(value)
-
     def density(self, value: Tensor) -> Tensor:
         return self.vae.elbo(value)
 
