@@ -17,7 +17,7 @@ from .base import Base, Shape
 
 
 class Elementwise(Base):
-    """A distribution of independent elements, in the `ndims` rightmost dimensions of one event.
+    """A distribution of independent elements, whose `ndims` rightmost dimensions are one event.
 
     Its parameters, given by name, are tensors or numbers that broadcast against each other.
     """

@@ -22,7 +22,7 @@ Univariate = Callable[[Tensor], Any]
 
 
 class CompiledSweep:
-    """On panels of samples, on a CPU, with common activations and univariate maps.
+    """Runs programs on panels of samples: on a CPU, with common activations and univariate maps.
 
     A gradient can follow the programs of the plan that is kept.
     """
@@ -88,7 +88,7 @@ class CompiledSweep:
 
 
 class InterpretedSweep:
-    """On a matrix, a column a sample, on any device; sums have rows of their own."""
+    """Runs programs on a matrix, a column a sample, on any device; sums have rows of their own."""
 
     def __init__(self, conditioner: MaskedMLP, plan: Plan, univariate: Univariate) -> None:
         self.conditioner, self.plan, self.univariate = conditioner, plan, univariate
