@@ -103,7 +103,7 @@ def funnel(quick: bool, out: Path) -> tuple[Results, str]:
             - 0.5 * (rest * torch.exp(-v / 2)[..., None]).square().sum(-1)
         )
 
-    steps, n = (100, 1000) if quick else (2000, 50_000)
+    steps, n = (30, 1000) if quick else (2000, 50_000)
     results, drawn = {}, {}
     for kind in (mf.flows.MAF, mf.flows.IAF):
         generator = torch.Generator().manual_seed(0)
@@ -170,7 +170,7 @@ def regression(quick: bool, out: Path) -> tuple[Results, str]:
     approximation = ImportanceSample(points, log_density(points) - gaussian.log_prob(points))
     generator = torch.Generator().manual_seed(0)
     flow = mf.flows.MAF(d, transforms=3, hidden_features=(64, 64), generator=generator).double()
-    config = VariationalConfig(100 if quick else 3000, lr=3e-3)
+    config = VariationalConfig(30 if quick else 3000, lr=3e-3)
     sample, seconds = fitted(flow, log_density, config, n, generator)
 
     unweighted = ImportanceSample(sample.x, torch.zeros(n))
@@ -332,7 +332,7 @@ def ring(quick: bool, out: Path) -> tuple[Results, str]:
         "annealed, wide": (True, False, 50.0),
         "annealed, mixture base, wide": (True, True, 50.0),
     }
-    steps, n = (50, 1000) if quick else (2500, 20_000)
+    steps, n = (20, 1000) if quick else (2500, 20_000)
     results: Results = {}
     figure = report.new_figure(10, 6.8)
     for axes, (name, (wide, mixture, temperature)) in zip(

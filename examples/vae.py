@@ -96,7 +96,7 @@ def main() -> None:
     out = args.out or ROOT / ("maf_results/examples" if args.quick else "docs")
 
     data, (train, validation, test) = binarised("digits" if args.quick else "mnist")
-    seeds, epochs, latent, width = (1, 2, 4, 32) if args.quick else (3, 8, 16, 200)
+    seeds, epochs, latent, width = (1, 1, 4, 32) if args.quick else (3, 8, 16, 200)
     rows, draws = (50, 20) if args.quick else (1000, 500)
     results: dict[str, dict[str, list[float]]] = {}
     pictures: dict[str, Tensor] = {}

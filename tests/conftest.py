@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -14,7 +15,7 @@ from commands import SMALL, run, table, write_csv
 settings.register_profile(
     "default",
     deadline=None,
-    max_examples=20,
+    max_examples=10,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -29,6 +30,12 @@ torch.set_num_threads(1)
 def _known_global_seed() -> None:
     """Each test starts from the same global generator, in whatever order tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of the test's own, so that it draws the same whichever tests run."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")

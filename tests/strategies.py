@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, constraints
@@ -16,6 +17,9 @@ import maskedflow as mf
 
 SMOOTH = (nn.Tanh, nn.ELU, nn.SiLU, nn.Softplus)
 ACTIVATIONS = (nn.ReLU, *SMOOTH)
+
+#: For tests of every flow: many flows have a few cases each.
+few = settings(max_examples=3)
 
 
 @dataclass(frozen=True)

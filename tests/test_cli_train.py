@@ -183,18 +183,19 @@ def test_resuming_with_more_epochs_is_training_longer(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:
-    data = pair(tmp_path, 2000)
-    words = ["train", "--data", str(data), "--epochs", "12", "--hidden_dim", "32"]
-    words += ["--batch_size", "20", "--out"]
+    data = pair(tmp_path, 300)
+    words = ["train", "--data", str(data), "--hidden_dim", "32", "--num_layers", "2"]
+    words += ["--batch_size", "20", "--schedule", "constant", "--patience", "100000"]
     killed = tmp_path / "x" / "t"
+    long = ["--epochs", "100000", "--out", str(tmp_path / "x")]  # which no machine ends in time
     process = subprocess.Popen(
-        [sys.executable, "-m", "maskedflow", *words, str(tmp_path / "x")],
+        [sys.executable, "-m", "maskedflow", *words, *long],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     metrics = killed / "logs" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -203,8 +204,9 @@ def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "results_summary.txt").exists()
 
-    assert run(*words, tmp_path / "x", "--resume") == 0
-    assert run(*words, tmp_path / "y") == 0
+    epochs = metrics.read_text().count("\n") + 2
+    for folder, resume in (("x", ["--resume"]), ("y", [])):
+        assert run(*words, "--epochs", epochs, "--out", tmp_path / folder, *resume) == 0
     whole, resumed = weights(tmp_path / "y" / "t"), weights(killed)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed)
     assert files(killed) == {*TREE, "samples/t_samples.png"}

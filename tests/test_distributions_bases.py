@@ -41,7 +41,6 @@ from maskedflow.distributions import (
     TransformedUniform,
     Truncated,
 )
-from oracles import jacobian
 
 NORMALS = Normal(torch.tensor([-1.0, 2.0]), torch.tensor([0.5, 1.0]))
 #: A constructor of each, with a batch shape of (), and whether all of its parts are the library's.
@@ -341,17 +340,6 @@ def test_gradients_of_draws_are_those_of_the_expectation(full: bool) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         theirs = theirs.tril() if ours.ndim == 3 else theirs
         torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0.03)
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_a_mixture_of_gaussians_is_normalised_by_a_triangular_map(full: bool) -> None:
-    d, _ = overlapping(full)
-    x = d.sample(generator=generator())
-    slopes = jacobian(d._normalise, x)
-    assert slopes[0, 1] == 0
-    z = d._normalise(x)
-    log_normal = Normal(0.0, 1.0).log_prob(z).sum()
-    torch.testing.assert_close(log_normal + slopes.diagonal().log().sum(), d.log_prob(x))
 
 
 @pytest.mark.parametrize("full", [False, True])

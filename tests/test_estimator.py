@@ -28,40 +28,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from maskedflow import DensityEstimator
 from maskedflow.tables import Schema, from_arrow, to_rows, to_table
 from maskedflow.training import save
+from mixed_tables import ANGLE, mixed
 from table_strategies import tables
 
 
-@parametrize_with_checks([DensityEstimator(work=2.0)])
+@parametrize_with_checks([DensityEstimator(work=0.5)])
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
-def mixed(n: int = 600) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    income = np.exp(rng.normal(size=n))
-    income[rng.random(n) < 0.2] = 0.0
-    height = rng.normal(170, 10, n)
-    height[rng.random(n) < 0.1] = np.nan
-    return pd.DataFrame(
-        {
-            "income": income,
-            "height": height,
-            "wind": rng.uniform(0, 360, n),
-            "visits": rng.integers(0, 500, n),
-            "city": rng.choice(["Bonn", "Rome", "Oslo"], n),
-            "member": rng.random(n) < 0.5,
-            "born": pd.Timestamp("1990-01-01") + pd.to_timedelta(rng.integers(0, 9000, n), "D"),
-            "unit": "cm",
-        }
-    )
-
-
-ANGLE = {"wind": {"kind": "angle", "period": 360}}
-
-
 def test_a_table_of_all_kinds_of_columns_goes_there_and_back() -> None:
     table = mixed()
-    estimator = DensityEstimator("gaussian", schema=ANGLE, missing="model", time_limit=3)
+    estimator = DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
     scores = estimator.fit(table).score_samples(table)
     assert np.isfinite(scores).all()
     order = np.random.default_rng(1).permutation(len(table))
@@ -95,7 +73,7 @@ def test_it_works_in_pipelines_and_searches() -> None:
     x = np.random.default_rng(0).normal(size=(60, 2))
     pipeline = make_pipeline(StandardScaler(), DensityEstimator("gaussian"))
     assert np.isfinite(cross_val_score(pipeline, x, cv=3)).all()
-    grid = GridSearchCV(DensityEstimator(work=1), {"flow": ["gaussian", "auto"]}, cv=2)
+    grid = GridSearchCV(DensityEstimator(work=0.5), {"flow": ["gaussian", "auto"]}, cv=2)
     assert grid.fit(x).best_params_["flow"] in ("gaussian", "auto")
 
 
@@ -132,7 +110,7 @@ def test_every_kind_of_column_is_fitted_drawn_and_saved(
     table, known = data.draw(tables(missing))
     known = {name: known[name] for name in known if name in table.column_names}
     estimator = DensityEstimator(
-        "gaussian", schema=known, missing="model" if missing else "error", time_limit=0.5
+        "gaussian", schema=known, missing="model" if missing else "error", work=0.5
     )
     scores = estimator.fit(table).score_samples(table)
     assert scores.dtype == np.float64
@@ -157,7 +135,7 @@ def test_a_file_keeps_parameters_names_context_and_kind(tmp_path: Path, kind: An
     rng = np.random.default_rng(0)
     table = from_arrow(pa.table({"a": rng.normal(size=60), "b": rng.normal(size=60)}), kind)
     context = pa.table({"g": rng.choice(["u", "v"], 60), "t": rng.normal(size=60)})
-    given = DensityEstimator("gaussian", missing="drop", time_limit=7, random_state=3)
+    given = DensityEstimator("gaussian", missing="drop", time_limit=7, work=1, random_state=3)
     given.fit(table, context=context).save(tmp_path / "e.safetensors")
     again = DensityEstimator.load(str(tmp_path / "e.safetensors"))
     assert again.work_ == given.work_
@@ -175,7 +153,7 @@ def test_a_file_keeps_parameters_names_context_and_kind(tmp_path: Path, kind: An
 
 def test_a_loaded_estimator_is_fitted_again_by_the_same_schema(tmp_path: Path) -> None:
     table = mixed(60).drop(columns="height")
-    first = DensityEstimator("gaussian", schema=ANGLE, time_limit=1).fit(table)
+    first = DensityEstimator("gaussian", schema=ANGLE, work=1).fit(table)
     first.save(tmp_path / "e.safetensors")
     again = clone(DensityEstimator.load(tmp_path / "e.safetensors"))
     assert again.fit(table).schema_ == first.schema_
@@ -268,7 +246,7 @@ def test_arrays_of_any_dtype_are_numbers(dtype: Any) -> None:
 
 def test_columns_go_by_name_and_of_an_array_by_place() -> None:
     table = mixed(80)[["income", "visits"]]
-    estimator = DensityEstimator("gaussian", time_limit=1).fit(table)
+    estimator = DensityEstimator("gaussian", work=1).fit(table)
     scores = estimator.score_samples(table)
     assert np.array_equal(estimator.score_samples(table[["visits", "income"]]), scores)
     with pytest.warns(UserWarning, match="feature names"):

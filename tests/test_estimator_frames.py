@@ -20,7 +20,7 @@ def normal(n: int = 200) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def gaussian(X: Any, missing: str = "error", **given: Any) -> DensityEstimator:
-    return DensityEstimator("gaussian", missing=missing, time_limit=1).fit(X, **given)
+    return DensityEstimator("gaussian", missing=missing, work=1).fit(X, **given)
 
 
 def test_a_mask_means_missing_wherever_a_table_is_taken() -> None:

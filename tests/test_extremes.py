@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import (
@@ -30,8 +30,7 @@ import maskedflow as mf
 from family import Entry, every_flow, flows_that_promise
 from maskedflow.distributions.base import log_density, unvalidated
 from maskedflow.transforms.support import moved_inside, outside
-from strategies import Case, cases, overwrite
-from test_flows_use import few
+from strategies import Case, cases, few, overwrite
 
 F, T = mf.flows, mf.transforms
 DOUBLE = torch.float64
@@ -365,7 +364,6 @@ def test_latent_variables() -> None:
     assert is_score(vae().log_prob(x))
 
 
-@settings(max_examples=20)
 @given(st.floats(-5, 5), st.floats(0, 300))
 def test_students_density_is_scipys(loc: float, power: float) -> None:
     import scipy.stats

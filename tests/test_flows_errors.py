@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import maskedflow as mf
 from family import Entry, every_flow
-from strategies import Case
-
-few = settings(max_examples=8)
+from strategies import Case, few
 
 
 def shows(error: pytest.ExceptionInfo[ValueError], *names: str) -> None:

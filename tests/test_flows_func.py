@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from family import Entry, every_flow, flows_that_promise
-from strategies import SMOOTH, Case, cases, overwrite
-
-few = settings(max_examples=8)
+from strategies import SMOOTH, Case, cases, few, overwrite
 
 
 @every_flow
@@ -99,7 +97,7 @@ def test_gradients_of_each_example_and_ensembles(build: Entry) -> None:
 
 
 @flows_that_promise("second derivative")
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(cases(dtype=st.just(torch.float64), activations=SMOOTH, features=st.integers(1, 3)))
 def test_second_derivatives(build: Entry, case: Case) -> None:
     """Score matching and curvature need the gradient of a gradient."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -27,7 +27,6 @@ def pair(case: Case) -> tuple[mf.flows.Flow, mf.flows.Flow]:
     return maf, iaf
 
 
-@settings(max_examples=10)
 @given(cases())
 def test_each_transform_is_mafs_inverted(case: Case) -> None:
     maf, iaf = pair(case)
@@ -48,7 +47,6 @@ def reference_log_prob(flow: mf.flows.Flow, x: Tensor, c: Tensor | None) -> Tens
 
 
 @pytest.mark.parametrize("name", ["IAF", "IAF, spline"])
-@settings(max_examples=15)
 @given(cases(activations=SMOOTH, dtype=st.just(torch.float64)))
 def test_gradients_of_the_log_density_are_those_of_the_reference_loop(
     name: str, case: Case

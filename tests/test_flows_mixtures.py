@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
@@ -16,9 +16,7 @@ import maskedflow as mf
 from clusters import clusters, generator
 from maskedflow.distributions import BoxUniform, MixtureOfGaussians, StudentT
 from maskedflow.flows import GMM, MADE, MAF, UnconditionalDistribution, base
-from strategies import Case, cases, overwrite
-
-few = settings(max_examples=8)
+from strategies import Case, cases, few, overwrite
 
 
 def build(case: Case, components: int = 3, noise: float = 0.4) -> MADE:

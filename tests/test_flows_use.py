@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 import maskedflow as mf
 from family import FLOWS, Entry, every_flow, flows_that_promise, without_gradient
-from strategies import Case, cases, overwrite
-
-few = settings(max_examples=8)
+from strategies import Case, cases, few, overwrite
 
 
 @every_flow

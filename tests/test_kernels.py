@@ -21,7 +21,7 @@ from maskedflow.kernels.tile import CHUNK, PANEL_BYTES, add_product
 from maskedflow.staircase import Code
 from strategies import ACTIVATIONS, Case, cases
 
-few = settings(max_examples=12)
+few = settings(max_examples=6)
 precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 

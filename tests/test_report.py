@@ -36,8 +36,6 @@ from maskedflow.report.plots.images import tile
 from maskedflow.runs import Run
 from small_runs import gaussian, trained
 
-RNG = np.random.default_rng(0)
-
 
 def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes]
@@ -132,8 +130,8 @@ def test_the_density_integrates_to_one_and_lies_the_right_way_up() -> None:
     )
 
 
-def test_panels_of_the_plane_share_their_limits() -> None:
-    points = RNG.normal(size=(2000, 2))
+def test_panels_of_the_plane_share_their_limits(rng: np.random.Generator) -> None:
+    points = rng.normal(size=(2000, 2))
     points[0] = 1e6  # one wild point
     limits = plane_limits(points)
     assert limits[0][1] < 10
@@ -154,9 +152,11 @@ def colours(axes: Axes) -> list[str]:
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 5])
-def test_each_pair_of_columns_has_a_panel(features: int, tmp_path: Path) -> None:
+def test_each_pair_of_columns_has_a_panel(
+    features: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
     figure = new_figure(5, 5)
-    data, samples = RNG.normal(size=(50, features)), RNG.normal(size=(40, features))
+    data, samples = rng.normal(size=(50, features)), rng.normal(size=(40, features))
     names = [f"column {i}" for i in range(features)]
     corner = pair_grid(figure, data, samples, names)
     assert (corner is None) == (features == 1)
@@ -169,17 +169,17 @@ def test_each_pair_of_columns_has_a_panel(features: int, tmp_path: Path) -> None
     assert drawn(figure, tmp_path / "p.png").std() > 0
 
 
-def test_a_wide_table_shows_some_of_its_columns() -> None:
+def test_a_wide_table_shows_some_of_its_columns(rng: np.random.Generator) -> None:
     figure = new_figure(5, 5)
     names = [str(i) for i in range(30)]
-    pair_grid(figure, None, RNG.normal(size=(20, 30)), names, columns=4)
+    pair_grid(figure, None, rng.normal(size=(20, 30)), names, columns=4)
     panels = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_xlabel() for axes in panels[-4:]] == ["0", "10", "19", "29"]
 
 
-def test_samples_do_not_set_the_limits() -> None:
+def test_samples_do_not_set_the_limits(rng: np.random.Generator) -> None:
     figure = new_figure(5, 5)
-    pair_grid(figure, RNG.normal(size=(50, 2)), np.full((3, 2), 1e9), ["a", "b"])
+    pair_grid(figure, rng.normal(size=(50, 2)), np.full((3, 2), 1e9), ["a", "b"])
     assert all(axes.get_xlim()[1] < 10 for axes in figure.axes if axes.axison)
 
 

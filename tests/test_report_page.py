@@ -32,9 +32,8 @@ from maskedflow.report.sections.corner import corner_columns
 from maskedflow.report.sections.latent import Latent
 from maskedflow.report.sections.samples import nearest
 from maskedflow.report.sections.two_sample import TwoSample
+from mixed_tables import ANGLE, mixed
 from small_runs import gaussian, trained
-from test_estimator import ANGLE
-from test_estimator import mixed as people_of
 
 COVARIANCE = np.array([[1.0, 0.8, 0.0], [0.8, 2.0, 0.3], [0.0, 0.3, 0.5]])
 NORMAL = multivariate_normal(np.zeros(3), COVARIANCE)
@@ -74,8 +73,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     own = ("--data", given, "--context", "c"), ("--data", pair(folder, 200))
     for source in (*own, ("--dataset", "digits")):
         assert run("train", *source, "--out", folder, *words, "--report") == 0
-    people = people_of(400)
-    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", time_limit=2)
+    people = mixed(400)
+    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
     estimator.fit(people[:200]).report(people[200:], folder / "people.html", train=people[:200])
     write_report(_mixed(), _cells(300), _cells(300, 1), _cells(200, 2), folder / "mixed.html")
     found = {name: folder / name / "report.html" for name in ("given", "t", "digits")}

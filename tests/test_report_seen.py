@@ -135,7 +135,7 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], object]] = {
 @pytest.fixture(scope="module")
 def fitted() -> mf.DensityEstimator:
     known = {"turn": {"kind": "angle", "period": 360}}
-    found = mf.DensityEstimator("gaussian", schema=known, missing="model", time_limit=1)
+    found = mf.DensityEstimator("gaussian", schema=known, missing="model", work=1)
     frame = people(400)
     return found.fit(frame.drop(columns="y"), context=frame[["y"]])
 
@@ -262,7 +262,7 @@ def test_a_series_is_known_by_its_stretches(
     assert "stretches of 8 steps" in err
 
 
-@pytest.mark.parametrize("words", [SMALL, "--flow gaussian --missing error --time_limit 1".split()])  # noqa: SIM905
+@pytest.mark.parametrize("words", [SMALL, "--flow gaussian --missing error --work 1".split()])  # noqa: SIM905
 def test_evaluating_on_a_file_that_was_shuffled_warns(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,7 +284,7 @@ def test_evaluating_on_a_file_that_was_shuffled_warns(
 
 def test_copies_in_a_table_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_csv(tmp_path / "n.csv", ["a", "b", "c"], table(100).repeat(4, axis=0))
-    for words in (SMALL, "--flow gaussian --time_limit 1 --missing error".split()):  # noqa: SIM905
+    for words in (SMALL, "--flow gaussian --work 1 --missing error".split()):  # noqa: SIM905
         code, _, err = call(capsys, "train", "--data", data, "--out", tmp_path / "o", *words)
         assert code == 0
         assert "100 of 400 rows distinct, copies on one side" in err

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from maskedflow.tables import Rows, Schema, to_rows, to_table
@@ -49,7 +49,6 @@ def rows_of(cells: dict[str, Any], given: dict[str, Any], others: dict[str, Any]
 # ---------------------------------------------------------------- there and back
 
 
-@settings(max_examples=15)
 @given(st.data(), st.booleans())
 def test_a_table_of_every_kind_comes_back(data: st.DataObject, missing: bool) -> None:
     table, known = data.draw(tables(missing))
@@ -77,7 +76,6 @@ def test_a_table_of_every_kind_comes_back(data: st.DataObject, missing: bool) ->
             assert (value < high).all()
 
 
-@settings(max_examples=15)
 @given(st.data())
 def test_cuts_and_the_order_of_rows_and_columns_do_not_matter(data: st.DataObject) -> None:
     table, known = data.draw(tables(True))
@@ -219,7 +217,6 @@ def test_errors_name_column_and_row(others: dict[str, Any], message: str) -> Non
         to_rows(schema, pa.table(others), start=10)
 
 
-@settings(max_examples=10)
 @given(st.data())
 def test_text_is_parsed_to_the_same_rows(data: st.DataObject) -> None:
     """A stream of text has no types; those of the schema make of it what the frame was."""

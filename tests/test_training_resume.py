@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,60 +14,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 import maskedflow as mf
+from interruptions import CONFIG, TRAIN, VALIDATION, everything, interrupt
 from maskedflow.data import Split
 from maskedflow.training import History, TrainConfig, fit, load
-
-CONFIG = TrainConfig(epochs=3, batch_size=16, lr=1e-2, schedule="cosine", seed=7)
 
 
 @pytest.fixture(autouse=True)
 def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskedflow.training.loop.SNAPSHOT_STEPS", 3)
     monkeypatch.setattr("maskedflow.training.loop.CHECKPOINT_SECONDS", -1.0)
-
-
-def images(n: int, seed: int) -> Split:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(0, 8, (n, 4), dtype=torch.uint8, generator=generator)
-    return Split(x, torch.randn(n, 2, generator=generator))
-
-
-TRAIN, VALIDATION = images(120, seed=0), images(30, seed=1)
-
-
-def everything(seed: int = 0, random: bool = False) -> mf.flows.Flow:
-    """A flow with all that has a state: noise, batch norm, context, dropout, random masks."""
-    generator = torch.Generator().manual_seed(seed)
-    maf = mf.flows.MAF(
-        4,
-        context=2,
-        transforms=2,
-        hidden_features=(16, 16),
-        batch_norm=True,
-        degrees="random" if random else "sequential",
-        generator=generator,
-    )
-    scale = mf.transforms.Standardize(torch.zeros(4), torch.full((4,), 8.0))
-    steps = [mf.transforms.Dequantize(), scale, mf.transforms.Logit(0.05)]
-    flow = mf.flows.Flow([*steps, *maf.transform.transforms], maf.base, nn.Dropout(0.2))
-    return flow
-
-
-def interrupt(flow: nn.Module, at: int, kill: bool = False) -> None:
-    """Makes a training step of the flow fail, counted from 0."""
-    forward, left = flow.forward, iter(range(at))
-
-    def call(c: Tensor | None = None) -> Any:
-        if flow.training and next(left, None) is None:
-            if kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
-        return forward(c)
-
-    flow.forward = call
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -126,7 +82,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
 import maskedflow.training.loop as loop
-from test_training_resume import CONFIG, TRAIN, VALIDATION, everything, interrupt
+from interruptions import CONFIG, TRAIN, VALIDATION, everything, interrupt
 torch.set_num_threads({torch.get_num_threads()})
 loop.SNAPSHOT_STEPS, loop.CHECKPOINT_SECONDS = 3, -1.0
 flow = everything()

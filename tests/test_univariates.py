@@ -67,7 +67,6 @@ def in_dtype(kind: Callable[..., Transform], dtype: torch.dtype) -> Callable[...
 
 
 @every_map
-@settings(max_examples=10)
 @given(
     st.sampled_from([(), (4,), (2, 4)]),
     st.sampled_from([torch.float32, torch.float64]),
@@ -176,7 +175,6 @@ def test_float32_splines_of_extreme_slopes_at_the_knots_go_there_and_back() -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @given(st.integers(0, 999))
-@settings(max_examples=10)
 def test_splines_at_their_bounds_and_far_outside(dtype: torch.dtype, seed: int) -> None:
     parameters = [(3 * draw(6, k, seed=seed + k, dtype=dtype)).requires_grad_() for k in (8, 8, 7)]
     edge = torch.tensor(5.0, dtype=dtype)
@@ -196,7 +194,6 @@ def test_splines_at_their_bounds_and_far_outside(dtype: torch.dtype, seed: int) 
 
 
 @given(st.integers(0, 999))
-@settings(max_examples=10)
 def test_circular_splines_are_smooth_where_the_circle_closes(seed: int) -> None:
     f = CircularRQSTransform(*(draw(k, seed=seed + k) for k in (5, 5, 4)))
     x = torch.tensor([-1e-9, 1e-9, math.pi - 1e-9, -math.pi + 1e-9]).double()

@@ -72,8 +72,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         fitted_: What was fitted: the density of Arrow tables, without scikit-learn.
-        schema_: The schema.
-        density_: The density of rows of numbers, in double precision.
         n_features_in_: The number of columns.
         feature_names_in_: Their names, if the table has names.
 

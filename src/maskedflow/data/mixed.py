@@ -87,7 +87,7 @@ class MixedTable:
 
     @property
     def rows(self) -> tuple[int, int, int]:
-        """The number of training, validation and test rows: what validates is fitted, too."""
+        """The number of training, validation and test rows; what validates is fitted, too."""
         return len(self.train), 0, len(self.test)
 
 
