@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from maskedflow.transforms import MonotonicAffineTransform, MonotonicMixtureTransform
-from maskedflow.transforms.normal import normal_quantile_of_log, normal_tail
+from maskedflow.transforms.mixture import normal_quantile_of_log, normal_tail
 from oracles import check_inverse_pair
 
 DOUBLE = torch.float64

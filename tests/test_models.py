@@ -44,9 +44,7 @@ class Posterior(mf.flows.LazyDistribution):
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         assert c is not None
-        return mf.distributions.gaussians.FullNormal(
-            c @ self.gain.T, self.widened * self.covariance
-        )
+        return mf.distributions.mixtures.FullNormal(c @ self.gain.T, self.widened * self.covariance)
 
 
 def factor_analysis(widened: float = 1.0) -> tuple[VAE, MultivariateNormal]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskedflow.transforms import MonotonicTransform
-from maskedflow.transforms.roots import bracket, find_root
+from maskedflow.transforms.monotonic import bracket, find_root
 from oracles import check_inverse_pair
 
 PRECISION = {torch.float32: 2e-6, torch.float64: 2e-14}

@@ -5,9 +5,7 @@ from .density import Density as Density
 from .density import refuse_nan as refuse_nan
 from .elementwise import DiagNormal, GeneralizedNormal, StudentT
 from .flow import NormalizingFlow
-from .gaussians import MixtureOfGaussians
-from .joint import Joint
-from .mixtures import Mixture
+from .mixtures import Joint, Mixture, MixtureOfGaussians
 from .ordered import Maximum, Minimum, Sort, TopK
 
 __all__ = [

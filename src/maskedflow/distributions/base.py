@@ -13,16 +13,6 @@ from torch.distributions import Distribution, Independent, constraints
 
 from maskedflow.transforms.support import moved_inside, outside
 
-__all__ = [
-    "Base",
-    "Shape",
-    "draw",
-    "draw_and_log_prob",
-    "log_density",
-    "require_number",
-    "unvalidated",
-]
-
 Shape = Sequence[int]
 
 

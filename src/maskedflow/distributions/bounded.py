@@ -17,8 +17,6 @@ from .base import Base, Shape, log_density, require_number, unvalidated
 from .elementwise import Elementwise
 from .flow import NormalizingFlow
 
-__all__ = ["BoxUniform", "TransformedUniform", "Truncated"]
-
 
 class BoxUniform(Elementwise):
     r"""The uniform distribution on a box.
@@ -46,17 +44,14 @@ class BoxUniform(Elementwise):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The box."""
         return constraints.independent(constraints.interval(self.lower, self.upper), self.ndims)
 
     @property
     def mean(self) -> Tensor:
-        """The middle of the box."""
         return 0.5 * (self.lower + self.upper)
 
     @property
     def variance(self) -> Tensor:
-        """The variances of the features."""
         return (self.upper - self.lower).square() / 12
 
     def entropy(self) -> Tensor:
@@ -148,7 +143,6 @@ class Truncated(Base):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The interval."""
         return constraints.interval(self.lower, self.upper)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Truncated:

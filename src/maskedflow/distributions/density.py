@@ -17,8 +17,6 @@ from maskedflow.transforms.base import require_tensor
 
 from .base import Base
 
-__all__ = ["Density", "Origin", "refuse_nan"]
-
 #: From here on the gradient of a log-density may be too large for single precision.
 LARGE = 1e30
 #: From here on the square of a number is.

@@ -15,15 +15,11 @@ from maskedflow.transforms.base import sum_rightmost
 
 from .base import Base, Shape
 
-__all__ = ["DiagNormal", "Elementwise", "GeneralizedNormal", "StudentT"]
-
 
 class Elementwise(Base):
-    """A distribution of independent elements, the rightmost of which may be one event.
+    """A distribution of independent elements, whose `ndims` rightmost dimensions are one event.
 
-    Args:
-        ndims: How many dimensions are the event's.
-        parameters: The parameters by name, tensors or numbers that broadcast against each other.
+    Its parameters, given by name, are tensors or numbers that broadcast against each other.
     """
 
     has_rsample = True
@@ -53,7 +49,6 @@ class Elementwise(Base):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density may be positive."""
         return constraints.independent(constraints.real, self.ndims)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
@@ -90,12 +85,10 @@ class DiagNormal(Elementwise):
 
     @property
     def mean(self) -> Tensor:
-        """The means."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """The variances of the features."""
         return self.scale.square()
 
     def tempered(self, temperature: float) -> DiagNormal:
@@ -139,8 +132,7 @@ class StudentT(Elementwise):
         ndims: How many of the rightmost dimensions are features.
 
     References:
-        | Tails of Lipschitz Triangular Flows (Jaini et al., 2020)
-        | https://arxiv.org/abs/1907.04481
+        Tails of Lipschitz Triangular Flows (Jaini et al., 2020), https://arxiv.org/abs/1907.04481
 
     Example:
         >>> StudentT(torch.ones(2)).log_prob(torch.tensor([0.0, 1e6]))  # Cauchy

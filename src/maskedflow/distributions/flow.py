@@ -19,8 +19,6 @@ from .base import Shape, draw, log_density, unvalidated
 from .density import Density, refuse_nan
 from .elementwise import DiagNormal
 
-__all__ = ["NormalizingFlow"]
-
 
 class NormalizingFlow(Density):
     r"""The distribution of x such that z = f(x) is distributed as a base.
@@ -61,7 +59,6 @@ class NormalizingFlow(Density):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density may be positive."""
         return self.transform.domain
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> NormalizingFlow:
@@ -75,15 +72,11 @@ class NormalizingFlow(Density):
         Below 1 samples look more typical and vary less; at 0 each is the image of the base's mode.
         The density is that of such samples, and not the flow's own.
 
-        Args:
-            temperature: The factor, from 0 on.
-
         Raises:
             ValueError: If it is negative, or the base is neither Gaussian nor such a flow.
 
         References:
-            | Glow (Kingma and Dhariwal, 2018), section 6
-            | https://arxiv.org/abs/1807.03039
+            Glow (Kingma and Dhariwal, 2018), section 6, https://arxiv.org/abs/1807.03039
 
         Example:
             >>> from maskedflow.flows import MAF
@@ -106,15 +99,10 @@ class NormalizingFlow(Density):
         return flow
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""The log-density of each row, in nats.
+        r"""The log-density of each row of `value`, with shape (*, features), in nats.
 
-        Args:
-            value: The points, with shape (*, features).
-
-        Returns:
-            The log-densities, with the broadcast of the batch shapes of `value` and of the flow:
-            each a finite number, or :math:`-\infty` outside of the support, at infinity, and where
-            the density is less than any number.
+        Each is a finite number, or :math:`-\infty` outside of the support, at infinity, and where
+        the density is less than any number. The batch shapes of `value` and of the flow broadcast.
 
         Raises:
             ValueError: If `value` has the wrong number of features or holds NaN.

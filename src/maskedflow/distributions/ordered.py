@@ -12,8 +12,6 @@ from torch.distributions import Distribution
 
 from .base import Base, Shape, draw, log_density, require_number, unvalidated
 
-__all__ = ["Maximum", "Minimum", "Sort", "TopK"]
-
 
 class Sort(Base):
     r"""The distribution of n draws, sorted.
@@ -142,9 +140,7 @@ class Maximum(Minimum):
 
     .. math:: p(x) = n \, p(x) \, P(X \le x)^{n - 1}
 
-    Args:
-        base: The distribution p of one number, which has a `cdf`.
-        n: The number of draws n.
+    It takes what :class:`Minimum` takes.
 
     Example:
         >>> from torch.distributions import Normal

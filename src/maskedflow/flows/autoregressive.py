@@ -27,7 +27,7 @@ from maskedflow.transforms import (
     check_features,
 )
 
-from .conditioned import ConditionedTransform
+from .elementwise import ConditionedTransform
 from .flow import (
     Flow,
     LazyDistribution,
@@ -38,8 +38,6 @@ from .flow import (
     standard_normal,
 )
 
-__all__ = ["IAF", "MADE", "MAF", "MaskedAutoregressiveTransform"]
-
 
 class MaskedAutoregressiveTransform(ConditionedTransform):
     r"""A lazy autoregressive transform whose conditioner is a masked MLP.
@@ -49,16 +47,11 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
     The forward direction, data to latent, costs one pass of the network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         passes: The number of generations, see :func:`maskedflow.masks.generations`. D, fully
             autoregressive, if None; 2 is a coupling.
         order: The rank of each feature in the chain, with shape (D,); ascending if None.
         adjacency: Instead of an order and passes, the graph: whether feature i depends on feature
             j, ones on the diagonal, with shape (D, D) or (D, D + context).
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `activation`,
             `residual`, `degrees`, `widen`, `generator`. And `periodic=True` if features are angles
             in radians: the conditioner then reads their cosines and sines, so that nothing jumps
@@ -68,8 +61,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         ValueError: If order, passes or adjacency do not fit the features.
 
     References:
-        | Masked Autoregressive Flow (Papamakarios et al., 2017)
-        | https://arxiv.org/abs/1705.07057
+        Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 
     Example:
         >>> t = MaskedAutoregressiveTransform(3, context=4)
@@ -112,9 +104,9 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             **kwargs,
         )
         self._known = self._kernel()
-        self.register_load_state_dict_post_hook(_sort)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(MaskedAutoregressiveTransform._sort)  # type: ignore[no-untyped-call]
 
-    def _sort(self) -> None:
+    def _sort(self, _: object = None) -> None:
         """Finds the order in which generations ascend, unless they do, or descend, as they are."""
         steps = self.generation.diff()
         monotone = bool((steps >= 0).all() or (steps <= 0).all())
@@ -141,7 +133,6 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         swept = type(self.hyper) is MaskedMLP and not self.periodic
         sweep = partial(self._sweep, c) if swept else None
@@ -162,10 +153,6 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         univariate = partial(self.map_of, dims=0)
         x, ladj = invert(self.hyper, univariate, z, c, self._known, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
-
-
-def _sort(transform: MaskedAutoregressiveTransform, _: object) -> None:
-    transform._sort()
 
 
 def _graph(adjacency: Tensor, features: int, context: int) -> tuple[Tensor, Tensor]:
@@ -190,17 +177,12 @@ class MAF(Flow):
     Scoring costs one pass of each transform's network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own. If False, orders ascend and
-            descend in turns.
-        order: The order of the first transform, reversed in the second and so on in turns.
+        order: The order of the first transform, ascending if None; reversed in the second and so
+            on in turns, unless `randperm` draws an order for each.
         batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every transform.
         between: Makes a layer between a transform and the next, given the number of features:
             :class:`~maskedflow.transforms.LULinear`, for example.
-        base: The lazy distribution of the latent, given the same context; N(0, I) if None. See
-            :func:`base` for others.
+        base: The lazy distribution of the latent, N(0, I) if None; see :func:`base` for others.
         kwargs: What :class:`MaskedAutoregressiveTransform` takes.
 
     References:
@@ -232,7 +214,7 @@ class MAF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(features, context)
+        check_sizes(context, features=features)
         first = torch.arange(features) if order is None else torch.as_tensor(order)
         layers = []
         for number in range(transforms):
@@ -267,8 +249,6 @@ class MADE(MAF):
     latent, which would cost five times as much.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         components: The number of Gaussians K in a conditional.
         kwargs: What :class:`MAF` takes.
 
@@ -277,8 +257,7 @@ class MADE(MAF):
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
-        | Masked Autoregressive Flow (Papamakarios et al., 2017)
-        | https://arxiv.org/abs/1705.07057
+        | Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 
     Example:
         >>> MADE(2)().log_prob(torch.zeros(5, 2)).shape
@@ -298,8 +277,7 @@ class MADE(MAF):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if components < 1:
-            raise ValueError(f"components: expected at least 1, got {components}")
+        check_sizes(components=components)
         if components > 1:
             mixtures = {"univariate": MonotonicMixtureTransform, "shapes": [(components,)] * 3}
             kwargs = dict(**mixtures, **kwargs)
@@ -343,15 +321,10 @@ class IAF(MAF):
     :mod:`torch.func`.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         kwargs: What :class:`MAF` takes. Batch norms and layers in between keep their direction.
 
     References:
-        | Inverse Autoregressive Flow (Kingma et al., 2016)
-        | https://arxiv.org/abs/1606.04934
+        Inverse Autoregressive Flow (Kingma et al., 2016), https://arxiv.org/abs/1606.04934
 
     Example:
         >>> flow = IAF(3, context=4)

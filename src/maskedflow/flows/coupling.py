@@ -17,9 +17,9 @@ from maskedflow.transforms import (
     LazyTransform,
     MonotonicAffineTransform,
 )
-from maskedflow.transforms.coupling import parts_of
+from maskedflow.transforms.autoregressive import parts_of
 
-from .conditioned import ConditionedTransform
+from .elementwise import ConditionedTransform
 from .flow import (
     Flow,
     LazyDistribution,
@@ -29,8 +29,6 @@ from .flow import (
     interleave,
     standard_normal,
 )
-
-__all__ = ["NICE", "GeneralCouplingTransform", "RealNVP"]
 
 Activation = Callable[[], nn.Module]
 
@@ -44,12 +42,8 @@ class GeneralCouplingTransform(ConditionedTransform):
     passes is a coupling as well, whose first half is not kept but mapped given the context alone.
 
     Args:
-        features: The number of features D. A single feature is always mapped.
-        context: The number of context features.
-        mask: Which features are kept, with shape (D,); every second, from the second on, if None.
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
+        mask: Which features are kept, with shape (D,); every second, from the second on, if None. A
+            single feature is always mapped.
         activation: The constructor of the activation. A sequence of them, one a parameter, makes a
             network of its own for each parameter, as RealNVP has for shifts and scales.
         kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `hidden_features`, `residual`,
@@ -107,9 +101,9 @@ class GeneralCouplingTransform(ConditionedTransform):
             )
             for size, each in networks
         )
-        self.register_load_state_dict_post_hook(_take_mask)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(GeneralCouplingTransform._take_mask)  # type: ignore[no-untyped-call]
 
-    def _take_mask(self) -> None:
+    def _take_mask(self, _: object = None) -> None:
         """Keeps indices as constants: they cannot depend on what torch.func maps over."""
         self._mask = self.mask.cpu().clone()
         self._parts = parts_of(self._mask)
@@ -126,13 +120,8 @@ class GeneralCouplingTransform(ConditionedTransform):
         return self.map_of(phi)
 
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         return CouplingTransform(partial(self.meta, c), self._parts)
-
-
-def _take_mask(transform: GeneralCouplingTransform, _: object) -> None:
-    transform._take_mask()
 
 
 def _check_mask(mask: Sequence[bool] | Tensor | None, features: int) -> Tensor:
@@ -156,17 +145,10 @@ class NICE(Flow):
     RealNVP, unless `univariate` says otherwise.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of couplings.
         randmask: Whether each coupling keeps a random half. If False, those with even and those
             with odd numbers are kept in turns.
-        batch_norm: Whether a :class:`~maskedflow.transforms.BatchNorm` follows every coupling.
-        between: Makes a layer between a coupling and the next, given the number of features:
-            :class:`~maskedflow.transforms.LULinear`, for example.
-        base: The lazy distribution of the latent; N(0, I) if None.
-        generator: Where random masks and initial weights are drawn from; torch's own if None.
-        kwargs: What :class:`GeneralCouplingTransform` takes.
+        kwargs: `batch_norm` and `between`, as :class:`MAF` takes them, and what
+            :class:`GeneralCouplingTransform` takes.
 
     References:
         | NICE (Dinh et al., 2014), https://arxiv.org/abs/1410.8516
@@ -196,7 +178,7 @@ class NICE(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(features, context)
+        check_sizes(context, features=features)
         couplings = []
         for number in range(transforms):
             ranks = torch.arange(features)
@@ -217,12 +199,10 @@ class RealNVP(NICE):
     """A flow of affine couplings.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         kwargs: What :class:`NICE` takes.
 
     References:
-        | RealNVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803
 
     Example:
         With which the paper on MAF compares: a shift network with ReLUs, a scale network with

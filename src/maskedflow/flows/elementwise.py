@@ -1,9 +1,11 @@
-"""Transforms of each feature on its own, and the flow that rotates between them."""
+"""Transforms that map features one by one, and the flow that rotates between them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -21,12 +23,58 @@ from maskedflow.transforms import (
     UnconditionalTransform,
     check_features,
 )
+from maskedflow.transforms.univariate import UNIVARIATES
 
-from .conditioned import ConditionedTransform
-from .flow import Flow, check_context, standard_normal
-from .keywords import check_keywords
+from .flow import Flow, check_context, check_keywords, check_sizes, standard_normal
 
-__all__ = ["GF", "ElementWiseTransform"]
+
+class ConditionedTransform(LazyTransform):
+    """A lazy transform that maps features by one `univariate`, each with parameters of its own."""
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        univariate: Callable[..., TorchTransform] | str,
+        shapes: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__()
+        check_sizes(context, features=features)
+        self.features, self.context = features, context
+        if isinstance(univariate, str):
+            if univariate not in UNIVARIATES:
+                known = ", ".join(UNIVARIATES)
+                raise ValueError(f"univariate: expected one of {known}, got {univariate!r}")
+            univariate, shapes = UNIVARIATES[univariate]
+        is_module = isinstance(univariate, nn.Module)
+        self.univariate = copy.deepcopy(univariate) if is_module else univariate
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.sizes = [prod(shape) for shape in self.shapes]
+        self.total = sum(self.sizes)
+
+    def parameters_of(self, phi: Tensor) -> list[Tensor]:
+        """Cuts (*, features, total) into the parameters of the maps, (*, features, *shape) each."""
+        if not any(self.shapes):
+            return list(phi.unbind(dim=-1))
+        return [
+            part.reshape(*part.shape[:-1], *shape) if shape else part[..., 0]
+            for part, shape in zip(phi.split(self.sizes, dim=-1), self.shapes, strict=True)
+        ]
+
+    def map_of(self, phi: Tensor, dims: int = 1) -> DependentTransform:
+        """The map of features with parameters (*, features, total), the rightmost an event."""
+        return DependentTransform(self.univariate(*self.parameters_of(phi)), dims)
+
+    def summary(self, name: str, values: Sequence[int]) -> str:
+        """One line on the univariate, and on a property that each feature has."""
+        univariate: Any = self.univariate
+        if isinstance(univariate, nn.Module):
+            univariate = type(univariate)
+        shown = list(map(str, values))
+        if len(shown) > 10:
+            shown = [*shown[:5], "...", *shown[-5:]]
+        title = getattr(univariate, "__name__", univariate)
+        return f"(univariate): {title}, ({name}): [{', '.join(shown)}]"
 
 
 class ElementWiseTransform(ConditionedTransform):
@@ -38,12 +86,6 @@ class ElementWiseTransform(ConditionedTransform):
     directions cost one pass of the network.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        univariate: The constructor of the map of one feature, or its name, "affine", "gaussian" or
-            "additive". Of a module, a copy of its own.
-        shapes: The shapes of its parameters, one tuple a parameter; those of a name are known.
-        generator: Where the initial parameters are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes.
 
     Example:
@@ -76,7 +118,6 @@ class ElementWiseTransform(ConditionedTransform):
         return self.summary("features", [self.features])
 
     def forward(self, c: Tensor | None = None) -> AutoregressiveTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)
         if c is None:
             phi = list(self.phi)
@@ -99,16 +140,11 @@ class GF(Flow):
     root of each feature.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of element-wise transforms.
         components: The number of components of a mixture.
-        generator: Where initial parameters and rotations are drawn from; torch's own if None.
         kwargs: What :class:`ElementWiseTransform` takes.
 
     References:
-        | Gaussianization Flows (Meng et al., 2020)
-        | https://arxiv.org/abs/2003.01941
+        Gaussianization Flows (Meng et al., 2020), https://arxiv.org/abs/2003.01941
 
     Example:
         >>> flow = GF(3, context=4, transforms=2)
@@ -128,8 +164,7 @@ class GF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, got {transforms}")
+        check_sizes(transforms=transforms)
         steps: list[LazyTransform] = []
         for _ in range(transforms):
             if steps and features > 1:

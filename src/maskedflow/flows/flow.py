@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import difflib
+import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -14,19 +17,44 @@ from maskedflow.distributions import DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
 from maskedflow.transforms.lazy import Unconditional
 
-from .keywords import NamesKeywords
 
-__all__ = [
-    "Flow",
-    "LazyDistribution",
-    "UnconditionalDistribution",
-    "check_context",
-    "check_sizes",
-    "costs",
-    "interleave",
-    "standard_normal",
-    "unchecked",
-]
+class NamesKeywords(abc.ABCMeta):
+    """The metaclass of flows, whose error about a keyword names the flow and the nearest one.
+
+    Constructors hand their keywords on, to a network in the end: without this the error would be
+    about that.
+    """
+
+    passes_to: tuple[type, ...] = ()
+    """What takes the keywords that a constructor hands on."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, which `__call__` would hide."""
+        made = next(vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
+        return inspect.Signature(list(inspect.signature(made).parameters.values())[1:])
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            found = re.search(r"(?:unexpected keyword argument|keyword) '(\w+)'", str(error))
+            if found is None or found[1] not in kwargs:
+                raise
+            near = difflib.get_close_matches(found[1], _keywords(cls), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"{cls.__name__}: got an unknown keyword {found[1]!r}{hint}"
+        raise TypeError(message)
+
+
+def _keywords(cls: NamesKeywords) -> list[str]:
+    found = {
+        name: None
+        for kind in (*cls.__mro__, *cls.passes_to)
+        if "__init__" in vars(kind) and kind.__module__.startswith("maskedflow.")
+        for name in inspect.signature(vars(kind)["__init__"]).parameters
+    }
+    return [name for name in found if name not in ("self", "args", "kwargs")]
 
 
 class LazyDistribution(nn.Module, metaclass=NamesKeywords):
@@ -50,11 +78,7 @@ class LazyDistribution(nn.Module, metaclass=NamesKeywords):
 class UnconditionalDistribution(Unconditional, LazyDistribution):
     """A lazy distribution made by a constructor, whatever the context.
 
-    Args:
-        f: The constructor of the distribution.
-        args: Its positional arguments. Tensors become parameters, or buffers.
-        buffer: Whether tensors become buffers.
-        kwargs: Its keyword arguments, alike.
+    Its arguments are those of :class:`~maskedflow.transforms.UnconditionalTransform`.
 
     Example:
         >>> UnconditionalDistribution(DiagNormal, torch.zeros(3), torch.ones(3), buffer=True)()
@@ -102,13 +126,7 @@ class Flow(LazyDistribution):
         self.embedding = embedding
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow:
-        """Makes the distribution p(x | c).
-
-        Args:
-            c: The context, with shape (*, context), or none.
-
-        Returns:
-            The distribution, whose batch shape is that of `c`.
+        """Makes the distribution p(x | c), whose batch shape is that of `c`.
 
         Raises:
             ValueError: If a context is missing, needless, of another size, or not finite.
@@ -133,12 +151,21 @@ def unchecked(module: LazyDistribution, c: Tensor | None = None) -> Any:
     return module.unchecked(c)
 
 
-def check_sizes(features: int, context: int) -> None:
-    """Refuses less than one feature, or less than no context, by a ValueError."""
-    if features < 1:
-        raise ValueError(f"features: expected at least 1, got {features}")
+def check_sizes(context: int = 0, **sizes: int) -> None:
+    """Refuses sizes below 1, or a context of less than nothing, by a ValueError."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: expected at least 1, got {size}")
     if context < 0:
         raise ValueError(f"context: expected at least 0, got {context}")
+
+
+def check_keywords(network: type[nn.Module], keywords: Iterable[str]) -> None:
+    """Refuses keywords that a network, made with a context only, does not take, by a TypeError."""
+    known = inspect.signature(network).parameters
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{network.__name__} got an unexpected keyword argument {name!r}")
 
 
 def check_context(c: Tensor | None, context: int) -> None:

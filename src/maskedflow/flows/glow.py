@@ -1,29 +1,97 @@
-"""Glow: convolutional couplings at several scales."""
+"""Glow: couplings of images by convolutions, and a flow of them at several scales."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.nn import ConvNet
 from maskedflow.transforms import (
     ActNorm,
+    CouplingTransform,
+    DependentTransform,
     Head,
     LazyTransform,
+    MonotonicAffineTransform,
     Pixelwise,
     PLULinear,
     SqueezeTransform,
     UnconditionalTransform,
 )
+from maskedflow.transforms.autoregressive import parts_of
 
-from .convolutional import ConvCouplingTransform
-from .flow import Flow, LazyDistribution, check_sizes, costs, standard_normal
-
-__all__ = ["Glow"]
+from .flow import Flow, LazyDistribution, check_context, check_sizes, costs, standard_normal
 
 Shape = tuple[int, int, int]
+
+
+class ConvCouplingTransform(LazyTransform):
+    r"""A lazy affine coupling of images: the first channels are kept, the others mapped given them.
+
+    .. math:: z_a = x_a, \qquad z_b = x_b \exp(B \tanh(s / B)) + t, \quad
+        (t, s) = \text{ConvNet}(x_a, c)
+
+    No slope leaves :math:`[e^{-B}, e^B]`, and a new coupling is the identity. Images are flattened,
+    channels first. Each direction costs one pass of the network.
+
+    Args:
+        shape: The shape (C, H, W) of an image. The first half of the channels, rounded down, are
+            kept; a single channel is mapped given the context alone.
+        bound: The largest log-slope B.
+        kwargs: What :class:`maskedflow.nn.ConvNet` takes: `hidden_features`, `activation`,
+            `generator`.
+
+    Raises:
+        ValueError: If the shape has a size below 1, or the bound is not positive.
+
+    References:
+        Glow (Kingma and Dhariwal, 2018), section 3.3, https://arxiv.org/abs/1807.03039
+
+    Example:
+        >>> t = ConvCouplingTransform((2, 4, 4))
+        >>> x = torch.randn(5, 32)
+        >>> torch.equal(t()(x), x)
+        True
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        context: int = 0,
+        *,
+        bound: float = 2.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        check_sizes(context, features=min(shape))
+        if not bound > 0:
+            raise ValueError(f"bound: expected a positive number, got {bound}")
+        self.shape, self.context, self.bound = shape, context, bound
+        channels, *sides = shape
+        kept = channels // 2
+        self.kept = (kept, *sides)
+        self._parts = parts_of(torch.arange(prod(shape)) < prod(self.kept))
+        self.hyper = ConvNet(kept, 2 * (channels - kept), context, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}, bound={self.bound}"
+
+    def meta(self, c: Tensor | None, x_a: Tensor) -> TorchTransform:
+        """Makes the transform of the channels that are mapped, given those that are kept."""
+        phi = self.hyper(x_a.reshape(*x_a.shape[:-1], *self.kept), c).flatten(-3)
+        shift, scale = phi.chunk(2, dim=-1)
+        log_scale = self.bound * torch.tanh(scale / self.bound)
+        return DependentTransform(MonotonicAffineTransform(shift, log_scale), 1)
+
+    def forward(self, c: Tensor | None = None) -> CouplingTransform:
+        check_context(c, self.context)
+        return CouplingTransform(partial(self.meta, c), self._parts)
 
 
 class Glow(Flow):
@@ -39,19 +107,16 @@ class Glow(Flow):
 
     and :math:`h_a` goes on to the next scale. All latents together are N(0, I).
 
-    Images are flattened, channels first. Scoring and sampling both cost one pass of each coupling's
-    network. `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
+    Images are flattened, channels first: D = C H W. A class label is a context with one feature for
+    each class. Scoring and sampling both cost one pass of each coupling's network.
+    `flow(c).tempered(0.7)` samples at a temperature of 0.7, as the paper does, see
     :meth:`~maskedflow.distributions.NormalizingFlow.tempered`.
 
     Args:
-        features: The number of features D = C H W.
-        context: The number of context features; of a class label, one for each class.
         transforms: The number of steps at each scale.
         image_shape: The shape (C, H, W) of an image.
         scales: The number of scales; as many as the sides can be halved, but at most three, if
             None. An image with an odd side has a single scale, and is not squeezed.
-        base: The lazy distribution of the latent, given the same context; N(0, I) if None.
-        generator: Where rotations and initial weights are drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.ConvNet` takes: `hidden_features`, `activation`.
 
     Raises:
@@ -82,11 +147,10 @@ class Glow(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(features, context)
+        check_sizes(context, features=features, transforms=transforms)
         shape = _check_shape(image_shape, features)
-        if transforms < 1:
-            raise ValueError(f"transforms: expected at least 1, got {transforms}")
-        halvings = _halvings(shape)
+        sides = shape[1] | shape[2]
+        halvings = (sides & -sides).bit_length() - 1  # how often both can be halved
         if scales is None:
             scales = min(max(halvings, 1), 3)
         if not 1 <= scales <= max(halvings, 1):
@@ -131,9 +195,3 @@ def _check_shape(image_shape: Sequence[int], features: int) -> Shape:
             f"image_shape: expected (channels, height, width) of {features} features, got {shape}"
         )
     return shape
-
-
-def _halvings(shape: Shape) -> int:
-    """How often both sides can be halved."""
-    sides = shape[1] | shape[2]
-    return (sides & -sides).bit_length() - 1

@@ -1,19 +1,28 @@
-"""Mixtures of Gaussians as flows, and where they start."""
+"""Mixtures of Gaussians as flows, where they start, and other bases by name."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from maskedflow.distributions import MixtureOfGaussians, refuse_nan
+from maskedflow.distributions import BoxUniform, MixtureOfGaussians, StudentT, refuse_nan
 from maskedflow.nn import MLP, Linear
 
-from .flow import LazyDistribution, check_context, unchecked
-from .keywords import check_keywords
+from .autoregressive import MADE
+from .flow import (
+    LazyDistribution,
+    UnconditionalDistribution,
+    check_context,
+    check_keywords,
+    check_sizes,
+    standard_normal,
+    unchecked,
+)
 
 __all__ = ["GMM"]
 
@@ -31,13 +40,10 @@ class GMM(LazyDistribution):
     covariances that are not full, and so does a sample.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
         components: The number of Gaussians K.
         covariance_type: "full", "diagonal" or "spherical".
         tied: Whether components share their covariance.
         epsilon: The smallest standard deviation.
-        generator: Where the start is drawn from; torch's own if None.
         kwargs: What :class:`maskedflow.nn.MLP` takes, for the network of a context.
 
     Raises:
@@ -66,9 +72,7 @@ class GMM(LazyDistribution):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        for name, value in (("features", features), ("components", components)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_sizes(features=features, components=components)
         kinds = {"full": features, "diagonal": features, "spherical": 1}
         if covariance_type not in kinds:
             raise ValueError(
@@ -119,12 +123,13 @@ class GMM(LazyDistribution):
         # The square of a larger one would be infinite.
         most = 0.5 * math.log(torch.finfo(diagonal.dtype).max)
         scale = diagonal.clamp(max=most).exp() + self.epsilon
-        if not lower:
-            return MixtureOfGaussians(logits, loc, scale).made_by(self, unchecked, *origin)
-        rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
-        factor = torch.diag_embed(scale)
-        factor[..., rows, columns] = lower[0]
-        mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
+        if lower:
+            rows, columns = torch.tril_indices(self.features, self.features, -1, device=loc.device)
+            factor = torch.diag_embed(scale)
+            factor[..., rows, columns] = lower[0]
+            mixture = MixtureOfGaussians(logits, loc, scale_tril=factor)
+        else:
+            mixture = MixtureOfGaussians(logits, loc, scale)
         return mixture.made_by(self, unchecked, *origin)
 
     @torch.no_grad()
@@ -215,3 +220,84 @@ def _centres(
     else:
         raise ValueError(f"strategy: expected one of random, kmeans, kmeans++, got {strategy!r}")
     return torch.as_tensor(found, dtype=x.dtype, device=x.device)
+
+
+def base(name: str, features: int, **kwargs: Any) -> LazyDistribution:
+    """Makes a base, the distribution of a flow's latent.
+
+    ============= ================================================================================
+    name          what it is, and what it takes
+    ============= ================================================================================
+    ``normal``    N(0, I)
+    ``mixture``   a :class:`GMM`, by default diagonal, and what it takes; its components start at
+                  the clusters of the rows `x`, if given
+    ``made``      a :class:`MADE` of mixtures, 10 `components` by default, and what it takes
+    ``student-t`` Student's t-distributions, whose degrees of freedom start at `df`, 5 by default,
+                  and learn if they are `learnable`, as by default
+    ``uniform``   uniform on a box between `lower`, -1 by default, and `upper`, 1
+    ============= ================================================================================
+
+    The same for every context, unless a mixture's or a MADE's own `context` says otherwise.
+
+    Args:
+        name: Its name.
+        features: The number of features.
+        kwargs: What it takes.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> from maskedflow.flows import MAF
+        >>> flow = MAF(3, context=2, base=base("student-t", 3, df=4.0))
+        >>> flow(torch.zeros(2)).base
+        StudentT(df: torch.Size([3]), loc: torch.Size([3]), scale: torch.Size([3]))
+    """
+    if name not in _BASES:
+        raise ValueError(f"base: expected one of {', '.join(_BASES)}, got {name!r}")
+    return _BASES[name](features, **kwargs)
+
+
+def _mixture(
+    features: int,
+    context: int = 0,
+    *,
+    x: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    **kwargs: Any,
+) -> LazyDistribution:
+    kwargs = {"covariance_type": "diagonal", **kwargs}
+    gmm = GMM(features, context, generator=generator, **kwargs)
+    if x is not None:
+        gmm.initialize(x, generator=generator)
+    return gmm if context else UnconditionalDistribution(gmm)
+
+
+def _made(
+    features: int, context: int = 0, *, components: int = 10, **kwargs: Any
+) -> LazyDistribution:
+    made = MADE(features, context, components, **kwargs)
+    return made if context else UnconditionalDistribution(made)
+
+
+def _student_t(features: int, *, df: float = 5.0, learnable: bool = True) -> LazyDistribution:
+    log_df = torch.full((features,), math.log(df))
+    return UnconditionalDistribution(_positive_student_t, log_df, buffer=not learnable)
+
+
+def _positive_student_t(log_df: Tensor) -> StudentT:
+    return StudentT(log_df.exp())
+
+
+def _uniform(features: int, *, lower: float = -1.0, upper: float = 1.0) -> LazyDistribution:
+    bounds = (torch.full((features,), bound) for bound in (lower, upper))
+    return UnconditionalDistribution(BoxUniform, *bounds, buffer=True)
+
+
+_BASES: dict[str, Callable[..., LazyDistribution]] = {
+    "normal": standard_normal,
+    "mixture": _mixture,
+    "made": _made,
+    "student-t": _student_t,
+    "uniform": _uniform,
+}

@@ -19,8 +19,6 @@ from maskedflow.transforms import (
 
 from .autoregressive import MAF
 
-__all__ = ["MNN", "NAF", "UMNN", "UNAF"]
-
 
 class MNN(nn.Module):
     r"""A monotone network of one feature, shaped by a signal.
@@ -134,23 +132,21 @@ class NAF(MAF):
     a map is a search for a root.
 
     Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         signal: The number of signals of a monotone network.
         network: What :class:`MNN` takes.
         kwargs: What :class:`MAF` takes.
 
     References:
-        | Neural Autoregressive Flows (Huang et al., 2018)
-        | https://arxiv.org/abs/1804.00779
+        Neural Autoregressive Flows (Huang et al., 2018), https://arxiv.org/abs/1804.00779
 
     Example:
         >>> flow = NAF(3, context=4, network={"hidden_features": [16]})
         >>> flow(torch.zeros(4)).rsample((5,)).shape
         torch.Size([5, 3])
     """
+
+    _map: type[MNN | UMNN] = MNN
+    _other_shapes: tuple[tuple[int, ...], ...] = ()
 
     def __init__(
         self,
@@ -162,24 +158,18 @@ class NAF(MAF):
         network: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs |= {"univariate": MNN(signal, **_with(kwargs, network)), "shapes": [(signal,)]}
+        univariate = self._map(signal, **{"generator": kwargs.get("generator"), **(network or {})})
+        kwargs |= {"univariate": univariate, "shapes": [(signal,), *self._other_shapes]}
         super().__init__(features, context, transforms, randperm, **kwargs)
 
 
-class UNAF(MAF):
+class UNAF(NAF):
     r"""An unconstrained neural autoregressive flow: the maps are integrals, see :class:`UMNN`.
 
     Scoring costs one pass of each transform's conditioner and 33 of its integrand, sampling one
     sweep, in which the inverse of a map is a search for a root.
 
-    Args:
-        features: The number of features D.
-        context: The number of context features.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
-        signal: The number of signals of an integrand.
-        network: What :class:`UMNN` takes.
-        kwargs: What :class:`MAF` takes.
+    It takes what :class:`NAF` takes, but for `network`: what :class:`UMNN` takes.
 
     References:
         | Unconstrained Monotonic Neural Networks (Wehenkel and Louppe, 2019)
@@ -191,20 +181,4 @@ class UNAF(MAF):
         torch.Size([5, 3])
     """
 
-    def __init__(
-        self,
-        features: int,
-        context: int = 0,
-        transforms: int = 3,
-        randperm: bool = False,
-        signal: int = 16,
-        network: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        kwargs |= {"univariate": UMNN(signal, **_with(kwargs, network)), "shapes": [(signal,), ()]}
-        super().__init__(features, context, transforms, randperm, **kwargs)
-
-
-def _with(kwargs: Mapping[str, Any], network: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A network's options, and the generator that the flow's weights are drawn from."""
-    return {"generator": kwargs.get("generator"), **(network or {})}
+    _map, _other_shapes = UMNN, ((),)

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from maskedflow.distributions.base import Base, Shape, draw
 from maskedflow.flows import LazyDistribution
 
-__all__ = ["Stack", "StackDistribution", "stacking_weights"]
-
 _STEPS = 200
 
 
@@ -27,7 +25,7 @@ class Stack(LazyDistribution):
         weights: Their weights :math:`w_k`, positive, with shape (K,).
 
     References:
-        | Linearly Combining Density Estimators via Stacking (Smyth and Wolpert, 1999)
+        Linearly Combining Density Estimators via Stacking (Smyth and Wolpert, 1999)
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -50,17 +48,11 @@ class Stack(LazyDistribution):
         self.register_buffer("weights", weights / weights.sum())
 
     def forward(self, c: Tensor | None = None) -> StackDistribution:
-        """Makes the distribution for the context `c`, with shape (*, context), or none."""
         return StackDistribution(self, c)
 
 
 class StackDistribution(Base):
-    """The distribution that a :class:`Stack` makes for a context.
-
-    Args:
-        stack: The stack.
-        c: The context, with shape (*, context), or none.
-    """
+    """The distribution that a :class:`Stack` makes for a context, with shape (*, context)."""
 
     def __init__(self, stack: Stack, c: Tensor | None) -> None:
         self.stack, self.c = stack, c

@@ -21,8 +21,6 @@ from maskedflow.transforms import (
 from .autoregressive import MAF, MaskedAutoregressiveTransform
 from .flow import LazyDistribution, check_sizes, costs
 
-__all__ = ["TemporalDistribution", "TemporalMAF"]
-
 State = tuple[Tensor, ...]
 """The hidden state of a recurrent network, each part with shape (*, num_layers, hidden_size)."""
 
@@ -42,8 +40,6 @@ class TemporalMAF(LazyDistribution):
     Args:
         features: The number of features D of a step.
         context: The number of covariates of a step.
-        transforms: The number of autoregressive transforms.
-        randperm: Whether each transform has a random order of its own.
         steps: The number of steps T where a call does not say; none by default.
         rnn: The recurrent network, `gru` or `lstm`.
         hidden_size: The number of its units.
@@ -59,8 +55,7 @@ class TemporalMAF(LazyDistribution):
 
     References:
         | Multivariate Probabilistic Time Series Forecasting via Conditioned Normalizing Flows
-          (Rasul et al., 2021), section 3
-        | https://arxiv.org/abs/2002.06103
+          (Rasul et al., 2021), section 3, https://arxiv.org/abs/2002.06103
 
     Example:
         >>> flow = TemporalMAF(2, context=1)
@@ -91,10 +86,7 @@ class TemporalMAF(LazyDistribution):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        check_sizes(features, context)
-        for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+        check_sizes(context, features=features, hidden_size=hidden_size, num_layers=num_layers)
         if rnn not in ("gru", "lstm"):
             raise ValueError(f"rnn: expected 'gru' or 'lstm', got {rnn!r}")
         if kwargs.pop("batch_norm", False):
@@ -123,16 +115,13 @@ class TemporalMAF(LazyDistribution):
         steps: int | None = None,
         lengths: Sequence[int] | Tensor | None = None,
     ) -> TemporalDistribution:
-        """Makes the distribution of sequences.
+        """Makes the distribution of sequences, with events of shape (steps, features).
 
         Args:
             c: The covariates of each step, with shape (*, steps, context), or none.
             steps: The number of steps; that of `c`, or else the flow's, if None.
             lengths: Of sequences of unequal length, padded at their ends: the number of steps of
                 each, with shape (*). What stands behind, NaN too, is not looked at.
-
-        Returns:
-            The distribution, with events of shape (steps, features).
 
         Raises:
             ValueError: If covariates are missing, needless, of another shape, or hold NaN, the
@@ -152,15 +141,13 @@ class TemporalMAF(LazyDistribution):
     ) -> TemporalDistribution:
         r"""Makes the distribution of what comes next, :math:`p(x_{P+1:P+T} \mid x_{1:P})`.
 
-        It costs one pass of the recurrent network over the past.
+        It costs one pass of the recurrent network over the past; `sample((n,))` then draws n
+        forecasts of the steps that follow.
 
         Args:
             past: The steps so far, with shape (*, past, features).
             steps: The number of steps that follow; those for which `c` is left over if None.
             c: The covariates of past and following steps, with shape (*, past + steps, context).
-
-        Returns:
-            The distribution of the steps that follow; `sample((n,))` draws n forecasts.
 
         Raises:
             ValueError: If the past has another shape or holds NaN, or as a call.
@@ -209,12 +196,7 @@ class TemporalMAF(LazyDistribution):
         return (zeros,) if isinstance(self.rnn, nn.GRU) else (zeros, zeros)
 
     def encode(self, y: Tensor, c: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """Runs the recurrent network over some steps in one call.
-
-        Args:
-            y: The preprocessed steps, with shape (*, steps, features).
-            c: Their embedded covariates, with shape (*, steps, context), or none.
-            state: The hidden state before them.
+        """Runs the recurrent network over preprocessed steps, (*, steps, features), in one call.
 
         Returns:
             The output after each step, with shape (*, steps, hidden_size), and the state after all.
@@ -269,7 +251,7 @@ class TemporalMAF(LazyDistribution):
 
 
 class TemporalDistribution(Density):
-    r"""The distribution of sequences that a :class:`TemporalMAF` makes.
+    """The distribution of sequences that a :class:`TemporalMAF` makes.
 
     Args:
         flow: The flow.
@@ -322,13 +304,9 @@ class TemporalDistribution(Density):
         return self._counted(self.flow.conditional(h, self.c).density(y) + ladj)
 
     def log_prob_steps(self, value: Tensor) -> Tensor:
-        """The log-density of each step, given those before it, in nats.
+        """The log-density of each step, given those before it, in nats, with shape (*, steps).
 
-        Args:
-            value: The sequences, with shape (*, steps, features).
-
-        Returns:
-            The log-densities, with shape (*, steps); zero behind a sequence's end.
+        It is zero behind a sequence's end. The sequences have shape (*, steps, features).
 
         Raises:
             ValueError: If the shape is another, or a step that counts holds NaN.

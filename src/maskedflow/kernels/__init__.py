@@ -5,11 +5,47 @@ a hidden unit, a parameter. A program (see :mod:`maskedflow.staircase.program`) 
 and one panel after another is taken by whichever thread is free.
 """
 
+from enum import IntEnum
+
 from . import threads  # noqa: F401 - from now on, forked children compute alone
-from .codes import Activation, Code, Kernel, Map
 
 __all__ = ["GROUP", "Activation", "Code", "Kernel", "Map"]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program
 #: come in groups of so many, and the kernel's buffers hold one.
 GROUP = 6
+
+
+class Code(IntEnum):
+    """What an operation of a program does."""
+
+    PRODUCT = 0
+    ACTIVATE = 1
+    ADD = 2
+    INVERT = 3
+    SLOPE = 4
+    SOLVE = 5
+
+
+class Activation(IntEnum):
+    """The activations that the kernel knows, see `maps.activate` and `maps.slope`."""
+
+    RELU = 0
+    TANH = 1
+    ELU = 2
+    LEAKY_RELU = 3
+    SILU = 4
+    SIGMOID = 5
+    SOFTPLUS = 6
+    GELU = 7
+
+
+class Map(IntEnum):
+    """The univariate maps that the kernel inverts, see `maps.invert`."""
+
+    AFFINE = 0
+    SPLINE = 1
+
+
+#: What the kernel calls a univariate map, and the numbers that it takes beside its parameters.
+Kernel = tuple[Map, tuple[float, ...]]

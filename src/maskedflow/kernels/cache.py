@@ -15,8 +15,6 @@ from numba.core import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
-__all__ = ["compile_cached"]
-
 _log = logging.getLogger(__name__)
 
 

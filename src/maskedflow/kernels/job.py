@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import Activation, Kernel, Map
+from maskedflow.kernels import Activation, Kernel, Map
+
 from .run import Job, entry
 from .threads import Team, run_on
 from .tile import PANEL_BYTES
-
-__all__ = ["Panels", "accumulate_gradients", "panel_width", "run_panels", "scratch"]
 
 _local = threading.local()
 _team = Team()
@@ -76,20 +75,12 @@ def run_panels(
 ) -> None:
     """Runs a program on all panels of a batch.
 
-    Args:
-        program: The program; see :class:`~maskedflow.staircase.program.Program`.
-        panels: Where it works.
-        weights: The packed weights of each layer. What is read of them, and masks forbid, is set to
-            zero.
-        loads: Matrices (samples, numbers) and the first row that takes their columns.
-        fills: The first row and the number of rows that start with a bias, a matrix, both or zeros.
-        stores: Matrices, and the first row and the number of rows that become their columns.
-        others: The same, of `other`.
-        other: The panels that slopes are taken from.
-        activation: The code of the activation, and its parameter.
-        univariate: The code of the univariate map, and its parameters.
-        parameters: The number of parameters of a feature.
-        ladj: The row of the ladj.
+    It reads the packed weights of each layer, after zeros are written where masks forbid one.
+    `loads` are matrices (samples, numbers) and the first row that takes their columns; `fills` the
+    first row and the number of rows that start with a bias, a matrix, both or zeros; `stores`
+    matrices, and the first row and the number of rows that become their columns, and `others` the
+    same of `other`, the panels that slopes are taken from. A feature has so many `parameters`, and
+    the ladj a row.
     """
     like = panels.memory
     size = like.element_size()
@@ -98,34 +89,29 @@ def run_panels(
         (row, rows, bias, None if added is None else _dense_rows(added))
         for row, rows, bias, added in fills
     ]
-    lists: list[list[Any]] = [
-        [number for m, row in loads for number in (m.data_ptr(), m.stride(0), row, m.shape[1], 0)],
-        [number for row, rows, bias, added in fills for number in (row, rows, *_fill(bias, added))],
+    tables = [
+        [(m.data_ptr(), m.stride(0), row, m.shape[1], 0) for m, row in loads],
+        [(row, rows, *_fill(bias, added)) for row, rows, bias, added in fills],
         [
-            number
+            (m.data_ptr(), m.stride(0), row, rows, where)
             for where, some in enumerate((stores, others))
             for m, row, rows in some
-            for number in (m.data_ptr(), m.stride(0), row, rows, where)
         ],
         [weight.data_ptr() for weight in weights],
     ]
-    flat = np.array([number for one in lists for number in one], np.int64)
-    base = flat.ctypes.data
-    starts = [base]
-    for one in lists[:-1]:
-        starts.append(starts[-1] + 8 * len(one))
+    loaded, filled, stored, vectors = (np.array(table, np.int64) for table in tables)
     reals = np.array([activation[1], *univariate[1]], np.float64)
     job = _job(
         batch=panels.batch,
         program=program.table.ctypes.data,
         operations=len(program.table),
-        vectors=starts[3],
-        loads=starts[0],
-        load_count=len(loads),
-        fills=starts[1],
-        fill_count=len(fills),
-        stores=starts[2],
-        store_count=len(stores) + len(others),
+        vectors=vectors.ctypes.data,
+        loads=loaded.ctypes.data,
+        load_count=len(loaded),
+        fills=filled.ctypes.data,
+        fill_count=len(filled),
+        stores=stored.ctypes.data,
+        store_count=len(stored),
         work=like.data_ptr(),
         height=panels.height,
         keep=panels.kept,
@@ -156,15 +142,10 @@ def accumulate_gradients(
 ) -> None:
     """Writes the gradients of weights and biases.
 
-    Args:
-        program: The forward program.
-        slopes: The panels that a backward program has left.
-        items: What there is to do, see `kernels.run`.
-        sources: What each layer reads, in strips of as many columns as a panel has samples, with
-            shape (strips, samples, columns), and the row of its first column.
-        gradients: Those of each layer's packed weights, then those of each layer's bias.
-        gaps: The runs of packed weights that masks forbid, whose gradient is zero, as the holes of
-            a program.
+    First those of each layer's packed weights, zero in the `gaps` that masks forbid, then those of
+    each layer's bias. `slopes` is what a backward program has left, and `items` what there is to
+    do, see `kernels.run`. `sources` are what each layer reads, in strips of as many columns as a
+    panel has samples, (strips, samples, columns), and the row of its first column.
     """
     table = np.array([(strips.data_ptr(), row) for strips, row in sources], np.int64)
     places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)

@@ -10,10 +10,9 @@ import numpy as np
 from numba.core import types
 from numba.extending import register_jitable
 
-from .codes import Activation, Map
-from .tile import jit
+from maskedflow.kernels import Activation, Map
 
-__all__ = ["activate", "invert", "slope"]
+from .tile import jit
 
 
 def _exp(x: Any) -> Any:

@@ -15,14 +15,11 @@ import numba
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code
 
 from .cache import compile_cached
-from .codes import Code
 from .maps import activate, invert, slope
 from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
-
-__all__ = ["Job", "entry"]
 
 #: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
 #: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
@@ -298,37 +295,37 @@ def _gradients(address: int, like: Any) -> None:
         _gradient(like, job, items[number], sums)
 
 
-def clear32(address: int) -> None:
+def _clear32(address: int) -> None:
     _clear(address, np.float32(0))
 
 
-def clear64(address: int) -> None:
+def _clear64(address: int) -> None:
     _clear(address, np.float64(0))
 
 
-def panels32(address: int) -> None:
+def _panels32(address: int) -> None:
     _panels(address, np.float32(0))
 
 
-def panels64(address: int) -> None:
+def _panels64(address: int) -> None:
     _panels(address, np.float64(0))
 
 
-def gradients32(address: int) -> None:
+def _gradients32(address: int) -> None:
     _gradients(address, np.float32(0))
 
 
-def gradients64(address: int) -> None:
+def _gradients64(address: int) -> None:
     _gradients(address, np.float64(0))
 
 
 _FUNCTIONS: dict[tuple[str, int], Callable[[int], None]] = {
-    ("clear", 4): clear32,
-    ("clear", 8): clear64,
-    ("panels", 4): panels32,
-    ("panels", 8): panels64,
-    ("gradients", 4): gradients32,
-    ("gradients", 8): gradients64,
+    ("clear", 4): _clear32,
+    ("clear", 8): _clear64,
+    ("panels", 4): _panels32,
+    ("panels", 8): _panels64,
+    ("gradients", 4): _gradients32,
+    ("gradients", 8): _gradients64,
 }
 
 #: Held while something is compiled, and while a process forks: a child could never take a lock

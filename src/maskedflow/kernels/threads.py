@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-__all__ = ["Team", "run_on"]
-
 #: The multiplications that are worth a thread: a tenth of a millisecond or so. Threads that share
 #: less gain little more than it takes to wake them.
 WORTH_A_THREAD = 2**22

@@ -12,8 +12,6 @@ from numba.extending import intrinsic
 
 from maskedflow.kernels import GROUP
 
-__all__ = ["PANEL_BYTES", "add_product", "fetch_add", "jit", "pointer", "size_of"]
-
 #: The bytes of a row of a panel: 64 samples in single precision, 32 in double.
 PANEL_BYTES = 256
 #: How many columns of a transposed matrix are read before the next rows.

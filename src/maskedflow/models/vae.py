@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.functional import softplus
 
 from maskedflow.distributions import Density, DiagNormal
 from maskedflow.distributions.base import Shape, draw, draw_and_log_prob, log_density
-from maskedflow.flows.flow import LazyDistribution, check_context, standard_normal, unchecked
+from maskedflow.distributions.elementwise import Elementwise
+from maskedflow.flows import LazyDistribution
+from maskedflow.flows.flow import check_context, check_sizes, standard_normal, unchecked
 from maskedflow.nn import MLP, Linear
-
-from .likelihoods import LIKELIHOODS, gaussian
-
-__all__ = ["VAE", "ConditionalNormal", "LatentVariable"]
+from maskedflow.transforms import check_features
 
 #: Most numbers that a decoder puts out at once when importance is weighed: 32 MB in float64.
 CHUNK = 2**22
+#: Log-scales are kept in [-10, 10], as those of the affine map are: no exponential overflows.
+LOG_SCALE = 10.0
+
+
+class _Bernoulli(Elementwise):
+    """Independent features that are 0 or 1, given their log-odds. Draws take a generator."""
+
+    has_rsample = False
+    logits: Tensor
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(1, logits=logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """The probabilities of a 1."""
+        return self.logits.sigmoid()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if not bool(((value == 0) | (value == 1)).all()):
+            wrong = value[(value != 0) & (value != 1)][0].item()
+            raise ValueError(f"x: a Bernoulli likelihood expects zeros and ones, got {wrong:g}")
+        return -softplus((1 - 2 * value) * self.logits).sum(dim=-1)
+
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            return torch.bernoulli(
+                self.mean.expand(self._extended(sample_shape)), generator=generator
+            )
+
+
+def _gaussian(output: Tensor) -> DiagNormal:
+    """The normal distribution of D features whose means and log-scales are side by side."""
+    loc, log_scale = output.chunk(2, dim=-1)
+    return DiagNormal(loc, log_scale.clamp(-LOG_SCALE, LOG_SCALE).exp())
+
+
+#: What a decoder may put out, by name: how many numbers a feature takes, and what makes p(x | z).
+_LIKELIHOODS: dict[str, tuple[int, Callable[[Tensor], Distribution]]] = {
+    "bernoulli": (1, _Bernoulli),
+    "gaussian": (2, _gaussian),
+}
 
 
 class ConditionalNormal(LazyDistribution):
@@ -33,7 +75,6 @@ class ConditionalNormal(LazyDistribution):
     Args:
         features: The number of features.
         context: The number of context features.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> ConditionalNormal(2, context=4)(torch.zeros(5, 4)).batch_shape
@@ -50,7 +91,7 @@ class ConditionalNormal(LazyDistribution):
     def forward(self, c: Tensor | None = None) -> DiagNormal:
         """Makes the distribution for the context `c`, with shape (*, context)."""
         check_context(c, self.context)
-        return gaussian(self.hyper(c))
+        return _gaussian(self.hyper(c))
 
 
 class VAE(LazyDistribution):
@@ -80,7 +121,6 @@ class VAE(LazyDistribution):
             log-scales; an MLP with `hidden_features` in reverse if None.
         likelihood: "bernoulli", for data of zeros and ones, or "gaussian".
         hidden_features: The width of each hidden layer.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Raises:
         ValueError: If `likelihood` is unknown, a size is below 1, or the prior is of another size.
@@ -117,11 +157,9 @@ class VAE(LazyDistribution):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("features", features), ("latent", latent)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if likelihood not in LIKELIHOODS:
-            known = ", ".join(LIKELIHOODS)
+        check_sizes(features=features, latent=latent)
+        if likelihood not in _LIKELIHOODS:
+            known = ", ".join(_LIKELIHOODS)
             raise ValueError(f"likelihood: expected one of {known}, got {likelihood!r}")
         if not hidden_features:
             raise ValueError("hidden_features: expected at least one layer, got none")
@@ -129,7 +167,7 @@ class VAE(LazyDistribution):
         if (shape := tuple(prior().event_shape)) != (latent,):
             raise ValueError(f"prior: expected a distribution of shape {(latent,)}, got {shape}")
         self.features, self.latent = features, latent
-        numbers, self.likelihood = LIKELIHOODS[likelihood]
+        numbers, self.likelihood = _LIKELIHOODS[likelihood]
         *inner, context = hidden_features
         if encoder is None:
             encoder = nn.Sequential(MLP(features, context, inner, generator=generator), nn.ReLU())
@@ -151,8 +189,7 @@ class VAE(LazyDistribution):
 
     def encode(self, x: Tensor) -> Distribution:
         """Makes the posterior q(z | x) of x, with shape (*, D)."""
-        if x.shape[-1:] != (self.features,):
-            raise ValueError(f"x: expected shape (*, {self.features}), got {tuple(x.shape)}")
+        check_features("x", x, self.features)
         return cast(Distribution, self.posterior(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Distribution:
@@ -165,15 +202,8 @@ class VAE(LazyDistribution):
         .. math:: \frac{1}{n} \sum_j \log w_j, \quad w_j = \frac{p(x \mid z_j) \, p(z_j)}
             {q(z_j \mid x)}, \quad z_j \sim q(z \mid x)
 
-        Costs one pass of the encoder and n of the decoder and of what the flows' directions cost.
-
-        Args:
-            x: The data, with shape (*, D).
-            n: The number of draws of z.
-            generator: Where they come from.
-
-        Returns:
-            The bounds, with shape (*,) and with gradients.
+        The data have shape (*, D), and the bounds, which have gradients, shape (*,). It costs one
+        pass of the encoder and n of the decoder and of what the flows' directions cost.
 
         Raises:
             ValueError: If x is of another size, or not zeros and ones for a Bernoulli likelihood.
@@ -192,15 +222,8 @@ class VAE(LazyDistribution):
             {q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
 
         Its expectation is a lower bound that grows with K, from the ELBO at K = 1 to
-        :math:`\log p(x)`. The sum is made in pieces, so memory does not grow with K.
-
-        Args:
-            x: The data, with shape (*, D).
-            samples: The number K of draws of z.
-            generator: Where they come from.
-
-        Returns:
-            The estimates, with shape (*,) and without gradients.
+        :math:`\log p(x)`. The sum is made in pieces, so memory does not grow with K, which is
+        `samples`. The data have shape (*, D), and the estimates, without gradients, shape (*,).
 
         References:
             Importance Weighted Autoencoders (Burda et al., 2016), equation 8
@@ -208,8 +231,7 @@ class VAE(LazyDistribution):
         """
         if samples < 1:
             raise ValueError(f"samples: expected at least 1 draw, got {samples}")
-        if x.shape[-1:] != (self.features,):
-            raise ValueError(f"x: expected shape (*, {self.features}), got {tuple(x.shape)}")
+        check_features("x", x, self.features)
         pairs = max(1, CHUNK // self.features)
         at_once = min(samples, pairs)
         parts = []
@@ -225,15 +247,7 @@ class VAE(LazyDistribution):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws z from the prior, and x given z.
-
-        Args:
-            n: How many.
-            generator: Where draws come from.
-
-        Returns:
-            The data, with shape (n, D).
-        """
+        """Draws z from the prior, and x, with shape (n, D), given z."""
         return draw(self.decode(draw(self.prior(), (n,), generator)), (), generator)
 
     def _log_weights(
@@ -246,11 +260,7 @@ class VAE(LazyDistribution):
 
 
 class LatentVariable(Density):
-    """The distribution of a VAE's data. Its `log_prob` is a lower bound, estimated from one draw.
-
-    Args:
-        vae: The model.
-    """
+    """The distribution of a VAE's data. Its `log_prob` is a lower bound, from one draw of z."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__((), (vae.features,))
@@ -258,10 +268,6 @@ class LatentVariable(Density):
 
     def __repr__(self) -> str:
         return f"LatentVariable(features: {self.vae.features}, latent: {self.vae.latent})"
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The :meth:`VAE.elbo` of each row, with shape (*,), from one new draw of z."""
-        return self.settled(value)
 
     def density(self, value: Tensor) -> Tensor:
         return self.vae.elbo(value)

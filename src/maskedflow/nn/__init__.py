@@ -1,4 +1,7 @@
-"""Neural networks: masked layers and MADE's trunk, dense, convolutional and monotone ones."""
+"""Neural networks: masked layers and MADE's trunk, dense, convolutional and monotone ones.
+
+Random degrees and initial weights are drawn from a constructor's `generator`, torch's own if None.
+"""
 
 from .convolution import ConvNet, Convolution
 from .dense import MLP, LayerNorm, Linear

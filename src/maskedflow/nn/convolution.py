@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from .dense import Linear
 
-__all__ = ["ConvNet", "Convolution"]
-
 
 class Convolution(nn.Module):
     r"""A convolution whose output has the size of its input, zero beyond the edges.
@@ -23,7 +21,6 @@ class Convolution(nn.Module):
         in_channels: The number of input channels.
         out_channels: The number of output channels.
         kernel_size: The side k of the window, odd.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> Convolution(3, 8)(torch.zeros(5, 3, 4, 6)).shape
@@ -75,11 +72,9 @@ class ConvNet(nn.Module):
         context: The number of context features.
         hidden_features: The channels of each hidden layer.
         activation: The constructor of the activation; :class:`torch.nn.ReLU` if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.3
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.3, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> net = ConvNet(2, 4, context=3, hidden_features=[16, 16])

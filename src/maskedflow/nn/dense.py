@@ -8,8 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "LayerNorm", "Linear"]
-
 
 class Linear(nn.Module):
     r"""A linear layer, or a stack of independent ones that are each given their own input.
@@ -21,7 +19,6 @@ class Linear(nn.Module):
         out_features: The number of outputs C'.
         bias: Whether there is a bias :math:`b`.
         stack: The number S of layers in the stack; a single layer if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> Linear(3, 4)(torch.zeros(5, 3)).shape
@@ -99,7 +96,6 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps x to a vector of the same shape."""
         variance, mean = torch.var_mean(x, dim=self.dim, correction=1, keepdim=True)
         y: Tensor = (x - mean) / (variance + self.eps).sqrt()
         return y
@@ -118,7 +114,6 @@ class MLP(nn.Sequential):
         normalize: Whether a :class:`LayerNorm` follows each activation.
         bias: Whether layers have biases.
         stack: The number of networks in a stack, see :class:`Linear`; a single one if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> MLP(64, 1, [32], activation=nn.ELU)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from maskedflow.masks import Degrees, made_masks
 from maskedflow.staircase import Staircase, Trunk, layer_sums, masked_product, slab_of, slab_size
 
-__all__ = ["MaskedLinear", "MaskedMLP"]
-
 #: Matrices of fewer entries are not cut into slabs: one product is faster than four.
 SMALLEST_CUT = 2**17
 
@@ -32,7 +30,6 @@ class MaskedLinear(nn.Module):
         degree: The degree of each output, non-decreasing or non-increasing, with shape
             (out_features,); all alike if None.
         slab_size: How many degrees share a slab; all if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
 
     Example:
         >>> layer = MaskedLinear(torch.ones(3, 3).tril(-1).bool())
@@ -150,7 +147,6 @@ class MaskedMLP(nn.Module):
             :func:`~maskedflow.masks.generations`.
         degrees: How hidden degrees are dealt, "sequential" or "random".
         widen: Whether too narrow layers are widened, with a warning, or kept.
-        generator: Where random degrees and initial weights are drawn from; torch's own if None.
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509
@@ -292,12 +288,7 @@ class MaskedMLP(nn.Module):
             )
 
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
-        """What goes into the activation of each hidden layer, and last the output.
-
-        Args:
-            x: The input, with shape (*, in_features).
-            c: The context, with shape (*, context).
-        """
+        """What goes into the activation of each hidden layer, and last the output."""
         self._check_dtypes(x, c)
         return self._sums(x, self._first_bias(c))
 

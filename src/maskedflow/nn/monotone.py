@@ -10,17 +10,13 @@ from torch import Tensor, nn
 
 from .dense import MLP, Linear
 
-__all__ = ["MonotonicLinear", "MonotonicMLP", "TwoWayELU"]
-
 
 class MonotonicLinear(Linear):
     r"""A linear layer that increases in each input.
 
     .. math:: y = x |W|^T + b
 
-    Args:
-        args: What :class:`Linear` takes.
-        kwargs: What :class:`Linear` takes.
+    It takes what :class:`Linear` takes.
 
     Example:
         >>> layer = MonotonicLinear(3, 4)
@@ -29,7 +25,6 @@ class MonotonicLinear(Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps x, with shape (*, C) or (*, S, C), to y, with shape (*, C') or (*, S, C')."""
         return self.apply_weight(x, self.weight.abs())
 
     def tangent(self, x: Tensor) -> Tensor:
@@ -43,17 +38,12 @@ class TwoWayELU(nn.ELU):
     One half grows without bound to the right, the other to the left, so that a monotone network
     reaches every real number.
 
-    Args:
-        args: What :class:`torch.nn.ELU` takes.
-        kwargs: What :class:`torch.nn.ELU` takes.
-
     Example:
         >>> TwoWayELU()(torch.tensor([-9.0, 9.0, -9.0, 9.0]))
         tensor([-0.9999,  9.0000, -9.0000,  0.9999])
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Maps x to a tensor of the same shape."""
         half = (input.shape[-1] + 1) // 2
         right, left = input[..., :half], input[..., half:]
         return torch.cat([super().forward(right), -super().forward(-left)], dim=-1)
@@ -68,15 +58,8 @@ class TwoWayELU(nn.ELU):
 class MonotonicMLP(MLP):
     r"""A multi-layer perceptron whose Jacobian :math:`\partial y_j / \partial x_i` is positive.
 
-    Its layers are :class:`MonotonicLinear` with :class:`TwoWayELU` between them.
-
-    Args:
-        in_features: The number of inputs.
-        out_features: The number of outputs.
-        hidden_features: The width of each hidden layer, two or more for a map onto the real line.
-        bias: Whether layers have biases.
-        stack: The number of networks in a stack, see :class:`Linear`; a single one if None.
-        generator: Where the initial weights are drawn from; torch's own if None.
+    Its layers are :class:`MonotonicLinear` with :class:`TwoWayELU` between them, two hidden ones or
+    more for a map onto the real line. It takes what :class:`MLP` takes, but no other activation.
 
     References:
         | Neural Autoregressive Flows (Huang et al., 2018), section 3.1
@@ -111,14 +94,7 @@ class MonotonicMLP(MLP):
         )
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The outputs y and their derivatives :math:`\partial y_j / \partial x_1`.
-
-        Args:
-            x: The inputs, with shape (*, C).
-
-        Returns:
-            Both with shape (*, C').
-        """
+        r"""The outputs and their derivatives :math:`\partial y_j / \partial x_1`, (*, C') both."""
         slope = torch.cat([torch.ones_like(x[..., :1]), torch.zeros_like(x[..., 1:])], dim=-1)
         for layer in self:
             if isinstance(layer, TwoWayELU):

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Slab", "Staircase", "slab_of", "slab_size"]
-
 #: Most slabs of a matrix, and the fewest features in one.
 MOST_SLABS, SMALLEST_SLAB = 8, 8
 
@@ -67,11 +65,7 @@ class Slab(NamedTuple):
 
 
 class Staircase:
-    """How a masked matrix is packed into a vector.
-
-    Args:
-        mask: The mask, with shape (rows, columns).
-        slab: The slab of each row, with shape (rows,), neighbours together.
+    """How a masked matrix is packed into a vector, given the slab of each row.
 
     Example:
         >>> stairs = Staircase(torch.ones(4, 4).tril().bool(), torch.tensor([0, 0, 1, 1]))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,8 +20,6 @@ from torch import Tensor
 from maskedflow.kernels import GROUP, Code
 
 from .packing import Staircase
-
-__all__ = ["Layout", "Operation", "Program", "Writer"]
 
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 48
@@ -35,8 +33,7 @@ SMALLEST_PIECE = 16
 WORK_OF_A_ROW = {Code.ACTIVATE: 32, Code.ADD: 8, Code.INVERT: 2048, Code.SLOPE: 32, Code.SOLVE: 64}
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A step of a program.
 
     - PRODUCT adds to `rows` rows from `out` on what the weights of `layer` make of `columns` rows
@@ -85,13 +82,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """A list of operations.
+    """A list of operations, and the same as a table of integers, for the kernel.
 
-    Attributes:
-        operations: The operations.
-        holes: The packed weights that products read and masks forbid, which have to be zero: layer,
-            first number, and how many, with shape (runs, 3).
-        table: The operations as integers, for the kernel.
+    The holes are the packed weights that products read and masks forbid, which have to be zero:
+    layer, first number, and how many, with shape (runs, 3).
     """
 
     operations: tuple[Operation, ...]
@@ -113,15 +107,9 @@ class Program:
 class Layout:
     """Where the numbers of a chain of masked layers are, and the programs that evaluate it.
 
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        in_place: Whether activations take the place of their sums, where no layer reads these.
-
-    Attributes:
-        sums: The first row of each layer's sums; those of the last are the outputs.
-        levels: The first row of what each layer reads.
-        height: The number of rows.
+    The chain is as of a `Trunk`. Activations may take the place of their sums, where no layer reads
+    these. Each layer's sums begin at a row of `sums`, of the last one the outputs, and what it
+    reads at one of `levels`; there are `height` rows.
     """
 
     def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
@@ -201,10 +189,8 @@ class Writer:
 
     def done(self) -> Program:
         """The program."""
-        operations = tuple(self._operations)
-        names = list(Operation.__dataclass_fields__)
-        table = [[int(getattr(one, name)) for name in names] for one in operations]
-        return Program(operations, self._runs(), np.array(table, np.int64).reshape(-1, len(names)))
+        table = np.array(self._operations, np.int64).reshape(-1, len(Operation._fields))
+        return Program(tuple(self._operations), self._runs(), table)
 
     def _runs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         found = []

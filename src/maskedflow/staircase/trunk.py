@@ -18,8 +18,6 @@ from maskedflow.kernels import Activation
 from .packing import Staircase
 from .program import Layout
 
-__all__ = ["Trunk", "activation_code", "is_traced", "layer_sums", "masked_product"]
-
 
 def is_traced() -> bool:
     """Whether torch.func or torch.compile looks on: they see through tensor operations only."""
@@ -102,12 +100,9 @@ CACHE_BYTES = 2**18
 
 
 class Trunk:
-    """A chain of packed masked layers with an activation between.
+    """A chain of packed masked layers, the outputs last, with an activation between.
 
-    Args:
-        stairs: How the weights of each layer are packed, the outputs last.
-        skips: The layers that add the sums two below theirs.
-        activation: The activation.
+    The layers in `skips` add the sums two below theirs.
     """
 
     def __init__(

@@ -13,11 +13,8 @@ from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 from maskedflow.staircase import Layout, Trunk
 
-from .compiled import CompiledSweep
-from .interpreted import InterpretedSweep, Univariate
 from .plan import Plan
-
-__all__ = ["invert"]
+from .run import CompiledSweep, InterpretedSweep, Univariate
 
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
@@ -55,13 +52,9 @@ def invert(
     :math:`dx = J^{-1} (dz - \partial_\theta f \, d\theta)`, for a reverse sweep that solves with
     the transposed triangular Jacobian, and a density's backward pass.
 
-    Args:
-        conditioner: The network of the parameters, (*, D) to (*, D * parameters), with generations.
-        univariate: Makes the map of features from parameters of shape (*, features, parameters).
-        z: The latent, with shape (*, D).
-        c: The context, with shape (*, context), which broadcasts against z.
-        kernel: What the compiled kernel calls the map, if it knows it.
-        learned: Parameters of the map itself, if it has any.
+    The conditioner makes (*, D * parameters) of (*, D), and `univariate` the map of some features
+    of (*, features, parameters); `kernel` is what the compiled kernel calls it, and `learned` are
+    parameters of its own. The context broadcasts against z, with shape (*, D).
 
     Returns:
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
@@ -82,7 +75,10 @@ def invert(
             rows.detach(), weights, [bias.detach() for bias in biases], kept=graph
         )
     if graph:
-        phi = sweep.outputs(x, weights, biases, phi, memory)
+        if phi is None:
+            phi = conditioner.evaluate(x, weights, biases)
+        else:
+            phi = conditioner.trunk.with_gradient(x, weights, biases, phi, memory)
         residual = rows - univariate(phi.unflatten(-1, (x.shape[-1], -1)))(x)
         x = _Implicit.apply(x, residual, phi, sweep, weights, memory, univariate)  # type: ignore[no-untyped-call]
     return x.view(*batch, x.shape[-1]), ladj.view(batch)

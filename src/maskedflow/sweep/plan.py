@@ -19,8 +19,6 @@ from maskedflow.kernels import GROUP
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Code, Layout, Program, Writer
 
-__all__ = ["Plan"]
-
 #: About as many features are in a block.
 BLOCK_FEATURES = 16
 
@@ -28,17 +26,8 @@ BLOCK_FEATURES = 16
 class Plan:
     """The programs of a sweep through a masked MLP, there and back.
 
-    Args:
-        conditioner: The network, which knows its features' generations.
-        layout: How its numbers are kept.
-        block_features: About how many features share a block.
-        group: How many rows of a product share a range of columns.
-
-    Attributes:
-        generations: The number of generations G.
-        features: The number of features D.
-        parameters: The number of outputs a feature.
-        blocks: The first and the last generation of each block.
+    About `block_features` features share a block, whose first and last generation are in `blocks`,
+    and `group` rows of a product a range of columns.
 
     Example:
         >>> lower = torch.ones(2, 2).tril(-1).bool().repeat_interleave(2, dim=0)

@@ -1,11 +1,16 @@
-"""Invertible maps and their log-determinants."""
+"""Invertible maps and their log-determinants.
+
+What constructors have in common: `features` is the number of features D, and `shape` the shape
+(C, H, W) of an image, which is flattened, channels first. Random orders and rotations are drawn
+from `generator`, torch's own if None.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
 
-from .autoregressive import AutoregressiveTransform
+from .autoregressive import AutoregressiveTransform, CouplingTransform
 from .base import (
     ComposedTransform,
     DependentTransform,
@@ -16,8 +21,6 @@ from .base import (
     call_and_ladj,
     check_features,
 )
-from .bernstein import BernsteinTransform, BoundedBernsteinTransform
-from .coupling import CouplingTransform
 from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,
@@ -26,7 +29,6 @@ from .elementary import (
     SinTransform,
     SoftclipTransform,
 )
-from .integral import SOSPolynomialTransform, UnconstrainedMonotonicTransform
 from .lazy import LazyComposedTransform, LazyInverse, LazyTransform, UnconditionalTransform
 from .linear import (
     LULinear,
@@ -37,12 +39,17 @@ from .linear import (
     RotationTransform,
 )
 from .mixture import GaussianizationTransform, MonotonicMixtureTransform
-from .monotonic import MonotonicTransform
+from .monotonic import MonotonicTransform, Residual, ResidualTransform
 from .multiscale import Head, HeadTransform, Pixelwise, PixelwiseTransform, SqueezeTransform
 from .normalization import ActNorm, BatchNorm
 from .normalscores import NormalScores, TailedSplineTransform
+from .polynomial import (
+    BernsteinTransform,
+    BoundedBernsteinTransform,
+    SOSPolynomialTransform,
+    UnconstrainedMonotonicTransform,
+)
 from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
-from .residual import Residual, ResidualTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 

@@ -13,18 +13,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .support import moved_inside, outside
 
-__all__ = [
-    "ComposedTransform",
-    "DependentTransform",
-    "IdentityTransform",
-    "Transform",
-    "UnivariateTransform",
-    "VectorTransform",
-    "call_and_ladj",
-    "check_features",
-    "sum_rightmost",
-]
-
 
 def sum_rightmost(value: Tensor, dims: int) -> Tensor:
     """Sums over the `dims` rightmost dimensions."""
@@ -43,10 +31,8 @@ def call_and_ladj(transform: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]
         >>> call_and_ladj(ExpTransform().inv, torch.tensor([1.0, -1.0]))[1]
         tensor([-0., -inf])
     """
-    if isinstance(transform, ComposedTransform):
+    if isinstance(transform, ComposedTransform | DependentTransform):
         return transform.call_and_ladj(x)  # whose parts come here, too
-    if isinstance(transform, DependentTransform):
-        return transform.call_and_ladj(x)
     if isinstance(transform, ComposeTransform) and transform.parts:
         return ComposedTransform(*transform.parts).call_and_ladj(x)
     if isinstance(transform, IndependentTransform):
@@ -129,12 +115,6 @@ class Transform(TorchTransform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return self.call_and_ladj(x)[1]
 
-    def forward_shape(self, shape: Any) -> Any:
-        return shape
-
-    def inverse_shape(self, shape: Any) -> Any:
-        return shape
-
     @property
     def inv(self) -> TorchTransform:
         """The inverse transform, from y to x."""
@@ -205,10 +185,10 @@ class Inverse(Transform):
         return -self.transform.log_abs_det_jacobian(y, x)
 
     def forward_shape(self, shape: Any) -> Any:
-        return self.transform.inverse_shape(shape)
+        return self.transform.inverse_shape(shape)  # type: ignore[no-untyped-call]
 
     def inverse_shape(self, shape: Any) -> Any:
-        return self.transform.forward_shape(shape)
+        return self.transform.forward_shape(shape)  # type: ignore[no-untyped-call]
 
 
 class IdentityTransform(UnivariateTransform):

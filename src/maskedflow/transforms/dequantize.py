@@ -9,8 +9,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 from .base import ComposedTransform, Transform, VectorTransform
 from .lazy import LazyTransform
 
-__all__ = ["Dequantize", "places_in_a_cell", "spread"]
-
 PLACES = 8
 """The places within a cell where the density of a discrete value is taken."""
 

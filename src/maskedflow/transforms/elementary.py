@@ -10,15 +10,6 @@ from torch.distributions import constraints
 
 from .base import Transform, UnivariateTransform
 
-__all__ = [
-    "CircularShiftTransform",
-    "CosTransform",
-    "SignedPowerTransform",
-    "SinTransform",
-    "SoftclipTransform",
-    "soft_clip",
-]
-
 
 def soft_clip(value: Tensor, bound: float) -> Tensor:
     """Squeezes values into the open interval (-bound, bound), with slope 1 at zero."""
@@ -74,9 +65,6 @@ class SoftclipTransform(UnivariateTransform):
 
     The inverse of a value outside of the interval is that of the largest one inside.
 
-    Args:
-        bound: The bound B.
-
     Example:
         >>> SoftclipTransform(11.0)(torch.tensor([1e6, -11.0]))
         tensor([10.9999, -5.5000])
@@ -108,9 +96,6 @@ class CircularShiftTransform(Transform):
 
     It is its own inverse on the interval. No number is outside of its domain: it takes x and
     x + 2B to the same point.
-
-    Args:
-        bound: The bound B.
 
     Example:
         >>> CircularShiftTransform(math.pi)(torch.tensor([0.0, 3.0, 9.0]))

@@ -12,14 +12,6 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .base import ComposedTransform
 
-__all__ = [
-    "LazyComposedTransform",
-    "LazyInverse",
-    "LazyTransform",
-    "Unconditional",
-    "UnconditionalTransform",
-]
-
 
 class LazyTransform(nn.Module, abc.ABC):
     r"""A module whose call makes the transform z = f(x | c), given a context c.
@@ -40,11 +32,7 @@ class LazyTransform(nn.Module, abc.ABC):
 
 
 class LazyInverse(LazyTransform):
-    """A lazy transform with its directions exchanged.
-
-    Args:
-        transform: The lazy transform of the other direction.
-    """
+    """A lazy transform with its directions exchanged."""
 
     def __init__(self, transform: LazyTransform) -> None:
         super().__init__()
@@ -59,11 +47,7 @@ class LazyInverse(LazyTransform):
 
 
 class LazyComposedTransform(LazyTransform):
-    """The composition of lazy transforms, the first applied first.
-
-    Args:
-        transforms: The lazy transforms.
-    """
+    """The composition of lazy transforms, the first applied first."""
 
     def __init__(self, *transforms: LazyTransform) -> None:
         super().__init__()
@@ -77,14 +61,7 @@ class LazyComposedTransform(LazyTransform):
 
 
 class Unconditional(nn.Module):
-    """A module that calls a constructor with its tensors, whatever the context.
-
-    Args:
-        f: The constructor. If it is a module it becomes a submodule.
-        args: Its positional arguments. Tensors become parameters, or buffers.
-        buffer: Whether tensors become buffers.
-        kwargs: Its keyword arguments, alike.
-    """
+    """A module that calls a constructor with its tensors, whatever the context."""
 
     def __init__(
         self, f: Callable[..., Any], *args: Any, buffer: bool = False, **kwargs: Any
@@ -126,7 +103,7 @@ class UnconditionalTransform(Unconditional, LazyTransform):
     """A lazy transform made by a constructor, whatever the context.
 
     Args:
-        f: The constructor of the transform.
+        f: The constructor of the transform. If it is a module it becomes a submodule.
         args: Its positional arguments. Tensors become parameters, or buffers.
         buffer: Whether tensors become buffers.
         kwargs: Its keyword arguments, alike.

@@ -12,16 +12,6 @@ from maskedflow.staircase import is_traced
 from .base import ComposedTransform, VectorTransform, check_features
 from .lazy import LazyTransform
 
-__all__ = [
-    "LULinear",
-    "LULinearTransform",
-    "PLULinear",
-    "Permutation",
-    "PermutationTransform",
-    "RotationTransform",
-    "solve_triangular",
-]
-
 
 class LULinearTransform(VectorTransform):
     r"""The linear map :math:`f(x) = L U x + b`, with U's diagonal one.
@@ -38,8 +28,7 @@ class LULinearTransform(VectorTransform):
         ValueError: If LU is not square, or x does not have D features.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.2
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.2, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> f = LULinearTransform(torch.tensor([[2.0, 3.0], [0.0, 1.0]]))
@@ -166,9 +155,7 @@ class Permutation(LazyTransform):
     """A fixed permutation between the layers of a flow, part of its state.
 
     Args:
-        features: The number of features D.
         order: Where each output comes from, with shape (D,); drawn at random if None.
-        generator: Where a random order is drawn from; torch's own if None.
 
     Raises:
         ValueError: If `order` is not a permutation of the features.
@@ -212,12 +199,10 @@ class LULinear(LazyTransform):
     every matrix: a :class:`Permutation` before it, as in neural spline flows, lets it.
 
     Args:
-        features: The number of features D.
         bias: Whether a shift :math:`b` is learned.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.2
-        | https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.2, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -248,13 +233,8 @@ class PLULinear(LazyTransform):
     parameter W are learned. Both directions cost :math:`O(D^2)` a row. At each pixel of an image
     (see :class:`~maskedflow.transforms.Pixelwise`) it is the invertible 1 x 1 convolution of Glow.
 
-    Args:
-        features: The number of features D.
-        generator: Where the rotation is drawn from; torch's own if None.
-
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.2, equation 10
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.2, equation 10, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> x = torch.randn(5, 3)

@@ -9,15 +9,13 @@ from torch.distributions.transforms import Transform as TorchTransform
 from .base import DependentTransform, PartTransform, VectorTransform, check_features
 from .lazy import LazyComposedTransform, LazyTransform
 
-__all__ = ["Head", "HeadTransform", "Pixelwise", "PixelwiseTransform", "SqueezeTransform"]
-
 
 class SqueezeTransform(VectorTransform):
     r"""Turns blocks of 2 x 2 pixels into channels: a permutation, so volumes are kept.
 
     .. math:: (C, H, W) \to (4C, H / 2, W / 2)
 
-    Images are flattened, channels first. Both directions cost one copy.
+    Both directions cost one copy.
 
     Args:
         shape: The shape (C, H, W) of an image, with H and W even.
@@ -26,8 +24,7 @@ class SqueezeTransform(VectorTransform):
         ValueError: If a side is odd, or x does not have C H W features.
 
     References:
-        | RealNVP (Dinh et al., 2016), section 3.6
-        | https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803
 
     Example:
         >>> f = SqueezeTransform((1, 2, 4))
@@ -69,11 +66,10 @@ class PixelwiseTransform(PartTransform):
         \log \left| \det \frac{\partial y}{\partial x} \right| =
         \sum_p \log \left| \det \frac{\partial f}{\partial x_{:, p}} \right|
 
-    Images are flattened, channels first. Each direction costs one call of f for all pixels.
+    Each direction costs one call of f for all pixels.
 
     Args:
         base: The transform f of C channels, with one event dimension.
-        shape: The shape (C, H, W) of an image.
 
     Raises:
         ValueError: If x does not have C H W features.
@@ -111,13 +107,8 @@ class Pixelwise(LazyTransform):
     Around an :class:`~maskedflow.transforms.ActNorm` it standardises channels, over rows and
     pixels; around a linear map it is a 1 x 1 convolution.
 
-    Args:
-        shape: The shape (C, H, W) of an image.
-        transforms: The lazy transforms of C channels.
-
     References:
-        | Glow (Kingma and Dhariwal, 2018), sections 3.1 and 3.2
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), sections 3.1 and 3.2, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> from maskedflow.transforms import ActNorm
@@ -188,11 +179,9 @@ class Head(LazyTransform):
 
     Args:
         features: The number of features that they map.
-        transforms: The lazy transforms.
 
     References:
-        | RealNVP (Dinh et al., 2016), section 3.6
-        | https://arxiv.org/abs/1605.08803
+        RealNVP (Dinh et al., 2016), section 3.6, https://arxiv.org/abs/1605.08803
 
     Example:
         >>> from maskedflow.transforms import LULinear

@@ -9,8 +9,6 @@ from .base import Transform, VectorTransform, check_features
 from .lazy import LazyTransform
 from .preprocessing import ScaleTransform
 
-__all__ = ["ActNorm", "BatchNorm"]
-
 
 class BatchNorm(LazyTransform):
     r"""Batch normalization with its log-determinant and its inverse.
@@ -24,7 +22,6 @@ class BatchNorm(LazyTransform):
     set (:func:`maskedflow.training.calibrate`); until then a running average over batches.
 
     Args:
-        features: The number of features.
         eps: The constant :math:`\epsilon`.
         momentum: The weight of a new batch in the running average.
 
@@ -132,15 +129,13 @@ class ActNorm(LazyTransform):
     other, and no statistic of a batch enters again. Whether that has happened is part of the state.
 
     Args:
-        features: The number of features.
         eps: The smallest standard deviation that a first batch may set.
 
     Raises:
         ValueError: If the first batch of training has fewer than two rows.
 
     References:
-        | Glow (Kingma and Dhariwal, 2018), section 3.1
-        | https://arxiv.org/abs/1807.03039
+        Glow (Kingma and Dhariwal, 2018), section 3.1, https://arxiv.org/abs/1807.03039
 
     Example:
         >>> norm = ActNorm(1)

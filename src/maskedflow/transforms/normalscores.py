@@ -9,8 +9,6 @@ from .base import DependentTransform, UnivariateTransform
 from .lazy import LazyTransform
 from .spline import evaluate_bin, solve_bin
 
-__all__ = ["NormalScores", "TailedSplineTransform"]
-
 _MOST_KNOTS = 32
 _ROWS_A_KNOT = 25
 """Fewer rows would make a knot's slope a matter of chance."""
@@ -36,7 +34,7 @@ class TailedSplineTransform(UnivariateTransform):
         tail: The length :math:`t` of the tails.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> knots = torch.tensor([[-1.0, 0.0, 1.0]])
@@ -95,14 +93,9 @@ class TailedSplineTransform(UnivariateTransform):
 class NormalScores(LazyTransform):
     r"""Brings each feature's margin near to N(0, 1): :math:`y = \Phi^{-1}(\hat F(x))`, smoothed.
 
-    A spline through quantiles of the data, see :class:`TailedSplineTransform`. It takes the skew,
-    the lumps and the heavy tails of single columns out of the way, so that a flow is left with how
-    they depend on each other.
-
-    Args:
-        x: The knots, ascending, with shape (D, K).
-        y: Their normal scores, ascending, with shape (D, K).
-        slopes: The slopes there, positive, with shape (D, K).
+    A spline through quantiles of the data, see :class:`TailedSplineTransform` for its parameters.
+    It takes the skew, the lumps and the heavy tails of single columns out of the way, so that a
+    flow is left with how they depend on each other.
 
     Raises:
         ValueError: If the shapes differ, or a knot, value or slope is out of order.

@@ -18,8 +18,6 @@ from .base import (
 )
 from .lazy import LazyTransform
 
-__all__ = ["Logit", "LogitTransform", "Narrow", "ScaleTransform", "Standardize"]
-
 
 class ScaleTransform(VectorTransform):
     r"""The element-wise map :math:`f(x) = (x - m) / s` of a vector, with s > 0.
@@ -153,10 +151,7 @@ class Narrow(LazyTransform):
 
 
 class Logit(LazyTransform):
-    r"""The lazy :class:`LogitTransform` of all features, from the unit interval to the real line.
-
-    Args:
-        alpha: The squeeze :math:`\alpha`, in [0, 1/2).
+    """The lazy :class:`LogitTransform` of all features, from the unit interval to the real line.
 
     Example:
         >>> Logit(0.05)()(torch.tensor([0.5, 1.0]))

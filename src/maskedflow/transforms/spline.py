@@ -13,8 +13,6 @@ from maskedflow.kernels import Kernel, Map
 from .base import ComposedTransform, UnivariateTransform
 from .elementary import CircularShiftTransform, soft_clip
 
-__all__ = ["CircularRQSTransform", "MonotonicRQSTransform"]
-
 
 class MonotonicRQSTransform(UnivariateTransform):
     r"""The monotone rational-quadratic spline, the identity outside of :math:`[-B, B]`.
@@ -36,7 +34,7 @@ class MonotonicRQSTransform(UnivariateTransform):
         slope: The smallest slope at a knot, and the smallest ratio of two bins.
 
     References:
-        | Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
+        Neural Spline Flows (Durkan et al., 2019), section 3.1, https://arxiv.org/abs/1906.04032
 
     Example:
         >>> f = MonotonicRQSTransform(torch.zeros(8), torch.zeros(8), torch.zeros(7))
@@ -145,11 +143,7 @@ def CircularRQSTransform(
     Half a turn, and then a spline from :math:`[-\pi, \pi]` onto itself. Both of its ends have slope
     1, so there is no edge where they meet, and the half turn lets the next spline meet elsewhere.
 
-    Args:
-        widths: The unconstrained widths of the bins, with shape (*, K).
-        heights: The unconstrained heights of the bins, with shape (*, K).
-        derivatives: The unconstrained slopes at the inner knots, with shape (*, K - 1).
-        slope: The smallest slope at a knot, and the smallest ratio of two bins.
+    The parameters are those of :class:`MonotonicRQSTransform`.
 
     References:
         | Normalizing Flows on Tori and Spheres (Rezende et al., 2020), section 2.1

@@ -8,8 +8,6 @@ from torch.distributions import constraints, transform_to
 
 from maskedflow.staircase import is_traced
 
-__all__ = ["moved_inside", "outside"]
-
 
 def outside(constraint: constraints.Constraint, x: Tensor) -> Tensor | None:
     """Which points a constraint excludes, with the batch shape of x; None if it excludes none.

@@ -14,13 +14,6 @@ from maskedflow.staircase import is_traced
 
 from .base import UnivariateTransform
 
-__all__ = [
-    "UNIVARIATES",
-    "AdditiveTransform",
-    "MeanPrecisionTransform",
-    "MonotonicAffineTransform",
-]
-
 
 class MonotonicAffineTransform(UnivariateTransform):
     r"""The affine map of one feature with a positive slope.

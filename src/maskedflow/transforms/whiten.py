@@ -11,8 +11,6 @@ from torch import Tensor
 from .base import VectorTransform, check_features
 from .lazy import LazyTransform
 
-__all__ = ["Whiten", "WhitenTransform"]
-
 #: Steps of expectation-maximisation, and the change of a correlation that ends them earlier.
 MOST_STEPS, SMALL_CHANGE = 50, 1e-4
 #: The numbers of a block of small matrices, one a row.
@@ -60,11 +58,7 @@ class WhitenTransform(VectorTransform):
         return -self.scale_tril.diagonal().log().sum().expand(y.shape[:-1])
 
     def call_partial(self, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps the features that are here, given as zeros where they are not.
-
-        Args:
-            x: The features, with shape (*, D).
-            here: Whether each is here, with shape (*, D).
+        """Maps the features that are here, both with shape (*, D).
 
         Returns:
             The whitened features, 0 where they are absent, and the ladj of those that are here.
@@ -95,22 +89,14 @@ def aligned(x: Tensor) -> Tensor:
     """The same rows, which all begin at a multiple of 16 bytes: BLAS sums all of them alike then.
 
     Otherwise the last bits of a row's product with a matrix depend on where in its batch it is.
-
-    Args:
-        x: The rows, with shape (*, D).
     """
     return F.pad(x, (0, -x.shape[-1] % 4))[..., : x.shape[-1]]
 
 
 def marginal_factors(scale_tril: Tensor, patterns: Tensor) -> Tensor:
-    """The Cholesky factors of the marginals of N(0, L L^T), ones in place of absent features.
+    """The Cholesky factors of the marginals of N(0, L L^T), with shape (P, D, D).
 
-    Args:
-        scale_tril: The factor of all features, with shape (D, D).
-        patterns: Whether each feature is there, with shape (P, D).
-
-    Returns:
-        The factors, with shape (P, D, D).
+    The patterns say which features are there, with shape (P, D); ones are in place of the others.
     """
     both = patterns[:, :, None] & patterns[:, None, :]
     eye = torch.eye(len(scale_tril), dtype=scale_tril.dtype, device=scale_tril.device)
@@ -166,7 +152,6 @@ class Whiten(LazyTransform):
         return f"features={len(self.loc)}, context={context}"
 
     def forward(self, c: Tensor | None = None) -> WhitenTransform:
-        """Makes the transform for the context `c`, with shape (*, context), or none."""
         if self.weight is None:
             return WhitenTransform(self.loc, self.scale_tril)
         if c is None or c.shape[-1:] != self.weight.shape[1:]:
@@ -263,11 +248,7 @@ def _regress(
 def _expect(
     z: Tensor, mean: Tensor, covariance: Tensor, observed: Tensor, share: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Fills in what is absent by its mean given the rest of its row.
-
-    Returns:
-        The rows, and the mean over rows of the covariance of what was filled in.
-    """
+    """The rows, filled in by means given the rest of a row, and the mean covariance of that."""
     filled, left = z.clone(), torch.zeros_like(covariance)
     factor = torch.linalg.cholesky(covariance)
     rows = (~observed).any(dim=1).nonzero()[:, 0]
