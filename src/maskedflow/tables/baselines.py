@@ -10,8 +10,6 @@ from maskedflow.data import TableSplit, conditional_gaussian, independent
 
 from .matrix import Side
 
-__all__ = ["simpler"]
-
 
 def simpler(
     schemas: tuple[Schema, ...], train: TableSplit, test: TableSplit

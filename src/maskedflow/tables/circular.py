@@ -21,8 +21,6 @@ from maskedflow.transforms import check_features
 
 from .missing import observed_features
 
-__all__ = ["AutoregressiveVonMises", "AutoregressiveVonMisesDistribution"]
-
 
 class AutoregressiveVonMises(LazyDistribution):
     r"""A lazy distribution of rows of angles, each a mixture given those before it.
@@ -106,17 +104,11 @@ class AutoregressiveVonMises(LazyDistribution):
             r = kappa.asinh()
             each = [(weights / copies).log(), r * mu.cos(), r * mu.sin()]
             starts.append(torch.stack(each, dim=1)[which].flatten())
-        last = self.hyper.layers[-1]
-        cast(Tensor, last.bias).copy_(torch.cat(starts))
+        cast(Tensor, self.hyper.layers[-1].bias).copy_(torch.cat(starts))
 
 
 class AutoregressiveVonMisesDistribution(Base):
-    """The distribution that an :class:`AutoregressiveVonMises` makes for a context.
-
-    Args:
-        angles: The module that makes the parameters.
-        c: The context, with shape (*, context), or none.
-    """
+    """The distribution that an :class:`AutoregressiveVonMises` makes for a context."""
 
     def __init__(self, angles: AutoregressiveVonMises, c: Tensor | None = None) -> None:
         self.angles, self.c = angles, c

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
@@ -18,8 +18,6 @@ from maskedflow.transforms import Dequantize, places_in_a_cell
 from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
-
-__all__ = ["Head", "TableDensity", "blocks", "present_columns"]
 
 BLOCK = 256
 """The rows of a block. The last is filled up, so that a row's density has no other rows in it."""
@@ -38,13 +36,8 @@ class Head(NamedTuple):
 def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
     """Which dimension of the context says that an angle, or a value, is observed.
 
-    The context begins with the codes as one-hot vectors, so it is the one of the state's level 0.
-
-    Args:
-        layout: What the columns are.
-
-    Returns:
-        For each angle, and for each value, the dimension; None if it always is observed.
+    The context begins with the codes as one-hot vectors, so it is the one of the state's level 0;
+    None if it always is observed.
 
     Example:
         >>> present_columns(Layout((3, 2), (None, 1), (0,), (0.0, 0.0), (None,) * 2, (None,) * 2))
@@ -141,7 +134,9 @@ class TableDensity(nn.Module):
         self.plan = {}
         self.categories, self.angles, self.numbers = categories, angles, numbers
         self.dequantize = Dequantize(torch.tensor(layout.steps, dtype=torch.float64))
-        self.register_buffer("places", _places(layout.steps))
+        corner = torch.zeros(1, len(layout.steps), dtype=torch.float64)
+        places = places_in_a_cell(len(layout.steps)) if any(layout.steps) else corner
+        self.register_buffer("places", places)
 
     def angle_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the angles are given, with shape (n, context); None if that is nothing."""
@@ -158,7 +153,7 @@ class TableDensity(nn.Module):
         precision the module has to be in float64, too.
 
         Args:
-            rows: The rows.
+            rows: The n rows.
             c: Their contexts, with shape (n, context), or none.
 
         Returns:
@@ -166,11 +161,7 @@ class TableDensity(nn.Module):
         """
         if self.training:
             return self._log_prob(rows, c)
-        parts = [
-            self._log_prob(rows[index], None if c is None else c[index])[:size]
-            for index, size in blocks(len(rows.impossible))
-        ]
-        return torch.cat(parts) if parts else rows.values.new_zeros(0)
+        return by_blocks(self._log_prob, rows, c) if len(rows) else rows.values.new_zeros(0)
 
     def _log_prob(self, rows: Rows, c: Tensor | None) -> Tensor:
         possible = ~rows.impossible
@@ -195,14 +186,8 @@ class TableDensity(nn.Module):
         r"""The log-density of the leading factors, of angles in radians, all rows at once.
 
         What comes first in the order is a marginal of the density: the codes, the first of them
-        alone, or codes and angles.
-
-        Args:
-            rows: The rows, all of them possible.
-            c: Their contexts, with shape (n, context), or none.
-            offsets: What is added to the values: their density is its mean over these, with shape
-                (M, D).
-            head: The factors; all if None.
+        alone, or codes and angles. All rows are possible; the density of values is its mean over
+        offsets, (M, D), that are added to them.
         """
         head = head or Head(len(self.layout.levels))
         dtype = weight_of(self).dtype
@@ -224,16 +209,9 @@ class TableDensity(nn.Module):
     def sample(
         self, n: int, c: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Rows:
-        """Draws rows.
+        """Draws n rows, given a context each, (n, context), or of all, (context,).
 
-        Args:
-            n: How many.
-            c: The context of each, with shape (n, context), or of all, with shape (context,).
-            generator: Where draws come from; torch's own if None.
-
-        Returns:
-            The rows, with what is absent at 0 and discretised numbers at the low ends of their
-            cells.
+        What is absent is 0, and discretised numbers are at the low ends of their cells.
         """
         if n < 0:
             raise ValueError(f"n: expected at least 0, got {n}")
@@ -298,17 +276,16 @@ class TableDensity(nn.Module):
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
 
 
-def _places(steps: tuple[float, ...]) -> Tensor:
-    """Places in a unit cell, with shape (M, D): one place, its corner, if there are no cells."""
-    if not any(steps):
-        return torch.zeros(1, len(steps), dtype=torch.float64)
-    return places_in_a_cell(len(steps))
-
-
-def blocks(n: int) -> Iterator[tuple[Tensor, int]]:
-    """The rows of each block, and how many count: the last one begins with the first rows anew."""
-    for start in range(0, n, BLOCK):
-        yield torch.arange(start, start + BLOCK) % n, min(BLOCK, n - start)
+def by_blocks(
+    function: Callable[[Rows, Tensor | None], Tensor], rows: Rows, c: Tensor | None
+) -> Tensor:
+    """What a function makes of rows; the last block goes on with the first rows anew."""
+    found = []
+    for start in range(0, len(rows), BLOCK):
+        index = torch.arange(start, start + BLOCK) % len(rows)
+        made = function(rows[index], None if c is None else c[index])
+        found.append(made[: len(rows) - start])
+    return torch.cat(found)
 
 
 def _where(keep: Tensor, part: Tensor) -> Tensor:

@@ -18,11 +18,9 @@ from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
-from .density import Head, TableDensity, blocks
+from .density import Head, TableDensity, by_blocks
 from .missing import call_layers
 from .proposal import Pieces, Points, Proposal
-
-__all__ = ["Marginal", "given_columns", "log_marginal", "pieces_of", "units_of"]
 
 REFERENCE = 2**14
 """The draws of the density to which the proposal is fitted."""
@@ -156,18 +154,18 @@ class _Marginal:
 
     def _sum(self, rows: Rows, c: Tensor | None, unknown: tuple[int, ...], head: Head) -> Tensor:
         """Sums up the probabilities of all levels of unknown codes."""
-        parts = []
-        for index, size in blocks(len(rows)):
-            part, given = rows[index], None if c is None else c[index]
-            total = torch.full((len(index),), -math.inf, dtype=torch.float64)
+
+        def total(rows: Rows, c: Tensor | None) -> Tensor:
+            found = torch.full((len(rows),), -math.inf, dtype=torch.float64)
             for levels in product(*(range(self.layout.levels[k]) for k in unknown)):
-                codes = part.codes.clone()
+                codes = rows.codes.clone()
                 codes[:, list(unknown)] = torch.tensor(levels, dtype=torch.long)
-                made = replace(part, codes=codes)
-                log_p = self.density.log_head(made, given, self.density.offsets, head)
-                total = torch.logaddexp(total, log_p)
-            parts.append(total[:size])
-        return torch.cat(parts)
+                made = replace(rows, codes=codes)
+                log_p = self.density.log_head(made, c, self.density.offsets, head)
+                found = torch.logaddexp(found, log_p)
+            return found
+
+        return by_blocks(total, rows, c)
 
     def _weights(
         self, propose: _Proposer, row: Rows, c: Tensor | None, wanted: Pieces, head: Head
@@ -306,17 +304,10 @@ def _mean(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, ((n / effective - 1).clamp(min=0) / max(n - 1, 1)).sqrt(), effective
 
 
-# ---------------------------------------------------------------- columns
-
-
 def given_columns(schema: Schema, names: Collection[str]) -> tuple[Column, ...]:
     """The columns that are known when some are: of a duplicate, the column that it repeats.
 
     Constants are left out, for they say nothing.
-
-    Args:
-        schema: The columns.
-        names: Those that are given.
 
     Raises:
         ValueError: If there is no such column.
@@ -347,22 +338,11 @@ def pieces_of(schema: Schema, columns: Collection[Column]) -> Pieces:
 
 
 def units_of(schema: Schema, columns: Collection[Column], rows: Rows) -> Tensor:
-    """What to add to the log-density of some columns so that it is one in their units.
-
-    Args:
-        schema: All columns.
-        columns: Those whose density it is.
-        rows: The rows.
-
-    Returns:
-        The terms, in nats, with shape (n,).
-    """
+    """What makes a log-density of some columns one in their units, in nats, with shape (n,)."""
     total = torch.zeros(len(rows), dtype=torch.float64)
     code = {column.name: k for k, column in enumerate(schema.coded)}
     for column in columns:
         units = torch.tensor(column.code_units, dtype=torch.float64)
-        if column.name in code:
-            total = total + units[rows.codes[:, code[column.name]]]
-        else:
-            total = total + units[0]
+        level = rows.codes[:, code[column.name]] if column.name in code else 0
+        total = total + units[level]
     return total

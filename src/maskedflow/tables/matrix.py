@@ -14,8 +14,6 @@ from maskedflow.columns import Schema, complete, kind_of, to_arrow, to_rows, to_
 
 from .context import check_context, free_numbers
 
-__all__ = ["Matrix", "Side", "Tables"]
-
 Matrix = NDArray[np.float64]
 
 

@@ -27,8 +27,6 @@ from .plan import assemble, build_layers
 from .weighed import Weighed, effective, train
 from .work import Budget, batch_size_of, epochs_within, training_work
 
-__all__ = ["FLOWS", "MemberSearch"]
-
 FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "auto": (
         ("whiten", "aaas"),
@@ -90,7 +88,7 @@ class MemberSearch:
         self.layout, self.all, self.observed = layout, rows, observed
         self.flow, self.seed, self.budget = flow, seed, Budget(work)
         self.features = rows.split.x.shape[1]
-        self.given = 0 if rows.split.context is None else rows.split.context.shape[1]
+        self.given = rows.context
         self.ridge = _RIDGES[0]
         self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
         n = len(rows)

@@ -35,8 +35,6 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
-__all__ = ["PartialDistribution", "PartialFlow"]
-
 
 class PartialFlow(LazyDistribution):
     r"""A lazy flow of x some of whose features may be absent, as the context says.

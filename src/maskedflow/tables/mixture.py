@@ -15,8 +15,6 @@ from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import check_context
 
-__all__ = ["MixtureOfRegressions", "clusters", "fit_mixture"]
-
 _STEPS, _SMALL_GAIN = 100, 1e-3
 _RIDGE = 1e-6
 """What is added to a covariance, in units of its own scale, or of the whole where rows are few."""

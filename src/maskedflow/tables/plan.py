@@ -33,8 +33,6 @@ from .density import TableDensity, present_columns
 from .missing import PartialFlow
 from .mixture import MixtureOfRegressions
 
-__all__ = ["Plan", "assemble", "build_categories", "build_density", "build_layers", "numbers_of"]
-
 
 @with_config(CLOSED)
 class _Front(TypedDict):

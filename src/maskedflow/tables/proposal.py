@@ -13,8 +13,6 @@ from torch import Tensor
 from .categories import one_hot
 from .mixture import clusters
 
-__all__ = ["Pieces", "Points", "Proposal"]
-
 COMPONENTS, ROWS_A_COMPONENT = 32, 20
 """The most components, and the rows that each needs for each number."""
 STEPS = 10

@@ -21,8 +21,6 @@ from .fitted import FittedTable
 from .marginal import given_columns, log_marginal, pieces_of, units_of
 from .pit import pit
 
-__all__ = ["ConditionalScore", "check_draws", "residuals", "score_given", "tail_shares"]
-
 Numbers = NDArray[np.float64]
 
 TRUSTED = 50

@@ -20,8 +20,6 @@ from .members import FLOWS, MemberSearch
 from .weighed import Weighed, distinct_rows
 from .work import default_work, work_within
 
-__all__ = ["FLOWS", "fit_density"]
-
 
 def fit_density(
     layout: Layout,

@@ -14,23 +14,21 @@ from maskedflow.data import Split
 from maskedflow.data.split import row_hashes
 from maskedflow.training import History, TrainConfig, evaluate, fit
 
-__all__ = ["Weighed", "distinct_rows", "effective", "train"]
-
 _RARE = 10
 """How many times more cells than rows a grid has if equal rows are no coincidence."""
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """Rows that weigh differently.
-
-    Args:
-        split: The rows.
-        weight: How much each counts, with shape (n,).
-    """
+    """Rows that weigh differently."""
 
     split: Split
     weight: Tensor
+
+    @property
+    def context(self) -> int:
+        """The number of context features."""
+        return 0 if self.split.context is None else self.split.context.shape[1]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -56,7 +54,7 @@ class Weighed:
         if weighed:
             weight = (self.weight / self.weight.mean())[:, None]
             c = weight if c is None else torch.cat([c, weight.to(c)], dim=1)
-        return Split(self.split.x.float(), None if c is None else c.float())
+        return Split(self.split.x, c).in_float32()
 
 
 class _WeighedDensity(nn.Module):
