@@ -356,9 +356,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         numbers = {"time_limit": self.time_limit, "work": self.work}
         face = {
             "params": {
-                "flow": str(self.flow),
-                "missing": str(self.missing),
-                "bounds": str(self.bounds),
+                **{name: str(getattr(self, name)) for name in ("flow", "missing", "bounds")},
                 **{name: None if x is None else float(x) for name, x in numbers.items()},
                 "random_state": int(self.random_state) if seeded else None,
             },
@@ -384,20 +382,18 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         path = Path(path)
         path = path / "estimator.safetensors" if path.is_dir() else path
         fitted, face = FittedTable.load_with_face(path, _Face)
-        names = face.get("feature_names_in", list(fitted.columns))
-        if (names or list(fitted.columns)) != list(fitted.columns) or (
-            face.get("n_features_in", len(fitted.columns)) != len(fitted.columns)
-        ):
-            raise ValueError(
-                f"{path}: expected a saved DensityEstimator: feature_names_in, n_features_in: not "
-                "those of the schema"
-            )
+        columns = list(fitted.columns)
+        names, count = face.get("feature_names_in", columns), face.get("n_features_in")
+        if (names or columns) != columns or (count or len(columns)) != len(columns):
+            wanted = "expected a saved DensityEstimator"
+            found = "feature_names_in, n_features_in: not those of the schema"
+            raise ValueError(f"{path}: {wanted}: {found}")
         loaded = cls(**face.get("params", {}))
         if face.get("schema_given"):
             loaded.schema = fitted.schema
         loaded.fitted_ = fitted
         loaded.form_ = Form.from_text(face.get("kind", "arrow"), face.get("like"))
-        loaded.n_features_in_ = len(fitted.columns)
+        loaded.n_features_in_ = len(columns)
         if names is not None:
             loaded.feature_names_in_ = np.asarray(names, dtype=object)
         return loaded
@@ -446,8 +442,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _known(self) -> tuple[Schema | Mapping[str, Mapping[str, Any]] | None, Missing]:
         """What is given of the schema, and what becomes of missing values."""
         if self.missing not in get_args(Missing):
-            choices = "expected 'error', 'drop' or 'model'"
-            raise ValueError(f"missing: {choices}, got {self.missing!r}")
+            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {self.missing!r}")
         missing: Any = self.missing
         if isinstance(self.schema, str | Path):
             said, known = read_document(read_text(Path(self.schema)))

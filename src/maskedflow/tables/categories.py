@@ -19,15 +19,7 @@ from maskedflow.transforms import check_features
 
 
 def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Writes each code as a one-hot vector, side by side.
-
-    Raises:
-        ValueError: If a code is not one of its column's levels.
-
-    Example:
-        >>> one_hot(torch.tensor([1, 2]), [2, 3], torch.float32)
-        tensor([0., 1., 0., 0., 1.])
-    """
+    """Writes each code as a one-hot vector, side by side; refuses other codes."""
     check_features("codes", codes, len(levels))
     sizes = torch.tensor(levels, device=codes.device)
     wrong = (codes < 0) | (codes >= sizes)
@@ -37,7 +29,7 @@ def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
             f"codes: expected 0..{levels[index[-1]] - 1} in column {index[-1]}, "
             f"got {codes[tuple(index)].item()}"
         )
-    starts = torch.tensor([0, *accumulate(levels)][:-1], device=codes.device)
+    starts = torch.tensor([0, *accumulate(levels)][:-1], dtype=torch.long, device=codes.device)
     ones = torch.zeros(*codes.shape[:-1], sum(levels), dtype=dtype, device=codes.device)
     return ones.scatter(-1, codes + starts, 1.0)
 

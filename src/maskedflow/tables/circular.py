@@ -34,26 +34,12 @@ class AutoregressiveVonMises(LazyDistribution):
     It costs one pass, a sample A passes. An output is a vector v for each component, which points
     to :math:`\mu` and whose length gives :math:`\kappa = \sinh |v|`.
 
-    Args:
-        present: For each angle the dimension of the context that is 1 if it is observed, else 0;
-            None if it always is. What is absent has no density.
-        context: The number of context features.
-        components: The number of components K.
-        hidden_features: The width of each hidden layer.
-        kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `activation`, `residual`, `generator`.
-
-    Raises:
-        ValueError: If there is no angle, or no component.
+    What is absent has no density: `present` says for each angle which dimension of the context is 1
+    if it is observed, else 0; None if it always is.
 
     References:
         | Mixture Density Networks (Bishop, 1994)
         | Statistics of Directional Data (Mardia, 1975)
-
-    Example:
-        >>> angles = AutoregressiveVonMises([None, None])
-        >>> x = torch.tensor([[math.pi, 0.5], [-math.pi, 0.5]])
-        >>> torch.allclose(*angles().log_prob(x))
-        True
     """
 
     most: Tensor

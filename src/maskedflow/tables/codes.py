@@ -115,12 +115,6 @@ def fit_tree(
     References:
         | Approximating Discrete Probability Distributions with Dependence Trees
         | (Chow and Liu, 1968)
-
-    Example:
-        >>> codes = torch.tensor([[0, 1], [1, 0]]).repeat(20, 1)
-        >>> parents, (_, table) = fit_tree(codes, [2, 2], torch.ones(40))
-        >>> parents, table.exp().round(decimals=2).diagonal()
-        ((-1, 0), tensor([0., 0.], dtype=torch.float64))
     """
     weight = weight.double()
     parents, tables = [], []

@@ -53,9 +53,9 @@ def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int |
 
 def angle_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
     """What angles are given: the codes as one-hot vectors, and c; None if that is nothing."""
-    parts = [one_hot(rows.codes, layout.levels, torch.float64)] if layout.levels else []
-    parts += [] if c is None else [c.double()]
-    return torch.cat(parts, dim=-1) if parts else None
+    ones = one_hot(rows.codes, layout.levels, torch.float64)
+    c = ones if c is None else torch.cat([ones, c.double()], dim=-1)
+    return c if c.shape[-1] else None
 
 
 def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:

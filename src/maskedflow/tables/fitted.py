@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -132,7 +132,7 @@ class FittedTable:
             schema = Schema.infer(x, missing, schema, bounds)
         rows = to_rows(schema, x)
         check_spread(schema, rows, index)
-        given, c, contexts = None, None, None
+        given = c = contexts = None
         if context is not None:
             context = context.take(index)
             given = Conditions.fit(context, missing, index)
@@ -149,10 +149,8 @@ class FittedTable:
             seed=seed,
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
-        density = _built(schema, found.plan, found.state_dict())
-        fitted = cls(schema, density, given)
-        trace = Trace(Fingerprint.of(*fitted._identity(rows, contexts)))
-        return cls(schema, density, given, trace)
+        fitted = cls(schema, _built(schema, found.plan, found.state_dict()), given)
+        return replace(fitted, trace=Trace(Fingerprint.of(*fitted._identity(rows, contexts))))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -276,8 +274,7 @@ class FittedTable:
 
     def _identity(self, rows: Rows, contexts: Rows | None) -> tuple[list[Array], list[Array]]:
         """What makes a row, the same from all kinds of frames, and its quantities."""
-        columns: list[Array] = []
-        numbers: list[Array] = []
+        columns, numbers = list[Array](), list[Array]()
         for schema, some in zip(self.schemas, (rows, contexts), strict=False):
             if some is None:
                 continue

@@ -119,23 +119,23 @@ class _Marginal:
         log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
         effective = torch.full_like(error, math.inf)
         every = len(self.layout.levels)
-        drawn = []
+        propose = None
         for head in (
             Head(max(self.given.codes, default=-1) + 1, angles=False, values=False),
             Head(every, angles=True, values=False),
             Head(every, angles=True, values=True),
         ):
             index = ((angles == head.angles) & (values == head.values)).nonzero()[:, 0]
+            if not len(index):
+                continue
             wanted = self._unknown(head)
             combinations = math.prod(self.layout.levels[k] for k in wanted.codes)
-            if wanted.values or wanted.angles or combinations > self.n_samples:
-                drawn += [(i, wanted, head) for i in index.tolist()]
-            elif len(index):
-                part, given = rows[index], None if c is None else c[index]
-                log_prob[index] = self._sum(part, given, wanted.codes, head)
-        if drawn:
-            propose = _Proposer(self.density, c, self.seed)
-            for i, wanted, head in drawn:
+            if not (wanted.values or wanted.angles or combinations > self.n_samples):
+                given = None if c is None else c[index]
+                log_prob[index] = self._sum(rows[index], given, wanted.codes, head)
+                continue
+            propose = propose or _Proposer(self.density, c, self.seed)
+            for i in index.tolist():
                 given = None if c is None else c[i]
                 weights = self._weights(propose, rows[i : i + 1], given, wanted, head)
                 log_prob[i], error[i], effective[i] = _mean(weights)
@@ -143,14 +143,11 @@ class _Marginal:
 
     def _unknown(self, head: Head) -> Pieces:
         """What is unknown and does not drop out."""
-        given, layout = self.given, self.layout
-        values = len(layout.value_state) if head.values else 0
-        angles = len(layout.angle_state) if head.angles else 0
-        return Pieces(
-            tuple(k for k in range(head.codes) if k not in given.codes),
-            tuple(k for k in range(values) if k not in given.values),
-            tuple(k for k in range(angles) if k not in given.angles),
-        )
+        values = len(self.layout.value_state) * head.values
+        angles = len(self.layout.angle_state) * head.angles
+        given = self.given.codes, self.given.values, self.given.angles
+        pairs = zip((head.codes, values, angles), given, strict=True)
+        return Pieces(*(tuple(k for k in range(n) if k not in known) for n, known in pairs))
 
     def _sum(self, rows: Rows, c: Tensor | None, unknown: tuple[int, ...], head: Head) -> Tensor:
         """Sums up the probabilities of all levels of unknown codes."""
@@ -175,10 +172,10 @@ class _Marginal:
         generator = torch.Generator().manual_seed(row_seed(key, self.seed))
         known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
         known[list(self.given.values)] = True
-        offsets = self.density.offsets
+        offsets, point, pieces = self.density.offsets, *propose.point(row, c, self.given)
         parts = []
         for part in torch.arange(self.n_samples).split(DRAWS):
-            drawn, log_q = propose.draw(row, c, self.given, wanted, len(part), generator)
+            drawn, log_q = propose.mixture.draw(point, pieces, wanted, len(part), generator)
             made, log_fill, observed = propose.rows(row, drawn, wanted)
             # One place of the cells for each draw, in turn.
             offset = torch.where(known & made.observed, offsets[part % len(offsets)], 0)
@@ -226,16 +223,8 @@ class _Proposer:
             return values, values.new_zeros(len(values))
         return call_layers(self.front, values, None, observed)
 
-    def draw(
-        self,
-        row: Rows,
-        c: Tensor | None,
-        given: Pieces,
-        wanted: Pieces,
-        n: int,
-        generator: torch.Generator,
-    ) -> tuple[Points, Tensor]:
-        """Draws what is wanted of a row, in normal scores."""
+    def point(self, row: Rows, c: Tensor | None, given: Pieces) -> tuple[Points, Pieces]:
+        """A row in normal scores, its context behind it, and which pieces of it are known."""
         z = self.scores(row.values + 0.5 * self.step, row.observed)[0]  # the middles of cells
         known = Pieces(
             given.codes,
@@ -246,8 +235,7 @@ class _Proposer:
             context = tuple(range(z.shape[1], z.shape[1] + len(c)))
             known = replace(known, values=known.values + context)
             z = torch.cat([z, ((c - self.loc) / self.scale)[None]], dim=1)
-        points = Points(row.codes[0], z[0], row.angles[0])
-        return self.mixture.draw(points, known, wanted, n, generator)
+        return Points(row.codes[0], z[0], row.angles[0]), known
 
     def rows(self, row: Rows, drawn: Points, wanted: Pieces) -> tuple[Rows, Tensor, Tensor]:
         """The rows that draws make, the log-density of what fills gaps, which values are drawn."""

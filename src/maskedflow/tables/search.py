@@ -88,9 +88,8 @@ def fit_density(
         work = work_within(time_limit, len(layout.value_state), since=start)
     elif work is None:
         work = default_work(len(rows), columns)
-    context = 0 if c is None else c.shape[1]
     categories = angles = numbers = None
-    plan: dict[str, Any] = {"context": context, "work": work}
+    plan: dict[str, Any] = {"context": 0 if c is None else c.shape[1], "work": work}
     parts = bool(layout.levels) + bool(layout.angle_state) + 3 * bool(layout.value_state)
     if layout.levels:
         split = Split(rows.codes.double(), c)

@@ -93,14 +93,6 @@ def distinct_rows(
     Returns the possible rows that count, each in the place of its first occurrence, their contexts,
     and their weights, of which the largest is 1. Neither weights twice as large nor all rows twice
     change any of it.
-
-    Example:
-        >>> x = torch.tensor([[1.5], [2.5], [1.5]], dtype=torch.float64)
-        >>> none = torch.zeros(3, 0)
-        >>> rows = Rows(none.long(), x, x > 0, none.double(), none.bool(), x[:, 0] < 0)
-        >>> layout = Layout((), (None,), (), (0.0,), (None,), (None,))
-        >>> distinct_rows(layout, rows)[2]
-        tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     weight = rows.values.new_ones(len(rows)) if weight is None else weight.double()
     weight = torch.where(rows.impossible, 0, weight)
@@ -125,11 +117,7 @@ def _relative(weight: Tensor) -> Tensor:
 
 
 def effective(weight: Tensor) -> float:
-    r"""The number of rows of equal weight that are worth as much, :math:`(\sum w)^2 / \sum w^2`.
-
-    References:
-        | A Note on Importance Sampling using Standardized Weights (Kong, 1992)
-    """
+    """The number of rows of equal weight that are worth as much (Kong, 1992)."""
     return float(weight.sum().square() / weight.square().sum())
 
 
