@@ -81,11 +81,7 @@ class BoundsTransform(UnivariateTransform):
 
 
 class Bounds(LazyTransform):
-    r"""The lazy :class:`BoundsTransform` of all features.
-
-    Args:
-        low: The lower bounds, :math:`-\infty` where there is none, with shape (D,).
-        high: The upper bounds, :math:`\infty` where there is none, with shape (D,).
+    """The lazy :class:`BoundsTransform` of all features, with bounds of shape (D,).
 
     Raises:
         ValueError: If a lower bound is not below the upper one.

@@ -142,12 +142,9 @@ def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor
 
 
 class PartialDistribution(Density):
-    """The distribution of a flow whose features may be absent.
+    """The distribution of a flow whose features are `observed`, (*, D), or absent.
 
-    Args:
-        transform: The map from data to latent.
-        base: The distribution of the latent, of independent elements.
-        observed: Whether each feature is observed, with shape (*, D).
+    The base, of the latent that the transform maps data to, has independent elements.
     """
 
     has_rsample = True

@@ -50,12 +50,8 @@ class Proposal:
 
     with wrapped Cauchy distributions C. All its conditionals are mixtures of the same kind. To draw
     from them safely, normal distributions are widened to Student-t ones of the same scale, and a
-    tenth of the draws comes from a component that looks at nothing.
-
-    Args:
-        points: The rows that it is fitted to, values near to standard normal ones.
-        levels: The number of levels of each code.
-        seed: Seed of the clusters where expectation-maximisation starts.
+    tenth of the draws comes from a component that looks at nothing. It is fitted to points whose
+    values are near to standard normal ones, by expectation-maximisation from clusters.
 
     References:
         | Statistical Analysis with Missing Data (Little and Rubin, 2019), section 14.2, for
@@ -86,7 +82,16 @@ class Proposal:
         every = Pieces(*(tuple(range(size)) for size in sizes))
         for _ in range(STEPS - 1):
             self._fit(points, ones, self._log_terms(points, every).softmax(dim=-1))
-        self._add_broad()
+        # A component first that knows the columns' margins only.
+        share, eye = self.log_weights.exp(), torch.eye(features, dtype=z.dtype)
+        self.log_shares = [
+            torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
+        ]
+        self.covariance = torch.cat([eye[None], self.covariance])
+        self.log_weights, self.loc, self.centre, self.length = (
+            torch.cat([torch.zeros_like(part[:1]), part])
+            for part in (self.log_weights, self.loc, self.centre, self.length)
+        )
 
     def _fit(self, points: Points, ones: Tensor, shares: Tensor) -> None:
         """Takes the components' moments, given each row's shares in them, (n, J)."""
@@ -107,19 +112,6 @@ class Proposal:
             self.log_shares.append(smooth.log())
         x, y = each.T @ points.angles.cos(), each.T @ points.angles.sin()
         self.centre, self.length = torch.atan2(y, x), torch.hypot(x, y).clamp(max=0.999)
-
-    def _add_broad(self) -> None:
-        """Puts a component first that knows the columns' margins only."""
-        eye = torch.eye(self.loc.shape[1], dtype=self.loc.dtype)
-        share = self.log_weights.exp()
-        self.log_shares = [
-            torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
-        ]
-        self.covariance = torch.cat([eye[None], self.covariance])
-        self.log_weights, self.loc, self.centre, self.length = (
-            torch.cat([torch.zeros_like(part[:1]), part])
-            for part in (self.log_weights, self.loc, self.centre, self.length)
-        )
 
     def _log_terms(self, points: Points, pieces: Pieces) -> Tensor:
         """The log-density of some pieces of rows in each component, and its weight, (n, J)."""

@@ -29,12 +29,7 @@ DRAWN, DRAWN_GIVEN = 10_000, 500
 
 
 class ConditionalScore(NamedTuple):
-    """Log-densities of rows given some columns, and how sure they are.
-
-    Args:
-        log_density: The log-densities, in nats, one a row.
-        standard_error: Their standard errors, 0 where they are exact.
-    """
+    """Log-densities of rows given some columns, in nats, and their standard errors, 0 if exact."""
 
     log_density: Numbers
     standard_error: Numbers
