@@ -281,4 +281,4 @@ def by_blocks(
 
 
 def _where(keep: Tensor, part: Tensor) -> Tensor:
-    return torch.where(keep.view(-1, *[1] * (part.ndim - 1)), part, 0)
+    return torch.where(keep.view(-1, *[1] * (part.ndim - 1)), part, torch.zeros_like(part))

@@ -82,16 +82,7 @@ class Proposal:
         every = Pieces(*(tuple(range(size)) for size in sizes))
         for _ in range(STEPS - 1):
             self._fit(points, ones, self._log_terms(points, every).softmax(dim=-1))
-        # A component first that knows the columns' margins only.
-        share, eye = self.log_weights.exp(), torch.eye(features, dtype=z.dtype)
-        self.log_shares = [
-            torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
-        ]
-        self.covariance = torch.cat([eye[None], self.covariance])
-        self.log_weights, self.loc, self.centre, self.length = (
-            torch.cat([torch.zeros_like(part[:1]), part])
-            for part in (self.log_weights, self.loc, self.centre, self.length)
-        )
+        self._add_broad()
 
     def _fit(self, points: Points, ones: Tensor, shares: Tensor) -> None:
         """Takes the components' moments, given each row's shares in them, (n, J)."""
@@ -112,6 +103,19 @@ class Proposal:
             self.log_shares.append(smooth.log())
         x, y = each.T @ points.angles.cos(), each.T @ points.angles.sin()
         self.centre, self.length = torch.atan2(y, x), torch.hypot(x, y).clamp(max=0.999)
+
+    def _add_broad(self) -> None:
+        """Puts a component first that knows the columns' margins only."""
+        eye = torch.eye(self.loc.shape[1], dtype=self.loc.dtype)
+        share = self.log_weights.exp()
+        self.log_shares = [
+            torch.cat([(share @ part.exp()).log()[None], part]) for part in self.log_shares
+        ]
+        self.covariance = torch.cat([eye[None], self.covariance])
+        self.log_weights, self.loc, self.centre, self.length = (
+            torch.cat([torch.zeros_like(part[:1]), part])
+            for part in (self.log_weights, self.loc, self.centre, self.length)
+        )
 
     def _log_terms(self, points: Points, pieces: Pieces) -> Tensor:
         """The log-density of some pieces of rows in each component, and its weight, (n, J)."""
