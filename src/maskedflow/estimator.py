@@ -68,7 +68,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         work: How much `fit` may do, in units of about a second of one core, whatever `time_limit`
             says. If both are None it follows from the size of the table. What is fitted depends on
             the work, never on the clock.
-        random_state: Seed of every random draw in `fit`.
+        random_state: Seed of every random draw in `fit`; here and in the methods a number, or
+            NumPy's `RandomState`.
 
     Attributes:
         fitted_: What was fitted: the density of Arrow tables, without scikit-learn.

@@ -86,7 +86,8 @@ def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
     """Refuses what :func:`strange_context` finds.
 
     Raises:
-        ValueError: If there is such a row; the message names column, value and row, from `start`.
+        ValueError: If there is such a row; the message names column, value and row, which is
+            counted from `start`.
     """
     for column in schema.columns:
         strange = column.encode(table, start, strict=False).impossible

@@ -33,8 +33,8 @@ DRAWS = 2**12
 class Marginal(NamedTuple):
     """Log-densities of some columns, one a row, in nats and radians.
 
-    Where they are exact, their standard errors are 0; where not, they are worth so many effective
-    independent draws of the unknown columns, else infinity.
+    Where they are exact, `standard_error` is 0, and `effective`, the number of independent draws
+    of the unknown columns that an estimate is worth, is infinite.
     """
 
     log_prob: Tensor
