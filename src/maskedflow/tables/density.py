@@ -54,8 +54,9 @@ def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int |
 def angle_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
     """What angles are given: the codes as one-hot vectors, and c; None if that is nothing."""
     ones = one_hot(rows.codes, layout.levels, torch.float64)
-    c = ones if c is None else torch.cat([ones, c.double()], dim=-1)
-    return c if c.shape[-1] else None
+    if c is None:
+        return ones if layout.levels else None
+    return torch.cat([ones, c.double()], dim=-1)
 
 
 def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
