@@ -68,7 +68,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         work: How much `fit` may do, in units of about a second of one core, whatever `time_limit`
             says. If both are None it follows from the size of the table. What is fitted depends on
             the work, never on the clock.
-        random_state: Seed of every random draw in `fit`.
+        random_state: Seed of every random draw in `fit`; here and in the methods a number, or
+            NumPy's `RandomState`.
 
     Attributes:
         fitted_: What was fitted: the density of Arrow tables, without scikit-learn.
@@ -178,12 +179,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
         """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
 
-        Arrays are in this machine's byte order, with NaN for what was masked.
-
-        Args:
-            n_samples: How many; of a conditional density, how many for each row of `context`.
-            random_state: A seed, or NumPy's `RandomState`.
-            context: The table of conditions.
+        Of a conditional density there are `n_samples` for each row of `context`. Arrays are in this
+        machine's byte order, with NaN for what was masked.
         """
         fitted, seed = self._fitted, _seed(random_state)
         check_draws(n_samples)
@@ -212,14 +209,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         its standard error is returned, too (see :func:`~maskedflow.tables.log_marginal`). The cost
         is `n_samples` densities for each distinct row of what is given.
 
-        Args:
-            X: The table, with all columns.
-            given: The columns that are given, by name or place. Duplicates of these are given as
-                well, and constants say nothing.
-            context: The table of conditions.
-            n_samples: The draws for each distinct row of what is given.
-            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's result is the same
-                whatever other rows there are, except for their contexts.
+        X has all columns; `given` has the names or places of some. Duplicates of these are given as
+        well, and constants say nothing. Of a seed a row's result is the same whatever other rows
+        there are, except for their contexts.
 
         Returns:
             The log-densities, in nats per unit of the other columns, and their standard errors, 0
@@ -248,13 +240,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         proportion to what it contributes to the density (see :func:`~maskedflow.tables.pit`). A
         column that may miss values or has atoms has one residual for this and its number. The
         residual of a column is given others, which are not the same in each row: it tells whether
-        the joint density fits, not whether the column's margin does.
-
-        Args:
-            X: The table.
-            context: The table of conditions.
-            random_state: A seed, or NumPy's `RandomState`. Of a seed the first rows get the same
-                whatever rows follow; in another order rows get other draws.
+        the joint density fits, not whether the column's margin does. Of a seed the first rows get
+        the same whatever rows follow; in another order rows get other draws.
 
         Returns:
             The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
@@ -275,20 +262,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         .. math:: T(x) = P\left( p(X') \le p(x) \right), \qquad X' \sim p
 
-        estimated by the share of draws. Of a row of the model T is uniform, as far as a density has
-        no ties: where rows can be equal, as with categories alone, T is at most t with probability
-        t at most, so that no more than a hundredth of good rows is below 0.01. Rows of density 0
-        have 0. Densities are compared in the units of the columns; where numbers may be missing,
-        other units can give another order of rows with and without them.
-
-        Args:
-            X: The table.
-            context: The table of conditions.
-            n_samples: The draws, 10,000 if None. Given contexts it is the draws for each distinct
-                one, which is what they cost, and 500 if None. The standard error of a share T is
-                :math:`\sqrt{T (1 - T) / n}`.
-            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's share is the same
-                whatever other rows there are.
+        estimated by the share T of n draws: 10,000 if `n_samples` is None, and 500 for each
+        distinct context, if there are contexts. Its standard error is :math:`\sqrt{T (1 - T) / n}`,
+        and of a seed it is the same whatever other rows there are. Of a row of the model T is
+        uniform, as far as a density has no ties: where rows can be equal, as with categories alone,
+        T is at most t with probability t at most, so that no more than a hundredth of good rows is
+        below 0.01. Rows of density 0 have 0. Densities are compared in the units of the columns;
+        where numbers may be missing, other units can give another order of rows with and without
+        them.
 
         References:
             | Computing and Graphing Highest Density Regions (Hyndman, 1996)
@@ -313,18 +294,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         train_context: Any = None,
         name: str = "table",
     ) -> Page:
-        """Writes a page about the density, one HTML file that needs no other.
+        """Writes a page about the density, an HTML file that needs no other; returns what it says.
 
-        Args:
-            X: Rows to judge it by. The page says whether it was fitted to some of them.
-            path: The file; missing folders are made.
-            context: Their context, if the density is conditional.
-            train: The rows it was fitted to. Other densities are fitted to them, to be compared.
-            train_context: The context of these.
-            name: What the page calls it.
-
-        Returns:
-            What the page says.
+        It is judged by the rows of X; the page says whether it was fitted to some of them. Other
+        densities are fitted to `train`, the rows that it was fitted to, to be compared. The page
+        calls it `name`; missing folders of `path` are made.
         """
         from maskedflow.report import table_report  # matplotlib takes a while to load
 
@@ -333,11 +307,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
 
-        The file is written beside `path` and moved over it. Of the parameters, a `schema` is kept
-        as `schema_`, which holds all of it, and a `random_state` only if it is a seed.
-
-        Args:
-            path: The file to write; missing folders are made.
+        The file is written beside `path` and moved over it; missing folders are made. Of the
+        parameters, a `schema` is kept as `schema_`, which holds all of it, and a `random_state`
+        only if it is a seed.
 
         Example:
             >>> import tempfile
@@ -354,9 +326,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         numbers = {"time_limit": self.time_limit, "work": self.work}
         face = {
             "params": {
-                "flow": str(self.flow),
-                "missing": str(self.missing),
-                "bounds": str(self.bounds),
+                **{name: str(getattr(self, name)) for name in ("flow", "missing", "bounds")},
                 **{name: None if x is None else float(x) for name, x in numbers.items()},
                 "random_state": int(self.random_state) if seeded else None,
             },
@@ -370,10 +340,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path) -> DensityEstimator:
-        """Reads what :meth:`save` wrote, or what a run of `maskedflow train --flow auto` holds.
-
-        Args:
-            path: The file, or the run's folder.
+        """Reads the file that :meth:`save` wrote, or the folder of `maskedflow train --flow auto`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -382,20 +349,18 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         path = Path(path)
         path = path / "estimator.safetensors" if path.is_dir() else path
         fitted, face = FittedTable.load_with_face(path, _Face)
-        names = face.get("feature_names_in", list(fitted.columns))
-        if (names or list(fitted.columns)) != list(fitted.columns) or (
-            face.get("n_features_in", len(fitted.columns)) != len(fitted.columns)
-        ):
-            raise ValueError(
-                f"{path}: expected a saved DensityEstimator: feature_names_in, n_features_in: not "
-                "those of the schema"
-            )
+        columns = list(fitted.columns)
+        names, count = face.get("feature_names_in", columns), face.get("n_features_in")
+        if (names or columns) != columns or (count or len(columns)) != len(columns):
+            wanted = "expected a saved DensityEstimator"
+            found = "feature_names_in, n_features_in: not those of the schema"
+            raise ValueError(f"{path}: {wanted}: {found}")
         loaded = cls(**face.get("params", {}))
         if face.get("schema_given"):
             loaded.schema = fitted.schema
         loaded.fitted_ = fitted
         loaded.form_ = Form.from_text(face.get("kind", "arrow"), face.get("like"))
-        loaded.n_features_in_ = len(fitted.columns)
+        loaded.n_features_in_ = len(columns)
         if names is not None:
             loaded.feature_names_in_ = np.asarray(names, dtype=object)
         return loaded
@@ -444,8 +409,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _known(self) -> tuple[Schema | Mapping[str, Mapping[str, Any]] | None, Missing]:
         """What is given of the schema, and what becomes of missing values."""
         if self.missing not in get_args(Missing):
-            choices = "expected 'error', 'drop' or 'model'"
-            raise ValueError(f"missing: {choices}, got {self.missing!r}")
+            raise ValueError(f"missing: expected 'error', 'drop' or 'model', got {self.missing!r}")
         missing: Any = self.missing
         if isinstance(self.schema, str | Path):
             said, known = read_document(read_text(Path(self.schema)))

@@ -20,7 +20,7 @@ from maskedflow.data import (
     conditional_gaussian,
 )
 from maskedflow.tables import FittedTable
-from maskedflow.tables.baselines import simpler
+from maskedflow.tables.matrix import simpler
 
 from .density import FlowDensity, preprocessed
 from .run import Run

@@ -30,12 +30,13 @@ from .context import check_context, context_matrix, free_numbers, strange_contex
 from .density import TableDensity, number_context, present_columns
 from .fitted import FittedTable
 from .marginal import Marginal, given_columns, log_marginal, pieces_of, units_of
+from .members import FLOWS
 from .missing import PartialDistribution, PartialFlow
 from .pit import pit
 from .plan import build_density
 from .proposal import Pieces, Points, Proposal
 from .queries import ConditionalScore
-from .search import FLOWS, fit_density
+from .search import fit_density
 
 __all__ = [
     "FLOWS",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from .circular import AutoregressiveVonMises
 from .missing import observed_features
 from .weighed import Weighed, effective, train
 from .work import batch_size_of, epochs_within
-
-__all__ = ["fit_angles"]
 
 Numbers = NDArray[np.float64]
 Margin = tuple[Tensor, Tensor, Tensor]
@@ -52,15 +51,13 @@ def fit_angles(
     One member has the margins of the angles alone, fitted by expectation-maximisation. If there is
     something to depend on, others start there and learn by gradients how angles depend on each
     other and on the context, each without a fold of the rows that says when to stop. All rows,
-    each judged by what was fitted without it, weigh margins and networks. Returns the stack, and a
-    plan of each member.
+    each judged by what was fitted without it, weigh margins and networks. Each member has a plan.
     """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_PARTS) if len(order) >= _PARTS else (order,)
     count = max(1, min(_FOLDS, len(folds) - 1, _FOLD_ROWS // len(rows)))
-    c = rows.split.context
-    context = 0 if c is None else c.shape[1]
-    found = observed_features(present, c)
+    context = rows.context
+    found = observed_features(present, rows.split.context)
     observed = torch.ones_like(rows.split.x, dtype=torch.bool) if found is None else found
     members = [_made(present, context, _margins(rows, observed), (), seed)]
     shares = torch.ones(1, dtype=torch.float64)
@@ -69,9 +66,8 @@ def fit_angles(
         every = _FOLDS if count > 1 else len(folds)
         for k in range(count):
             validation = torch.cat(list(folds[k::every]))
-            rest = torch.ones(len(rows), dtype=torch.bool)
-            rest[validation] = False
-            fitted = rest.nonzero()[:, 0]
+            fitted = torch.arange(len(rows))
+            fitted = fitted[~torch.isin(fitted, validation)]
             margins = _margins(rows[fitted], observed[fitted])
             alone = _made(present, context, margins, (), seed)
             network = _made(present, context, margins, _HIDDEN, seed + k)
@@ -79,9 +75,8 @@ def fit_angles(
             members.append(network)
             judged.append(rows.weight[validation])
             part = rows[validation].split
-            log_probs.append(
-                torch.stack([evaluate(one.double(), part) for one in (alone, network)], dim=1)
-            )
+            each = [evaluate(one.double(), part) for one in (alone, network)]
+            log_probs.append(torch.stack(each, dim=1))
         weights = stacking_weights(torch.cat(log_probs), torch.cat(judged))
         weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
         shares = torch.cat([weights[:1], (weights[1:] / count).expand(count)])
@@ -102,8 +97,7 @@ def _made(
     """A density that starts at some margins; one without hidden layers is these."""
     generator = torch.Generator().manual_seed(seed)
     components = max(len(weights) for (weights, _, _), _ in margins)
-    if hidden:
-        components = max(components, _COMPONENTS)
+    components = max(components, _COMPONENTS) if hidden else components
     made = AutoregressiveVonMises(present, context, components, hidden, generator=generator)
     with torch.no_grad():
         if not hidden:
@@ -133,9 +127,6 @@ def _train(
     train(network, rows, validation, config)
 
 
-# ---------------------------------------------------------------- margins
-
-
 def _margins(rows: Weighed, observed: Tensor) -> list[tuple[Margin, float]]:
     """A mixture for each angle, and the concentration that no component may pass."""
     found = []
@@ -148,10 +139,7 @@ def _margins(rows: Weighed, observed: Tensor) -> list[tuple[Margin, float]]:
 
 
 def _concentration(x: Numbers) -> float:
-    r"""The concentration :math:`1 / \sigma^2` of half the least distance of neighbours.
-
-    It keeps a component from a single angle that occurs often, as on a grid.
-    """
+    """That of half the least distance of neighbours: on a grid no component is a single angle."""
     values = np.unique(np.round(x, 9))
     near = min(_NEAR, len(values) // 2)
     if not near:
@@ -165,22 +153,19 @@ def _mixture(x: Numbers, weight: Tensor, most: float) -> tuple[Numbers, Numbers,
     """The mixture of von Mises distributions that a penalty on its parameters prefers."""
     if not len(x):
         return np.ones(1), np.zeros(1), np.zeros(1)
-    value, found = -math.inf, None
     order = np.argsort(x, kind="stable")[:: -(-len(x) // _EM_ROWS)]
     sample, counts = x[order], weight.numpy()[order]
     rows = effective(weight[torch.from_numpy(order)])
     counts = counts * (rows / counts.sum())
+    found = []
     for components in _TRIED:
         if components > 1 and rows < 10 * components:
             break
         made, log_likelihood = _em(sample, counts, components, most)
-        if components > 1 and made[0].min() * rows < _FEWEST:
-            continue
-        now = log_likelihood - _PENALTY * (3 * components - 1) * math.log(rows)
-        if now > value:
-            value, found = now, made
-    assert found is not None
-    return found
+        if components == 1 or made[0].min() * rows >= _FEWEST:
+            penalty = _PENALTY * (3 * components - 1) * math.log(rows)
+            found.append((log_likelihood - penalty, made))
+    return max(found, key=itemgetter(0))[1]
 
 
 def _em(
@@ -197,18 +182,13 @@ def _em(
         count = share.sum(axis=0) + 1e-300
         total = unit @ share
         weights, mu = count / count.sum(), np.angle(total)
-        # The mean of 1 - cos, without the rounding of 1 - |mean|.
-        apart = (share * 2 * np.sin(0.5 * (x[:, None] - mu)) ** 2).sum(axis=0) / count
-        kappa = np.minimum(_concentrations(apart), most)
-        terms = np.log(weights) + _log_density(x[:, None], mu, kappa)
+        # 1 - cos, without its rounding.
+        apart = 2 * np.sin(0.5 * (x[:, None] - mu)) ** 2
+        kappa = np.minimum(_concentrations((share * apart).sum(axis=0) / count), most)
+        terms = np.log(weights) + (-kappa * apart - np.log(2 * math.pi * i0e(kappa)))
         each = np.logaddexp.reduce(terms, axis=1)
         share = counts[:, None] * np.exp(terms - each[:, None])
     return (weights, mu, kappa), float(counts @ each)
-
-
-def _log_density(x: Numbers, mu: Numbers, kappa: Numbers) -> Numbers:
-    found: Numbers = -2 * kappa * np.sin(0.5 * (x - mu)) ** 2 - np.log(2 * math.pi * i0e(kappa))
-    return found
 
 
 def _concentrations(apart: Numbers) -> Numbers:

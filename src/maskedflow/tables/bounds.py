@@ -11,8 +11,6 @@ from torch import Tensor
 from maskedflow.columns.rows import Layout
 from maskedflow.transforms import DependentTransform, LazyTransform, UnivariateTransform
 
-__all__ = ["Bounds", "BoundsTransform", "column_maps"]
-
 #: Of a discretised column's cells, what is left free between the outermost ones and the bounds.
 MARGIN = 1e-3
 
@@ -51,15 +49,10 @@ class BoundsTransform(UnivariateTransform):
     def __repr__(self) -> str:
         return f"BoundsTransform(shape={tuple(self.low.shape)})"
 
-    def _distances(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whether x is inside, and the logarithms of its distances from the bounds."""
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside = (self.low < x) & (x < self.high)
         left = torch.where(inside & self.below, x - self.low, 1).log()
         right = torch.where(inside & self.above, self.high - x, 1).log()
-        return inside, left, right
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        inside, left, right = self._distances(x)
         y = torch.where(self.below | self.above, left - right, x)
         ladj = self.log_width - left - right
         return torch.where(inside, y, 0), torch.where(inside, ladj, -math.inf)
@@ -88,11 +81,7 @@ class BoundsTransform(UnivariateTransform):
 
 
 class Bounds(LazyTransform):
-    r"""The lazy :class:`BoundsTransform` of all features.
-
-    Args:
-        low: The lower bounds, :math:`-\infty` where there is none, with shape (D,).
-        high: The upper bounds, :math:`\infty` where there is none, with shape (D,).
+    """The lazy :class:`BoundsTransform` of all features, with bounds of shape (D,).
 
     Raises:
         ValueError: If a lower bound is not below the upper one.
@@ -128,9 +117,6 @@ def column_maps(layout: Layout) -> Bounds:
 
     A discretised column is spread over its cells, which its bounds include. A thousandth of a step
     is left free on either side, so that no draw meets the bound.
-
-    Args:
-        layout: What the columns are.
 
     Example:
         >>> layout = Layout((), (None,), (), (1.0,), (0.0,), (10.0,))

@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -18,19 +17,9 @@ from maskedflow.flows.flow import check_context
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.transforms import check_features
 
-__all__ = ["AutoregressiveCategorical", "AutoregressiveCategoricalDistribution", "one_hot"]
-
 
 def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Writes each code as a one-hot vector, side by side.
-
-    Raises:
-        ValueError: If a code is not one of its column's levels.
-
-    Example:
-        >>> one_hot(torch.tensor([1, 2]), [2, 3], torch.float32)
-        tensor([0., 1., 0., 0., 1.])
-    """
+    """Writes each code as a one-hot vector, side by side; refuses other codes."""
     check_features("codes", codes, len(levels))
     sizes = torch.tensor(levels, device=codes.device)
     wrong = (codes < 0) | (codes >= sizes)
@@ -40,7 +29,7 @@ def one_hot(codes: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:
             f"codes: expected 0..{levels[index[-1]] - 1} in column {index[-1]}, "
             f"got {codes[tuple(index)].item()}"
         )
-    starts = torch.tensor([0, *accumulate(levels)][:-1], device=codes.device)
+    starts = torch.tensor([0, *accumulate(levels)][:-1], dtype=torch.long, device=codes.device)
     ones = torch.zeros(*codes.shape[:-1], sum(levels), dtype=dtype, device=codes.device)
     return ones.scatter(-1, codes + starts, 1.0)
 
@@ -121,11 +110,8 @@ class AutoregressiveCategorical(LazyDistribution):
         r"""Starts at the frequencies of each column, as if columns were independent.
 
         The biases of the logits become :math:`\log \frac{n_l + 1/L}{n + 1}`, the frequencies of
-        levels that share one more row, and their weights become small.
-
-        Args:
-            codes: The rows to count, with shape (n, K).
-            weight: How much each row counts, with shape (n,); all alike, one each, if None.
+        levels that share one more row, of rows of codes, (n, K), that may have weights, (n,); the
+        weights of the logits become small.
 
         Raises:
             ValueError: If there is no network.
@@ -167,11 +153,6 @@ class LogitTables(nn.Module):
         self.register_buffer("begin", begin, persistent=False)
         self.logits = nn.Parameter(torch.zeros(int(size.sum())))
 
-    @torch.no_grad()
-    def set(self, tables: Sequence[Tensor]) -> None:
-        """Takes tables of logits, each with shape (levels of the parent or 1, levels)."""
-        self.logits.copy_(torch.cat([table.flatten() for table in tables]))
-
     def forward(self, codes: Tensor, part: slice = slice(None)) -> Tensor:
         """The logits of all columns side by side, or of a part of them, with shape (*, part)."""
         place = codes[..., self.given[part]] * self.width[part] + self.begin[part]
@@ -179,12 +160,7 @@ class LogitTables(nn.Module):
 
 
 class AutoregressiveCategoricalDistribution(Base):
-    """The distribution that an :class:`AutoregressiveCategorical` makes for a context.
-
-    Args:
-        categories: The module that makes the logits.
-        c: The context, with shape (*, context), or none.
-    """
+    """The distribution that an :class:`AutoregressiveCategorical` makes for a context, (*, C)."""
 
     def __init__(self, categories: AutoregressiveCategorical, c: Tensor | None = None) -> None:
         self.categories, self.levels, self.c = categories, categories.levels, c
@@ -206,35 +182,28 @@ class AutoregressiveCategoricalDistribution(Base):
     def _logits(self, codes: Tensor, part: slice) -> Tensor:
         """The logits of all columns side by side, or of a part of them."""
         hyper, tables = self.categories.hyper, self.categories.tables
-        total = None if tables is None else tables(codes, part)
-        if hyper is not None:
-            ones = one_hot(codes, self.levels, next(hyper.parameters()).dtype)
-            made = cast(Tensor, hyper(ones, self.c))[..., part]
-            return made if total is None else made + total
-        assert total is not None
-        shape = torch.broadcast_shapes(total.shape[:-1], self.batch_shape)
-        return cast(Tensor, total.expand(*shape, -1))
+        if hyper is None:
+            total = cast(LogitTables, tables)(codes, part)
+            shape = torch.broadcast_shapes(total.shape[:-1], self.batch_shape)
+            return cast(Tensor, total.expand(*shape, -1))
+        ones = one_hot(codes, self.levels, next(hyper.parameters()).dtype)
+        made = cast(Tensor, hyper(ones, self.c))[..., part]
+        return made if tables is None else made + tables(codes, part)
 
     def log_probs(self, codes: Tensor) -> Tensor:
         r"""The terms :math:`\log P(k_i \mid k_{<i}, c)`, in nats.
 
-        The sum of the first j of them is the log-probability of the first j columns alone.
-
-        Args:
-            codes: The rows, of whole numbers in any dtype, with shape (*, K).
+        The sum of the first j of them is the log-probability of the first j columns alone. Codes
+        are whole numbers in any dtype, with shape (*, K).
 
         Raises:
             ValueError: If the shape does not fit, or a code is not one of its column's levels.
         """
         codes = codes.long()
         logits = self.logits(codes)
-        shape = logits[0].shape[:-1]
-        codes = codes.expand(*shape, -1).reshape(-1, len(self.levels))
-        terms = [
-            -F.cross_entropy(part.reshape(-1, part.shape[-1]), column, reduction="none")
-            for part, column in zip(logits, codes.unbind(dim=-1), strict=True)
-        ]
-        return torch.stack(terms, dim=-1).view(*shape, len(self.levels))
+        codes = codes.expand(*logits[0].shape[:-1], -1)
+        pairs = zip(logits, codes.split(1, dim=-1), strict=True)
+        return torch.cat([part.log_softmax(-1).gather(-1, code) for part, code in pairs], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of each row, in nats, in one pass: the sum of :meth:`log_probs`."""

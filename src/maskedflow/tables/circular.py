@@ -21,8 +21,6 @@ from maskedflow.transforms import check_features
 
 from .missing import observed_features
 
-__all__ = ["AutoregressiveVonMises", "AutoregressiveVonMisesDistribution"]
-
 
 class AutoregressiveVonMises(LazyDistribution):
     r"""A lazy distribution of rows of angles, each a mixture given those before it.
@@ -36,26 +34,12 @@ class AutoregressiveVonMises(LazyDistribution):
     It costs one pass, a sample A passes. An output is a vector v for each component, which points
     to :math:`\mu` and whose length gives :math:`\kappa = \sinh |v|`.
 
-    Args:
-        present: For each angle the dimension of the context that is 1 if it is observed, else 0;
-            None if it always is. What is absent has no density.
-        context: The number of context features.
-        components: The number of components K.
-        hidden_features: The width of each hidden layer.
-        kwargs: What :class:`maskedflow.nn.MaskedMLP` takes: `activation`, `residual`, `generator`.
-
-    Raises:
-        ValueError: If there is no angle, or no component.
+    What is absent has no density: `present` says for each angle which dimension of the context is 1
+    if it is observed, else 0; None if it always is.
 
     References:
         | Mixture Density Networks (Bishop, 1994)
         | Statistics of Directional Data (Mardia, 1975)
-
-    Example:
-        >>> angles = AutoregressiveVonMises([None, None])
-        >>> x = torch.tensor([[math.pi, 0.5], [-math.pi, 0.5]])
-        >>> torch.allclose(*angles().log_prob(x))
-        True
     """
 
     most: Tensor
@@ -106,17 +90,11 @@ class AutoregressiveVonMises(LazyDistribution):
             r = kappa.asinh()
             each = [(weights / copies).log(), r * mu.cos(), r * mu.sin()]
             starts.append(torch.stack(each, dim=1)[which].flatten())
-        last = self.hyper.layers[-1]
-        cast(Tensor, last.bias).copy_(torch.cat(starts))
+        cast(Tensor, self.hyper.layers[-1].bias).copy_(torch.cat(starts))
 
 
 class AutoregressiveVonMisesDistribution(Base):
-    """The distribution that an :class:`AutoregressiveVonMises` makes for a context.
-
-    Args:
-        angles: The module that makes the parameters.
-        c: The context, with shape (*, context), or none.
-    """
+    """The distribution that an :class:`AutoregressiveVonMises` makes for a context."""
 
     def __init__(self, angles: AutoregressiveVonMises, c: Tensor | None = None) -> None:
         self.angles, self.c = angles, c

@@ -18,8 +18,6 @@ from .plan import build_categories
 from .weighed import Weighed, effective, train
 from .work import epochs_within
 
-__all__ = ["fit_categories", "fit_tree"]
-
 _FOLDS, _MANY = 5, 5_000
 """The folds of the rows, which validate in turn; of so many rows a single one does."""
 _FEWEST = 20
@@ -47,10 +45,9 @@ def fit_categories(
     """Fits a distribution to rows of codes, and to what they are given.
 
     It starts as a tree (:func:`fit_tree`). How many epochs of a network beyond it help, none
-    perhaps, is found by cross-validation; then all rows are fitted so long. Returns the
-    distribution, and the plan to build it again.
+    perhaps, is found by cross-validation; then all rows are fitted so long. The plan is how to
+    build it again.
     """
-    context = 0 if rows.split.context is None else rows.split.context.shape[1]
     number = effective(rows.weight)
     rows = Weighed(rows.split, rows.weight * (number / rows.weight.sum()))
 
@@ -59,12 +56,12 @@ def fit_categories(
     ) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
         parents, tables = fit_tree(part.split.x.long(), levels, part.weight)
         plan = {"parents": list(parents), "hidden": hidden, "seed": seed}
-        made = build_categories(levels, context, plan)
-        assert made.tables is not None
-        made.tables.set(tables)
+        made = build_categories(levels, rows.context, plan)
+        logits = torch.cat([table.flatten() for table in tables])
+        made.load_state_dict({"tables.logits": logits}, strict=False)
         return made, plan
 
-    alone = len(levels) == 1 and not context
+    alone = len(levels) == 1 and not rows.context
     if alone or number < _FEWEST or sum(levels) > _LEVELS:
         return start(rows, None)
     hidden = max(_HIDDEN, len(levels))
@@ -113,18 +110,11 @@ def fit_tree(
     which each row is likeliest given all others. No column is taken if none helps.
 
     Of codes with shape (n, K), and of weights, in all the number of rows, it makes for each column
-    the place of the other, -1 if there is none, and the logarithms of the frequencies, with shape
-    (levels of the other or 1, levels).
+    the place of the other, -1 if there is none, and the logarithms of the frequencies.
 
     References:
         | Approximating Discrete Probability Distributions with Dependence Trees
         | (Chow and Liu, 1968)
-
-    Example:
-        >>> codes = torch.tensor([[0, 1], [1, 0]]).repeat(20, 1)
-        >>> parents, (_, table) = fit_tree(codes, [2, 2], torch.ones(40))
-        >>> parents, table.exp().round(decimals=2).diagonal()
-        ((-1, 0), tensor([0., 0.], dtype=torch.float64))
     """
     weight = weight.double()
     parents, tables = [], []
@@ -135,13 +125,11 @@ def fit_tree(
         near = list(levels[first:k])
         pairs = _pairs(codes[:, first:k], near, codes[:, k], count, weight)
         parent, alpha = _parent(pairs, single, near)
-        if parent < 0:
-            parents.append(-1)
-            tables.append(share.log()[None])
-            continue
-        parents.append(first + parent)
-        n = pairs.split(near)[parent]
-        tables.append(((n + alpha * share) / (n.sum(dim=1, keepdim=True) + alpha)).log())
+        if parent >= 0:
+            n = pairs.split(near)[parent]
+            share = (n + alpha * share) / (n.sum(dim=1, keepdim=True) + alpha)
+        parents.append(-1 if parent < 0 else first + parent)
+        tables.append(share.log().view(-1, count))
     return tuple(parents), tables
 
 

@@ -18,8 +18,6 @@ from maskedflow.columns.schema import Schema
 
 from .density import number_context
 
-__all__ = ["check_context", "context_matrix", "free_numbers", "strange_context"]
-
 Numbers = NDArray[np.float64]
 
 
@@ -36,10 +34,7 @@ def context_matrix(
 
     in place of ones, so that what is linear in them is interpolated.
 
-    Args:
-        schema: What the columns were in `fit`.
-        table: The conditions.
-        scale: What numbers go through, those that are missing with 0 behind it.
+    Numbers go through `scale`, those that are missing with 0 behind it.
 
     Raises:
         ValueError: If a category was not there in `fit`, or a value is missing that never was; the
@@ -57,7 +52,14 @@ def context_matrix(
     """
     rows = to_rows(schema, table, strict=False)
     check_context(schema, table)
-    _warn(schema, table)
+    for column in schema.fixed:
+        other = column.encode(table).impossible
+        if other.any():
+            warnings.warn(
+                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in fit it was "
+                f"{column.summary}, so that no other value counts: it is ignored",
+                stacklevel=2,
+            )
     values = rows.values if scale is None else scale(rows.values)
     for k, column in enumerate(schema.valued):
         if column.missing:
@@ -83,13 +85,9 @@ def strange_context(schema: Schema, table: pa.Table) -> NDArray[np.bool_]:
 def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
     """Refuses what :func:`strange_context` finds.
 
-    Args:
-        schema: What the columns were in `fit`.
-        table: The conditions.
-        start: The number of rows before these, for errors.
-
     Raises:
-        ValueError: If there is such a row; the message names column, row and value.
+        ValueError: If there is such a row; the message names column, value and row, which is
+            counted from `start`.
     """
     for column in schema.columns:
         strange = column.encode(table, start, strict=False).impossible
@@ -105,17 +103,6 @@ def check_context(schema: Schema, table: pa.Table, start: int = 0) -> None:
 def free_numbers(schema: Schema) -> Schema:
     """The same columns, whose numbers may be any."""
     return Schema(tuple(column.free() for column in schema.columns), schema.missing)
-
-
-def _warn(schema: Schema, table: pa.Table) -> None:
-    for column in schema.fixed:
-        other = column.encode(table).impossible
-        if other.any():
-            warnings.warn(
-                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in fit it was "
-                f"{column.summary}, so that no other value counts: it is ignored",
-                stacklevel=2,
-            )
 
 
 def _between(x: Numbers, known: Numbers) -> Numbers:

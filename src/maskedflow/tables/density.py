@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
@@ -18,8 +18,6 @@ from maskedflow.transforms import Dequantize, places_in_a_cell
 from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
-
-__all__ = ["Head", "TableDensity", "blocks", "present_columns"]
 
 BLOCK = 256
 """The rows of a block. The last is filled up, so that a row's density has no other rows in it."""
@@ -38,13 +36,8 @@ class Head(NamedTuple):
 def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
     """Which dimension of the context says that an angle, or a value, is observed.
 
-    The context begins with the codes as one-hot vectors, so it is the one of the state's level 0.
-
-    Args:
-        layout: What the columns are.
-
-    Returns:
-        For each angle, and for each value, the dimension; None if it always is observed.
+    The context begins with the codes as one-hot vectors, so it is the one of the state's level 0;
+    None if it always is observed.
 
     Example:
         >>> present_columns(Layout((3, 2), (None, 1), (0,), (0.0, 0.0), (None,) * 2, (None,) * 2))
@@ -60,9 +53,10 @@ def present_columns(layout: Layout) -> tuple[tuple[int | None, ...], tuple[int |
 
 def angle_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
     """What angles are given: the codes as one-hot vectors, and c; None if that is nothing."""
-    parts = [one_hot(rows.codes, layout.levels, torch.float64)] if layout.levels else []
-    parts += [] if c is None else [c.double()]
-    return torch.cat(parts, dim=-1) if parts else None
+    ones = one_hot(rows.codes, layout.levels, torch.float64)
+    if c is None:
+        return ones if layout.levels else None
+    return torch.cat([ones, c.double()], dim=-1)
 
 
 def number_context(layout: Layout, rows: Rows, c: Tensor | None) -> Tensor | None:
@@ -141,7 +135,9 @@ class TableDensity(nn.Module):
         self.plan = {}
         self.categories, self.angles, self.numbers = categories, angles, numbers
         self.dequantize = Dequantize(torch.tensor(layout.steps, dtype=torch.float64))
-        self.register_buffer("places", _places(layout.steps))
+        corner = torch.zeros(1, len(layout.steps), dtype=torch.float64)
+        places = places_in_a_cell(len(layout.steps)) if any(layout.steps) else corner
+        self.register_buffer("places", places)
 
     def angle_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the angles are given, with shape (n, context); None if that is nothing."""
@@ -154,23 +150,13 @@ class TableDensity(nn.Module):
     def log_prob(self, rows: Rows, c: Tensor | None = None) -> Tensor:
         r"""The log-density of each row, in nats and in the units of the columns.
 
-        In evaluation mode it is the same number whatever other rows there are. For all of float64's
-        precision the module has to be in float64, too.
-
-        Args:
-            rows: The rows.
-            c: Their contexts, with shape (n, context), or none.
-
-        Returns:
-            The log-densities, float64, with shape (n,); :math:`-\infty` where a row is impossible.
+        Of n rows with contexts (n, context), or none, it is float64, with shape (n,), and
+        :math:`-\infty` where a row is impossible. In evaluation mode it is the same number whatever
+        other rows there are. For all of float64's precision the module has to be in float64, too.
         """
         if self.training:
             return self._log_prob(rows, c)
-        parts = [
-            self._log_prob(rows[index], None if c is None else c[index])[:size]
-            for index, size in blocks(len(rows.impossible))
-        ]
-        return torch.cat(parts) if parts else rows.values.new_zeros(0)
+        return by_blocks(self._log_prob, rows, c) if len(rows) else rows.values.new_zeros(0)
 
     def _log_prob(self, rows: Rows, c: Tensor | None) -> Tensor:
         possible = ~rows.impossible
@@ -195,14 +181,8 @@ class TableDensity(nn.Module):
         r"""The log-density of the leading factors, of angles in radians, all rows at once.
 
         What comes first in the order is a marginal of the density: the codes, the first of them
-        alone, or codes and angles.
-
-        Args:
-            rows: The rows, all of them possible.
-            c: Their contexts, with shape (n, context), or none.
-            offsets: What is added to the values: their density is its mean over these, with shape
-                (M, D).
-            head: The factors; all if None.
+        alone, or codes and angles. All rows are possible; the density of values is its mean over
+        offsets, (M, D), that are added to them.
         """
         head = head or Head(len(self.layout.levels))
         dtype = weight_of(self).dtype
@@ -224,16 +204,9 @@ class TableDensity(nn.Module):
     def sample(
         self, n: int, c: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Rows:
-        """Draws rows.
+        """Draws n rows, given a context each, (n, context), or of all, (context,).
 
-        Args:
-            n: How many.
-            c: The context of each, with shape (n, context), or of all, with shape (context,).
-            generator: Where draws come from; torch's own if None.
-
-        Returns:
-            The rows, with what is absent at 0 and discretised numbers at the low ends of their
-            cells.
+        What is absent is 0, and discretised numbers are at the low ends of their cells.
         """
         if n < 0:
             raise ValueError(f"n: expected at least 0, got {n}")
@@ -248,20 +221,18 @@ class TableDensity(nn.Module):
     def _sample(self, n: int, c: Tensor | None, generator: torch.Generator | None) -> Rows:
         like = weight_of(self)
         c = None if c is None else c.to(like)
-        codes = None
-        if self.categories is not None:
-            shape = (n,) if c is None else ()
-            codes = self.categories(c).sample(shape, generator=generator)
-        rows = self.build_rows(n, codes)
+
+        def draw(factor: LazyDistribution, given: Tensor | None) -> Tensor:
+            shape = (n,) if given is None else ()
+            return cast(Tensor, factor(given).sample(shape, generator=generator))
+
+        rows = self.build_rows(n, None if self.categories is None else draw(self.categories, c))
         if self.angles is not None:
-            given = self.angle_context(rows, c)
-            drawn = self.angles(given).sample((n,) if given is None else (), generator=generator)
-            angles = torch.remainder(drawn.double() + math.pi, 2 * math.pi) - math.pi
+            drawn = draw(self.angles, self.angle_context(rows, c)).double()
+            angles = torch.remainder(drawn + math.pi, 2 * math.pi) - math.pi
             rows = replace(rows, angles=torch.where(rows.angles_observed, angles, 0))
         if self.numbers is not None:
-            given = self.number_context(rows, c)
-            drawn = self.numbers(given).sample((n,) if given is None else (), generator=generator)
-            values = self._on_grid(drawn.double())
+            values = self._on_grid(draw(self.numbers, self.number_context(rows, c)).double())
             rows = replace(rows, values=torch.where(rows.observed, values, 0))
         return rows
 
@@ -298,17 +269,16 @@ class TableDensity(nn.Module):
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
 
 
-def _places(steps: tuple[float, ...]) -> Tensor:
-    """Places in a unit cell, with shape (M, D): one place, its corner, if there are no cells."""
-    if not any(steps):
-        return torch.zeros(1, len(steps), dtype=torch.float64)
-    return places_in_a_cell(len(steps))
-
-
-def blocks(n: int) -> Iterator[tuple[Tensor, int]]:
-    """The rows of each block, and how many count: the last one begins with the first rows anew."""
-    for start in range(0, n, BLOCK):
-        yield torch.arange(start, start + BLOCK) % n, min(BLOCK, n - start)
+def by_blocks(
+    function: Callable[[Rows, Tensor | None], Tensor], rows: Rows, c: Tensor | None
+) -> Tensor:
+    """What a function makes of rows; the last block goes on with the first rows anew."""
+    found = []
+    for start in range(0, len(rows), BLOCK):
+        index = torch.arange(start, start + BLOCK) % len(rows)
+        made = function(rows[index], None if c is None else c[index])
+        found.append(made[: len(rows) - start])
+    return torch.cat(found)
 
 
 def _where(keep: Tensor, part: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -30,8 +30,6 @@ from .density import TableDensity
 from .plan import Plan, build_density, numbers_of
 from .search import fit_density
 
-__all__ = ["Conditions", "FittedTable"]
-
 SPREAD = 1e150
 """The widest range of numbers, and one over the narrowest, whose squares are floats."""
 
@@ -44,12 +42,7 @@ _TURNS = 4096.0
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What a density is conditional on: columns, and how they become the numbers of a context.
-
-    Args:
-        schema: What the columns are.
-        scale: What standardises their numbers.
-    """
+    """What a density is conditional on: columns, and what standardises their numbers."""
 
     schema: Schema
     scale: Standardize = field(repr=False)
@@ -117,19 +110,10 @@ class FittedTable:
         work: float | None = None,
         seed: int = 0,
     ) -> FittedTable:
-        """Infers a schema and fits a density; see :class:`maskedflow.DensityEstimator`.
+        """Infers a schema and fits a density, as :class:`maskedflow.DensityEstimator` does.
 
-        Args:
-            x: The table.
-            context: The table of conditions, of as many rows.
-            schema: The schema, or what is known of its columns.
-            missing: What becomes of missing values; a schema says so itself.
-            bounds: Which numbers are bounded by what is seen of them.
-            weight: How much each row counts, shape (n,).
-            flow: What is tried.
-            time_limit: About how many seconds it may take.
-            work: How much it may do, whatever the time limit says.
-            seed: Seed of every random draw.
+        Of the rows of `x`, each given one of `context`, each counts as `weight` says, shape (n,).
+        A whole schema says itself what becomes of missing values.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
@@ -148,7 +132,7 @@ class FittedTable:
             schema = Schema.infer(x, missing, schema, bounds)
         rows = to_rows(schema, x)
         check_spread(schema, rows, index)
-        given, c, contexts = None, None, None
+        given = c = contexts = None
         if context is not None:
             context = context.take(index)
             given = Conditions.fit(context, missing, index)
@@ -165,11 +149,8 @@ class FittedTable:
             seed=seed,
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
-        density = build_density(schema.layout, found.plan)
-        density.load_state_dict(found.state_dict())
-        fitted = cls(schema, density.eval(), given)
-        trace = Trace(Fingerprint.of(*fitted._identity(rows, contexts)))
-        return cls(schema, density, given, trace)
+        fitted = cls(schema, _built(schema, found.plan, found.state_dict()), given)
+        return replace(fitted, trace=Trace(Fingerprint.of(*fitted._identity(rows, contexts))))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -194,12 +175,7 @@ class FittedTable:
     def encode(
         self, x: pa.Table, context: pa.Table | None = None, start: int = 0
     ) -> tuple[Rows, Tensor | None]:
-        """The rows of a table as numbers, and their contexts as a matrix.
-
-        Args:
-            x: The table.
-            context: The table of conditions, of as many rows.
-            start: The number of rows before these, for errors.
+        """The rows of a table as numbers, counted from `start`, and their contexts as a matrix.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
@@ -225,13 +201,7 @@ class FittedTable:
         """Computes the log-density of each row, float64, shape (n,).
 
         Minus infinity is that of a row which cannot be; where rows with missing values are dropped,
-        theirs is NaN.
-
-        Args:
-            x: The table.
-            context: The table of conditions, of as many rows.
-            start: The number of rows before these, for errors.
-            seed: As of other densities, some of which need noise; it changes nothing here.
+        theirs is NaN. Errors count rows from `start`. No noise is needed, whatever the seed.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
@@ -304,8 +274,7 @@ class FittedTable:
 
     def _identity(self, rows: Rows, contexts: Rows | None) -> tuple[list[Array], list[Array]]:
         """What makes a row, the same from all kinds of frames, and its quantities."""
-        columns: list[Array] = []
-        numbers: list[Array] = []
+        columns, numbers = list[Array](), list[Array]()
         for schema, some in zip(self.schemas, (rows, contexts), strict=False):
             if some is None:
                 continue
@@ -326,11 +295,9 @@ class FittedTable:
         return _unpickled, (self.schema, self.density.plan, numbers, self.given, self.trace)
 
     def save(self, path: str | Path, face: Mapping[str, Any] | None = None) -> None:
-        """Writes it to one safetensors file, plain values and tensors, beside `path` first.
+        """Writes it, and what an estimator keeps beside it, to one safetensors file.
 
-        Args:
-            path: The file; missing folders are made.
-            face: What an estimator keeps beside it.
+        It is written beside `path` first; missing folders are made.
         """
         header = {
             **(face or {}),
@@ -363,7 +330,7 @@ class FittedTable:
         tensors, entries = checkpoint.read(path)
         with blame(path, "expected a saved DensityEstimator"):
             header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
-            own = {key: header.pop(key) for key in _OWN if key in header}
+            own = {key: header.pop(key) for key in _Fitted.__annotations__ if key in header}
             face = check(kind, header)
             kept = check(_Fitted, own)
             schema, context = Schema.from_toml(kept["schema"]), kept["context_schema"]
@@ -374,9 +341,8 @@ class FittedTable:
             announced = numbers_of(schema.layout, kept["plan"])
             stored = sum(tensor.numel() for tensor in tensors.values())
             if announced > stored:
-                raise ValueError(
-                    f"plan: of {announced:,} numbers at least, the file has {stored:,}"
-                )
+                wanted = f"of {announced:,} numbers at least"
+                raise ValueError(f"plan: {wanted}, the file has {stored:,}")
             trace = Trace.from_plain(kept.get("trace"))
             density = build_density(schema.layout, kept["plan"])
         checkpoint.load_weights(path, density, tensors)
@@ -398,9 +364,6 @@ class _Header(TypedDict):
     estimator: dict[str, Any]
 
 
-_OWN = tuple(_Fitted.__annotations__)
-
-
 def _unpickled(
     schema: Schema,
     plan: dict[str, Any],
@@ -408,19 +371,18 @@ def _unpickled(
     given: Conditions | None,
     trace: Trace | None,
 ) -> FittedTable:
+    state = {name: torch.from_numpy(np.array(value)) for name, value in numbers.items()}
+    return FittedTable(schema, _built(schema, plan, state), given, trace)
+
+
+def _built(schema: Schema, plan: Mapping[str, Any], state: Mapping[str, Tensor]) -> TableDensity:
     density = build_density(schema.layout, plan)
-    density.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in numbers.items()})
-    return FittedTable(schema, density.eval(), given, trace)
+    density.load_state_dict(state)
+    return density.eval()
 
 
 def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
-    """Refuses numbers whose squares are none that float64 can hold.
-
-    Args:
-        schema: The columns.
-        rows: Their rows.
-        index: Where these were in the table, for errors.
-    """
+    """Refuses numbers, of rows at `index` of a table, whose squares float64 cannot hold."""
     for column, x, observed in zip(
         schema.valued, rows.values.unbind(1), rows.observed.unbind(1), strict=True
     ):

@@ -18,11 +18,9 @@ from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
-from .density import Head, TableDensity, blocks
+from .density import Head, TableDensity, by_blocks
 from .missing import call_layers
 from .proposal import Pieces, Points, Proposal
-
-__all__ = ["Marginal", "given_columns", "log_marginal", "pieces_of", "units_of"]
 
 REFERENCE = 2**14
 """The draws of the density to which the proposal is fitted."""
@@ -35,11 +33,8 @@ DRAWS = 2**12
 class Marginal(NamedTuple):
     """Log-densities of some columns, one a row, in nats and radians.
 
-    Args:
-        log_prob: The log-densities.
-        standard_error: Their standard errors, 0 where they are exact.
-        effective: How many independent draws of the unknown columns the estimate is worth,
-            infinity where it is exact.
+    Where they are exact, `standard_error` is 0, and `effective`, the number of independent draws
+    of the unknown columns that an estimate is worth, is infinite.
     """
 
     log_prob: Tensor
@@ -76,15 +71,8 @@ def log_marginal(
     it and the seed alone: neither other rows nor their order matter. Only a context makes a
     difference, as the proposal is fitted to draws given the contexts of all rows.
 
-    The cost is `n_samples` densities for each distinct row of what is given.
-
-    Args:
-        density: The density, in double precision and evaluation mode.
-        rows: The rows, all of them possible.
-        given: The pieces whose density is wanted.
-        c: The contexts of the rows, with shape (n, context), or none.
-        n_samples: The draws for each distinct row.
-        seed: Seed of the draws.
+    The cost is `n_samples` densities for each distinct row of what is given. The density is in
+    double precision and evaluation mode, the n rows are possible, with contexts (n, context).
 
     References:
         | Monte Carlo theory, methods and examples (Owen, 2013), chapter 9
@@ -121,23 +109,23 @@ class _Marginal:
         log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
         effective = torch.full_like(error, math.inf)
         every = len(self.layout.levels)
-        drawn = []
+        propose = None
         for head in (
             Head(max(self.given.codes, default=-1) + 1, angles=False, values=False),
             Head(every, angles=True, values=False),
             Head(every, angles=True, values=True),
         ):
             index = ((angles == head.angles) & (values == head.values)).nonzero()[:, 0]
+            if not len(index):
+                continue
             wanted = self._unknown(head)
             combinations = math.prod(self.layout.levels[k] for k in wanted.codes)
-            if wanted.values or wanted.angles or combinations > self.n_samples:
-                drawn += [(i, wanted, head) for i in index.tolist()]
-            elif len(index):
-                part, given = rows[index], None if c is None else c[index]
-                log_prob[index] = self._sum(part, given, wanted.codes, head)
-        if drawn:
-            propose = _Proposer(self.density, c, self.seed)
-            for i, wanted, head in drawn:
+            if not (wanted.values or wanted.angles or combinations > self.n_samples):
+                given = None if c is None else c[index]
+                log_prob[index] = self._sum(rows[index], given, wanted.codes, head)
+                continue
+            propose = propose or _Proposer(self.density, c, self.seed)
+            for i in index.tolist():
                 given = None if c is None else c[i]
                 weights = self._weights(propose, rows[i : i + 1], given, wanted, head)
                 log_prob[i], error[i], effective[i] = _mean(weights)
@@ -145,29 +133,26 @@ class _Marginal:
 
     def _unknown(self, head: Head) -> Pieces:
         """What is unknown and does not drop out."""
-        given, layout = self.given, self.layout
-        values = len(layout.value_state) if head.values else 0
-        angles = len(layout.angle_state) if head.angles else 0
-        return Pieces(
-            tuple(k for k in range(head.codes) if k not in given.codes),
-            tuple(k for k in range(values) if k not in given.values),
-            tuple(k for k in range(angles) if k not in given.angles),
-        )
+        values = len(self.layout.value_state) * head.values
+        angles = len(self.layout.angle_state) * head.angles
+        given = self.given.codes, self.given.values, self.given.angles
+        pairs = zip((head.codes, values, angles), given, strict=True)
+        return Pieces(*(tuple(k for k in range(n) if k not in known) for n, known in pairs))
 
     def _sum(self, rows: Rows, c: Tensor | None, unknown: tuple[int, ...], head: Head) -> Tensor:
         """Sums up the probabilities of all levels of unknown codes."""
-        parts = []
-        for index, size in blocks(len(rows)):
-            part, given = rows[index], None if c is None else c[index]
-            total = torch.full((len(index),), -math.inf, dtype=torch.float64)
+
+        def total(rows: Rows, c: Tensor | None) -> Tensor:
+            found = torch.full((len(rows),), -math.inf, dtype=torch.float64)
             for levels in product(*(range(self.layout.levels[k]) for k in unknown)):
-                codes = part.codes.clone()
+                codes = rows.codes.clone()
                 codes[:, list(unknown)] = torch.tensor(levels, dtype=torch.long)
-                made = replace(part, codes=codes)
-                log_p = self.density.log_head(made, given, self.density.offsets, head)
-                total = torch.logaddexp(total, log_p)
-            parts.append(total[:size])
-        return torch.cat(parts)
+                made = replace(rows, codes=codes)
+                log_p = self.density.log_head(made, c, self.density.offsets, head)
+                found = torch.logaddexp(found, log_p)
+            return found
+
+        return by_blocks(total, rows, c)
 
     def _weights(
         self, propose: _Proposer, row: Rows, c: Tensor | None, wanted: Pieces, head: Head
@@ -177,10 +162,10 @@ class _Marginal:
         generator = torch.Generator().manual_seed(row_seed(key, self.seed))
         known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
         known[list(self.given.values)] = True
-        offsets = self.density.offsets
+        offsets, point, pieces = self.density.offsets, *propose.point(row, c, self.given)
         parts = []
         for part in torch.arange(self.n_samples).split(DRAWS):
-            drawn, log_q = propose.draw(row, c, self.given, wanted, len(part), generator)
+            drawn, log_q = propose.mixture.draw(point, pieces, wanted, len(part), generator)
             made, log_fill, observed = propose.rows(row, drawn, wanted)
             # One place of the cells for each draw, in turn.
             offset = torch.where(known & made.observed, offsets[part % len(offsets)], 0)
@@ -228,16 +213,8 @@ class _Proposer:
             return values, values.new_zeros(len(values))
         return call_layers(self.front, values, None, observed)
 
-    def draw(
-        self,
-        row: Rows,
-        c: Tensor | None,
-        given: Pieces,
-        wanted: Pieces,
-        n: int,
-        generator: torch.Generator,
-    ) -> tuple[Points, Tensor]:
-        """Draws what is wanted of a row, in normal scores."""
+    def point(self, row: Rows, c: Tensor | None, given: Pieces) -> tuple[Points, Pieces]:
+        """A row in normal scores, its context behind it, and which pieces of it are known."""
         z = self.scores(row.values + 0.5 * self.step, row.observed)[0]  # the middles of cells
         known = Pieces(
             given.codes,
@@ -248,8 +225,7 @@ class _Proposer:
             context = tuple(range(z.shape[1], z.shape[1] + len(c)))
             known = replace(known, values=known.values + context)
             z = torch.cat([z, ((c - self.loc) / self.scale)[None]], dim=1)
-        points = Points(row.codes[0], z[0], row.angles[0])
-        return self.mixture.draw(points, known, wanted, n, generator)
+        return Points(row.codes[0], z[0], row.angles[0]), known
 
     def rows(self, row: Rows, drawn: Points, wanted: Pieces) -> tuple[Rows, Tensor, Tensor]:
         """The rows that draws make, the log-density of what fills gaps, which values are drawn."""
@@ -306,17 +282,10 @@ def _mean(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, ((n / effective - 1).clamp(min=0) / max(n - 1, 1)).sqrt(), effective
 
 
-# ---------------------------------------------------------------- columns
-
-
 def given_columns(schema: Schema, names: Collection[str]) -> tuple[Column, ...]:
     """The columns that are known when some are: of a duplicate, the column that it repeats.
 
     Constants are left out, for they say nothing.
-
-    Args:
-        schema: The columns.
-        names: Those that are given.
 
     Raises:
         ValueError: If there is no such column.
@@ -347,22 +316,11 @@ def pieces_of(schema: Schema, columns: Collection[Column]) -> Pieces:
 
 
 def units_of(schema: Schema, columns: Collection[Column], rows: Rows) -> Tensor:
-    """What to add to the log-density of some columns so that it is one in their units.
-
-    Args:
-        schema: All columns.
-        columns: Those whose density it is.
-        rows: The rows.
-
-    Returns:
-        The terms, in nats, with shape (n,).
-    """
+    """What makes a log-density of some columns one in their units, in nats, with shape (n,)."""
     total = torch.zeros(len(rows), dtype=torch.float64)
     code = {column.name: k for k, column in enumerate(schema.coded)}
     for column in columns:
         units = torch.tensor(column.code_units, dtype=torch.float64)
-        if column.name in code:
-            total = total + units[rows.codes[:, code[column.name]]]
-        else:
-            total = total + units[0]
+        level = rows.codes[:, code[column.name]] if column.name in code else 0
+        total = total + units[level]
     return total

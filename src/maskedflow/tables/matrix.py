@@ -1,4 +1,4 @@
-"""Tables as matrices of numbers, and back: what a report compares."""
+"""Tables as matrices of numbers, and back: what a report compares, and a baseline needs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from maskedflow.columns import Schema, complete, kind_of, to_arrow, to_rows, to_table
+from maskedflow.data import TableSplit, conditional_gaussian, independent
 
 from .context import check_context, free_numbers
-
-__all__ = ["Matrix", "Side", "Tables"]
 
 Matrix = NDArray[np.float64]
 
@@ -24,9 +25,6 @@ class Side:
     """A table whose columns that say something are those of a matrix of numbers.
 
     A category is its place among the levels, a date the time since its origin, a gap NaN.
-
-    Args:
-        schema: What is known of the table.
     """
 
     schema: Schema
@@ -109,3 +107,34 @@ class Tables:
             f"{where or 'another value than that of a constant or a duplicate'}; they are left out "
             "of all that follows, or the mean log-density would be minus infinity"
         )
+
+
+def simpler(
+    schemas: tuple[Schema, ...], train: TableSplit, test: TableSplit
+) -> tuple[str, Tensor | None]:
+    """What something simpler is called, and its log-density of test rows.
+
+    Where all columns are numbers that are always there, it is one Gaussian with a full covariance,
+    given the context if there is one; None if that is singular. Else it is
+    :func:`~maskedflow.data.independent`.
+    """
+    if all(map(_is_numeric, schemas)):
+        pairs = (train.x, test.x), (train.context, test.context)
+        x, *c = (
+            (_middles(schema, one), _middles(schema, other))
+            for schema, (one, other) in zip(schemas, pairs, strict=False)
+        )
+        return "full Gaussian", conditional_gaussian(x, c[0] if c else (None, None))
+    side = Side(schemas[0])
+    found = independent(side.known.columns, side.matrix(train.x), side.matrix(test.x))
+    return "independent columns", torch.from_numpy(found)
+
+
+def _is_numeric(schema: Schema) -> bool:
+    """Whether a row is a point of a space: all columns are numbers, always there, without atoms."""
+    return bool(schema.free) and all(c.part == "values" and not c.has_code for c in schema.free)
+
+
+def _middles(schema: Schema, table: pa.Table) -> Tensor:
+    """Numbers, and of those on a grid the middles of their cells."""
+    return to_rows(schema, table).values + torch.tensor(schema.steps, dtype=torch.float64) / 2

@@ -27,8 +27,6 @@ from .plan import assemble, build_layers
 from .weighed import Weighed, effective, train
 from .work import Budget, batch_size_of, epochs_within, training_work
 
-__all__ = ["FLOWS", "MemberSearch"]
-
 FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
     "auto": (
         ("whiten", "aaas"),
@@ -90,7 +88,7 @@ class MemberSearch:
         self.layout, self.all, self.observed = layout, rows, observed
         self.flow, self.seed, self.budget = flow, seed, Budget(work)
         self.features = rows.split.x.shape[1]
-        self.given = 0 if rows.split.context is None else rows.split.context.shape[1]
+        self.given = rows.context
         self.ridge = _RIDGES[0]
         self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
         n = len(rows)
@@ -187,19 +185,18 @@ class MemberSearch:
 
     def gaussian(self, name: str, rows: Tensor, others: Weighed) -> _Member:
         """Fits a Gaussian, with the ridge under which other rows are likeliest."""
-        value, found = -math.inf, None
+        value, found = -math.inf, list[_Member]()
         before = self.front(name, rows, self.ridge)[:-1]
         part = self.through(before, rows)
         for ridge in _RIDGES:
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
             now = others.score(density)
-            if found is not None and not now > value:
+            if found and not now > value:
                 break
-            value, found = now, _Member(_plan(front), density)
-            self.ridge = ridge
-        assert found is not None
-        return found
+            value, self.ridge = now, ridge
+            found.append(_Member(_plan(front), density))
+        return found[-1]
 
     def mixture(self, rows: Tensor, others: Weighed, beside: Sequence[_Member]) -> list[_Member]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.

@@ -35,8 +35,6 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
-__all__ = ["PartialDistribution", "PartialFlow"]
-
 
 class PartialFlow(LazyDistribution):
     r"""A lazy flow of x some of whose features may be absent, as the context says.
@@ -97,9 +95,8 @@ class PartialFlow(LazyDistribution):
                     f"Whiten, got {type(transform).__name__}, which mixes features"
                 )
         if not isinstance(base, UnconditionalDistribution) or elements_of(base()) is None:
-            raise ValueError(
-                f"base: expected independent elements whatever the context, got {base}"
-            )
+            wanted = "expected independent elements whatever the context"
+            raise ValueError(f"base: {wanted}, got {base}")
         features = base().event_shape.numel()
         if len(present) != features:
             raise ValueError(f"present: expected {features} entries, got {len(present)}")
@@ -111,10 +108,7 @@ class PartialFlow(LazyDistribution):
         return f"present={self.present}"
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow | PartialDistribution:
-        """Makes the distribution p(x | c).
-
-        Args:
-            c: The context, with shape (*, context), or none.
+        """Makes the distribution p(x | c) for the context `c`, with shape (*, context), or none.
 
         Raises:
             ValueError: If a context is missing, needless, of another size, or not finite.
@@ -125,8 +119,8 @@ class PartialFlow(LazyDistribution):
 
     def unchecked(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
         observed, origin = observed_features(self.present, c), () if c is None else (c,)
-        if c is not None:
-            c = c if self.embedding is None else cast(Tensor, self.embedding(c))
+        if c is not None and self.embedding is not None:
+            c = cast(Tensor, self.embedding(c))
         transform, base = cast(ComposedTransform, self.transform(c)), self.base()
         if observed is not None:
             return PartialDistribution(transform, base, observed).made_by(self, unchecked, *origin)
@@ -148,18 +142,16 @@ def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor
 
 
 class PartialDistribution(Density):
-    """The distribution of a flow whose features may be absent.
+    """The distribution of a flow whose features are `observed`, (*, D), or absent.
 
-    Args:
-        transform: The map from data to latent.
-        base: The distribution of the latent, of independent elements.
-        observed: Whether each feature is observed, with shape (*, D).
+    The base, of the latent that the transform maps data to, has independent elements.
     """
 
     has_rsample = True
 
     def __init__(self, transform: ComposedTransform, base: Distribution, observed: Tensor) -> None:
         self.transform, self.base, self.observed = transform, base, observed
+        self._elements = cast(Elementwise, elements_of(base))
         super().__init__(observed.shape[:-1], observed.shape[-1:])
 
     def __repr__(self) -> str:
@@ -171,10 +163,7 @@ class PartialDistribution(Density):
         return self.transform.domain
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of the observed features, in nats.
-
-        Args:
-            value: The points, with shape (*, D); what absent features are is no matter.
+        """The log-density of the observed features of points, (*, D), in nats.
 
         Raises:
             ValueError: If the shape does not fit, or an observed feature is NaN.
@@ -188,20 +177,17 @@ class PartialDistribution(Density):
         value, observed = torch.broadcast_tensors(value, self.observed)
         value = torch.where(observed, value, 0)
         z, ladj, observed = call_observed(self.transform, value, observed)
-        return torch.where(observed, self._elements().log_prob(z), 0).sum(dim=-1) + ladj
+        return torch.where(observed, self._elements.log_prob(z), 0).sum(dim=-1) + ladj
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points that have gradients, with absent features at 0."""
         shape = (*sample_shape, *self.batch_shape)
-        z = self._elements().rsample(shape, generator=generator)
+        z = self._elements.rsample(shape, generator=generator)
         observed = self.observed.expand(*shape, -1)
         for step in steps_of(self.transform):
             if isinstance(step, PermutationTransform):
                 observed = observed[..., step.order]
-        return _invert(self.transform, torch.where(observed, z, 0), observed)[0]
-
-    def _elements(self) -> Elementwise:
-        return cast(Elementwise, elements_of(self.base))
+        return _invert(self.transform, torch.where(observed, z, 0), observed)
 
 
 def call_layers(
@@ -240,8 +226,8 @@ def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
     return call_and_ladj(f, x)
 
 
-def _invert(f: TorchTransform, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse for the observed features, and what of its result is observed."""
+def _invert(f: TorchTransform, z: Tensor, observed: Tensor) -> Tensor:
+    """The inverse for the observed features."""
     whole = bool(observed.all())
     for step in reversed(list(steps_of(f))):
         if isinstance(step, PermutationTransform):
@@ -255,7 +241,7 @@ def _invert(f: TorchTransform, z: Tensor, observed: Tensor) -> tuple[Tensor, Ten
             z = x
         else:
             z = torch.where(observed, step.inv(z), 0)
-    return z, observed
+    return z
 
 
 def steps_of(f: Any) -> Iterator[Any]:
@@ -269,9 +255,8 @@ def steps_of(f: Any) -> Iterator[Any]:
 
 def _is_known(transform: LazyTransform) -> bool:
     """Whether a transform, restricted to some features, is a bijection of these."""
-    if isinstance(transform, MaskedAutoregressiveTransform | ElementWiseTransform | Whiten):
-        return True
-    if isinstance(transform, Dequantize):
+    known = MaskedAutoregressiveTransform | ElementWiseTransform | Whiten | Dequantize
+    if isinstance(transform, known):
         return True
     try:
         made = transform()
@@ -280,8 +265,8 @@ def _is_known(transform: LazyTransform) -> bool:
     if isinstance(made, DependentTransform):
         return made.base.domain.event_dim == 0 and made.reinterpreted == 1
     # An ActNorm, of the first batch, makes a scaling of its own type.
-    is_scaling = type(made) is ScaleTransform
-    return is_scaling or isinstance(made, PermutationTransform) or made.domain.event_dim == 0
+    scales = type(made) is ScaleTransform
+    return scales or isinstance(made, PermutationTransform) or made.domain.event_dim == 0
 
 
 def elements_of(base: Distribution) -> Elementwise | None:

@@ -15,8 +15,6 @@ from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import check_context
 
-__all__ = ["MixtureOfRegressions", "clusters", "fit_mixture"]
-
 _STEPS, _SMALL_GAIN = 100, 1e-3
 _RIDGE = 1e-6
 """What is added to a covariance, in units of its own scale, or of the whole where rows are few."""
@@ -31,25 +29,12 @@ class MixtureOfRegressions(LazyDistribution):
 
     .. math:: p(x \mid c) = \sum_{k=1}^K w_k \, \mathcal{N}(x \mid \mu_k + B_k c, L_k L_k^T)
 
-    A density costs :math:`O(K D (D + C))`, and so does a sample. Its numbers are buffers: they are
-    fitted already.
-
-    Args:
-        logits: The logarithms of the weights, with shape (K,).
-        loc: The means where the context is 0, with shape (K, D).
-        scale_tril: The Cholesky factors :math:`L_k`, with shape (K, D, D).
-        slopes: The slopes :math:`B_k`, with shape (K, D, C); no context counts if None.
+    A density costs :math:`O(K D (D + C))`, and so does a sample. The logits, (K,), means, (K, D),
+    Cholesky factors, (K, D, D), and slopes, (K, D, C), are buffers: they are fitted already. No
+    context counts if there are no slopes.
 
     References:
         | Hierarchical Mixtures of Experts and the EM Algorithm (Jordan and Jacobs, 1994)
-
-    Example:
-        >>> slopes = torch.tensor([[[1.0]], [[-1.0]]])
-        >>> zeros = torch.zeros(2, 1)
-        >>> mixture = MixtureOfRegressions(zeros[:, 0], zeros, torch.ones(2, 1, 1), slopes)
-        >>> mixture(torch.tensor([2.0])).base.loc
-        tensor([[ 2.],
-                [-2.]])
     """
 
     logits: Tensor
@@ -88,22 +73,11 @@ def fit_mixture(
     r"""Fits a mixture by expectation-maximisation from clusters by k-means; counts the steps, too.
 
     To each covariance :math:`10^{-6} \min(1, \mathrm{tr}(\Sigma_k) / D)` is added: clusters that
-    are far apart may be as narrow as they are, unless there are few rows.
-
-    Args:
-        x: The rows, whitened, float64, with shape (n, D).
-        weight: How much each row counts, with shape (n,).
-        components: The number of Gaussians K.
-        seed: Seed of the first means.
-        c: What the means follow, with shape (n, C); they are the same in all rows if None.
+    are far apart may be as narrow as they are, unless there are few rows. These are whitened,
+    (n, D), and the means follow c, (n, C), if there is any.
 
     References:
         | Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster et al., 1977)
-
-    Example:
-        >>> x = torch.tensor([[0.0], [1e-6], [1.0], [1.000001]], dtype=torch.float64).repeat(5, 1)
-        >>> fit_mixture(x, torch.ones(20), 2, 0)[0].logits.exp()
-        tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     share = weight.double() / weight.sum()
     c = None if c is None else c.double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,10 +17,8 @@ from maskedflow.flows.stack import Stack
 from maskedflow.transforms import PermutationTransform
 
 from .circular import AutoregressiveVonMisesDistribution
-from .density import BLOCK, TableDensity, blocks
+from .density import BLOCK, TableDensity, by_blocks
 from .missing import PartialDistribution, call_observed, elements_of, steps_of
-
-__all__ = ["pit"]
 
 PLACES = 32
 """The places of a cell of which one is drawn."""
@@ -46,13 +45,6 @@ def pit(
 
     A row costs one density, and 32 of them if a column is discretised.
 
-    Args:
-        schema: The columns.
-        density: The density.
-        rows: The rows.
-        c: Their contexts, with shape (n, context), or none.
-        generator: Where draws come from.
-
     Returns:
         The residuals, with shape (n, columns), NaN of constants, duplicates and impossible rows.
 
@@ -60,16 +52,14 @@ def pit(
         | Remarks on a Multivariate Transformation (Rosenblatt, 1952)
         | Predictive Model Assessment for Count Data (Czado et al., 2009), section 2, for codes
     """
-    parts = [
-        _block(schema, density, rows[index], None if c is None else c[index], generator)[:size]
-        for index, size in blocks(len(rows))
-    ]
-    found = torch.cat(parts) if parts else torch.zeros(0, len(schema.columns)).double()
+    if not len(rows):
+        return torch.zeros(0, len(schema.columns), dtype=torch.float64)
+    found = by_blocks(partial(_block, schema, density, generator), rows, c)
     return torch.where(rows.impossible[:, None], math.nan, found)
 
 
 def _block(
-    schema: Schema, density: TableDensity, rows: Rows, c: Tensor | None, generator: torch.Generator
+    schema: Schema, density: TableDensity, generator: torch.Generator, rows: Rows, c: Tensor | None
 ) -> Tensor:
     def uniform(*shape: int) -> Tensor:
         # Of a whole block, so that later rows do not change what earlier ones get.
@@ -92,18 +82,15 @@ def _block(
         places = (orders + uniform(*shape)) / shape[0] * spread
         given = density.number_context(rows, c)
         values = _of_stack(density.numbers, rows.values, places, given, uniform(2))
-    code = {column.name: k for k, column in enumerate(schema.coded)}
-    made = {column.name: u for column, u in zip(schema.angular, turns.T, strict=True)}
-    made |= {column.name: u for column, u in zip(schema.valued, values.T, strict=True)}
-    residuals = []
-    for column in schema.columns:
-        u = made.get(column.name, torch.full((BLOCK,), math.nan, dtype=torch.float64))
-        if column.name in code:
-            k = code[column.name]
-            observed = (rows.codes[:, k] == 0) & (column.name in made)
-            u = low[:, k] + mass[:, k] * torch.where(observed, u, within[:, k])
-        residuals.append(u)
-    return torch.stack(residuals, dim=1)
+    columns = (*schema.angular, *schema.valued)
+    made = {column.name: u for column, u in zip(columns, (*turns.T, *values.T), strict=True)}
+    for k, column in enumerate(schema.coded):
+        v = within[:, k]
+        if column.name in made:
+            v = torch.where(rows.codes[:, k] == 0, made[column.name], v)
+        made[column.name] = low[:, k] + mass[:, k] * v
+    none = torch.full((BLOCK,), math.nan, dtype=torch.float64)
+    return torch.stack([made.get(column.name, none) for column in schema.columns], dim=1)
 
 
 def _pieces(logits: list[Tensor], codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,9 +104,8 @@ def _pieces(logits: list[Tensor], codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _of_stack(stack: Any, x: Tensor, places: Tensor, c: Tensor | None, u: Tensor) -> Tensor:
     """The residuals of numbers or angles, of one member at one of some places, (n, M, D)."""
-    members, log_weights = [stack], x.new_zeros(1)
-    if isinstance(stack, Stack):
-        members, log_weights = list(stack.members), stack.weights.double().log()
+    one = not isinstance(stack, Stack)
+    members, log_weights = ([stack], [0]) if one else (stack.members, stack.weights.double().log())
     found, log_probs = [], []
     for member, log_weight in zip(members, log_weights, strict=True):
         made = member(c)

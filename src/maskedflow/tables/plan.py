@@ -33,8 +33,6 @@ from .density import TableDensity, present_columns
 from .missing import PartialFlow
 from .mixture import MixtureOfRegressions
 
-__all__ = ["Plan", "assemble", "build_categories", "build_density", "build_layers", "numbers_of"]
-
 
 @with_config(CLOSED)
 class _Front(TypedDict):
@@ -97,14 +95,7 @@ _LAYERS: dict[str, dict[str, Any]] = {
 
 
 def numbers_of(layout: Layout, plan: Plan) -> int:
-    """Counts the numbers that the density of a plan has at least, without building it.
-
-    Example:
-        >>> layout = Layout((), (None, None), (), (0.0, 0.0), (None, None), (None, None))
-        >>> front = {"knots": 100, "whiten": True}
-        >>> numbers_of(layout, {"context": 0, "given": 0, "members": [{"front": front}]})
-        204
-    """
+    """Counts the numbers that the density of a plan has at least, without building it."""
     features, given = max(len(layout.value_state), 1), plan.get("given", 0)
     network = plan.get("categories", _OLD_CATEGORIES)["hidden"] or 0
     total = sum(layout.levels) * network + plan["context"]
@@ -123,12 +114,7 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
 
 
 def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
-    """Makes the density of a plan, its numbers to be loaded.
-
-    Args:
-        layout: What the columns are.
-        plan: The `plan` of the density that was fitted.
-    """
+    """Makes a density by the `plan` of one that was fitted, its numbers to be loaded."""
     context = plan["context"]
     categories = angles = None
     if layout.levels:
@@ -170,8 +156,7 @@ def _build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> Lazy
 
 
 def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDistribution:
-    features, front = len(layout.value_state), plan["front"]
-    components, letters = plan.get("components", 0), plan.get("layers", "")
+    features, front, components = len(layout.value_state), plan["front"], plan.get("components", 0)
     steps: list[LazyTransform] = []
     if front["knots"]:
         knots = torch.arange(front["knots"]).expand(features, -1).float()
@@ -186,7 +171,7 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
         slopes = torch.zeros(components, features, given) if plan.get("slopes") else None
         base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes)
     hidden, seed = plan.get("hidden", 0), plan.get("seed", 0)
-    layers = build_layers(features, given, letters, hidden, seed)
+    layers = build_layers(features, given, plan.get("layers", ""), hidden, seed)
     return assemble(layout, steps, layers, base)
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 from .categories import one_hot
 from .mixture import clusters
 
-__all__ = ["Pieces", "Points", "Proposal"]
-
 COMPONENTS, ROWS_A_COMPONENT = 32, 20
 """The most components, and the rows that each needs for each number."""
 STEPS = 10
@@ -52,12 +50,8 @@ class Proposal:
 
     with wrapped Cauchy distributions C. All its conditionals are mixtures of the same kind. To draw
     from them safely, normal distributions are widened to Student-t ones of the same scale, and a
-    tenth of the draws comes from a component that looks at nothing.
-
-    Args:
-        points: The rows that it is fitted to, values near to standard normal ones.
-        levels: The number of levels of each code.
-        seed: Seed of the clusters where expectation-maximisation starts.
+    tenth of the draws comes from a component that looks at nothing. It is fitted to points whose
+    values are near to standard normal ones, by expectation-maximisation from clusters.
 
     References:
         | Statistical Analysis with Missing Data (Little and Rubin, 2019), section 14.2, for
@@ -80,17 +74,17 @@ class Proposal:
         self.levels = tuple(levels)
         z, (n, features) = points.values, points.values.shape
         count = max(1, min(COMPONENTS, n // (ROWS_A_COMPONENT * (features + 2))))
-        parts = [z, points.angles.sin(), points.angles.cos(), self._ones(points)]
-        embedded = torch.cat(parts, dim=1)
+        ones = one_hot(points.codes, levels, z.dtype)
+        embedded = torch.cat([z, points.angles.sin(), points.angles.cos(), ones], dim=1)
         some = count > 1 and embedded.shape[1]
-        self._fit(points, clusters(embedded, count, seed) if some else z.new_ones(n, 1))
+        self._fit(points, ones, clusters(embedded, count, seed) if some else z.new_ones(n, 1))
         sizes = len(levels), features, points.angles.shape[1]
         every = Pieces(*(tuple(range(size)) for size in sizes))
         for _ in range(STEPS - 1):
-            self._fit(points, self._log_terms(points, every).softmax(dim=-1))
+            self._fit(points, ones, self._log_terms(points, every).softmax(dim=-1))
         self._add_broad()
 
-    def _fit(self, points: Points, shares: Tensor) -> None:
+    def _fit(self, points: Points, ones: Tensor, shares: Tensor) -> None:
         """Takes the components' moments, given each row's shares in them, (n, J)."""
         z, mass = points.values, shares.sum(dim=0)
         self.log_weights = (mass / mass.sum()).clamp(min=1e-12).log()
@@ -104,17 +98,11 @@ class Proposal:
         covariance = (rows * covariance + prior * pooled) / (rows + prior)
         self.covariance = covariance + RIDGE * torch.eye(z.shape[1], dtype=z.dtype)
         self.log_shares = []
-        for counts in (shares.T @ self._ones(points)).split(self.levels, dim=1):
+        for counts in (shares.T @ ones).split(self.levels, dim=1):
             smooth = (counts + 1 / counts.shape[1]) / (mass[:, None] + 1)
             self.log_shares.append(smooth.log())
         x, y = each.T @ points.angles.cos(), each.T @ points.angles.sin()
         self.centre, self.length = torch.atan2(y, x), torch.hypot(x, y).clamp(max=0.999)
-
-    def _ones(self, points: Points) -> Tensor:
-        """The codes as one-hot vectors."""
-        if not self.levels:
-            return points.values[:, :0]
-        return one_hot(points.codes, self.levels, points.values.dtype)
 
     def _add_broad(self) -> None:
         """Puts a component first that knows the columns' margins only."""
@@ -156,14 +144,7 @@ class Proposal:
     def draw(
         self, known: Points, given: Pieces, wanted: Pieces, n: int, generator: torch.Generator
     ) -> tuple[Points, Tensor]:
-        """Draws some pieces of a row given others.
-
-        Args:
-            known: One row, without a batch dimension; what is not given is no matter.
-            given: The pieces that are known.
-            wanted: The pieces to draw.
-            n: How many draws.
-            generator: Where they come from.
+        """Draws some pieces of a row, which has no batch dimension, given others.
 
         Returns:
             Rows with the pieces that were drawn, the others as they are, and the log-densities of

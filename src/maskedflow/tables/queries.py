@@ -16,12 +16,9 @@ from torch import Tensor
 from maskedflow.columns import Schema, to_rows
 from maskedflow.training.randomness import row_seed
 
-from .density import TableDensity
 from .fitted import FittedTable
 from .marginal import given_columns, log_marginal, pieces_of, units_of
 from .pit import pit
-
-__all__ = ["ConditionalScore", "check_draws", "residuals", "score_given", "tail_shares"]
 
 Numbers = NDArray[np.float64]
 
@@ -32,12 +29,7 @@ DRAWN, DRAWN_GIVEN = 10_000, 500
 
 
 class ConditionalScore(NamedTuple):
-    """Log-densities of rows given some columns, and how sure they are.
-
-    Args:
-        log_density: The log-densities, in nats, one a row.
-        standard_error: Their standard errors, 0 where they are exact.
-    """
+    """Log-densities of rows given some columns, in nats, and their standard errors, 0 if exact."""
 
     log_density: Numbers
     standard_error: Numbers
@@ -57,29 +49,20 @@ def score_given(
     columns = given_columns(schema, _names(schema, given))
     rows, c = fitted.encode(x, context)
     with torch.no_grad():
-        log_density: Numbers = fitted.density.log_prob(rows, c).numpy()
-    error = np.zeros(len(rows))
-    unsure = 0
-    index = (~rows.impossible).numpy()
+        log_density = fitted.density.log_prob(rows, c)
+    error, unsure, index = torch.zeros_like(log_density), 0, ~rows.impossible
     if len(columns) == len(schema.free):
         log_density[index] = 0.0
     elif columns and index.any():
-        possible = rows[~rows.impossible]
-        found = log_marginal(
-            fitted.density,
-            possible,
-            pieces_of(schema, columns),
-            None if c is None else c[~rows.impossible],
-            n_samples,
-            seed,
-        )
-        log_given = found.log_prob + units_of(schema, columns, possible)
-        log_density[index] -= log_given.numpy()
-        error[index] = found.standard_error.numpy()
+        possible, c = rows[index], None if c is None else c[index]
+        pieces = pieces_of(schema, columns)
+        found = log_marginal(fitted.density, possible, pieces, c, n_samples, seed)
+        log_density[index] -= found.log_prob + units_of(schema, columns, possible)
+        error[index] = found.standard_error
         unsure = int((found.effective < TRUSTED).sum())
     if columns:
         # Given what cannot be, nothing can be said.
-        cannot = to_rows(Schema(columns, schema.missing), x).impossible.numpy()
+        cannot = to_rows(Schema(columns, schema.missing), x).impossible
         log_density[cannot] = error[cannot] = np.nan
     if unsure:
         warnings.warn(
@@ -88,7 +71,7 @@ def score_given(
             "trusted, raise n_samples",
             stacklevel=3,
         )
-    return ConditionalScore(log_density, error)
+    return ConditionalScore(log_density.numpy(), error.numpy())
 
 
 def residuals(fitted: FittedTable, x: pa.Table, context: pa.Table | None, seed: int) -> Numbers:
@@ -99,6 +82,7 @@ def residuals(fitted: FittedTable, x: pa.Table, context: pa.Table | None, seed: 
     return found
 
 
+@torch.no_grad()
 def tail_shares(
     fitted: FittedTable, x: pa.Table, context: pa.Table | None, n_samples: int | None, seed: int
 ) -> Numbers:
@@ -106,35 +90,26 @@ def tail_shares(
     if n_samples is not None:
         check_draws(n_samples)
     rows, c = fitted.encode(x, context)
-    with torch.no_grad():
-        log_density = fitted.density.log_prob(rows, c)
+    log_density = fitted.density.log_prob(rows, c)
+
+    def share(log_density: Tensor, c: Tensor | None, n: int, seed: int) -> Tensor:
+        drawn = fitted.density.sample(n, c, torch.Generator().manual_seed(seed))
+        given = None if c is None else c.expand(n, -1)
+        ranked = fitted.density.log_prob(drawn, given).sort().values
+        return (torch.searchsorted(ranked, log_density, right=True) / n).double()
+
     if c is None:
-        return _share(fitted.density, log_density, None, n_samples or DRAWN, seed)
-    shares = np.empty(len(rows))
-    distinct, which = c.unique(dim=0, return_inverse=True)
-    for k, one in enumerate(distinct):
-        here = which == k
-        # Draws depend on the context alone: neither on other rows nor on their order.
-        shares[here.numpy()] = _share(
-            fitted.density,
-            log_density[here],
-            one,
-            n_samples or DRAWN_GIVEN,
-            row_seed(one, seed),
-        )
-    return shares
-
-
-@torch.no_grad()
-def _share(
-    density: TableDensity, log_density: Tensor, c: Tensor | None, n: int, seed: int
-) -> Numbers:
-    """The share of draws that are not likelier."""
-    drawn = density.sample(n, c, torch.Generator().manual_seed(seed))
-    given = None if c is None else c.expand(n, -1)
-    ranked = density.log_prob(drawn, given).sort().values
-    share: Numbers = (torch.searchsorted(ranked, log_density, right=True) / n).double().numpy()
-    return share
+        shares = share(log_density, None, n_samples or DRAWN, seed)
+    else:
+        shares = torch.empty_like(log_density)
+        distinct, which = c.unique(dim=0, return_inverse=True)
+        for k, one in enumerate(distinct):
+            here = which == k
+            # Draws depend on the context alone: neither on other rows nor on their order.
+            n = n_samples or DRAWN_GIVEN
+            shares[here] = share(log_density[here], one, n, row_seed(one, seed))
+    found: Numbers = shares.numpy()
+    return found
 
 
 def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:

@@ -20,8 +20,6 @@ from .members import FLOWS, MemberSearch
 from .weighed import Weighed, distinct_rows
 from .work import default_work, work_within
 
-__all__ = ["FLOWS", "fit_density"]
-
 
 def fit_density(
     layout: Layout,
@@ -44,19 +42,13 @@ def fit_density(
 
     The search ends after an amount of work, counted in rows, weights and steps; so the density
     follows from the arguments, whatever else the machine does. One unit is about a second of a
-    core. Equal rows count as one that weighs as much as all of them.
+    core. If `work` is None, it is what this machine does in a `time_limit` of about so many
+    seconds, by a few steps that are timed; if that is None, too, it follows from the size of the
+    table, 60 for 3,000 rows of 10 columns and 300 at most.
 
-    Args:
-        layout: What the columns are.
-        rows: The rows.
-        c: Their contexts, with shape (n, context), or none.
-        weight: How much each row counts, with shape (n,); all alike if None. Only ratios matter.
-        flow: What is tried, one of `FLOWS`.
-        time_limit: About how many seconds it may take: a few steps are timed, and `work` is what
-            this machine does in the time. No limit if None.
-        work: The work that it may do, whatever `time_limit` says; if both are None it follows from
-            the size of the table, 60 for 3,000 rows of 10 columns and 300 at most.
-        seed: Seed of every random draw.
+    The n rows have contexts (n, context), or none, and weights (n,), all alike if None, of which
+    only ratios matter. Equal rows count as one that weighs as much as all of them. What is tried,
+    `flow`, is one of `FLOWS`.
 
     Returns:
         The density, in double precision and evaluation mode, with its `plan`, of which `work` is
@@ -90,9 +82,8 @@ def fit_density(
         work = work_within(time_limit, len(layout.value_state), since=start)
     elif work is None:
         work = default_work(len(rows), columns)
-    context = 0 if c is None else c.shape[1]
     categories = angles = numbers = None
-    plan: dict[str, Any] = {"context": context, "work": work}
+    plan: dict[str, Any] = {"context": 0 if c is None else c.shape[1], "work": work}
     parts = bool(layout.levels) + bool(layout.angle_state) + 3 * bool(layout.value_state)
     if layout.levels:
         split = Split(rows.codes.double(), c)

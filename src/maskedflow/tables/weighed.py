@@ -14,23 +14,21 @@ from maskedflow.data import Split
 from maskedflow.data.split import row_hashes
 from maskedflow.training import History, TrainConfig, evaluate, fit
 
-__all__ = ["Weighed", "distinct_rows", "effective", "train"]
-
 _RARE = 10
 """How many times more cells than rows a grid has if equal rows are no coincidence."""
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """Rows that weigh differently.
-
-    Args:
-        split: The rows.
-        weight: How much each counts, with shape (n,).
-    """
+    """Rows that weigh differently."""
 
     split: Split
     weight: Tensor
+
+    @property
+    def context(self) -> int:
+        """The number of context features."""
+        return 0 if self.split.context is None else self.split.context.shape[1]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -56,7 +54,7 @@ class Weighed:
         if weighed:
             weight = (self.weight / self.weight.mean())[:, None]
             c = weight if c is None else torch.cat([c, weight.to(c)], dim=1)
-        return Split(self.split.x.float(), None if c is None else c.float())
+        return Split(self.split.x, c).in_float32()
 
 
 class _WeighedDensity(nn.Module):
@@ -95,14 +93,6 @@ def distinct_rows(
     Returns the possible rows that count, each in the place of its first occurrence, their contexts,
     and their weights, of which the largest is 1. Neither weights twice as large nor all rows twice
     change any of it.
-
-    Example:
-        >>> x = torch.tensor([[1.5], [2.5], [1.5]], dtype=torch.float64)
-        >>> none = torch.zeros(3, 0)
-        >>> rows = Rows(none.long(), x, x > 0, none.double(), none.bool(), x[:, 0] < 0)
-        >>> layout = Layout((), (None,), (), (0.0,), (None,), (None,))
-        >>> distinct_rows(layout, rows)[2]
-        tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     weight = rows.values.new_ones(len(rows)) if weight is None else weight.double()
     weight = torch.where(rows.impossible, 0, weight)
@@ -127,11 +117,7 @@ def _relative(weight: Tensor) -> Tensor:
 
 
 def effective(weight: Tensor) -> float:
-    r"""The number of rows of equal weight that are worth as much, :math:`(\sum w)^2 / \sum w^2`.
-
-    References:
-        | A Note on Importance Sampling using Standardized Weights (Kong, 1992)
-    """
+    """The number of rows of equal weight that are worth as much (Kong, 1992)."""
     return float(weight.sum().square() / weight.square().sum())
 
 

@@ -12,15 +12,6 @@ from maskedflow.flows.flow import standard_normal
 from .missing import PartialFlow
 from .plan import build_layers
 
-__all__ = [
-    "Budget",
-    "batch_size_of",
-    "default_work",
-    "epochs_within",
-    "training_work",
-    "work_within",
-]
-
 _PRODUCTS = 5e9
 """Rows times weights that one unit of work trains: a second of one core, more or less."""
 _STEP, _EPOCH = 3e-3, 2e-2
