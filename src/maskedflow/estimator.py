@@ -179,8 +179,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
         """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
 
-        Of a conditional density there are `n_samples` for each row of `context`. Arrays are in this
-        machine's byte order, with NaN for what was masked.
+        Arrays are in this machine's byte order, with NaN for what was masked.
+
+        Args:
+            n_samples: How many; of a conditional density, how many for each row of `context`.
+            random_state: A seed, or NumPy's `RandomState`.
+            context: The table of conditions.
         """
         fitted, seed = self._fitted, _seed(random_state)
         check_draws(n_samples)
@@ -209,9 +213,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         its standard error is returned, too (see :func:`~maskedflow.tables.log_marginal`). The cost
         is `n_samples` densities for each distinct row of what is given.
 
-        X has all columns; `given` has the names or places of some. Duplicates of these are given as
-        well, and constants say nothing. Of a seed a row's result is the same whatever other rows
-        there are, except for their contexts.
+        Args:
+            X: The table, with all columns.
+            given: The columns that are given, by name or place. Duplicates of these are given as
+                well, and constants say nothing.
+            context: The table of conditions.
+            n_samples: The draws for each distinct row of what is given.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's result is the same
+                whatever other rows there are, except for their contexts.
 
         Returns:
             The log-densities, in nats per unit of the other columns, and their standard errors, 0
@@ -240,8 +249,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         proportion to what it contributes to the density (see :func:`~maskedflow.tables.pit`). A
         column that may miss values or has atoms has one residual for this and its number. The
         residual of a column is given others, which are not the same in each row: it tells whether
-        the joint density fits, not whether the column's margin does. Of a seed the first rows get
-        the same whatever rows follow; in another order rows get other draws.
+        the joint density fits, not whether the column's margin does.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed the first rows get the same
+                whatever rows follow; in another order rows get other draws.
 
         Returns:
             The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
@@ -262,14 +276,20 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         .. math:: T(x) = P\left( p(X') \le p(x) \right), \qquad X' \sim p
 
-        estimated by the share T of n draws: 10,000 if `n_samples` is None, and 500 for each
-        distinct context, if there are contexts. Its standard error is :math:`\sqrt{T (1 - T) / n}`,
-        and of a seed it is the same whatever other rows there are. Of a row of the model T is
-        uniform, as far as a density has no ties: where rows can be equal, as with categories alone,
-        T is at most t with probability t at most, so that no more than a hundredth of good rows is
-        below 0.01. Rows of density 0 have 0. Densities are compared in the units of the columns;
-        where numbers may be missing, other units can give another order of rows with and without
-        them.
+        estimated by the share of draws. Of a row of the model T is uniform, as far as a density has
+        no ties: where rows can be equal, as with categories alone, T is at most t with probability
+        t at most, so that no more than a hundredth of good rows is below 0.01. Rows of density 0
+        have 0. Densities are compared in the units of the columns; where numbers may be missing,
+        other units can give another order of rows with and without them.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            n_samples: The draws, 10,000 if None. Given contexts it is the draws for each distinct
+                one, which is what they cost, and 500 if None. The standard error of a share T is
+                :math:`\sqrt{T (1 - T) / n}`.
+            random_state: A seed, or NumPy's `RandomState`. Of a seed a row's share is the same
+                whatever other rows there are.
 
         References:
             | Computing and Graphing Highest Density Regions (Hyndman, 1996)
@@ -294,11 +314,18 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         train_context: Any = None,
         name: str = "table",
     ) -> Page:
-        """Writes a page about the density, an HTML file that needs no other; returns what it says.
+        """Writes a page about the density, one HTML file that needs no other.
 
-        It is judged by the rows of X; the page says whether it was fitted to some of them. Other
-        densities are fitted to `train`, the rows that it was fitted to, to be compared. The page
-        calls it `name`; missing folders of `path` are made.
+        Args:
+            X: Rows to judge it by. The page says whether it was fitted to some of them.
+            path: The file; missing folders are made.
+            context: Their context, if the density is conditional.
+            train: The rows it was fitted to. Other densities are fitted to them, to be compared.
+            train_context: The context of these.
+            name: What the page calls it.
+
+        Returns:
+            What the page says.
         """
         from maskedflow.report import table_report  # matplotlib takes a while to load
 
@@ -307,9 +334,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | Path) -> None:
         """Writes the estimator to one safetensors file: plain values and tensors, no code.
 
-        The file is written beside `path` and moved over it; missing folders are made. Of the
-        parameters, a `schema` is kept as `schema_`, which holds all of it, and a `random_state`
-        only if it is a seed.
+        The file is written beside `path` and moved over it. Of the parameters, a `schema` is kept
+        as `schema_`, which holds all of it, and a `random_state` only if it is a seed.
+
+        Args:
+            path: The file to write; missing folders are made.
 
         Example:
             >>> import tempfile
@@ -340,7 +369,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | Path) -> DensityEstimator:
-        """Reads the file that :meth:`save` wrote, or the folder of `maskedflow train --flow auto`.
+        """Reads what :meth:`save` wrote, or what a run of `maskedflow train --flow auto` holds.
+
+        Args:
+            path: The file, or the run's folder.
 
         Raises:
             FileNotFoundError: If there is no such file.

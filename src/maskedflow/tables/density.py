@@ -150,9 +150,15 @@ class TableDensity(nn.Module):
     def log_prob(self, rows: Rows, c: Tensor | None = None) -> Tensor:
         r"""The log-density of each row, in nats and in the units of the columns.
 
-        Of n rows with contexts (n, context), or none, it is float64, with shape (n,), and
-        :math:`-\infty` where a row is impossible. In evaluation mode it is the same number whatever
-        other rows there are. For all of float64's precision the module has to be in float64, too.
+        In evaluation mode it is the same number whatever other rows there are. For all of float64's
+        precision the module has to be in float64, too.
+
+        Args:
+            rows: The n rows.
+            c: Their contexts, with shape (n, context), or none.
+
+        Returns:
+            The log-densities, float64, with shape (n,); :math:`-\infty` where a row is impossible.
         """
         if self.training:
             return self._log_prob(rows, c)
@@ -221,18 +227,20 @@ class TableDensity(nn.Module):
     def _sample(self, n: int, c: Tensor | None, generator: torch.Generator | None) -> Rows:
         like = weight_of(self)
         c = None if c is None else c.to(like)
-
-        def draw(factor: LazyDistribution, given: Tensor | None) -> Tensor:
-            shape = (n,) if given is None else ()
-            return cast(Tensor, factor(given).sample(shape, generator=generator))
-
-        rows = self.build_rows(n, None if self.categories is None else draw(self.categories, c))
+        codes = None
+        if self.categories is not None:
+            shape = (n,) if c is None else ()
+            codes = self.categories(c).sample(shape, generator=generator)
+        rows = self.build_rows(n, codes)
         if self.angles is not None:
-            drawn = draw(self.angles, self.angle_context(rows, c)).double()
-            angles = torch.remainder(drawn + math.pi, 2 * math.pi) - math.pi
+            given = self.angle_context(rows, c)
+            drawn = self.angles(given).sample((n,) if given is None else (), generator=generator)
+            angles = torch.remainder(drawn.double() + math.pi, 2 * math.pi) - math.pi
             rows = replace(rows, angles=torch.where(rows.angles_observed, angles, 0))
         if self.numbers is not None:
-            values = self._on_grid(draw(self.numbers, self.number_context(rows, c)).double())
+            given = self.number_context(rows, c)
+            drawn = self.numbers(given).sample((n,) if given is None else (), generator=generator)
+            values = self._on_grid(drawn.double())
             rows = replace(rows, values=torch.where(rows.observed, values, 0))
         return rows
 

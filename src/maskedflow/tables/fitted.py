@@ -330,7 +330,7 @@ class FittedTable:
         tensors, entries = checkpoint.read(path)
         with blame(path, "expected a saved DensityEstimator"):
             header = check(_Header, parse_json(entries[checkpoint.METADATA]))["estimator"]
-            own = {key: header.pop(key) for key in _Fitted.__annotations__ if key in header}
+            own = {key: header.pop(key) for key in _OWN if key in header}
             face = check(kind, header)
             kept = check(_Fitted, own)
             schema, context = Schema.from_toml(kept["schema"]), kept["context_schema"]
@@ -362,6 +362,9 @@ class _Fitted(TypedDict):
 @with_config(CLOSED)
 class _Header(TypedDict):
     estimator: dict[str, Any]
+
+
+_OWN = tuple(_Fitted.__annotations__)
 
 
 def _unpickled(

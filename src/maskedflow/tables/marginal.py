@@ -33,8 +33,16 @@ DRAWS = 2**12
 class Marginal(NamedTuple):
     """Log-densities of some columns, one a row, in nats and radians.
 
-    Where they are exact, `standard_error` is 0, and `effective`, the number of independent draws
-    of the unknown columns that an estimate is worth, is infinite.
+    <<<<<<< ours
+        Where they are exact, `standard_error` is 0, and `effective`, the number of independent draws
+        of the unknown columns that an estimate is worth, is infinite.
+    =======
+        Args:
+            log_prob: The log-densities.
+            standard_error: Their standard errors, 0 where they are exact.
+            effective: How many independent draws of the unknown columns the estimate is worth,
+                infinity where it is exact.
+    >>>>>>> theirs
     """
 
     log_prob: Tensor
@@ -71,8 +79,15 @@ def log_marginal(
     it and the seed alone: neither other rows nor their order matter. Only a context makes a
     difference, as the proposal is fitted to draws given the contexts of all rows.
 
-    The cost is `n_samples` densities for each distinct row of what is given. The density is in
-    double precision and evaluation mode, the n rows are possible, with contexts (n, context).
+    The cost is `n_samples` densities for each distinct row of what is given.
+
+    Args:
+        density: The density, in double precision and evaluation mode.
+        rows: The rows, all of them possible.
+        given: The pieces whose density is wanted.
+        c: The contexts of the rows, with shape (n, context), or none.
+        n_samples: The draws for each distinct row.
+        seed: Seed of the draws.
 
     References:
         | Monte Carlo theory, methods and examples (Owen, 2013), chapter 9

@@ -42,13 +42,19 @@ def fit_density(
 
     The search ends after an amount of work, counted in rows, weights and steps; so the density
     follows from the arguments, whatever else the machine does. One unit is about a second of a
-    core. If `work` is None, it is what this machine does in a `time_limit` of about so many
-    seconds, by a few steps that are timed; if that is None, too, it follows from the size of the
-    table, 60 for 3,000 rows of 10 columns and 300 at most.
+    core. Equal rows count as one that weighs as much as all of them.
 
-    The n rows have contexts (n, context), or none, and weights (n,), all alike if None, of which
-    only ratios matter. Equal rows count as one that weighs as much as all of them. What is tried,
-    `flow`, is one of `FLOWS`.
+    Args:
+        layout: What the columns are.
+        rows: The rows.
+        c: Their contexts, with shape (n, context), or none.
+        weight: How much each row counts, with shape (n,); all alike if None. Only ratios matter.
+        flow: What is tried, one of `FLOWS`.
+        time_limit: About how many seconds it may take: a few steps are timed, and `work` is what
+            this machine does in the time. No limit if None.
+        work: The work that it may do, whatever `time_limit` says; if both are None it follows from
+            the size of the table, 60 for 3,000 rows of 10 columns and 300 at most.
+        seed: Seed of every random draw.
 
     Returns:
         The density, in double precision and evaluation mode, with its `plan`, of which `work` is
