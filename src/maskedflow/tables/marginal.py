@@ -33,17 +33,12 @@ DRAWS = 2**12
 class Marginal(NamedTuple):
     """Log-densities of some columns, one a row, in nats and radians.
 
-    <<<<<<< ours
-        Where they are exact, `standard_error` is 0, and `effective`, the number of independent draws
-        of the unknown columns that an estimate is worth, is infinite.
-    =======
-        Args:
+            Args:
             log_prob: The log-densities.
             standard_error: Their standard errors, 0 where they are exact.
             effective: How many independent draws of the unknown columns the estimate is worth,
                 infinity where it is exact.
-    >>>>>>> theirs
-    """
+        """
 
     log_prob: Tensor
     standard_error: Tensor
