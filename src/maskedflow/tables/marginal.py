@@ -33,12 +33,12 @@ DRAWS = 2**12
 class Marginal(NamedTuple):
     """Log-densities of some columns, one a row, in nats and radians.
 
-            Args:
-            log_prob: The log-densities.
-            standard_error: Their standard errors, 0 where they are exact.
-            effective: How many independent draws of the unknown columns the estimate is worth,
-                infinity where it is exact.
-        """
+    Args:
+        log_prob: The log-densities.
+        standard_error: Their standard errors, 0 where they are exact.
+        effective: How many independent draws of the unknown columns the estimate is worth,
+            infinity where it is exact.
+    """
 
     log_prob: Tensor
     standard_error: Tensor
