@@ -12,8 +12,6 @@ from .notes import tell_seen
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
 
-__all__ = ["compare"]
-
 HEADINGS = (
     *("run", "NLL (nats)", "bits per dimension", "behind the best (nats)"),
     *("parameters", "training", "scoring 1,000 rows"),

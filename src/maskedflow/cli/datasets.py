@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskedflow.data import Description
 
-__all__ = ["datasets"]
-
 
 def datasets(*, data_dir: Path | None = None) -> None:
     """List the known data sets, where they come from, and whether they are here.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable
     from maskedflow.runs import Run
 
-__all__ = ["evaluate", "report"]
-
 SAMPLES = 1000
 """Rows drawn of the density of a table."""
 

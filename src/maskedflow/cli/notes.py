@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskedflow.data import Seen
 
-__all__ = ["note", "tell_seen"]
-
 
 def note(text: str) -> None:
     """Says what should be known, and is no result."""

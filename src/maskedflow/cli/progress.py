@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["tracked", "waiting", "written"]
-
 Block = TypeVar("Block")
 
 

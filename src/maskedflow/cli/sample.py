@@ -14,8 +14,6 @@ from .progress import tracked, written
 if TYPE_CHECKING:
     from maskedflow.runs import Run
 
-__all__ = ["sample"]
-
 STEPS = 24
 
 FORMATS = (".csv", ".parquet", ".npy", ".png")

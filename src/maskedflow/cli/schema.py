@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from .notes import note
 
-__all__ = ["schema"]
-
 
 def schema(
     file: Path,

@@ -10,8 +10,6 @@ from cyclopts import Parameter
 
 from .progress import tracked, written
 
-__all__ = ["score"]
-
 
 def score(
     run: Path,

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable
     from maskedflow.runs import Run, RunConfig
 
-__all__ = ["train"]
-
 AUTO = ("mnist", "cifar10")
 
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["exclusive", "open_locked"]
-
 Inode = tuple[int, int]
 
 _HELD: ContextVar[frozenset[Inode]] = ContextVar("_HELD", default=frozenset())

@@ -16,21 +16,6 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 from annotated_types import Gt, Interval, Len
 from pydantic import AllowInfNan, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-__all__ = [
-    "CLOSED",
-    "Count",
-    "Finite",
-    "Name",
-    "Positive",
-    "Size",
-    "Stem",
-    "blame",
-    "check",
-    "check_fields",
-    "parse_json",
-    "parse_toml",
-]
-
 Size = Annotated[int, Interval(ge=1, le=2**31)]
 """How many there are of something that cannot be missing."""
 

@@ -7,8 +7,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["MOST", "open_regular", "read_text"]
-
 MOST = 2**22
 """Bytes of the longest text that is read."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from .locks import open_locked
 
-__all__ = ["atomic", "write_text"]
-
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

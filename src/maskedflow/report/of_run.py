@@ -36,8 +36,6 @@ from .sections.forecasts import Forecasts
 from .sections.likelihood import Likelihood, Likelihoods
 from .subject import Column, Image, Rows, Subject
 
-__all__ = ["run_report"]
-
 BATCH = 1000
 FORECASTS = 500
 

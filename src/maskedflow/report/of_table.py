@@ -22,8 +22,6 @@ from .format import percent
 from .page import Page, write_report
 from .subject import Column, Subject
 
-__all__ = ["table_report"]
-
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""
 _RESIDUALS = 2000

@@ -24,8 +24,6 @@ from .section import Evidence, Section
 from .sections import SECTIONS
 from .subject import Rows, Subject
 
-__all__ = ["Page", "seen_facts", "write_page", "write_report"]
-
 ROWS, NUMBERS = 10_000, 10_000_000
 """The most test rows, and numbers in them, that are looked at."""
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from .subject import Rows, Subject
 
-__all__ = ["Evidence", "Section"]
-
 
 @dataclass(frozen=True)
 class Evidence:

@@ -15,8 +15,6 @@ from maskedflow.data import Seen
 
 from .format import number, signed
 
-__all__ = ["Column", "Image", "Rows", "Subject"]
-
 Rows = NDArray[Any]
 """Rows of a table, shape (n, columns); NaN where a cell is missing."""
 

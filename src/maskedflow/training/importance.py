@@ -13,8 +13,6 @@ from maskedflow.distributions.base import draw_and_log_prob
 
 from .evaluation import BATCH_SIZE, frozen
 
-__all__ = ["ImportanceSample", "LogDensity", "check_log_density", "importance_sample"]
-
 LogDensity = Callable[[Tensor], Tensor]
 """An unnormalised log-density: of points with shape (n, features), shape (n,), in nats."""
 

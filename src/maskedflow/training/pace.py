@@ -5,8 +5,6 @@ from __future__ import annotations
 from .config import PACED, TrainConfig
 from .state import TrainingState
 
-__all__ = ["Pace"]
-
 UNTIMED = 5
 """Steps that are not timed: the first ones compile."""
 SPARE = 0.05

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["ProgressBar", "make_bar"]
-
 
 def make_bar(*columns: Any) -> Progress | None:
     """Makes a progress bar on standard error that is gone in the end; None if that is no terminal.

@@ -15,8 +15,6 @@ from .config import cosine
 from .importance import LogDensity, check_log_density
 from .loop import NonFiniteError
 
-__all__ = ["VariationalConfig", "VariationalHistory", "fit_posterior"]
-
 SKIPS_IN_A_ROW = 20
 """Steps with a non-finite loss or gradient, one after the other, that end the training."""
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR
 
-__all__ = ["fan_panel", "losses", "training_curve"]
-
 LEVELS = (0.95, 0.8, 0.5)
 """How much of the samples each interval of a fan holds, the widest first."""
 

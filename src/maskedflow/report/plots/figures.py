@@ -17,18 +17,6 @@ from PIL import Image
 
 from maskedflow.files import atomic
 
-__all__ = [
-    "DATA_COLOUR",
-    "SAMPLE_COLOUR",
-    "Picture",
-    "embed",
-    "embed_pixels",
-    "limits_of",
-    "matrix_panel",
-    "new_figure",
-    "save",
-]
-
 # Blue and orange stay apart for every common form of colour blindness and in grey.
 DATA_COLOUR = "#2b6ca3"
 SAMPLE_COLOUR = "#e8862e"

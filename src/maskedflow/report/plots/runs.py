@@ -24,14 +24,6 @@ from .images import image_grid
 from .pairs import pair_grid
 from .plane import plane_limits, plane_panels, point_panel
 
-__all__ = [
-    "comparison_picture",
-    "forecast_picture",
-    "run_picture",
-    "samples_picture",
-    "series_picture",
-]
-
 IMAGES, POINTS, FORECASTS = 64, 2000, 500
 """Samples drawn if no number is asked for: of images, rows of a table, and a time series."""
 

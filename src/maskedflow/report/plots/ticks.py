@@ -7,8 +7,6 @@ from matplotlib.ticker import MaxNLocator
 
 from maskedflow.report.subject import Column
 
-__all__ = ["name_ticks", "shortened"]
-
 CUTS = (4, 7, 10, 16, 19)
 """How long a year is in ISO 8601, a month, a day, a minute, a second."""
 

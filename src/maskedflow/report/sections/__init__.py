@@ -9,8 +9,6 @@ from pkgutil import resolve_name
 
 from maskedflow.report.section import Section
 
-__all__ = ["SECTIONS"]
-
 SECTIONS: tuple[type[Section], ...] = tuple(
     resolve_name(f"{__name__}.{name}")
     for name in (

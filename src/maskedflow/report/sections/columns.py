@@ -24,8 +24,6 @@ from maskedflow.report.plots.ticks import name_ticks
 from maskedflow.report.section import Evidence, Section
 from maskedflow.report.subject import Column, Rows, Subject
 
-__all__ = ["Columns", "Marginal"]
-
 Vector = NDArray[np.float64]
 
 SHARES = (0.05, 0.5, 0.95)

@@ -25,8 +25,6 @@ from maskedflow.report.subject import Rows, Subject
 
 from .correlations import correlations
 
-__all__ = ["corner_columns", "corner_picture"]
-
 COLUMNS, FEWEST = 8, 20
 """The most columns, and the fewest rows for contours."""
 

@@ -14,8 +14,6 @@ from maskedflow.report.plots.figures import Picture, embed, matrix_panel, new_fi
 from maskedflow.report.section import Evidence, Section
 from maskedflow.report.subject import Rows, Subject
 
-__all__ = ["Correlation", "correlations"]
-
 LABELS = 16
 """The most names beside a matrix, and characters in one."""
 

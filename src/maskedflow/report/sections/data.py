@@ -12,8 +12,6 @@ from maskedflow.report.plots.curves import losses, training_curve
 from maskedflow.report.plots.figures import Picture, embed, new_figure
 from maskedflow.report.section import Evidence, Section
 
-__all__ = ["Data"]
-
 
 @dataclass(frozen=True)
 class Data(Section):

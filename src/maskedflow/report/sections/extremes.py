@@ -14,8 +14,6 @@ from maskedflow.report.section import Evidence, Section
 
 from .samples import image_picture
 
-__all__ = ["Extreme", "Extremes"]
-
 ROWS, CELLS, IMAGES = 5, 16, 16
 """Rows in a table, its columns, and images in a grid."""
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from maskedflow.report.plots.figures import Picture
 from maskedflow.report.section import Evidence, Section
 
-__all__ = ["Forecasts"]
-
 
 @dataclass(frozen=True)
 class Forecasts(Section):

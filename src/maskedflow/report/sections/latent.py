@@ -15,8 +15,6 @@ from scipy.stats import kstest, norm
 from maskedflow.report.plots.figures import DATA_COLOUR, Picture, embed, matrix_panel, new_figure
 from maskedflow.report.section import Evidence, Section
 
-__all__ = ["Latent"]
-
 BINS, LINES, WORST = 20, 100, 8
 """Bars of a histogram, the most lines of quantiles, and rows of the table."""
 

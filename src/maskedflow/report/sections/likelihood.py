@@ -19,8 +19,6 @@ from maskedflow.report.section import Evidence, Section
 from maskedflow.report.subject import Rows, Subject
 from maskedflow.runs import Mean
 
-__all__ = ["Likelihood", "Likelihoods"]
-
 FITTED = 10_000
 """The most training rows that baselines are fitted to, or ten times the features if more."""
 

@@ -20,8 +20,6 @@ from maskedflow.report.subject import Image, Rows, Subject
 
 from .corner import corner_columns, corner_picture
 
-__all__ = ["Samples", "image_picture", "nearest"]
-
 POINTS = 3000
 """The most points in the plane."""
 

@@ -16,8 +16,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from maskedflow.report.section import Evidence, Section
 from maskedflow.runs import Mean
 
-__all__ = ["TwoSample", "area"]
-
 NUMBERS = 600_000
 """The most cells of data, and of samples, that the classifier sees; more take a minute."""
 
