@@ -22,7 +22,7 @@ from maskedflow.data import (
     TableSplit,
 )
 from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.runs import Evaluation, FlowDensity, Run, evaluate_run, facts
+from maskedflow.runs import Evaluation, FlowDensity, Likelihood, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
 from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
@@ -32,8 +32,8 @@ from .page import Page, seen_facts, write_page, write_report
 from .plots.figures import embed
 from .plots.runs import series_picture
 from .sections.data import Data
-from .sections.forecasts import Forecasts
-from .sections.likelihood import Likelihood, Likelihoods
+from .sections.likelihood import Likelihoods
+from .sections.samples import Forecasts
 from .subject import Column, Image, Rows, Subject
 
 BATCH = 1000

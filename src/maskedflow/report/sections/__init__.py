@@ -14,7 +14,7 @@ SECTIONS: tuple[type[Section], ...] = tuple(
     for name in (
         "data:Data",
         "likelihood:Likelihoods",
-        "forecasts:Forecasts",
+        "samples:Forecasts",
         "samples:Samples",
         "columns:Columns",
         "correlations:Correlation",

@@ -18,9 +18,9 @@ from maskedflow.report.plots.figures import (
     Picture,
     embed,
     limits_of,
+    name_ticks,
     new_figure,
 )
-from maskedflow.report.plots.ticks import name_ticks
 from maskedflow.report.section import Evidence, Section
 from maskedflow.report.subject import Column, Rows, Subject
 

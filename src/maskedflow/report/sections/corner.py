@@ -19,8 +19,8 @@ from maskedflow.report.plots.figures import (
     Picture,
     embed,
     limits_of,
+    name_ticks,
 )
-from maskedflow.report.plots.ticks import name_ticks
 from maskedflow.report.subject import Rows, Subject
 
 from .correlations import correlations

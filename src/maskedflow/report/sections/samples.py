@@ -1,4 +1,4 @@
-"""Samples beside data: grids of images, the plane, or a corner plot."""
+"""Samples beside data: grids of images, the plane, a corner plot, forecasts."""
 
 from __future__ import annotations
 
@@ -71,6 +71,18 @@ class Samples(Section):
         elif n < len(subject.columns):
             remark = "Shown are the columns of numbers."
         return cls(len(samples), corner=corner, remark=remark)
+
+
+@dataclass(frozen=True)
+class Forecasts(Section):
+    """Forecasts beside what came, which only the page of a time series has.
+
+    Args:
+        picture: Intervals around the median, and what came.
+    """
+
+    id, title = "forecasts", "Forecasts"
+    picture: Picture
 
 
 def _is_plane(subject: Subject, test: Rows) -> bool:
