@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow import data
-from maskedflow.data import (
-    Dataset,
-    ImageDataset,
-    MixedTable,
-    SeriesDataset,
-    Split,
-    TableSplit,
-)
+from maskedflow.data import Dataset, ImageDataset, MixedTable, SeriesDataset, Split, TableSplit
 from maskedflow.distributions import DiagNormal, NormalizingFlow
 from maskedflow.runs import Evaluation, FlowDensity, Likelihood, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
@@ -56,46 +48,30 @@ def run_report(
     Raises:
         ValueError: If there are no rows to judge it by.
     """
-    path = run.directory / "report.html"
-    _report(run.density, run, dataset, test, path)
-    return path
-
-
-@singledispatch
-def _report(density: Any, run: Run, dataset: Any, test: Any, path: Path) -> None:
-    """Writes the page, as the kind of density asks for."""
-    raise TypeError(f"density: expected that of a flow or a table, got {type(density).__name__}")
-
-
-@_report.register
-def _of_table(
-    density: FittedTable, run: Run, dataset: MixedTable, test: TableSplit | None, path: Path
-) -> None:
-    rows, train = density.possible(test or dataset.test), dataset.train
-    table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
-
-
-@_report.register
-def _of_flow(
-    density: FlowDensity, run: Run, dataset: Dataset, test: Split | None, path: Path
-) -> None:
-    if isinstance(dataset, SeriesDataset):
+    path, density = run.directory / "report.html", run.density
+    train: Any = dataset.train
+    judged: Any = test or dataset.test
+    if isinstance(density, FittedTable):
+        rows = density.possible(judged)
+        table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
+    elif isinstance(dataset, SeriesDataset):
         write_page(_series_page(run, dataset), path)
-        return
-    labels = None if test is not None else _labels(run, dataset)
-    judged = test or dataset.test
-    subject = _subject(run, density, judged)
-    train, validation, rows = (
-        _rows(run, part) for part in (dataset.train, dataset.validation, judged)
-    )
-    write_report(subject, train, validation, rows, path, labels=labels)
+    else:
+        assert isinstance(density, FlowDensity)
+        assert isinstance(dataset, Dataset)
+        parts = (_rows(run, part) for part in (train, dataset.validation, judged))
+        labels = None if test is not None else _labels(run, dataset)
+        write_report(_subject(run, density, judged), *parts, path, labels=labels)
+    return path
 
 
 def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     """A run's density, whose samples are given the contexts of test rows."""
     features = len(run.columns)
     columns = tuple(Column(name) for name in run.columns)
-    levels = _levels(run)
+    levels: tuple[str, ...] = ()
+    if run.config.data.labels:
+        levels = tuple(map(str, range(len(run.context_columns))))
     if levels:
         columns += (Column("class", levels),)
     else:
@@ -128,7 +104,8 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         whole = split(rows)
         seed_noise(noise_of(run.flow), 0)
         with torch.no_grad():
-            found = [_normal(run.flow(None if c is None else c), x) for x, c in _batches(whole)]
+            parts = (whole[start : start + BATCH] for start in range(0, len(rows), BATCH))
+            found = [_normal(run.flow(part.context), part.x) for part in parts]
         return torch.cat([z for z in found if z is not None]).double().numpy()
 
     def unbounded(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.float64]]:
@@ -151,12 +128,6 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     )
 
 
-def _batches(split: Split) -> list[tuple[Tensor, Tensor | None]]:
-    xs = split.x.split(BATCH)
-    cs = [None] * len(xs) if split.context is None else split.context.split(BATCH)
-    return list(zip(xs, cs, strict=True))
-
-
 def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
     """The standard normal numbers behind x; None if there are none."""
     while isinstance(distribution, NormalizingFlow):
@@ -170,13 +141,6 @@ def _is_normal(density: FlowDensity, test: Split) -> bool:
     c = None if test.context is None else test.context[:1]
     with torch.no_grad():
         return _normal(density.flow(c), test.x[:1].to(density.dtype)) is not None
-
-
-def _levels(run: Run) -> tuple[str, ...]:
-    """The classes, where a class is the context."""
-    if run.config.data.labels:
-        return tuple(str(i) for i in range(len(run.context_columns)))
-    return ()
 
 
 def _rows(run: Run, split: Split) -> Rows:

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
@@ -114,8 +115,7 @@ def _correlations(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _pit(z: NDArray[np.float64]) -> Picture:
     """The histogram of the probability integral transform, flat if all is well."""
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("Φ(z)", "density")
     counts, edges = np.histogram(norm.cdf(z), BINS, (0, 1))
     share = counts * BINS / z.size
     # The counts of one number are independent of those of another if the model is right.
@@ -123,7 +123,6 @@ def _pit(z: NDArray[np.float64]) -> Picture:
     axes.axhspan(1 - band, 1 + band, color="0.5", alpha=0.3, lw=0)
     axes.stairs(share, edges, color=DATA_COLOUR, fill=True, alpha=0.6)
     axes.set_ylim(0, max(1.3, 1.1 * share.max()))
-    _label(axes, "Φ(z)", "density")
     return embed(
         figure,
         f"Histogram of the probability integral transforms, between {share.min():.2f} and"
@@ -135,8 +134,7 @@ def _pit(z: NDArray[np.float64]) -> Picture:
 
 def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
     """Quantiles of each number beside normal ones."""
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("normal quantile", "quantile of z")
     alpha = max(0.15, 1 / math.sqrt(len(found)))
     furthest = 0.0
     for one in found:
@@ -147,7 +145,6 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
         axes.plot(normal, line, color=DATA_COLOUR, lw=1, alpha=alpha)
         furthest = max(furthest, np.abs(line - normal)[np.abs(normal) < 2].max())
     axes.axline((0, 0), slope=1, color="0.2", lw=0.8)
-    _label(axes, "normal quantile", "quantile of z")
     return embed(
         figure,
         f"Quantiles of z against normal ones; within two standard deviations the furthest line is"
@@ -158,8 +155,7 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
 
 def _heat(values: NDArray[np.float64], what: str) -> Picture:
     largest = float(np.abs(values).max())
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("", "")
     matrix_panel(axes, values, max(0.1, largest))
     axes.set_xticks([])
     axes.set_yticks([])
@@ -170,7 +166,10 @@ def _heat(values: NDArray[np.float64], what: str) -> Picture:
     )
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def _panel(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = new_figure(4.2, 3.2)
+    axes = figure.subplots()
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8)
+    return figure, axes
