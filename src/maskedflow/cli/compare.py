@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .notes import tell_seen
+from .notes import print_table, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
@@ -35,10 +35,6 @@ def compare(
     if output is not None and output.suffix != ".md":
         raise ValueError(f"-o {output}: expected a file ending in .md")
 
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from maskedflow.runs import compare_runs, load_run
 
     if len(runs) < 2:
@@ -46,15 +42,7 @@ def compare(
     found = compare_runs([load_run(path) for path in runs], data_dir=data_dir)
     for one in found:
         tell_seen(one.seen, one.name)
-    table = Table(box=SIMPLE, pad_edge=False)
-    for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    for one in found:
-        table.add_row(*_cells(one))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 250  # a pipe has no width, and paths are long
-    console.print(table)
+    print_table(HEADINGS, HEADINGS[1:], map(_cells, found))
     if output is not None:
         _write(output, found)
         print(f"table in {output}, picture in {output.with_suffix('.png')}")

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Block = TypeVar("Block")
+    from pyarrow import RecordBatch
 
 
-def tracked(
-    blocks: Iterable[Block], total: int | None, size: Callable[[Block], int]
-) -> Iterator[Block]:
-    """The same blocks, with a progress bar on standard error if that is a terminal.
+def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[RecordBatch]:
+    """The same blocks of rows, with a progress bar on standard error if that is a terminal.
 
     Args:
         blocks: Blocks of rows.
         total: About how many rows there will be, if known.
-        size: Counts the rows of a block.
     """
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
@@ -37,7 +34,7 @@ def tracked(
         task = bar.add_task("", total=total, rows="")
         for block in blocks:
             yield block
-            rows += size(block)
+            rows += block.num_rows
             rate = rows / max(time.monotonic() - start, 1e-3)
             bar.update(
                 task,

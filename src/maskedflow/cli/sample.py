@@ -94,7 +94,7 @@ def sample(
         print(f"{len(drawn):,} rows in {output}")
         return
     schema, batches = sample_run(found, number, conditions, seed=seed, shard=piece)
-    bar = tracked(batches, rows // piece.of, lambda batch: batch.num_rows)
+    bar = tracked(batches, rows // piece.of)
     total = write_batches(output, schema, bar, header=piece.number == 1)
     print(written(total, output, start))
 

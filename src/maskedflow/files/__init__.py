@@ -1,6 +1,5 @@
 """Files: written whole or not at all, locked while in use, and read as plain, checked data."""
 
-from .locks import exclusive
 from .plain import (
     CLOSED,
     Count,
@@ -16,7 +15,7 @@ from .plain import (
     parse_toml,
 )
 from .reading import open_regular, read_text
-from .writing import atomic, write_text
+from .writing import atomic, exclusive, write_text
 
 __all__ = [
     "CLOSED",

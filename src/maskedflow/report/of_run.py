@@ -23,10 +23,10 @@ from .of_table import table_report
 from .page import Page, seen_facts, write_page, write_report
 from .plots.figures import embed
 from .plots.runs import series_picture
+from .section import Column, Image, Rows, Subject
 from .sections.data import Data
 from .sections.likelihood import Likelihoods
 from .sections.samples import Forecasts
-from .subject import Column, Image, Rows, Subject
 
 BATCH = 1000
 FORECASTS = 500
@@ -59,9 +59,10 @@ def run_report(
     else:
         assert isinstance(density, FlowDensity)
         assert isinstance(dataset, Dataset)
-        parts = (_rows(run, part) for part in (train, dataset.validation, judged))
+        before, chosen, last = (_rows(run, x) for x in (train, dataset.validation, judged))
         labels = None if test is not None else _labels(run, dataset)
-        write_report(_subject(run, density, judged), *parts, path, labels=labels)
+        subject = _subject(run, density, judged)
+        write_report(subject, before, chosen, last, path, labels=labels)
     return path
 
 

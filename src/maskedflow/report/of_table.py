@@ -20,7 +20,7 @@ from maskedflow.tables.queries import residuals
 
 from .format import percent
 from .page import Page, write_report
-from .subject import Column, Subject
+from .section import Column, Subject
 
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""

@@ -20,9 +20,8 @@ from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
 
 from .format import duration, number, percent, signed
-from .section import Evidence, Section
+from .section import Evidence, Rows, Section, Subject
 from .sections import SECTIONS
-from .subject import Rows, Subject
 
 ROWS, NUMBERS, DRAWN = 10_000, 10_000_000, 2_000_000
 """The most test rows, and numbers in them and in samples, that are looked at."""

@@ -36,7 +36,7 @@ from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .pace import Pace
 from .progress import ProgressBar
-from .randomness import noise_of, own_generator, seed_step
+from .randomness import noise_of, seed_step
 from .state import TrainingState, load_moments, read_latest, write_latest
 
 SNAPSHOT_STEPS = 100
@@ -129,13 +129,29 @@ def fit(
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
-    with lock, own_generator(run.device), closing(log):
+    device = [run.device] if run.device.type == "cuda" else []
+    # Torch's own generator is put back, afterwards, to where the caller had it.
+    with lock, torch.random.fork_rng(device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
                 run.train_epoch(bar)
                 run.finish_epoch(bar)
     return run.finish(reason)
+
+
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, value: Tensor, lr: float, clip: float
+) -> tuple[float, bool]:
+    """Clips the gradient and takes a step, if it and a value are finite; the value, and whether."""
+    parameters = optimizer.param_groups[0]["params"]
+    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    found, length = torch.stack((value.detach().to(norm), norm)).tolist()  # the step's one wait
+    finite = math.isfinite(found) and math.isfinite(length)
+    if finite:
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+    return found, finite
 
 
 class _Run:
@@ -269,11 +285,11 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
-            loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
+            loss, finite = self.step(*take(batch, slice(None), self.like, self.whole))
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
-            if math.isfinite(loss) and math.isfinite(norm):
+            if finite:
                 self.skips_in_a_row = 0
                 state.loss_sum += loss * len(rows)
                 state.rows += len(rows)
@@ -288,18 +304,12 @@ class _Run:
             if state.step >= self.pace.steps or self.pace.out_of_time:
                 break
 
-    def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
-        """One step of Adam, unless loss or gradient norm, which it returns, are not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.state.lr
+    def step(self, x: Tensor, c: Tensor | None) -> tuple[float, bool]:
+        """Computes the loss, and takes a step if it and its gradient are finite, as it says."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.nll(x, c)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
-        value, length = torch.stack((loss.detach(), norm)).tolist()  # the step's one wait
-        if math.isfinite(value) and math.isfinite(length):
-            self.optimizer.step()
-        return value, length
+        return step_if_finite(self.optimizer, loss, self.state.lr, self.config.clip)
 
     def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
         log_prob: Tensor = self.flow(c).log_prob(x)

@@ -37,43 +37,24 @@ class TrainingState:
     """Where a training is, but for its weights and optimizer moments.
 
     Generators need no place here: every draw follows from (seed, epoch, batch).
-
-    Attributes:
-        epoch: The epoch being trained, from 1.
-        batch: Its mini-batches already done.
-        step: Mini-batches done since the start.
-        loss_sum: Sum of the epoch's losses so far, over rows.
-        rows: Rows in that sum.
-        past_seconds: Wall time of the epochs done, all sessions together.
-        epoch_seconds: Wall time of the epoch so far.
-        validation_seconds: Wall time of the newest validation, or a guess before the first.
-        planned: Steps that there is time for, 0 before their pace is known or without a limit.
-        planned_within: The time limit that this was planned for.
-        best_epoch: Epoch of the best validation, 0 before there is one.
-        best_nll: The best validation NLL.
-        lr: Learning rate of the newest step.
-        lr_scale: Halved by each roll-back.
-        rollbacks: Returns to earlier weights so far.
-        skipped: Steps left out so far.
-        records: The epochs done.
     """
 
     __pydantic_config__: ClassVar = CLOSED
 
     epoch: Size = 1
-    batch: Count = 0
-    step: Count = 0
-    loss_sum: float = 0.0
-    rows: Count = 0
-    past_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    validation_seconds: float = 0.0
-    planned: Count = 0
-    planned_within: float = 0.0
-    best_epoch: Count = 0
+    batch: Count = 0  # mini-batches of the epoch that are done
+    step: Count = 0  # mini-batches done since the start
+    loss_sum: float = 0.0  # of the epoch so far, over rows
+    rows: Count = 0  # in that sum
+    past_seconds: float = 0.0  # wall time of the epochs done, all sessions together
+    epoch_seconds: float = 0.0  # of the epoch so far
+    validation_seconds: float = 0.0  # of the newest validation, or a guess before the first
+    planned: Count = 0  # steps that there is time for; 0 if their pace is not known, or no limit
+    planned_within: float = 0.0  # the time limit that this was planned for
+    best_epoch: Count = 0  # 0 before there is one
     best_nll: float = math.inf
-    lr: float = 0.0
-    lr_scale: float = 1.0
+    lr: float = 0.0  # of the newest step
+    lr_scale: float = 1.0  # halved by each roll-back
     rollbacks: Count = 0
     skipped: Count = 0
     records: list[EpochRecord] = field(default_factory=list)

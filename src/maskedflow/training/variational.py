@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from maskedflow.distributions.base import draw
+from maskedflow.files import Finite, Positive, Size, check_fields
 
 from .config import cosine
 from .importance import LogDensity, check_log_density
-from .loop import NonFiniteError
+from .loop import NonFiniteError, step_if_finite
 
 SKIPS_IN_A_ROW = 20
 """Steps with a non-finite loss or gradient, one after the other, that end the training."""
@@ -38,25 +41,17 @@ class VariationalConfig:
         >>> VariationalConfig(temperature=0.5)
         Traceback (most recent call last):
         ...
-        ValueError: temperature: expected at least 1 and finite, got 0.5
+        ValueError: temperature: expected at least 1, got 0.5
     """
 
-    steps: int = 2000
-    batch_size: int = 256
-    lr: float = 5e-3
-    temperature: float = 1.0
-    clip: float = 10.0
+    steps: Size = 2000
+    batch_size: Size = 256
+    lr: Positive = 5e-3
+    temperature: Annotated[Finite, Ge(1)] = 1.0
+    clip: Annotated[float, Gt(0)] = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: expected a positive number, got {self.lr}")
-        if not 1 <= self.temperature < math.inf:
-            raise ValueError(f"temperature: expected at least 1 and finite, got {self.temperature}")
-        if not self.clip > 0:
-            raise ValueError(f"clip: expected a positive number or inf, got {self.clip}")
+        check_fields(self)
 
     def temperature_at(self, step: int) -> float:
         """The temperature of a step, the first of which is 0."""
@@ -155,16 +150,12 @@ def fit_posterior(
         x = draw(flow(), (config.batch_size,), generator)
         slope, bound = _slope(flow, log_density, x, temperature)
         (x * slope).sum().backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip, foreach=True)
-        value, length = torch.stack((bound.to(norm), norm)).tolist()
+        value, finite = step_if_finite(optimizer, bound, rate, config.clip)
         elbo.append(value)
         temperatures.append(temperature)
         rates.append(rate)
-        if math.isfinite(value) and math.isfinite(length):
+        if finite:
             in_a_row = 0
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
             continue
         skipped, in_a_row = skipped + 1, in_a_row + 1
         if in_a_row == SKIPS_IN_A_ROW:

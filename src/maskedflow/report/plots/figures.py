@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from maskedflow.files import atomic
-from maskedflow.report.subject import Column
+from maskedflow.report.section import Column
 
 # Blue and orange stay apart for every common form of colour blindness and in grey.
 DATA_COLOUR = "#2b6ca3"

@@ -21,7 +21,7 @@ from maskedflow.report.plots.figures import (
     limits_of,
     name_ticks,
 )
-from maskedflow.report.subject import Rows, Subject
+from maskedflow.report.section import Rows, Subject
 
 from .correlations import correlations
 

@@ -30,17 +30,6 @@ FEWEST = 20
 class Latent(Section):
     """What the random numbers behind test rows look like.
 
-    Args:
-        rows: The number of test rows.
-        numbers: The random numbers behind each.
-        residuals: Whether each of them belongs to a column.
-        far: How many of them are further from normal than one in twenty would be by chance.
-        critical: The KS distance from which on they are, of a number that is behind all rows.
-        correlation: The largest absolute correlation of two of them; nan if there is only one.
-        by_chance: What it would be, about, of as many independent numbers.
-        worst: The name, mean, standard deviation and KS distance of those furthest from normal.
-        pictures: PIT and quantiles; correlations.
-
     References:
         | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1 and figure 1
         | https://arxiv.org/abs/1705.07057
@@ -48,13 +37,13 @@ class Latent(Section):
 
     id, title = "numbers", "Random numbers"
     rows: int
-    numbers: int
-    residuals: bool
-    far: int
-    critical: float
-    correlation: float
-    by_chance: float
-    worst: list[tuple[str, float, float, float]]
+    numbers: int  # behind each row
+    residuals: bool  # that each of them belongs to a column
+    far: int  # those further from normal than one in twenty would be by chance
+    critical: float  # the KS distance from which on they are, of a number that is behind all rows
+    correlation: float  # the largest absolute one of two numbers; nan if there is only one
+    by_chance: float  # what it would be, about, of as many independent numbers
+    worst: list[tuple[str, float, float, float]]  # name, mean, standard deviation, KS distance
     pictures: list[Picture]
 
     @classmethod

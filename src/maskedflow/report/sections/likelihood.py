@@ -15,8 +15,7 @@ from torch import Tensor
 
 from maskedflow.data import choose_kde, choose_mixture, conditional_gaussian, independent
 from maskedflow.report.format import signed
-from maskedflow.report.section import Evidence, Section
-from maskedflow.report.subject import Rows, Subject
+from maskedflow.report.section import Evidence, Rows, Section, Subject
 from maskedflow.runs import Likelihood
 
 FITTED = 10_000
@@ -33,19 +32,12 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Likelihoods(Section):
-    """Those of the subject, first, and of the baselines.
-
-    Args:
-        found: One a density.
-        remarks: How they were chosen, or why one is missing, a sentence each.
-        classes: Of images with classes, that of each class.
-        images: Whether the rows are images.
-    """
+    """Those of the subject, first, and of the baselines."""
 
     id, title = "likelihood", "Likelihood"
     found: list[Likelihood]
-    remarks: list[str]
-    classes: Sequence[Likelihood] = ()
+    remarks: list[str]  # how they were chosen, or why one is missing, a sentence each
+    classes: Sequence[Likelihood] = ()  # of images with classes
     images: bool = False
 
     @classmethod
