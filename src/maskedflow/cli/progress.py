@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 
 def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[RecordBatch]:
-    """The same blocks of rows, with a progress bar on standard error if that is a terminal.
-
-    Args:
-        blocks: Blocks of rows.
-        total: About how many rows there will be, if known.
-    """
+    """The same blocks, of about so many rows, with a progress bar on a terminal."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
     from maskedflow.training.progress import make_bar
@@ -45,11 +40,7 @@ def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[Record
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Tells on standard error, if that is a terminal, what goes on and for how long.
-
-    Args:
-        what: What goes on, in a few words.
-    """
+    """Tells on standard error, if that is a terminal, what goes on and for how long."""
     from rich.progress import SpinnerColumn, TimeElapsedColumn
 
     from maskedflow.training.progress import make_bar

@@ -87,9 +87,7 @@ def check(schema: type[_T], values: Any) -> _T:
 
     Types are strict: a text is no number, and a number no text.
 
-    Args:
-        schema: A dataclass or a `TypedDict` whose annotations say types and bounds.
-        values: Plain values, as parsed.
+    The schema is a dataclass or a `TypedDict` whose annotations say types and bounds.
 
     Raises:
         ValueError: If they are not of the schema; the message names the first that is not.
@@ -164,11 +162,7 @@ def _line(error: ValidationError) -> str:
 
 @contextmanager
 def blame(path: Path, claim: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file's content into one line that names the file.
-
-    Args:
-        path: The file.
-        claim: What it then is not.
+    """Turns what goes wrong with a file's content into one line: the file, and what it is not.
 
     Raises:
         ValueError: In place of any error but those of the operating system.

@@ -21,9 +21,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     lock behind. It is made when missing, and removed if it then is still empty in the end. Whoever
     holds it may ask for it again.
 
-    Args:
-        folder: The folder.
-
     Raises:
         ValueError: If another holds it.
 
@@ -54,11 +51,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path, flags: int | None = None) -> int | None:
-    """Opens and locks a file with these flags of :func:`os.open`, or else a folder; makes either.
-
-    Returns:
-        A descriptor, with whose end the lock ends; None if another has it.
-    """
+    """Opens and locks a file with flags of :func:`os.open`, or a folder; None if another has it."""
     while True:
         if flags is None:
             path.mkdir(parents=True, exist_ok=True)
@@ -99,16 +92,10 @@ def _identity(found: os.stat_result) -> Inode:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives the name to write a file under, which is moved into its place in the end.
+    """Gives an empty file beside a path, in a folder that exists, to be moved there in the end.
 
     Whoever reads the path finds the old file or the new one, whole. On an error the old one stays.
     The name is always the same, so what a killed process leaves behind is overwritten by the next.
-
-    Args:
-        path: The file to write, in a folder that exists.
-
-    Yields:
-        An empty file beside it.
 
     Raises:
         ValueError: If another process is writing it now.

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from maskedflow import data
 from maskedflow.data import Dataset, ImageDataset, MixedTable, SeriesDataset, Split, TableSplit
 from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.runs import Evaluation, FlowDensity, Likelihood, Run, evaluate_run, facts
+from maskedflow.runs import FlowDensity, Likelihood, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
 from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
@@ -80,13 +80,12 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
-        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(density.dtype)
-        c = rows[:, features:]
-        if not run.context_columns:
-            return Split(x)
+        given = rows[:, features:]
         if levels:
-            c = np.eye(len(levels))[c[:, 0].astype(int)]
-        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(density.dtype))
+            given = np.eye(len(levels))[given[:, 0].astype(int)]
+        parts = (np.ascontiguousarray(part) for part in (rows[:, :features], given))
+        x, c = (torch.from_numpy(part).to(density.dtype) for part in parts)
+        return Split(x, c if run.context_columns else None)
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)
@@ -167,31 +166,10 @@ def _labels(run: Run, dataset: Dataset) -> NDArray[np.int64] | None:
     return found
 
 
-def _series_page(run: Run, dataset: Dataset) -> Page:
+def _series_page(run: Run, dataset: SeriesDataset) -> Page:
     """The shorter page of a time series: its steps are no independent rows."""
     evaluation = evaluate_run(run, dataset)
-    figure = series_picture(run, dataset.test, FORECASTS, 0)
-    forecasts = embed(
-        figure,
-        f"{FORECASTS} forecasts of test steps as intervals around their median, beside what came",
-        dpi=140,
-    )
-    return Page(
-        run.name,
-        [
-            Data(tuple(facts(run).items()), history=run.metrics),
-            _series_likelihoods(run, evaluation),
-            Forecasts(forecasts),
-        ],
-        "step",
-        (len(dataset.test), len(dataset.test)),
-        **seen_facts(evaluation.seen, "steps"),
-    )
-
-
-def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
-    other = evaluation.against
-    named = [(run.name, evaluation.density), (other, evaluation.baseline)]
+    named = (run.name, evaluation.density), (evaluation.against, evaluation.baseline)
     steps, bit = run.config.data.rows[0], -1 / (len(run.columns) * np.log(2))
     found = [
         Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, steps, evaluation.rows)
@@ -199,4 +177,12 @@ def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
         if mean is not None
     ]
     remarks = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
-    return Likelihoods(found, remarks)
+    what = "forecasts of test steps as intervals around their median, beside what came"
+    figure = series_picture(run, dataset.test, FORECASTS, 0)
+    sections = [
+        Data(tuple(facts(run).items()), history=run.metrics),
+        Likelihoods(found, remarks),
+        Forecasts(embed(figure, f"{FORECASTS} {what}", dpi=140)),
+    ]
+    known = seen_facts(evaluation.seen, "steps")
+    return Page(run.name, sections, "step", (len(dataset.test),) * 2, **known)

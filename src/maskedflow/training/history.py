@@ -95,13 +95,9 @@ class History:
 
 
 class RunLog:
-    """`training.log` for people and `metrics.jsonl` for programs, in one folder.
+    """`training.log` for people, `metrics.jsonl` for programs, and maybe events for TensorBoard.
 
     Without a folder nothing is written.
-
-    Args:
-        folder: The folder.
-        tensorboard: Whether TensorBoard's event files go there too.
     """
 
     def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:

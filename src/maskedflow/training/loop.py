@@ -30,14 +30,13 @@ from .batches import (
     weight_of,
 )
 from .calibration import calibrate
-from .checkpoint import load, save
+from .checkpoint import load, load_moments, read_latest, save, write_latest
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
-from .pace import Pace
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
-from .state import TrainingState, load_moments, read_latest, write_latest
+from .state import Pace, TrainingState
 
 SNAPSHOT_STEPS = 100
 """Steps between two snapshots: where a roll-back returns to and a checkpoint may be written.

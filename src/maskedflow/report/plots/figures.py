@@ -102,20 +102,12 @@ def matrix_panel(axes: Axes, values: ArrayLike, bound: float) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for a page.
+    """A picture for a page."""
 
-    Args:
-        uri: A `data:` URI that holds all of it.
-        width: Its width in pixels of the page; it has twice as many of its own.
-        height: Likewise.
-        alt: What it shows, for those who do not see it.
-        caption: What is written below it.
-    """
-
-    uri: str
-    width: int
+    uri: str  # a `data:` URI that holds all of it
+    width: int  # in pixels of the page; it has twice as many of its own
     height: int
-    alt: str
+    alt: str  # what it shows, for those who do not see it
     caption: str = ""
 
 
