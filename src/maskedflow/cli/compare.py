@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .notes import print_table, tell_seen
+from .output import check_ending, print_table, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
@@ -32,8 +32,7 @@ def compare(
         output: Markdown file to write the table to, .md, and a picture beside it, .png.
         data_dir: Where data sets lie, if not where the first run found them.
     """
-    if output is not None and output.suffix != ".md":
-        raise ValueError(f"-o {output}: expected a file ending in .md")
+    check_ending(output, ".md")
 
     from maskedflow.runs import compare_runs, load_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .notes import print_table
+from .output import print_table
 
 if TYPE_CHECKING:
     from maskedflow.data import Description

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
-from .notes import tell_seen
+from .output import tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from .progress import tracked, written
+from .output import check_ending, tracked, written
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
 
 STEPS = 24
-
-FORMATS = (".csv", ".parquet", ".npy", ".png")
 
 
 def sample(
@@ -52,8 +50,7 @@ def sample(
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
     """
-    if output.suffix not in FORMATS:
-        raise ValueError(f"-o {output}: expected a file ending in {', '.join(FORMATS)}")
+    check_ending(output, ".csv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .progress import tracked, written
+from .output import tracked, written
 
 
 def score(

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .evaluate import report
-from .notes import note
 from .options import TrainOptions
-from .progress import waiting
+from .output import note, waiting
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run, RunConfig

@@ -11,10 +11,11 @@ from .plain import (
     blame,
     check,
     check_fields,
+    open_regular,
     parse_json,
     parse_toml,
+    read_text,
 )
-from .reading import open_regular, read_text
 from .writing import atomic, exclusive, write_text
 
 __all__ = [

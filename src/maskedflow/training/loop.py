@@ -284,7 +284,10 @@ class _Run:
         for rows, batch in shuffled(self.train, left, seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
-            loss, finite = self.step(*take(batch, slice(None), self.like, self.whole))
+            self.optimizer.zero_grad(set_to_none=True)
+            nll = self.nll(*take(batch, slice(None), self.like, self.whole))
+            nll.backward()
+            loss, finite = step_if_finite(self.optimizer, nll, state.lr, self.config.clip)
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
@@ -302,13 +305,6 @@ class _Run:
                 self.log.line(f"there is time for {self.pace.steps} steps")
             if state.step >= self.pace.steps or self.pace.out_of_time:
                 break
-
-    def step(self, x: Tensor, c: Tensor | None) -> tuple[float, bool]:
-        """Computes the loss, and takes a step if it and its gradient are finite, as it says."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.nll(x, c)
-        loss.backward()
-        return step_if_finite(self.optimizer, loss, self.state.lr, self.config.clip)
 
     def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
         log_prob: Tensor = self.flow(c).log_prob(x)

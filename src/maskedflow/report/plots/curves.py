@@ -29,12 +29,8 @@ def losses(history: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]
 def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[float]) -> None:
     """Draws the NLL of training and validation rows over the epochs, and marks the best epoch.
 
-    The steep fall of the first epochs is cut off at the top, or it would flatten all that follows.
-
-    Args:
-        axes: Where to draw.
-        train: NLL in nats per example, one an epoch.
-        validation: Likewise.
+    The NLL is in nats per example, one an epoch. The steep fall of the first epochs is cut off at
+    the top, or it would flatten all that follows.
 
     Raises:
         ValueError: If the two lengths differ or are zero.

@@ -46,13 +46,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
-    """Writes a figure as a PNG, beside `path` first and then moved over it.
-
-    Args:
-        figure: The picture.
-        path: File to write; its folder is made when missing.
-        dpi: Dots per inch.
-    """
+    """Writes a figure as a PNG, beside `path` first and then moved over it; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
