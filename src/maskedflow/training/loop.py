@@ -199,9 +199,8 @@ class _Run:
                 self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
             self.make_optimizer()
             self.log.start([], 0)
-            weights, rows = sum(p.numel() for p in self.parameters), len(self.train)
-            each = f"{len(self.bounds)} steps an epoch"
-            self.log.line(f"training {weights} parameters on {rows} rows, {each}")
+            what = f"{sum(p.numel() for p in self.parameters)} parameters on {len(self.train)} rows"
+            self.log.line(f"training {what}, {len(self.bounds)} steps an epoch")
             self.log.line(repr(self.config))
         self.pace = Pace(self.config, self.state, len(self.bounds))
         if not self.is_finite():
@@ -280,8 +279,7 @@ class _Run:
         """Takes the steps of an epoch that are left, as long as there is time."""
         self.flow.train()
         state, seed = self.state, self.config.seed
-        left = self.bounds[state.batch :]
-        for rows, batch in shuffled(self.train, left, seed, state.epoch):
+        for rows, batch in shuffled(self.train, self.bounds[state.batch :], seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
             self.optimizer.zero_grad(set_to_none=True)
