@@ -113,8 +113,8 @@ def _forecast(
         from maskedflow.report import forecast_picture, save
 
         save(forecast_picture(run, series, samples), output)
-        written = number * steps
+        total = number * steps
     else:
         times = series.following(steps)
-        written = write_forecasts(output, source.time, times, run.columns, samples)
-    print(f"{written:,} rows in {output}")
+        total = write_forecasts(output, source.time, times, run.columns, samples)
+    print(f"{total:,} rows in {output}")

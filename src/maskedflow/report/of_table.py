@@ -131,7 +131,7 @@ def column_of(column: TableColumn) -> Column:
 
 def _level(level: Any) -> str:
     if isinstance(level, bool):
-        return "true" if level else "false"
+        return str(level).lower()
     return f"{level:.10g}" if isinstance(level, float) else str(level)
 
 
