@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .notes import tell_seen
+from .output import check_ending, print_table, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
-
-__all__ = ["compare"]
 
 HEADINGS = (
     *("run", "NLL (nats)", "bits per dimension", "behind the best (nats)"),
@@ -34,12 +32,7 @@ def compare(
         output: Markdown file to write the table to, .md, and a picture beside it, .png.
         data_dir: Where data sets lie, if not where the first run found them.
     """
-    if output is not None and output.suffix != ".md":
-        raise ValueError(f"-o {output}: expected a file ending in .md")
-
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
+    check_ending(output, ".md")
 
     from maskedflow.runs import compare_runs, load_run
 
@@ -48,15 +41,7 @@ def compare(
     found = compare_runs([load_run(path) for path in runs], data_dir=data_dir)
     for one in found:
         tell_seen(one.seen, one.name)
-    table = Table(box=SIMPLE, pad_edge=False)
-    for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    for one in found:
-        table.add_row(*_cells(one))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 250  # a pipe has no width, and paths are long
-    console.print(table)
+    print_table(HEADINGS, HEADINGS[1:], map(_cells, found))
     if output is not None:
         _write(output, found)
         print(f"table in {output}, picture in {output.with_suffix('.png')}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .output import print_table
+
 if TYPE_CHECKING:
     from maskedflow.data import Description
-
-__all__ = ["datasets"]
 
 
 def datasets(*, data_dir: Path | None = None) -> None:
@@ -17,25 +17,15 @@ def datasets(*, data_dir: Path | None = None) -> None:
     Args:
         data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
     """
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from maskedflow.data import NAMES, describe
 
-    table = Table("name", "kind", box=SIMPLE, pad_edge=False)
-    for heading in ("features", "training rows"):
-        table.add_column(heading, justify="right")
-    table.add_column("here", overflow="fold")
-    table.add_column("source", overflow="fold")
+    rows = []
     for name in NAMES:
         found = describe(name, data_dir)
-        rows = f"{found.rows[0]:,}"
-        table.add_row(name, found.kind, str(found.features), rows, _place(found), found.url)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no width, and paths are long
-    console.print(table)
+        numbers = str(found.features), f"{found.rows[0]:,}"
+        rows.append((name, found.kind, *numbers, _place(found), found.url))
+    numeric = "features", "training rows"
+    print_table(("name", "kind", *numeric, "here", "source"), numeric, rows)
 
 
 def _place(found: Description) -> str:

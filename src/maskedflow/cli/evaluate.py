@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
-from .notes import tell_seen
+from .output import tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable
     from maskedflow.runs import Run
-
-__all__ = ["evaluate", "report"]
 
 SAMPLES = 1000
 """Rows drawn of the density of a table."""
@@ -50,8 +48,10 @@ def evaluate(
     report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
 
 
-def report(run: Run, dataset: Dataset | MixedTable, num_samples: int | None = None) -> None:
-    """Measures a run, writes summary and samples, and prints the results."""
+def report(
+    run: Run, dataset: Dataset | MixedTable, num_samples: int | None = None, page: bool = False
+) -> None:
+    """Measures a run, writes summary, samples and maybe a page, and prints the results."""
     from maskedflow.files import write_text
     from maskedflow.runs import evaluate_run, results_table, summary
 
@@ -62,6 +62,10 @@ def report(run: Run, dataset: Dataset | MixedTable, num_samples: int | None = No
     draw = _draw_picture if run.config.search is None else _draw_rows
     samples = draw(run, dataset.test, num_samples)
     print(f"results in {run.directory}: {run.summary.name}, samples/{samples.name}")
+    if page:
+        from maskedflow.report import run_report
+
+        print(f"report in {run_report(run, dataset)}")
 
 
 def _draw_picture(run: Run, test: Any, number: int | None) -> Path:

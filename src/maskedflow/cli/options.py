@@ -9,8 +9,6 @@ from cyclopts.config import Dict
 from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
-__all__ = ["TrainOptions", "config_file"]
-
 _Size = Annotated[int, Parameter(validator=Number(gte=1, lte=2**16))]
 """A size that no machine's memory refuses by itself."""
 

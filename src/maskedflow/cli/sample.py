@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from .progress import tracked, written
+from .output import check_ending, tracked, written
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
 
-__all__ = ["sample"]
-
 STEPS = 24
-
-FORMATS = (".csv", ".parquet", ".npy", ".png")
 
 
 def sample(
@@ -54,8 +50,7 @@ def sample(
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
     """
-    if output.suffix not in FORMATS:
-        raise ValueError(f"-o {output}: expected a file ending in {', '.join(FORMATS)}")
+    check_ending(output, ".csv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
@@ -96,7 +91,7 @@ def sample(
         print(f"{len(drawn):,} rows in {output}")
         return
     schema, batches = sample_run(found, number, conditions, seed=seed, shard=piece)
-    bar = tracked(batches, rows // piece.of, lambda batch: batch.num_rows)
+    bar = tracked(batches, rows // piece.of)
     total = write_batches(output, schema, bar, header=piece.number == 1)
     print(written(total, output, start))
 
@@ -118,8 +113,8 @@ def _forecast(
         from maskedflow.report import forecast_picture, save
 
         save(forecast_picture(run, series, samples), output)
-        written = number * steps
+        total = number * steps
     else:
         times = series.following(steps)
-        written = write_forecasts(output, source.time, times, run.columns, samples)
-    print(f"{written:,} rows in {output}")
+        total = write_forecasts(output, source.time, times, run.columns, samples)
+    print(f"{total:,} rows in {output}")

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .notes import note
-
-__all__ = ["schema"]
+from .output import check_ending, note
 
 
 def schema(
@@ -30,8 +28,7 @@ def schema(
         missing: What becomes of missing values: error, drop or model.
         output: TOML file to write.
     """
-    if output is not None and output.suffix != ".toml":
-        raise ValueError(f"-o {output}: expected a file ending in .toml")
+    check_ending(output, ".toml")
 
     from maskedflow.data import infer_schema
     from maskedflow.files import write_text

@@ -8,9 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .progress import tracked, written
-
-__all__ = ["score"]
+from .output import tracked, written
 
 
 def score(
@@ -49,6 +47,6 @@ def score(
     kept = () if keep is None else tuple(name.strip() for name in keep.split(","))
     start = time.monotonic()
     scores = score_run(load_run(run), file, keep=None if keep == "all" else kept, shard=piece)
-    batches = tracked(scores.batches, scores.rows, lambda batch: batch.num_rows)
+    batches = tracked(scores.batches, scores.rows)
     header = piece is None or piece.number == 1
     print(written(write_batches(output, scores.schema, batches, header=header), output, start))

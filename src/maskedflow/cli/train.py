@@ -7,15 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .notes import note
+from .evaluate import report
 from .options import TrainOptions
-from .progress import waiting
+from .output import note, waiting
 
 if TYPE_CHECKING:
-    from maskedflow.data import Dataset, MixedTable
     from maskedflow.runs import Run, RunConfig
-
-__all__ = ["train"]
 
 AUTO = ("mnist", "cifar10")
 
@@ -40,8 +37,8 @@ def train(*, options: TrainOptions | None = None) -> None:
 
 def said(options: TrainOptions) -> dict[str, Any]:
     """The options that were said, by name."""
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {f.name: values[f.name] for f in fields(options) if values[f.name] != f.default}
+    values = [(f.name, getattr(options, f.name), f.default) for f in fields(options)]
+    return {name: value for name, value, default in values if value != default}
 
 
 def _train(options: TrainOptions) -> None:
@@ -50,14 +47,15 @@ def _train(options: TrainOptions) -> None:
         raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
     from maskedflow.files import exclusive
-    from maskedflow.runs import write_run
+    from maskedflow.runs import RunConfig, write_run
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
 
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
     directory = (options.out or Path("maf_results")) / Path(source).stem
-    earlier = _earlier(directory) if options.resume else None
+    record = directory / "config.toml"
+    earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:
         asked = recorded(asked, earlier)
     dataset, config, notes = prepare(asked, directory, earlier)
@@ -70,11 +68,11 @@ def _train(options: TrainOptions) -> None:
             run = _search(directory, config, dataset)
             with in_place_of_earlier(directory, note):
                 write_run(run)
-                _results(run, dataset, options.report)
+                report(run, dataset, page=options.report)
     else:
         with in_place_of_earlier(directory, note, resume=options.resume):
             run = _fit(directory, config, dataset, options)
-            _results(run, dataset, options.report)
+            report(run, dataset, page=options.report)
 
 
 def _search(directory: Path, config: RunConfig, table: Any) -> Run:
@@ -116,21 +114,3 @@ def _fit(directory: Path, config: RunConfig, dataset: Any, options: TrainOptions
         f"{sum(history.seconds):.0f} s; epoch {history.best_epoch} is the best"
     )
     return run
-
-
-def _results(run: Run, dataset: Dataset | MixedTable, page: bool) -> None:
-    from .evaluate import report
-
-    report(run, dataset)
-    if page:
-        from maskedflow.report import run_report
-
-        print(f"report in {run_report(run, dataset)}")
-
-
-def _earlier(directory: Path) -> RunConfig | None:
-    """The record of the run to go on with, if there is one."""
-    from maskedflow.runs import RunConfig
-
-    path = directory / "config.toml"
-    return RunConfig.read(path) if path.is_file() else None

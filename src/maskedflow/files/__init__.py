@@ -1,6 +1,5 @@
 """Files: written whole or not at all, locked while in use, and read as plain, checked data."""
 
-from .locks import exclusive
 from .plain import (
     CLOSED,
     Count,
@@ -12,11 +11,12 @@ from .plain import (
     blame,
     check,
     check_fields,
+    open_regular,
     parse_json,
     parse_toml,
+    read_text,
 )
-from .reading import open_regular, read_text
-from .writing import atomic, write_text
+from .writing import atomic, exclusive, write_text
 
 __all__ = [
     "CLOSED",

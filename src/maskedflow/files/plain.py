@@ -1,35 +1,22 @@
-"""Plain data: parsed, and checked against a schema before anything is made of them."""
+"""Plain data: read from what may be no file, parsed, and checked before anything is made of it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import reprlib
+import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, BinaryIO, TypeVar, cast, get_type_hints
 
 from annotated_types import Gt, Interval, Len
 from pydantic import AllowInfNan, ConfigDict, StringConstraints, TypeAdapter, ValidationError
-
-__all__ = [
-    "CLOSED",
-    "Count",
-    "Finite",
-    "Name",
-    "Positive",
-    "Size",
-    "Stem",
-    "blame",
-    "check",
-    "check_fields",
-    "parse_json",
-    "parse_toml",
-]
 
 Size = Annotated[int, Interval(ge=1, le=2**31)]
 """How many there are of something that cannot be missing."""
@@ -52,7 +39,53 @@ CLOSED = ConfigDict(extra="forbid")
 DEPTH = 100
 """Tables within tables that a dotted key may name."""
 
+MOST = 2**22
+"""Bytes of the longest text that is read."""
+
 _T = TypeVar("_T")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, if it is one: a pipe or a device could be read without end.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is something else, or a link to something else.
+
+    Example:
+        >>> open_regular(Path("/dev/null"))
+        Traceback (most recent call last):
+        ...
+        ValueError: /dev/null: expected a regular file
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a device may do something already
+            raise ValueError(f"{path}: expected a regular file")
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError(f"{path}: expected a regular file")
+    return file
+
+
+def read_text(path: Path, most: int = MOST) -> str:
+    """Reads a text in UTF-8, of at most so many bytes.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no regular file, too long, or no text.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path}: expected a text of at most {most:,} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8: {error}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -102,9 +135,7 @@ def check(schema: type[_T], values: Any) -> _T:
 
     Types are strict: a text is no number, and a number no text.
 
-    Args:
-        schema: A dataclass or a `TypedDict` whose annotations say types and bounds.
-        values: Plain values, as parsed.
+    The schema is a dataclass or a `TypedDict` whose annotations say types and bounds.
 
     Raises:
         ValueError: If they are not of the schema; the message names the first that is not.
@@ -179,11 +210,7 @@ def _line(error: ValidationError) -> str:
 
 @contextmanager
 def blame(path: Path, claim: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file's content into one line that names the file.
-
-    Args:
-        path: The file.
-        claim: What it then is not.
+    """Turns what goes wrong with a file's content into one line: the file, and what it is not.
 
     Raises:
         ValueError: In place of any error but those of the operating system.

@@ -1,29 +1,101 @@
-"""Files that appear under their names only when they are complete."""
+"""Writing safely: a folder by one process at a time, a file whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
-from .locks import open_locked
+Inode = tuple[int, int]
 
-__all__ = ["atomic", "write_text"]
+_HELD: ContextVar[frozenset[Inode]] = ContextVar("_HELD", default=frozenset())
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps others from writing into a folder: other processes, and other threads of this one.
+
+    The folder itself is locked, so nothing is left in it, and a process that is killed leaves no
+    lock behind. It is made when missing, and removed if it then is still empty in the end. Whoever
+    holds it may ask for it again.
+
+    Raises:
+        ValueError: If another holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out, exclusive(Path(out) / "run"):
+        ...     (Path(out) / "run").is_dir()
+        True
+    """
+    if os.name == "nt" or _inode(folder) in _HELD.get():
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = open_locked(folder)
+    if lock is None:
+        raise ValueError(f"{folder}: another process is writing into this folder")
+    held = _identity(os.fstat(lock))
+    token = _HELD.set(_HELD.get() | {held})
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+        if _inode(folder) == held:
+            with suppress(OSError):  # one that is not empty
+                for path in made:
+                    path.rmdir()
+        os.close(lock)
+
+
+def open_locked(path: Path, flags: int | None = None) -> int | None:
+    """Opens and locks a file with flags of :func:`os.open`, or a folder; None if another has it."""
+    while True:
+        if flags is None:
+            path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDONLY if flags is None else flags | os.O_CREAT, 0o666)
+        if not _lock(lock):
+            os.close(lock)
+            return None
+        if _identity(os.fstat(lock)) == _inode(path):
+            return lock
+        os.close(lock)  # what was there has been moved or removed since
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else has the lock of an open file, which then is ours; on Windows always."""
+    if os.name == "nt":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _inode(path: Path) -> Inode | None:
+    try:
+        return _identity(path.stat())
+    except FileNotFoundError:
+        return None
+
+
+def _identity(found: os.stat_result) -> Inode:
+    return found.st_dev, found.st_ino
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives the name to write a file under, which is moved into its place in the end.
+    """Gives an empty file beside a path, in a folder that exists, to be moved there in the end.
 
     Whoever reads the path finds the old file or the new one, whole. On an error the old one stays.
     The name is always the same, so what a killed process leaves behind is overwritten by the next.
-
-    Args:
-        path: The file to write, in a folder that exists.
-
-    Yields:
-        An empty file beside it.
 
     Raises:
         ValueError: If another process is writing it now.

@@ -20,9 +20,8 @@ from .plots.images import image_grid
 from .plots.pairs import pair_grid
 from .plots.plane import density_on_grid, density_panel, plane_limits, point_panel
 from .plots.runs import comparison_picture, forecast_picture, run_picture, samples_picture
-from .section import Evidence, Section
+from .section import Column, Evidence, Image, Section, Subject
 from .sections import SECTIONS
-from .subject import Column, Image, Subject
 
 __all__ = [
     "DATA_COLOUR",

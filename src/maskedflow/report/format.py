@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["clipped", "duration", "number", "percent", "signed"]
-
 
 def number(value: float) -> str:
     """A number to four digits, thousands set apart.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow import data
-from maskedflow.data import (
-    Dataset,
-    ImageDataset,
-    MixedTable,
-    SeriesDataset,
-    Split,
-    TableSplit,
-)
+from maskedflow.data import Dataset, ImageDataset, MixedTable, SeriesDataset, Split, TableSplit
 from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.runs import Evaluation, FlowDensity, Run, evaluate_run, facts
+from maskedflow.runs import FlowDensity, Likelihood, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
 from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
@@ -31,12 +23,10 @@ from .of_table import table_report
 from .page import Page, seen_facts, write_page, write_report
 from .plots.figures import embed
 from .plots.runs import series_picture
+from .section import Column, Image, Rows, Subject
 from .sections.data import Data
-from .sections.forecasts import Forecasts
-from .sections.likelihood import Likelihood, Likelihoods
-from .subject import Column, Image, Rows, Subject
-
-__all__ = ["run_report"]
+from .sections.likelihood import Likelihoods
+from .sections.samples import Forecasts
 
 BATCH = 1000
 FORECASTS = 500
@@ -58,46 +48,31 @@ def run_report(
     Raises:
         ValueError: If there are no rows to judge it by.
     """
-    path = run.directory / "report.html"
-    _report(run.density, run, dataset, test, path)
-    return path
-
-
-@singledispatch
-def _report(density: Any, run: Run, dataset: Any, test: Any, path: Path) -> None:
-    """Writes the page, as the kind of density asks for."""
-    raise TypeError(f"density: expected that of a flow or a table, got {type(density).__name__}")
-
-
-@_report.register
-def _of_table(
-    density: FittedTable, run: Run, dataset: MixedTable, test: TableSplit | None, path: Path
-) -> None:
-    rows, train = density.possible(test or dataset.test), dataset.train
-    table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
-
-
-@_report.register
-def _of_flow(
-    density: FlowDensity, run: Run, dataset: Dataset, test: Split | None, path: Path
-) -> None:
-    if isinstance(dataset, SeriesDataset):
+    path, density = run.directory / "report.html", run.density
+    train: Any = dataset.train
+    judged: Any = test or dataset.test
+    if isinstance(density, FittedTable):
+        rows = density.possible(judged)
+        table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
+    elif isinstance(dataset, SeriesDataset):
         write_page(_series_page(run, dataset), path)
-        return
-    labels = None if test is not None else _labels(run, dataset)
-    judged = test or dataset.test
-    subject = _subject(run, density, judged)
-    train, validation, rows = (
-        _rows(run, part) for part in (dataset.train, dataset.validation, judged)
-    )
-    write_report(subject, train, validation, rows, path, labels=labels)
+    else:
+        assert isinstance(density, FlowDensity)
+        assert isinstance(dataset, Dataset)
+        before, chosen, last = (_rows(run, x) for x in (train, dataset.validation, judged))
+        labels = None if test is not None else _labels(run, dataset)
+        subject = _subject(run, density, judged)
+        write_report(subject, before, chosen, last, path, labels=labels)
+    return path
 
 
 def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     """A run's density, whose samples are given the contexts of test rows."""
     features = len(run.columns)
     columns = tuple(Column(name) for name in run.columns)
-    levels = _levels(run)
+    levels: tuple[str, ...] = ()
+    if run.config.data.labels:
+        levels = tuple(map(str, range(len(run.context_columns))))
     if levels:
         columns += (Column("class", levels),)
     else:
@@ -105,13 +80,12 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
-        x = torch.from_numpy(np.ascontiguousarray(rows[:, :features])).to(density.dtype)
-        c = rows[:, features:]
-        if not run.context_columns:
-            return Split(x)
+        given = rows[:, features:]
         if levels:
-            c = np.eye(len(levels))[c[:, 0].astype(int)]
-        return Split(x, torch.from_numpy(np.ascontiguousarray(c)).to(density.dtype))
+            given = np.eye(len(levels))[given[:, 0].astype(int)]
+        parts = (np.ascontiguousarray(part) for part in (rows[:, :features], given))
+        x, c = (torch.from_numpy(part).to(density.dtype) for part in parts)
+        return Split(x, c if run.context_columns else None)
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)
@@ -130,7 +104,8 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         whole = split(rows)
         seed_noise(noise_of(run.flow), 0)
         with torch.no_grad():
-            found = [_normal(run.flow(None if c is None else c), x) for x, c in _batches(whole)]
+            parts = (whole[start : start + BATCH] for start in range(0, len(rows), BATCH))
+            found = [_normal(run.flow(part.context), part.x) for part in parts]
         return torch.cat([z for z in found if z is not None]).double().numpy()
 
     def unbounded(rows: Rows, seed: int) -> tuple[Rows, NDArray[np.float64]]:
@@ -153,12 +128,6 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     )
 
 
-def _batches(split: Split) -> list[tuple[Tensor, Tensor | None]]:
-    xs = split.x.split(BATCH)
-    cs = [None] * len(xs) if split.context is None else split.context.split(BATCH)
-    return list(zip(xs, cs, strict=True))
-
-
 def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:
     """The standard normal numbers behind x; None if there are none."""
     while isinstance(distribution, NormalizingFlow):
@@ -172,13 +141,6 @@ def _is_normal(density: FlowDensity, test: Split) -> bool:
     c = None if test.context is None else test.context[:1]
     with torch.no_grad():
         return _normal(density.flow(c), test.x[:1].to(density.dtype)) is not None
-
-
-def _levels(run: Run) -> tuple[str, ...]:
-    """The classes, where a class is the context."""
-    if run.config.data.labels:
-        return tuple(str(i) for i in range(len(run.context_columns)))
-    return ()
 
 
 def _rows(run: Run, split: Split) -> Rows:
@@ -204,31 +166,10 @@ def _labels(run: Run, dataset: Dataset) -> NDArray[np.int64] | None:
     return found
 
 
-def _series_page(run: Run, dataset: Dataset) -> Page:
+def _series_page(run: Run, dataset: SeriesDataset) -> Page:
     """The shorter page of a time series: its steps are no independent rows."""
     evaluation = evaluate_run(run, dataset)
-    figure = series_picture(run, dataset.test, FORECASTS, 0)
-    forecasts = embed(
-        figure,
-        f"{FORECASTS} forecasts of test steps as intervals around their median, beside what came",
-        dpi=140,
-    )
-    return Page(
-        run.name,
-        [
-            Data(tuple(facts(run).items()), history=run.metrics),
-            _series_likelihoods(run, evaluation),
-            Forecasts(forecasts),
-        ],
-        "step",
-        (len(dataset.test), len(dataset.test)),
-        **seen_facts(evaluation.seen, "steps"),
-    )
-
-
-def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
-    other = evaluation.against
-    named = [(run.name, evaluation.density), (other, evaluation.baseline)]
+    named = (run.name, evaluation.density), (evaluation.against, evaluation.baseline)
     steps, bit = run.config.data.rows[0], -1 / (len(run.columns) * np.log(2))
     found = [
         Likelihood(name, mean.scaled(-1), mean.scaled(bit), None, steps, evaluation.rows)
@@ -236,4 +177,12 @@ def _series_likelihoods(run: Run, evaluation: Evaluation) -> Likelihoods:
         if mean is not None
     ]
     remarks = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
-    return Likelihoods(found, remarks)
+    what = "forecasts of test steps as intervals around their median, beside what came"
+    figure = series_picture(run, dataset.test, FORECASTS, 0)
+    sections = [
+        Data(tuple(facts(run).items()), history=run.metrics),
+        Likelihoods(found, remarks),
+        Forecasts(embed(figure, f"{FORECASTS} {what}", dpi=140)),
+    ]
+    known = seen_facts(evaluation.seen, "steps")
+    return Page(run.name, sections, "step", (len(dataset.test),) * 2, **known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ from maskedflow.tables.queries import residuals
 
 from .format import percent
 from .page import Page, write_report
-from .subject import Column, Subject
-
-__all__ = ["table_report"]
+from .section import Column, Subject
 
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""
@@ -134,7 +131,7 @@ def column_of(column: TableColumn) -> Column:
 
 def _level(level: Any) -> str:
     if isinstance(level, bool):
-        return "true" if level else "false"
+        return str(level).lower()
     return f"{level:.10g}" if isinstance(level, float) else str(level)
 
 
@@ -143,7 +140,9 @@ def _level(level: Any) -> str:
 
 def _notes(fitted: FittedTable) -> dict[str, str]:
     schema = fitted.schema
-    words = {"columns": f"{len(schema.columns)}: {_counted(c.kind for c in schema.columns)}"}
+    kinds = Counter(column.kind for column in schema.columns).most_common()
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    words = {"columns": f"{len(schema.columns)}: {counted}"}
     if schema.fixed:
         fixed = ", ".join(f"{column.name} ({column.summary})" for column in schema.fixed)
         words["no part of the density"] = fixed
@@ -171,11 +170,6 @@ def _notes(fitted: FittedTable) -> dict[str, str]:
         words["numbers"] = members
     words["parameters"] = f"{fitted.parameters:,}, and what was computed from the rows"
     return words
-
-
-def _counted(words: Iterable[str]) -> str:
-    """How many there are of each: "2 continuous, 1 date"."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
 def _members(fitted: FittedTable) -> str:

@@ -20,17 +20,11 @@ from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
 
 from .format import duration, number, percent, signed
-from .section import Evidence, Section
+from .section import Evidence, Rows, Section, Subject
 from .sections import SECTIONS
-from .subject import Rows, Subject
 
-__all__ = ["Page", "seen_facts", "write_page", "write_report"]
-
-ROWS, NUMBERS = 10_000, 10_000_000
-"""The most test rows, and numbers in them, that are looked at."""
-
-PATIENCE = 20.0
-"""Seconds after which no more samples are drawn."""
+ROWS, NUMBERS, DRAWN = 10_000, 10_000_000, 2_000_000
+"""The most test rows, and numbers in them and in samples, that are looked at."""
 
 FAR = 1e30
 
@@ -167,12 +161,7 @@ def write_page(page: Page, path: Path | str) -> None:
 
 
 def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:
-    """What the page says of whether a density was trained on the test rows.
-
-    Args:
-        seen: What is known of it, if anything is.
-        what: What the rows are called.
-    """
+    """What the page says of whether a density was trained on the test rows, called `what`."""
     text = str(seen or unknown(what))
     new = seen is not None and seen.new
     plain = seen is not None and new and seen.told == seen.rows and not seen.validated
@@ -203,13 +192,10 @@ def _seen(subject: Subject, train: Rows, test: Rows) -> dict[str, Any]:
 
 
 def _draw(subject: Subject, n: int, seed: int) -> Rows:
-    """At most n samples, fewer if they take too long."""
+    """At most n samples, fewer of wide rows."""
+    n = min(n, max(TIMED, DRAWN // len(subject.columns)))
     generator = torch.Generator().manual_seed(seed)
-    blocks: list[Rows] = []
-    start = time.monotonic()
-    while n > 0 and (not blocks or time.monotonic() - start < PATIENCE):
-        blocks.append(subject.sample(min(n, TIMED), generator))
-        n -= len(blocks[-1])
+    blocks = [subject.sample(min(TIMED, n - start), generator) for start in range(0, n, TIMED)]
     # What has overflowed is far away, and no more than that.
     found: Rows = np.nan_to_num(np.concatenate(blocks), nan=np.nan, posinf=FAR, neginf=-FAR)
     return found

@@ -1,17 +1,141 @@
-"""What a page is made of: sections, and the rows that they are made from."""
+"""What a page is about, a density and rows, and what it is made of, sections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from .subject import Rows, Subject
+from maskedflow.data import Seen
 
-__all__ = ["Evidence", "Section"]
+from .format import number, signed
+
+Rows = NDArray[Any]
+"""Rows of a table, shape (n, columns); NaN where a cell is missing."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the rows.
+
+    Args:
+        name: Its name.
+        levels: The names of its categories, of which the cells are the numbers; none of a number.
+        ordered: That the categories are in an order, so that their numbers can correlate.
+        step: The step of the grid that its numbers are on, 0 if there is none. The log-density of
+            such a number is that of its probability over the step.
+        atoms: Numbers that have a probability of their own.
+        date: Writes a cell that is a date or a time, as ISO 8601 does; None of other numbers.
+
+    Example:
+        >>> Column("colour", ("red", "green")).text(1.0), Column("year", step=1.0).text(1987.0)
+        ('green', '1987')
+    """
+
+    name: str
+    levels: tuple[str, ...] = ()
+    ordered: bool = False
+    step: float = 0.0
+    atoms: tuple[float, ...] = ()
+    date: Callable[[float], str] | None = None
+
+    def text(self, cell: float) -> str:
+        """Writes a cell as a text."""
+        if math.isnan(cell):
+            return "—"
+        if self.levels:
+            return self.levels[int(cell)]
+        if self.date is not None:
+            return self.date(cell)
+        return signed(f"{cell:.10g}") if self.step else number(cell)
+
+    def at_atoms(self, cells: Rows) -> NDArray[np.bool_]:
+        """Which cells are at an atom."""
+        found: NDArray[np.bool_] = np.isin(cells, self.atoms)
+        return found
+
+
+@dataclass(frozen=True)
+class Image:
+    """That the rows are images.
+
+    Args:
+        shape: (channels, height, width).
+        levels: The number of values of a pixel.
+    """
+
+    shape: tuple[int, int, int]
+    levels: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A density, for :func:`maskedflow.report.write_report`.
+
+    Args:
+        name: What it is called.
+        columns: The columns of the rows, those that it is conditional on last.
+        log_prob: Computes log p of each row in nats, shape (n, columns) -> (n,).
+        sample: Draws n rows; of a conditional density, the given columns come from the data.
+        given: The number of columns that it is conditional on.
+        latent: Computes the random numbers that the density believes are behind each row,
+            independent and N(0, 1); shape (n, columns) -> (n, numbers), NaN where there is none
+            behind a missing cell. None if it has none.
+        residuals: The names of these numbers, where each is that of a column, given others.
+        unbounded: Makes rows continuous and unbounded, for a Gaussian to be fitted, with the
+            log-determinant of doing so: (rows, seed) -> (rows, (n,)). None if they are already.
+        baselines: Names, and functions of training and test rows that compute the log-density of
+            the latter in the same units: what else it is compared with, where columns are mixed.
+        notes: What is known of data and model, as pairs of a word and a text.
+        schema: What each column is, as its name, what it is taken for, and why.
+        history: One record an epoch, with `train_nll` and `validation_nll`.
+        image: That the rows are images.
+        seen: Recognises rows that it was trained on; its answer, or itself, is None if it cannot.
+        fitted: The number of rows it was trained on, if that is known.
+
+    Example:
+        >>> coin = Subject(
+        ...     "coin",
+        ...     (Column("side", ("heads", "tails")),),
+        ...     log_prob=lambda rows: np.full(len(rows), -np.log(2)),
+        ...     sample=lambda n, g: torch.randint(2, (n, 1), generator=g).numpy(),
+        ... )
+        >>> coin.numeric
+        []
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    log_prob: Callable[[Rows], NDArray[np.float64]]
+    sample: Callable[[int, torch.Generator], Rows]
+    given: int = 0
+    latent: Callable[[Rows], NDArray[np.float64]] | None = None
+    unbounded: Callable[[Rows, int], tuple[Rows, NDArray[np.float64]]] | None = None
+    residuals: Sequence[str] = ()
+    baselines: Mapping[str, Callable[[Rows, Rows], NDArray[np.float64]]] = field(
+        default_factory=dict
+    )
+    notes: Sequence[tuple[str, str]] = ()
+    schema: Sequence[tuple[str, str, str]] = ()
+    history: Sequence[dict[str, Any]] = ()
+    image: Image | None = None
+    seen: Callable[[Rows], Seen | None] | None = None
+    fitted: int | None = None
+
+    @property
+    def features(self) -> int:
+        """The number of columns that the density is of."""
+        return len(self.columns) - self.given
+
+    @property
+    def numeric(self) -> list[int]:
+        """Which columns hold numbers."""
+        return [i for i, column in enumerate(self.columns) if not column.levels]
 
 
 @dataclass(frozen=True)
@@ -69,7 +193,7 @@ class Section:
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
         """Finds what the section says; None if that is nothing."""
-        raise NotImplementedError
+        return None
 
     @property
     def headline(self) -> Sequence[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ and so is one of a search for the density of a table::
 """
 
 from .build import build_flow, describe
-from .comparison import Compared, compare_runs
+from .comparison import Compared, Likelihood, compare_runs
 from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
 from .density import Density, FlowDensity
 from .evaluation import Evaluation, Mean, evaluate_run
@@ -41,6 +41,7 @@ __all__ = [
     "Evaluation",
     "FlowConfig",
     "FlowDensity",
+    "Likelihood",
     "Mean",
     "Run",
     "RunConfig",

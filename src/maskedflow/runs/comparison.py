@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -16,28 +16,57 @@ from maskedflow.data import Dataset, Seen
 from .evaluation import Mean, score_test
 from .run import Run
 
-__all__ = ["Compared", "compare_runs"]
+__all__ = ["Compared", "Likelihood", "compare_runs"]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A run among others.
+class Likelihood:
+    """The likelihood of test rows under one of several densities.
 
     Args:
-        name: Its folder.
-        nll: Its mean negative log-likelihood of the test rows, in nats.
-        bpd: The same in bits a dimension.
-        behind: How much larger its NLL is than that of the best run, row by row; None of that.
-        parameters: The number of its parameters.
-        training: Seconds of its training; None if the log is gone.
-        scoring: Seconds to score 1,000 test rows.
-        seen: How many of the test rows it was trained on; None if that is not known.
+        name: Which; of a run its folder, of a class of rows the class.
+        nll: The mean negative log-likelihood, in nats.
+        bpd: The same in bits a feature.
+        behind: How much larger the NLL is than that of the first density, row by row; None of that.
+        fitted: The number of training rows.
+        rows: The number of test rows.
     """
 
     name: str
     nll: Mean
     bpd: Mean
     behind: Mean | None
+    fitted: int
+    rows: int
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        features: int,
+        log_prob: Tensor,
+        first: Tensor | None = None,
+        fitted: int = 0,
+        **more: Any,
+    ) -> Self:
+        """That of rows with these log-densities, beside those of the first density."""
+        nll = Mean.of(-log_prob)
+        bpd = nll.scaled(1 / (features * math.log(2)))
+        behind = None if first is None else Mean.of(first - log_prob)
+        return cls(name, nll, bpd, behind, fitted, len(log_prob), **more)
+
+
+@dataclass(frozen=True)
+class Compared(Likelihood):
+    """A run among others.
+
+    Args:
+        parameters: The number of its parameters.
+        training: Seconds of its training; None if the log is gone.
+        scoring: Seconds to score 1,000 test rows.
+        seen: How many of the test rows it was trained on; None if that is not known.
+    """
+
     parameters: int
     training: float | None
     scoring: float
@@ -83,12 +112,11 @@ def _compared(run: Run, dataset: Dataset | None, data_dir: Path | None) -> tuple
     trained = None if config.search is None else config.search.seconds
     if run.metrics:
         trained = sum(record["seconds"] for record in run.metrics)
-    nll = Mean.of(-log_prob)
-    found = Compared(
-        name=str(run.directory),
-        nll=nll,
-        bpd=nll.scaled(1 / (len(run.columns) * math.log(2))),
-        behind=None,
+    found = Compared.of(
+        str(run.directory),
+        len(run.columns),
+        log_prob,
+        fitted=config.data.rows[0],
         parameters=run.density.parameters,
         training=trained,
         scoring=seconds / len(log_prob) * 1000,

@@ -5,9 +5,14 @@ from .checkpoint import load, save
 from .config import TrainConfig
 from .evaluation import evaluate
 from .history import EpochRecord, History
-from .importance import ImportanceSample, importance_sample
 from .loop import NonFiniteError, fit
-from .variational import VariationalConfig, VariationalHistory, fit_posterior
+from .posterior import (
+    ImportanceSample,
+    VariationalConfig,
+    VariationalHistory,
+    fit_posterior,
+    importance_sample,
+)
 
 __all__ = [
     "EpochRecord",

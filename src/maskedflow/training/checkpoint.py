@@ -1,10 +1,11 @@
-"""Weights and metadata in one safetensors file: data, never code."""
+"""Weights and metadata, or a whole training, in one safetensors file: data, never code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +17,10 @@ from pydantic import with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from maskedflow.files import CLOSED, atomic, blame, check, open_regular, parse_json
+from maskedflow.files import CLOSED, Count, atomic, blame, check, open_regular, parse_json
+
+from .config import TrainConfig
+from .state import TrainingState
 
 METADATA = "maskedflow"
 """Key of the header entry that holds the JSON metadata and marks the file as ours."""
@@ -32,6 +36,18 @@ _Length = Annotated[int, Interval(ge=0, lt=2**63)]
 
 EXTRA = "/"
 """A tensor with this in its name is no weight; `state_dict` keys cannot contain it."""
+
+TRAINING = "training"
+"""Key of the header entry that holds the JSON of config, state and data sizes."""
+
+MOMENTS = f"optimizer{EXTRA}"
+"""Prefix of the optimizer's tensors: `optimizer/<kind>/<parameter>`."""
+
+Moments = dict[str, dict[str, Tensor]]
+"""The optimizer's tensors, by parameter and kind."""
+
+FREE = ("epochs", "patience", "time_limit", "steps", "lr_steps")
+"""Settings that may change on resuming: they say when to stop, not how to train."""
 
 
 def save(path: str | Path, flow: nn.Module, metadata: Mapping[str, Any] | None = None) -> None:
@@ -226,3 +242,82 @@ def _check(path: Path) -> None:
 
 def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+@with_config(CLOSED)
+class _Training(TypedDict):
+    """What the entry `TRAINING` holds."""
+
+    config: dict[str, Any]
+    data: dict[str, Any]
+    state: TrainingState
+    log_size: Count
+
+
+def write_latest(
+    path: Path,
+    flow: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    *,
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    log_size: int,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes the training checkpoint, atomically."""
+    tensors = flow.state_dict()
+    for name, parameter in flow.named_parameters():
+        for kind, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"{MOMENTS}{kind}{EXTRA}{name}"] = tensor
+    training = {
+        "config": asdict(config),
+        "data": dict(data),
+        "state": asdict(state),
+        "log_size": log_size,
+    }
+    write(path, tensors, {METADATA: to_json(dict(metadata)), TRAINING: to_json(training)})
+
+
+def read_latest(
+    path: Path, flow: nn.Module, *, config: TrainConfig, data: Mapping[str, Any]
+) -> tuple[TrainingState, int, Moments]:
+    """Reads the training checkpoint: its weights into the flow, state, size of the log, moments."""
+    tensors, header = read(path)
+    if TRAINING not in header:
+        raise ValueError(f"{path}: holds weights only, cannot resume from it")
+    training = metadata_of(path, header, TRAINING, _Training)
+    then = training["config"] | training["data"]
+    for name, value in {**asdict(config), **data}.items():
+        before = then.get(name)
+        if name not in FREE and before != value:
+            raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
+    load_weights(path, flow, tensors)
+    moments: Moments = {}
+    with blame(path, "not a training checkpoint"):
+        for key, tensor in tensors.items():
+            if key.startswith(MOMENTS):
+                kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
+                moments.setdefault(name, {})[kind] = tensor
+    return training["state"], training["log_size"], moments
+
+
+def load_moments(flow: nn.Module, optimizer: torch.optim.Optimizer, moments: Moments) -> None:
+    """Gives each parameter its moments by name; the optimizer itself counts parameters."""
+    names = {parameter: name for name, parameter in flow.named_parameters()}
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = {}
+    for i, parameter in enumerate(trained):
+        state = moments.get(names[parameter], {})
+        for kind, tensor in state.items():
+            if tensor.ndim > 0 and tensor.shape != parameter.shape:
+                raise ValueError(
+                    f"{names[parameter]}: the checkpoint's {kind} has shape "
+                    f"{tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}"
+                )
+        if state:
+            states[i] = state
+    if len(states) != len(moments):
+        raise ValueError("flow: other parameters are trained than in the checkpoint")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})

@@ -95,13 +95,9 @@ class History:
 
 
 class RunLog:
-    """`training.log` for people and `metrics.jsonl` for programs, in one folder.
+    """`training.log` for people, `metrics.jsonl` for programs, and maybe events for TensorBoard.
 
     Without a folder nothing is written.
-
-    Args:
-        folder: The folder.
-        tensorboard: Whether TensorBoard's event files go there too.
     """
 
     def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:
@@ -131,9 +127,7 @@ class RunLog:
 
     def line(self, text: str) -> None:
         """Adds a line to `training.log`, after the time of day."""
-        if self._folder is not None:
-            with (self._folder / "training.log").open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
+        self._append("training.log", f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
 
     def record(self, record: EpochRecord, better: bool) -> None:
         """Adds an epoch to both files; `better` says that it is the best so far."""
@@ -142,10 +136,13 @@ class RunLog:
             f"validation {record.validation_nll:.6f} nats, lr {record.lr:.3g}, "
             f"{record.seconds:.1f} s" + (", best" if better else "")
         )
-        if self._folder is not None:
-            with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(_json_line(record))
+        self._append("metrics.jsonl", _json_line(record))
         self._events([record])
+
+    def _append(self, name: str, text: str) -> None:
+        if self._folder is not None:
+            with (self._folder / name).open("a", encoding="utf-8") as file:
+                file.write(text)
 
     def _events(self, records: list[EpochRecord]) -> None:
         if self._writer is None:

@@ -30,14 +30,13 @@ from .batches import (
     weight_of,
 )
 from .calibration import calibrate
-from .checkpoint import load, save
+from .checkpoint import load, load_moments, read_latest, save, write_latest
 from .config import TrainConfig
 from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
-from .pace import Pace
 from .progress import ProgressBar
-from .randomness import noise_of, own_generator, seed_step
-from .state import TrainingState, load_moments, read_latest, write_latest
+from .randomness import noise_of, seed_step
+from .state import Pace, TrainingState
 
 SNAPSHOT_STEPS = 100
 """Steps between two snapshots: where a roll-back returns to and a checkpoint may be written.
@@ -129,13 +128,29 @@ def fit(
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
-    with lock, own_generator(run.device), closing(log):
+    device = [run.device] if run.device.type == "cuda" else []
+    # Torch's own generator is put back, afterwards, to where the caller had it.
+    with lock, torch.random.fork_rng(device), closing(log):
         run.start(resume)
         with bar:
             while (reason := run.stop_reason()) is None:
                 run.train_epoch(bar)
                 run.finish_epoch(bar)
     return run.finish(reason)
+
+
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, value: Tensor, lr: float, clip: float
+) -> tuple[float, bool]:
+    """Clips the gradient and takes a step, if it and a value are finite; the value, and whether."""
+    parameters = optimizer.param_groups[0]["params"]
+    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    found, length = torch.stack((value.detach().to(norm), norm)).tolist()  # the step's one wait
+    finite = math.isfinite(found) and math.isfinite(length)
+    if finite:
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+    return found, finite
 
 
 class _Run:
@@ -184,9 +199,8 @@ class _Run:
                 self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
             self.make_optimizer()
             self.log.start([], 0)
-            weights, rows = sum(p.numel() for p in self.parameters), len(self.train)
-            each = f"{len(self.bounds)} steps an epoch"
-            self.log.line(f"training {weights} parameters on {rows} rows, {each}")
+            what = f"{sum(p.numel() for p in self.parameters)} parameters on {len(self.train)} rows"
+            self.log.line(f"training {what}, {len(self.bounds)} steps an epoch")
             self.log.line(repr(self.config))
         self.pace = Pace(self.config, self.state, len(self.bounds))
         if not self.is_finite():
@@ -265,15 +279,17 @@ class _Run:
         """Takes the steps of an epoch that are left, as long as there is time."""
         self.flow.train()
         state, seed = self.state, self.config.seed
-        left = self.bounds[state.batch :]
-        for rows, batch in shuffled(self.train, left, seed, state.epoch):
+        for rows, batch in shuffled(self.train, self.bounds[state.batch :], seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
             state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
-            loss, norm = self.step(*take(batch, slice(None), self.like, self.whole))
+            self.optimizer.zero_grad(set_to_none=True)
+            nll = self.nll(*take(batch, slice(None), self.like, self.whole))
+            nll.backward()
+            loss, finite = step_if_finite(self.optimizer, nll, state.lr, self.config.clip)
             state.batch += 1
             state.step += 1
             state.epoch_seconds = time.monotonic() - self.started
-            if math.isfinite(loss) and math.isfinite(norm):
+            if finite:
                 self.skips_in_a_row = 0
                 state.loss_sum += loss * len(rows)
                 state.rows += len(rows)
@@ -287,19 +303,6 @@ class _Run:
                 self.log.line(f"there is time for {self.pace.steps} steps")
             if state.step >= self.pace.steps or self.pace.out_of_time:
                 break
-
-    def step(self, x: Tensor, c: Tensor | None) -> tuple[float, float]:
-        """One step of Adam, unless loss or gradient norm, which it returns, are not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.state.lr
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.nll(x, c)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
-        value, length = torch.stack((loss.detach(), norm)).tolist()  # the step's one wait
-        if math.isfinite(value) and math.isfinite(length):
-            self.optimizer.step()
-        return value, length
 
     def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
         log_prob: Tensor = self.flow(c).log_prob(x)

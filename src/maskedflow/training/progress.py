@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["ProgressBar", "make_bar"]
-
 
 def make_bar(*columns: Any) -> Progress | None:
-    """Makes a progress bar on standard error that is gone in the end; None if that is no terminal.
-
-    Args:
-        columns: The columns of rich; texts are formats of a task's description and fields.
-    """
+    """A progress bar on standard error that is gone in the end; None if that is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -28,13 +22,7 @@ def make_bar(*columns: Any) -> Progress | None:
 
 
 class ProgressBar(ExitStack):
-    """Steps of the current epoch with training and validation NLL, drawn on standard error.
-
-    Args:
-        enabled: Whether a bar is wanted; it is drawn only when standard error is a terminal.
-        epochs: Number of epochs.
-        steps: Number of steps of an epoch.
-    """
+    """Steps of the current epoch with training and validation NLL, drawn on standard error."""
 
     def __init__(self, enabled: bool, epochs: int, steps: int) -> None:
         super().__init__()

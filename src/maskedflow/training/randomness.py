@@ -7,8 +7,6 @@ state has to be kept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -49,10 +47,3 @@ def seed_step(noise: list[Dequantize], device: torch.device, *key: int) -> None:
     if device.type == "cuda":
         generator = torch.cuda.default_generators[device.index or 0]
     generator.manual_seed(derive_seed(*key))
-
-
-@contextmanager
-def own_generator(device: torch.device) -> Iterator[None]:
-    """Puts torch's own generator back, afterwards, to where the caller had it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield

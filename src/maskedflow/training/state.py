@@ -1,35 +1,20 @@
-"""The training checkpoint `latest.safetensors`: all that is needed to go on as if never stopped."""
+"""Where a training is, and how many steps it takes: by its settings or by its pace."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import torch
-from pydantic import with_config
-from torch import Tensor, nn
-from typing_extensions import TypedDict
+from maskedflow.files import CLOSED, Count, Size
 
-from maskedflow.files import CLOSED, Count, Size, blame
-
-from .checkpoint import EXTRA, METADATA, load_weights, metadata_of, read, to_json, write
-from .config import TrainConfig
+from .config import PACED, TrainConfig
 from .history import EpochRecord
 
-TRAINING = "training"
-"""Key of the header entry that holds the JSON of config, state and data sizes."""
-
-MOMENTS = f"optimizer{EXTRA}"
-"""Prefix of the optimizer's tensors: `optimizer/<kind>/<parameter>`."""
-
-Moments = dict[str, dict[str, Tensor]]
-"""The optimizer's tensors, by parameter and kind."""
-
-FREE = ("epochs", "patience", "time_limit", "steps", "lr_steps")
-"""Settings that may change on resuming: they say when to stop, not how to train."""
+UNTIMED = 5
+"""Steps that are not timed: the first ones compile."""
+SPARE = 0.05
+"""The share of the time that is left for steps which take longer."""
 
 
 @dataclass
@@ -37,43 +22,24 @@ class TrainingState:
     """Where a training is, but for its weights and optimizer moments.
 
     Generators need no place here: every draw follows from (seed, epoch, batch).
-
-    Attributes:
-        epoch: The epoch being trained, from 1.
-        batch: Its mini-batches already done.
-        step: Mini-batches done since the start.
-        loss_sum: Sum of the epoch's losses so far, over rows.
-        rows: Rows in that sum.
-        past_seconds: Wall time of the epochs done, all sessions together.
-        epoch_seconds: Wall time of the epoch so far.
-        validation_seconds: Wall time of the newest validation, or a guess before the first.
-        planned: Steps that there is time for, 0 before their pace is known or without a limit.
-        planned_within: The time limit that this was planned for.
-        best_epoch: Epoch of the best validation, 0 before there is one.
-        best_nll: The best validation NLL.
-        lr: Learning rate of the newest step.
-        lr_scale: Halved by each roll-back.
-        rollbacks: Returns to earlier weights so far.
-        skipped: Steps left out so far.
-        records: The epochs done.
     """
 
     __pydantic_config__: ClassVar = CLOSED
 
     epoch: Size = 1
-    batch: Count = 0
-    step: Count = 0
-    loss_sum: float = 0.0
-    rows: Count = 0
-    past_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    validation_seconds: float = 0.0
-    planned: Count = 0
-    planned_within: float = 0.0
-    best_epoch: Count = 0
+    batch: Count = 0  # mini-batches of the epoch that are done
+    step: Count = 0  # mini-batches done since the start
+    loss_sum: float = 0.0  # of the epoch so far, over rows
+    rows: Count = 0  # in that sum
+    past_seconds: float = 0.0  # wall time of the epochs done, all sessions together
+    epoch_seconds: float = 0.0  # of the epoch so far
+    validation_seconds: float = 0.0  # of the newest validation, or a guess before the first
+    planned: Count = 0  # steps that there is time for; 0 if their pace is not known, or no limit
+    planned_within: float = 0.0  # the time limit that this was planned for
+    best_epoch: Count = 0  # 0 before there is one
     best_nll: float = math.inf
-    lr: float = 0.0
-    lr_scale: float = 1.0
+    lr: float = 0.0  # of the newest step
+    lr_scale: float = 1.0  # halved by each roll-back
     rollbacks: Count = 0
     skipped: Count = 0
     records: list[EpochRecord] = field(default_factory=list)
@@ -107,80 +73,39 @@ class TrainingState:
         return record
 
 
-@with_config(CLOSED)
-class _Training(TypedDict):
-    """What the entry `TRAINING` holds."""
+class Pace:
+    """The steps of a training, and a watch that is looked at after each of them."""
 
-    config: dict[str, Any]
-    data: dict[str, Any]
-    state: TrainingState
-    log_size: Count
+    def __init__(self, config: TrainConfig, state: TrainingState, epoch: int) -> None:
+        self.config, self.state = config, state
+        self.epoch = epoch  # the steps of one
+        self._taken = 0
+        self._since = 0.0
 
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training, as far as it is known."""
+        every, state = self.config.epochs * self.epoch, self.state
+        planned = state.planned if state.planned_within == self.config.limit else 0
+        return min(every, self.config.steps or planned or every)
 
-def write_latest(
-    path: Path,
-    flow: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: TrainingState,
-    *,
-    config: TrainConfig,
-    data: Mapping[str, Any],
-    log_size: int,
-    metadata: Mapping[str, Any],
-) -> None:
-    """Writes the training checkpoint, atomically."""
-    tensors = flow.state_dict()
-    for name, parameter in flow.named_parameters():
-        for kind, tensor in optimizer.state.get(parameter, {}).items():
-            tensors[f"{MOMENTS}{kind}{EXTRA}{name}"] = tensor
-    training = {
-        "config": asdict(config),
-        "data": dict(data),
-        "state": asdict(state),
-        "log_size": log_size,
-    }
-    write(path, tensors, {METADATA: to_json(dict(metadata)), TRAINING: to_json(training)})
+    @property
+    def out_of_time(self) -> bool:
+        """Whether another step would leave no time for the last validation."""
+        seconds = self.state.seconds + self.state.validation_seconds
+        return self.config.limit is not None and seconds >= self.config.limit
 
-
-def read_latest(
-    path: Path, flow: nn.Module, *, config: TrainConfig, data: Mapping[str, Any]
-) -> tuple[TrainingState, int, Moments]:
-    """Reads the training checkpoint: its weights into the flow, state, size of the log, moments."""
-    tensors, header = read(path)
-    if TRAINING not in header:
-        raise ValueError(f"{path}: holds weights only, cannot resume from it")
-    training = metadata_of(path, header, TRAINING, _Training)
-    then = training["config"] | training["data"]
-    for name, value in {**asdict(config), **data}.items():
-        before = then.get(name)
-        if name not in FREE and before != value:
-            raise ValueError(f"{name}: {path} was trained with {before!r}, got {value!r}")
-    load_weights(path, flow, tensors)
-    moments: Moments = {}
-    with blame(path, "not a training checkpoint"):
-        for key, tensor in tensors.items():
-            if key.startswith(MOMENTS):
-                kind, name = key.removeprefix(MOMENTS).split(EXTRA, 1)
-                moments.setdefault(name, {})[kind] = tensor
-    return training["state"], training["log_size"], moments
-
-
-def load_moments(flow: nn.Module, optimizer: torch.optim.Optimizer, moments: Moments) -> None:
-    """Gives each parameter its moments by name; the optimizer itself counts parameters."""
-    names = {parameter: name for name, parameter in flow.named_parameters()}
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    states = {}
-    for i, parameter in enumerate(trained):
-        state = moments.get(names[parameter], {})
-        for kind, tensor in state.items():
-            if tensor.ndim > 0 and tensor.shape != parameter.shape:
-                raise ValueError(
-                    f"{names[parameter]}: the checkpoint's {kind} has shape "
-                    f"{tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}"
-                )
-        if state:
-            states[i] = state
-    if len(states) != len(moments):
-        raise ValueError("flow: other parameters are trained than in the checkpoint")
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    def step(self) -> bool:
+        """Counts a step; says whether it has just planned how many there is time for."""
+        state, limit = self.state, self.config.limit
+        self._taken += 1
+        if self._taken <= UNTIMED:
+            self._since = state.seconds
+        if limit is None or state.planned_within == limit or self._taken < PACED:
+            return False
+        pace = (state.seconds - self._since) / (self._taken - UNTIMED)
+        left = max(limit * (1 - SPARE) - state.seconds - state.validation_seconds, 0.0)
+        turn = max(pace * self.epoch + state.validation_seconds, 1e-9)
+        state.planned = state.step + int(left / turn * self.epoch)
+        state.planned_within = limit
+        return True

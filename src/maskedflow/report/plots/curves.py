@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR
 
-__all__ = ["fan_panel", "losses", "training_curve"]
-
 LEVELS = (0.95, 0.8, 0.5)
 """How much of the samples each interval of a fan holds, the widest first."""
 
@@ -31,12 +29,8 @@ def losses(history: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]
 def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[float]) -> None:
     """Draws the NLL of training and validation rows over the epochs, and marks the best epoch.
 
-    The steep fall of the first epochs is cut off at the top, or it would flatten all that follows.
-
-    Args:
-        axes: Where to draw.
-        train: NLL in nats per example, one an epoch.
-        validation: Likewise.
+    The NLL is in nats per example, one an epoch. The steep fall of the first epochs is cut off at
+    the top, or it would flatten all that follows.
 
     Raises:
         ValueError: If the two lengths differ or are zero.

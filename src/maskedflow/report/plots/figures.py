@@ -1,4 +1,4 @@
-"""What all pictures share: figures, colours, limits; written to a file, or put into a page."""
+"""What all pictures share: figures, limits, ticks; written to a file, or put into a page."""
 
 from __future__ import annotations
 
@@ -10,24 +10,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from maskedflow.files import atomic
-
-__all__ = [
-    "DATA_COLOUR",
-    "SAMPLE_COLOUR",
-    "Picture",
-    "embed",
-    "embed_pixels",
-    "limits_of",
-    "matrix_panel",
-    "new_figure",
-    "save",
-]
+from maskedflow.report.section import Column
 
 # Blue and orange stay apart for every common form of colour blindness and in grey.
 DATA_COLOUR = "#2b6ca3"
@@ -35,6 +26,9 @@ SAMPLE_COLOUR = "#e8862e"
 
 WIDTH = 600
 """The fewest pixels from left to right of a sheet of images."""
+
+CUTS = (4, 7, 10, 16, 19)
+"""How long a year is in ISO 8601, a month, a day, a minute, a second."""
 
 _FEW = Image.Quantize.FASTOCTREE  # the one that keeps transparency
 
@@ -52,13 +46,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
-    """Writes a figure as a PNG, beside `path` first and then moved over it.
-
-    Args:
-        figure: The picture.
-        path: File to write; its folder is made when missing.
-        dpi: Dots per inch.
-    """
+    """Writes a figure as a PNG, beside `path` first and then moved over it; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
@@ -74,6 +62,32 @@ def limits_of(values: ArrayLike, tail: float = 0.001, edge: float = 0.05) -> tup
     return low - margin, high + margin
 
 
+def name_ticks(axis: Axis, column: Column, most: int = 4) -> None:
+    """Sets few ticks within the limits of an axis, of dates with their names."""
+    if column.date is None:
+        axis.set_major_locator(MaxNLocator(most, integer=column.step >= 1))
+        return
+    low, high = sorted(axis.get_view_interval())
+    places = [x for x in MaxNLocator(min(most, 3)).tick_values(low, high) if low <= x <= high]
+    axis.set_ticks(places, shortened([column.date(float(place)) for place in places]))
+
+
+def shortened(dates: list[str]) -> list[str]:
+    """Dates as short as leaves them different.
+
+    Example:
+        >>> shortened(["2014-03-02", "2014-05-01"]), shortened(["10:00:00", "12:00:00"])
+        (['2014-03', '2014-05'], ['10:00:00', '12:00:00'])
+    """
+    if not all(date[4:5] == "-" for date in dates):
+        return dates
+    for cut in CUTS:
+        short = [date[:cut] for date in dates]
+        if len(set(short)) == len(dates):
+            return short
+    return dates
+
+
 def matrix_panel(axes: Axes, values: ArrayLike, bound: float) -> None:
     """Draws a matrix, blue from -`bound` and red to `bound`, with its scale beside it."""
     image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
@@ -82,20 +96,12 @@ def matrix_panel(axes: Axes, values: ArrayLike, bound: float) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for a page.
+    """A picture for a page."""
 
-    Args:
-        uri: A `data:` URI that holds all of it.
-        width: Its width in pixels of the page; it has twice as many of its own.
-        height: Likewise.
-        alt: What it shows, for those who do not see it.
-        caption: What is written below it.
-    """
-
-    uri: str
-    width: int
+    uri: str  # a `data:` URI that holds all of it
+    width: int  # in pixels of the page; it has twice as many of its own
     height: int
-    alt: str
+    alt: str  # what it shows, for those who do not see it
     caption: str = ""
 
 

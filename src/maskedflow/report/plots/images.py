@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["image_grid", "scaled", "tile"]
-
 
 def scaled(rows: ArrayLike, shape: tuple[int, int, int], levels: float) -> NDArray[np.float64]:
     """Images of values from 0 to 1, shape (n, channels, height, width), of rows of pixels."""

@@ -12,8 +12,6 @@ from numpy.typing import ArrayLike
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
 
-__all__ = ["pair_grid"]
-
 
 def pair_grid(
     figure: Figure | SubFigure,

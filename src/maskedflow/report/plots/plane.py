@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
 
-__all__ = ["density_on_grid", "density_panel", "plane_limits", "plane_panels", "point_panel"]
-
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 

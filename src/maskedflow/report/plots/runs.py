@@ -24,14 +24,6 @@ from .images import image_grid
 from .pairs import pair_grid
 from .plane import plane_limits, plane_panels, point_panel
 
-__all__ = [
-    "comparison_picture",
-    "forecast_picture",
-    "run_picture",
-    "samples_picture",
-    "series_picture",
-]
-
 IMAGES, POINTS, FORECASTS = 64, 2000, 500
 """Samples drawn if no number is asked for: of images, rows of a table, and a time series."""
 
@@ -48,13 +40,7 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     Images are shown in two grids; two features as data, learned density and samples side by side;
     other tables as pairwise panels of samples over data; a time series as forecasts over what came.
     A conditional flow is sampled once for the context of each of those test rows, and its density
-    is the mean over some of them.
-
-    Args:
-        run: The run.
-        test: The test rows.
-        num_samples: Samples, and test rows, shown; 64 images or 2,000 rows if None.
-        seed: Seed of the samples and of the choice of test rows.
+    is the mean over some of them. If no number is asked for, 64 images or 2,000 rows are shown.
     """
     data = run.config.data
     if data.window is not None:
@@ -74,12 +60,7 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
 
 
 def samples_picture(run: Run, samples: Tensor) -> Figure:
-    """Draws samples alone: a grid of images, points of the plane, or pairwise panels.
-
-    Args:
-        run: The run they were drawn from.
-        samples: Rows in the data's own units, shape (n, features).
-    """
+    """Draws samples of a run, shape (n, features), alone: images, points, or pairwise panels."""
     shape = run.config.data.image_shape
     if shape is not None:
         figure = new_figure(6, 6)
@@ -165,13 +146,7 @@ def series_picture(run: Run, test: Split, n: int, seed: int) -> Figure:
 
 
 def forecast_picture(run: Run, series: Series, samples: Tensor) -> Figure:
-    """Draws forecasts behind the latest steps of a series.
-
-    Args:
-        run: The run.
-        series: The series.
-        samples: The forecasts, shape (n, steps, features).
-    """
+    """Draws forecasts, shape (n, steps, features), behind the latest steps of a series."""
     following = series.following(samples.shape[1])
     return _panels(run, series.times, series.x, following, samples, None)
 
@@ -202,11 +177,7 @@ def _panels(
 
 
 def comparison_picture(found: Sequence[Compared]) -> Figure:
-    """Draws the NLL of each run, and how far it is behind the best, with two standard errors.
-
-    Args:
-        found: The runs, the best first.
-    """
+    """Draws the NLL of each run, the best first, and its distance from it, with error bars."""
     figure = new_figure(9, 1.3 + 0.35 * len(found))
     left, right = figure.subplots(1, 2, sharey=True)
     right.axvline(0, color="0.5", lw=1)

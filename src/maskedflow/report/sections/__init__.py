@@ -9,14 +9,12 @@ from pkgutil import resolve_name
 
 from maskedflow.report.section import Section
 
-__all__ = ["SECTIONS"]
-
 SECTIONS: tuple[type[Section], ...] = tuple(
     resolve_name(f"{__name__}.{name}")
     for name in (
         "data:Data",
         "likelihood:Likelihoods",
-        "forecasts:Forecasts",
+        "samples:Forecasts",
         "samples:Samples",
         "columns:Columns",
         "correlations:Correlation",

@@ -18,13 +18,10 @@ from maskedflow.report.plots.figures import (
     Picture,
     embed,
     limits_of,
+    name_ticks,
     new_figure,
 )
-from maskedflow.report.plots.ticks import name_ticks
-from maskedflow.report.section import Evidence, Section
-from maskedflow.report.subject import Column, Rows, Subject
-
-__all__ = ["Columns", "Marginal"]
+from maskedflow.report.section import Column, Evidence, Rows, Section, Subject
 
 Vector = NDArray[np.float64]
 
@@ -42,48 +39,29 @@ COMMON = 3
 
 @dataclass(frozen=True)
 class Marginal:
-    """A column of data and of samples.
-
-    Args:
-        index: Which column.
-        name: Its name.
-        distance: The largest difference of the two distribution functions; of a category half the
-            sum of all differences of shares, the total variation.
-        data: The 5% quantile, the median and the 95% quantile of the data; of a category the
-            shares of those that are most common in the data, in one text.
-        samples: Likewise of the samples.
-        missing: The shares of missing cells, in the data and in the samples.
-        atoms: The shares of cells at atoms, likewise; None if there are no atoms.
-    """
+    """A column of data and of samples."""
 
     index: int
     name: str
+    # Kolmogorov-Smirnov; of a category the total variation, half the sum of differences of shares.
     distance: float
+    # Quantiles at 5, 50 and 95%; of a category, in one text, those most common in the data.
     data: list[str]
     samples: list[str]
-    missing: tuple[float, float]
+    missing: tuple[float, float]  # the shares of such cells in the data and in the samples
     atoms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Columns(Section):
-    """The columns one by one.
-
-    Args:
-        marginals: Each, those furthest from the data first.
-        pictures: Histograms of the first of them.
-        outliers: How many samples are further outside of a column's range in the data than it is
-            wide, or no number where the data miss none.
-        samples: How many samples there are.
-        coded: Whether some columns hold categories.
-    """
+    """The columns one by one."""
 
     id, title = "columns", "Columns"
-    marginals: list[Marginal]
+    marginals: list[Marginal]  # those furthest from the data first
     pictures: list[Picture]
-    outliers: int
+    outliers: int  # samples further outside of a column's data than these are wide, or none there
     samples: int
-    coded: bool
+    coded: bool  # that some columns hold categories
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:

@@ -19,13 +19,11 @@ from maskedflow.report.plots.figures import (
     Picture,
     embed,
     limits_of,
+    name_ticks,
 )
-from maskedflow.report.plots.ticks import name_ticks
-from maskedflow.report.subject import Rows, Subject
+from maskedflow.report.section import Rows, Subject
 
 from .correlations import correlations
-
-__all__ = ["corner_columns", "corner_picture"]
 
 COLUMNS, FEWEST = 8, 20
 """The most columns, and the fewest rows for contours."""

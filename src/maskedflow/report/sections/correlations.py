@@ -11,10 +11,7 @@ from scipy.stats import rankdata
 
 from maskedflow.report.format import clipped
 from maskedflow.report.plots.figures import Picture, embed, matrix_panel, new_figure
-from maskedflow.report.section import Evidence, Section
-from maskedflow.report.subject import Rows, Subject
-
-__all__ = ["Correlation", "correlations"]
+from maskedflow.report.section import Evidence, Rows, Section, Subject
 
 LABELS = 16
 """The most names beside a matrix, and characters in one."""
@@ -27,27 +24,16 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Correlation(Section):
-    """How the rank correlations of samples differ from those of data.
-
-    Args:
-        largest: The absolute difference that is largest beside its error.
-        pair: The two columns.
-        data: Their correlation in the data.
-        samples: And in the samples.
-        by_chance: Two standard errors of a difference where there is no correlation.
-        pairs: The number of pairs.
-        beyond: How many of them differ by more than two standard errors.
-        picture: Correlations of the data, and the differences; None of two columns.
-    """
+    """How the rank correlations of samples differ from those of data."""
 
     id, title = "correlations", "Correlations"
-    largest: float
+    largest: float  # the absolute difference that is largest beside its error
     pair: tuple[str, str]
     data: float
     samples: float
-    by_chance: float
+    by_chance: float  # two standard errors of a difference where there is no correlation
     pairs: int
-    beyond: int
+    beyond: int  # pairs that differ by more than two standard errors
     picture: Picture | None
 
     @classmethod

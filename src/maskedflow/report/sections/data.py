@@ -12,22 +12,14 @@ from maskedflow.report.plots.curves import losses, training_curve
 from maskedflow.report.plots.figures import Picture, embed, new_figure
 from maskedflow.report.section import Evidence, Section
 
-__all__ = ["Data"]
-
 
 @dataclass(frozen=True)
 class Data(Section):
-    """What is known of data and model.
-
-    Args:
-        notes: Pairs of a word and a text.
-        schema: What each column is, as its name, its kind, and why.
-        history: One record an epoch, with `train_nll` and `validation_nll`.
-    """
+    """What is known of data and model."""
 
     id, title = "data", "Data and model"
     notes: Sequence[tuple[str, str]]
-    schema: Sequence[tuple[str, str, str]] = ()
+    schema: Sequence[tuple[str, str, str]] = ()  # of each column its name, its kind, and why
     history: Sequence[dict[str, Any]] = ()
 
     @classmethod

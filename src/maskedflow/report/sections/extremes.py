@@ -14,8 +14,6 @@ from maskedflow.report.section import Evidence, Section
 
 from .samples import image_picture
 
-__all__ = ["Extreme", "Extremes"]
-
 ROWS, CELLS, IMAGES = 5, 16, 16
 """Rows in a table, its columns, and images in a grid."""
 
@@ -28,39 +26,23 @@ UNLIKELY = 0.01
 
 @dataclass(frozen=True)
 class Extreme:
-    """A test row that is likely, or unlikely.
-
-    Args:
-        log_prob: Its log-density in nats.
-        tail: The share of samples that are less likely.
-        cells: The first cells, as texts.
-    """
+    """A test row that is likely, or unlikely."""
 
     log_prob: float
-    tail: float
+    tail: float  # the share of samples that are less likely
     cells: list[str]
 
 
 @dataclass(frozen=True)
 class Extremes(Section):
-    """The most and the least likely test rows.
-
-    Args:
-        pictures: Of images, both; all else is of tables.
-        columns: The names of the columns that are shown.
-        total: The number of columns that there are.
-        mixed: Whether cells are missing or at atoms, so that densities have different units.
-        unlikely: The share of test rows that are less likely than 99% of samples.
-        most: The most likely rows.
-        least: The least likely rows.
-    """
+    """The most and the least likely test rows."""
 
     id, title = "extremes", "Extremes"
-    pictures: Sequence[Picture] = ()
-    columns: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()  # of images, both; all else is of tables
+    columns: Sequence[str] = ()  # those that are shown, of a total
     total: int = 0
-    mixed: bool = False
-    unlikely: float = 0.0
+    mixed: bool = False  # that cells are missing or at atoms: densities have different units
+    unlikely: float = 0.0  # the share of test rows that are less likely than 99% of samples
     most: Sequence[Extreme] = ()
     least: Sequence[Extreme] = ()
 

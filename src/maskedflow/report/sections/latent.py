@@ -9,13 +9,12 @@ from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
 from maskedflow.report.plots.figures import DATA_COLOUR, Picture, embed, matrix_panel, new_figure
 from maskedflow.report.section import Evidence, Section
-
-__all__ = ["Latent"]
 
 BINS, LINES, WORST = 20, 100, 8
 """Bars of a histogram, the most lines of quantiles, and rows of the table."""
@@ -31,17 +30,6 @@ FEWEST = 20
 class Latent(Section):
     """What the random numbers behind test rows look like.
 
-    Args:
-        rows: The number of test rows.
-        numbers: The random numbers behind each.
-        residuals: Whether each of them belongs to a column.
-        far: How many of them are further from normal than one in twenty would be by chance.
-        critical: The KS distance from which on they are, of a number that is behind all rows.
-        correlation: The largest absolute correlation of two of them; nan if there is only one.
-        by_chance: What it would be, about, of as many independent numbers.
-        worst: The name, mean, standard deviation and KS distance of those furthest from normal.
-        pictures: PIT and quantiles; correlations.
-
     References:
         | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1 and figure 1
         | https://arxiv.org/abs/1705.07057
@@ -49,13 +37,13 @@ class Latent(Section):
 
     id, title = "numbers", "Random numbers"
     rows: int
-    numbers: int
-    residuals: bool
-    far: int
-    critical: float
-    correlation: float
-    by_chance: float
-    worst: list[tuple[str, float, float, float]]
+    numbers: int  # behind each row
+    residuals: bool  # that each of them belongs to a column
+    far: int  # those further from normal than one in twenty would be by chance
+    critical: float  # the KS distance from which on they are, of a number that is behind all rows
+    correlation: float  # the largest absolute one of two numbers; nan if there is only one
+    by_chance: float  # what it would be, about, of as many independent numbers
+    worst: list[tuple[str, float, float, float]]  # name, mean, standard deviation, KS distance
     pictures: list[Picture]
 
     @classmethod
@@ -116,8 +104,7 @@ def _correlations(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _pit(z: NDArray[np.float64]) -> Picture:
     """The histogram of the probability integral transform, flat if all is well."""
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("Φ(z)", "density")
     counts, edges = np.histogram(norm.cdf(z), BINS, (0, 1))
     share = counts * BINS / z.size
     # The counts of one number are independent of those of another if the model is right.
@@ -125,7 +112,6 @@ def _pit(z: NDArray[np.float64]) -> Picture:
     axes.axhspan(1 - band, 1 + band, color="0.5", alpha=0.3, lw=0)
     axes.stairs(share, edges, color=DATA_COLOUR, fill=True, alpha=0.6)
     axes.set_ylim(0, max(1.3, 1.1 * share.max()))
-    _label(axes, "Φ(z)", "density")
     return embed(
         figure,
         f"Histogram of the probability integral transforms, between {share.min():.2f} and"
@@ -137,8 +123,7 @@ def _pit(z: NDArray[np.float64]) -> Picture:
 
 def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
     """Quantiles of each number beside normal ones."""
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("normal quantile", "quantile of z")
     alpha = max(0.15, 1 / math.sqrt(len(found)))
     furthest = 0.0
     for one in found:
@@ -149,7 +134,6 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
         axes.plot(normal, line, color=DATA_COLOUR, lw=1, alpha=alpha)
         furthest = max(furthest, np.abs(line - normal)[np.abs(normal) < 2].max())
     axes.axline((0, 0), slope=1, color="0.2", lw=0.8)
-    _label(axes, "normal quantile", "quantile of z")
     return embed(
         figure,
         f"Quantiles of z against normal ones; within two standard deviations the furthest line is"
@@ -160,8 +144,7 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
 
 def _heat(values: NDArray[np.float64], what: str) -> Picture:
     largest = float(np.abs(values).max())
-    figure = new_figure(4.2, 3.2)
-    axes = figure.subplots()
+    figure, axes = _panel("", "")
     matrix_panel(axes, values, max(0.1, largest))
     axes.set_xticks([])
     axes.set_yticks([])
@@ -172,7 +155,10 @@ def _heat(values: NDArray[np.float64], what: str) -> Picture:
     )
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def _panel(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = new_figure(4.2, 3.2)
+    axes = figure.subplots()
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8)
+    return figure, axes

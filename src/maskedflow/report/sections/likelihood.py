@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
-from maskedflow.data import choose_kde, choose_mixture, gaussian_log_likelihood, independent
+from maskedflow.data import choose_kde, choose_mixture, conditional_gaussian, independent
 from maskedflow.report.format import signed
-from maskedflow.report.section import Evidence, Section
-from maskedflow.report.subject import Rows, Subject
-from maskedflow.runs import Mean
-
-__all__ = ["Likelihood", "Likelihoods"]
+from maskedflow.report.section import Evidence, Rows, Section, Subject
+from maskedflow.runs import Likelihood
 
 FITTED = 10_000
 """The most training rows that baselines are fitted to, or ten times the features if more."""
@@ -34,51 +31,13 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """The likelihood of test rows under one density.
-
-    Args:
-        name: Which; of a class of rows, which class.
-        nll: The mean negative log-likelihood in nats.
-        bpd: The same in bits a feature.
-        behind: How much larger its NLL is than that of the subject, row by row; None of that.
-        fitted: The number of training rows it was fitted to.
-        rows: The number of test rows.
-    """
-
-    name: str
-    nll: Mean
-    bpd: Mean
-    behind: Mean | None
-    fitted: int
-    rows: int
-
-    @classmethod
-    def of(
-        cls, name: str, features: int, log_prob: Vector, own: Vector | None = None, fitted: int = 0
-    ) -> Likelihood:
-        """That of rows with these log-densities, beside the subject's own of the same rows."""
-        nll = Mean.of(torch.from_numpy(-log_prob))
-        behind = None if own is None else Mean.of(torch.from_numpy(own - log_prob))
-        bpd = nll.scaled(1 / (features * math.log(2)))
-        return cls(name, nll, bpd, behind, fitted, len(log_prob))
-
-
-@dataclass(frozen=True)
 class Likelihoods(Section):
-    """Those of the subject, first, and of the baselines.
-
-    Args:
-        found: One a density.
-        remarks: How they were chosen, or why one is missing, a sentence each.
-        classes: Of images with classes, that of each class.
-        images: Whether the rows are images.
-    """
+    """Those of the subject, first, and of the baselines."""
 
     id, title = "likelihood", "Likelihood"
     found: list[Likelihood]
-    remarks: list[str]
-    classes: Sequence[Likelihood] = ()
+    remarks: list[str]  # how they were chosen, or why one is missing, a sentence each
+    classes: Sequence[Likelihood] = ()  # of images with classes
     images: bool = False
 
     @classmethod
@@ -89,15 +48,15 @@ class Likelihoods(Section):
         log N(x, c) - log N(c). Where categories, gaps or atoms are among the numbers, there are
         independent columns and what the subject brings along. Without training rows there is none.
         """
-        subject, train, log_prob = evidence.subject, evidence.train, evidence.log_prob
+        subject, log_prob = evidence.subject, torch.from_numpy(evidence.log_prob)
         features = subject.features
-        own = len(train) if subject.fitted is None else subject.fitted
+        own = len(evidence.train) if subject.fitted is None else subject.fitted
         found = [Likelihood.of(subject.name, features, log_prob, fitted=own)]
         remarks: list[str] = []
         for name, fitted, other in _baselines(evidence, remarks):
-            ours = log_prob[: len(other)]
-            found.append(Likelihood.of(name, features, other, ours, fitted))
-        labels = np.zeros(0, np.int64) if evidence.labels is None else evidence.labels
+            scores = torch.from_numpy(other)
+            found.append(Likelihood.of(name, features, scores, log_prob[: len(other)], fitted))
+        labels = () if evidence.labels is None else evidence.labels
         classes = [
             Likelihood.of(str(label), features, log_prob[labels == label])
             for label in np.unique(labels).tolist()
@@ -153,15 +112,16 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
         parts[1], _ = subject.unbounded(validation, 2)
         parts[2], ladj = subject.unbounded(test, 0)
     first, second, third = parts
-    given = [_dummies(subject, rows) for rows in (train, test)] if subject.given else []
-    gaussian = _gaussian([first, third], given)
-    if given:
+    given = [_dummies(subject, rows) if subject.given else None for rows in (train, test)]
+    both = torch.from_numpy(first), torch.from_numpy(third)
+    gaussian = conditional_gaussian(both, (given[0], given[1]))
+    if subject.given:
         remarks.append("A mixture and kernels know no conditions.")
     if gaussian is None:
         remarks.append("The covariance of the training rows is singular: no Gaussian.")
     else:
-        yield "full Gaussian", len(train), gaussian + ladj
-    if given:
+        yield "full Gaussian", len(train), gaussian.numpy() + ladj
+    if subject.given:
         return
     if subject.features > WIDE:
         remarks.append(f"A mixture and kernels are left out with more than {WIDE} features.")
@@ -189,26 +149,10 @@ def _mixed(subject: Subject, *parts: Rows) -> bool:
     return gaps or bool(subject.baselines) or any(c.levels or c.atoms for c in columns)
 
 
-def _gaussian(rows: list[Rows], given: list[Rows]) -> Vector | None:
-    """The log-density of a full-covariance Gaussian, given conditions; None if it is singular."""
-
-    def score(train: Rows, test: Rows) -> Vector:
-        parts = torch.from_numpy(train), torch.from_numpy(test)
-        values: Vector = gaussian_log_likelihood(*parts).numpy()
-        return values
-
-    try:
-        if not given:
-            return score(*rows)
-        return score(*map(np.hstack, zip(rows, given, strict=True))) - score(*given)
-    except ValueError:
-        return None
-
-
-def _dummies(subject: Subject, rows: Rows) -> Rows:
+def _dummies(subject: Subject, rows: Rows) -> Tensor:
     """The conditions as numbers: of a category, whether it is each of the levels but the last."""
     found = []
     for i in range(subject.features, len(subject.columns)):
         cells, levels = rows[:, i : i + 1], len(subject.columns[i].levels)
         found.append(cells == np.arange(levels - 1) if levels else cells)
-    return np.hstack(found).astype(np.float32)
+    return torch.from_numpy(np.hstack(found).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Samples beside data: grids of images, the plane, or a corner plot."""
+"""Samples beside data: grids of images, the plane, a corner plot, forecasts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from torch import Tensor
 from maskedflow.report.plots.figures import Picture, embed, embed_pixels, new_figure
 from maskedflow.report.plots.images import scaled, tile
 from maskedflow.report.plots.plane import plane_panels
-from maskedflow.report.section import Evidence, Section
-from maskedflow.report.subject import Image, Rows, Subject
+from maskedflow.report.section import Evidence, Image, Rows, Section, Subject
 
 from .corner import corner_columns, corner_picture
-
-__all__ = ["Samples", "image_picture", "nearest"]
 
 POINTS = 3000
 """The most points in the plane."""
@@ -34,22 +31,14 @@ SHOWN, NEIGHBOURS = 8, 3
 
 @dataclass(frozen=True)
 class Samples(Section):
-    """Samples beside data, as one of three kinds of pictures.
-
-    Args:
-        number: The number of samples.
-        pictures: Test images and samples, or data, density and samples of two numbers.
-        nearest: Samples, and the training images that are nearest to them.
-        corner: Of other tables, columns in pairs.
-        remark: Which columns these are, if not all.
-    """
+    """Samples beside data, as one of three kinds of pictures."""
 
     id, title = "samples", "Samples"
     number: int
-    pictures: Sequence[Picture] = ()
-    nearest: Picture | None = None
-    corner: Picture | None = None
-    remark: str = ""
+    pictures: Sequence[Picture] = ()  # images, or data, density and samples of two numbers
+    nearest: Picture | None = None  # samples, and the training images nearest to them
+    corner: Picture | None = None  # of other tables
+    remark: str = ""  # which columns it shows, if not all
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
@@ -73,6 +62,14 @@ class Samples(Section):
         elif n < len(subject.columns):
             remark = "Shown are the columns of numbers."
         return cls(len(samples), corner=corner, remark=remark)
+
+
+@dataclass(frozen=True)
+class Forecasts(Section):
+    """Forecasts beside what came, which only the page of a time series has."""
+
+    id, title = "forecasts", "Forecasts"
+    picture: Picture
 
 
 def _is_plane(subject: Subject, test: Rows) -> bool:

@@ -16,8 +16,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from maskedflow.report.section import Evidence, Section
 from maskedflow.runs import Mean
 
-__all__ = ["TwoSample", "area"]
-
 NUMBERS = 600_000
 """The most cells of data, and of samples, that the classifier sees; more take a minute."""
 
@@ -31,13 +29,6 @@ ALONE, FEW = 40, 2000
 class TwoSample(Section):
     """How well gradient-boosted trees tell samples from data; one half is by guessing.
 
-    Args:
-        accuracy: The share of rows that it tells right.
-        auc: The chance that it finds a sample likelier to be one than a row of the data.
-        rows: The number of rows of each kind.
-        giveaways: The columns by which alone samples can be told from data, and with what accuracy,
-            the best first; at most five.
-
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017)
         | https://arxiv.org/abs/1610.06545
@@ -45,9 +36,9 @@ class TwoSample(Section):
 
     id, title = "test", "Two-sample test"
     accuracy: Mean
-    auc: Mean
-    rows: int
-    giveaways: list[tuple[str, Mean]]
+    auc: Mean  # the chance that a sample is found likelier to be one than a row of the data
+    rows: int  # of each kind
+    giveaways: list[tuple[str, Mean]]  # columns that alone tell samples, with what accuracy
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:

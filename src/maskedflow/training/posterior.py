@@ -1,21 +1,26 @@
-"""Variational inference: a flow fitted to an unnormalised density."""
+"""Posteriors: a flow is fitted to an unnormalised density, and its draws are weighted."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from maskedflow.distributions.base import draw
+from maskedflow.distributions.base import draw, draw_and_log_prob
+from maskedflow.files import Finite, Positive, Size, check_fields
 
 from .config import cosine
-from .importance import LogDensity, check_log_density
-from .loop import NonFiniteError
+from .evaluation import BATCH_SIZE, frozen
+from .loop import NonFiniteError, step_if_finite
 
-__all__ = ["VariationalConfig", "VariationalHistory", "fit_posterior"]
+LogDensity = Callable[[Tensor], Tensor]
+"""An unnormalised log-density: of points with shape (n, features), shape (n,), in nats."""
 
 SKIPS_IN_A_ROW = 20
 """Steps with a non-finite loss or gradient, one after the other, that end the training."""
@@ -40,25 +45,17 @@ class VariationalConfig:
         >>> VariationalConfig(temperature=0.5)
         Traceback (most recent call last):
         ...
-        ValueError: temperature: expected at least 1 and finite, got 0.5
+        ValueError: temperature: expected at least 1, got 0.5
     """
 
-    steps: int = 2000
-    batch_size: int = 256
-    lr: float = 5e-3
-    temperature: float = 1.0
-    clip: float = 10.0
+    steps: Size = 2000
+    batch_size: Size = 256
+    lr: Positive = 5e-3
+    temperature: Annotated[Finite, Ge(1)] = 1.0
+    clip: Annotated[float, Gt(0)] = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: expected a positive number, got {self.lr}")
-        if not 1 <= self.temperature < math.inf:
-            raise ValueError(f"temperature: expected at least 1 and finite, got {self.temperature}")
-        if not self.clip > 0:
-            raise ValueError(f"clip: expected a positive number or inf, got {self.clip}")
+        check_fields(self)
 
     def temperature_at(self, step: int) -> float:
         """The temperature of a step, the first of which is 0."""
@@ -148,7 +145,7 @@ def fit_posterior(
         raise ValueError("flow: expected a parameter to train, got none")
     optimizer = torch.optim.Adam(parameters, fused=True)
     flow.eval()
-    elbo, temperatures, rates = [], [], []
+    steps = []
     skipped = in_a_row = 0
     start = time.perf_counter()
     for step in range(config.steps):
@@ -157,16 +154,10 @@ def fit_posterior(
         x = draw(flow(), (config.batch_size,), generator)
         slope, bound = _slope(flow, log_density, x, temperature)
         (x * slope).sum().backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip, foreach=True)
-        value, length = torch.stack((bound.to(norm), norm)).tolist()
-        elbo.append(value)
-        temperatures.append(temperature)
-        rates.append(rate)
-        if math.isfinite(value) and math.isfinite(length):
+        value, finite = step_if_finite(optimizer, bound, rate, config.clip)
+        steps.append((value, temperature, rate))
+        if finite:
             in_a_row = 0
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
             continue
         skipped, in_a_row = skipped + 1, in_a_row + 1
         if in_a_row == SKIPS_IN_A_ROW:
@@ -176,7 +167,8 @@ def fit_posterior(
             )
     optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - start
-    return VariationalHistory(tuple(elbo), tuple(temperatures), tuple(rates), skipped, seconds)
+    elbo, temperatures, rates = zip(*steps, strict=True)
+    return VariationalHistory(elbo, temperatures, rates, skipped, seconds)
 
 
 def _slope(
@@ -192,3 +184,133 @@ def _slope(
         loss = (log_q - log_p / temperature).mean()
         (slope,) = torch.autograd.grad(loss, x)
     return slope, (log_p - log_q).mean().detach()
+
+
+@dataclass(frozen=True)
+class ImportanceSample:
+    r"""Draws of a flow q, weighted as draws of :math:`p(x) = \tilde p(x) / Z`.
+
+    What they say holds where q has been. A mode that q never draws from shows neither in the
+    effective sample size, which stays high, nor in the standard error: Z is then that of the modes
+    that were found.
+
+    Attributes:
+        x: The draws, with shape (n, features).
+        log_weights: :math:`\log w_i = \log \tilde p(x_i) - \log q(x_i)`, with shape (n,), in
+            float64.
+
+    Example:
+        >>> sample = ImportanceSample(torch.zeros(4, 1), torch.tensor([0.0, 0.0, 0.0, -torch.inf]))
+        >>> round(sample.ess, 3), round(sample.log_z, 3)
+        (3.0, -0.288)
+    """
+
+    x: Tensor
+    log_weights: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights, whose sum is one, with shape (n,)."""
+        return self.log_weights.double().softmax(dim=0)
+
+    @property
+    def ess(self) -> float:
+        r"""The effective sample size :math:`(\sum w_i)^2 / \sum w_i^2`, from 1 to n.
+
+        References:
+            Monte Carlo theory, methods and examples (Owen, 2013), equation 9.13
+            https://artowen.su.domains/mc/
+        """
+        return math.exp(-(2 * self.log_weights.log_softmax(dim=0)).logsumexp(dim=0).item())
+
+    @property
+    def log_z(self) -> float:
+        r"""The estimate :math:`\log \frac{1}{n} \sum_i w_i` of log Z, in nats."""
+        return self.log_weights.logsumexp(dim=0).item() - math.log(len(self.log_weights))
+
+    @property
+    def standard_error(self) -> float:
+        r"""The standard error of `log_z`, in nats, by the delta method.
+
+        .. math:: \frac{1}{\bar w} \sqrt{\frac{1}{n (n - 1)} \sum_i (w_i - \bar w)^2}
+            = \sqrt{\frac{n / \mathrm{ESS} - 1}{n - 1}}
+        """
+        n = len(self.log_weights)
+        return math.sqrt(max(n / self.ess - 1, 0.0) / (n - 1)) if n > 1 else math.inf
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of p, with shape (features,), in float64."""
+        return self.weights @ self.x.double()
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviations of p, with shape (features,), in float64."""
+        return (self.weights @ (self.x.double() - self.mean).square()).sqrt()
+
+
+def importance_sample(
+    flow: nn.Module,
+    log_density: LogDensity,
+    n: int,
+    generator: torch.Generator | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> ImportanceSample:
+    """Draws from a flow and weighs the draws as those of an unnormalised density.
+
+    Costs n draws with their log-probabilities, and n evaluations of the density.
+
+    Args:
+        flow: A module whose call `flow()` gives a distribution that draws and has a `log_prob`.
+        log_density: The unnormalised log-density.
+        n: The number of draws.
+        generator: Where draws come from.
+        batch_size: Draws computed at once.
+
+    Raises:
+        ValueError: If the log-density is NaN or infinite, or has another shape than (n,).
+            Minus infinity is allowed: a weight of zero.
+
+    Example:
+        >>> from maskedflow.flows import MAF
+        >>> def log_density(x):
+        ...     return -0.5 * x.square().sum(dim=-1)
+        >>> sample = importance_sample(MAF(2, transforms=1), log_density, 1000)
+        >>> 1 < sample.ess < 1000
+        True
+    """
+    if n < 1:
+        raise ValueError(f"n: expected at least 1 draw, got {n}")
+    points, log_weights = [], []
+    with frozen(flow):
+        distribution = flow()
+        for start in range(0, n, batch_size):
+            shape = (min(batch_size, n - start),)
+            x, log_q = draw_and_log_prob(distribution, shape, generator)
+            log_p = check_log_density(log_density(x), x)
+            points.append(x)
+            log_weights.append(log_p.double() - log_q.double())
+    return ImportanceSample(torch.cat(points), torch.cat(log_weights))
+
+
+def check_log_density(values: Tensor, x: Tensor) -> Tensor:
+    """Refuses values that are no log-densities of the points x.
+
+    Raises:
+        ValueError: If their shape is not that of the batch, or one is NaN or plus infinity.
+    """
+    if values.shape != x.shape[:-1]:
+        raise ValueError(
+            f"log_density: expected shape {tuple(x.shape[:-1])} for x of shape {tuple(x.shape)}, "
+            f"got {tuple(values.shape)}"
+        )
+    wrong = values.isnan() | (values == math.inf)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        where = ", ".join(f"{number:.4g}" for number in x[row, :8].tolist())
+        rest = ", ..." if x.shape[-1] > 8 else ""
+        raise ValueError(
+            f"log_density: expected numbers below infinity, got {values[row].item()} "
+            f"at x = ({where}{rest})"
+        )
+    return values

@@ -1,0 +1,96 @@
+"""What commands print, and say of files: notes on standard error, tables, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyarrow import RecordBatch
+
+    from maskedflow.data import Seen
+
+
+def note(text: str) -> None:
+    """Says what should be known, and is no result."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def tell_seen(seen: Seen | None, where: str) -> None:
+    """Warns of test rows that are no test, if there are some."""
+    if seen is not None and (seen.trained or seen.validated):
+        note(f"{where}: {seen}; of such rows the likelihood is too good")
+
+
+def print_table(names: Sequence[str], right: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table, some of whose columns are numbers that belong to the right."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 250  # a pipe has no width, and paths are long
+    console.print(table)
+
+
+def check_ending(output: Path | None, *endings: str) -> None:
+    """Refuses a file to write with another ending."""
+    if output is not None and output.suffix not in endings:
+        raise ValueError(f"-o {output}: expected a file ending in {', '.join(endings)}")
+
+
+def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[RecordBatch]:
+    """The same blocks, of about so many rows, with a progress bar on a terminal."""
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+
+    from maskedflow.training.progress import make_bar
+
+    columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bar = make_bar("{task.fields[rows]}", *columns)
+    if bar is None:
+        yield from blocks
+        return
+    rows, start = 0, time.monotonic()
+    with bar:
+        task = bar.add_task("", total=total, rows="")
+        for block in blocks:
+            yield block
+            rows += block.num_rows
+            rate = rows / max(time.monotonic() - start, 1e-3)
+            bar.update(
+                task,
+                completed=rows if total is None else min(rows, total),
+                rows=f"{rows:,} rows, {rate:,.0f} rows/s",
+            )
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Tells on standard error, if that is a terminal, what goes on and for how long."""
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
+
+    from maskedflow.training.progress import make_bar
+
+    bar = make_bar(SpinnerColumn(), "{task.description}", TimeElapsedColumn())
+    with bar or nullcontext():
+        if bar is not None:
+            bar.add_task(what, total=None)
+        yield
+
+
+def written(rows: int, output: Path, start: float) -> str:
+    """What to say of a file that was written since `start`, of :func:`time.monotonic`."""
+    seconds = time.monotonic() - start
+    rate = f"{float(f'{rows / max(seconds, 1e-3):.3g}'):,.0f}"
+    return f"{rows:,} rows in {output} ({rate} rows/s)"
