@@ -169,6 +169,7 @@ class Section:
     Attributes:
         id: Its anchor, and the attribute of a :class:`Page` that holds it.
         title: What the navigation calls it.
+        place: Where it is on the page, among the others from 10 to 90; behind them, if not said.
         template: Jinja source, which knows the `page`, the section as `facts`, and the macros of
             `templates/parts.html`. If empty, it is the file `<id>.html` among the templates.
 
@@ -188,6 +189,7 @@ class Section:
 
     id: ClassVar[str]
     title: ClassVar[str]
+    place: ClassVar[int] = 100
     template: ClassVar[str] = ""
 
     @classmethod

@@ -1,26 +1,20 @@
-"""The sections of a page, a module each.
-
-To add one, write its module and its template, and name it here.
-"""
+"""The sections of a page: a new one is a module in here, and its template."""
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
+from importlib import import_module
+from inspect import getmembers, isclass
+from pkgutil import iter_modules
 
 from maskedflow.report.section import Section
 
-SECTIONS: tuple[type[Section], ...] = tuple(
-    resolve_name(f"{__name__}.{name}")
-    for name in (
-        "data:Data",
-        "likelihood:Likelihoods",
-        "samples:Forecasts",
-        "samples:Samples",
-        "columns:Columns",
-        "correlations:Correlation",
-        "latent:Latent",
-        "two_sample:TwoSample",
-        "extremes:Extremes",
-    )
-)
+_MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+_FOUND = [
+    one
+    for module in _MODULES
+    for _, one in getmembers(module, isclass)
+    if issubclass(one, Section) and one.__module__ == module.__name__
+]
+
+SECTIONS: tuple[type[Section], ...] = tuple(sorted(_FOUND, key=lambda section: section.place))
 """What pages have, in order."""

@@ -56,7 +56,7 @@ class Marginal:
 class Columns(Section):
     """The columns one by one."""
 
-    id, title = "columns", "Columns"
+    id, title, place = "columns", "Columns", 50
     marginals: list[Marginal]  # those furthest from the data first
     pictures: list[Picture]
     outliers: int  # samples further outside of a column's data than these are wide, or none there

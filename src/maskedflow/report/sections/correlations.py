@@ -26,7 +26,7 @@ Matrix = NDArray[np.float64]
 class Correlation(Section):
     """How the rank correlations of samples differ from those of data."""
 
-    id, title = "correlations", "Correlations"
+    id, title, place = "correlations", "Correlations", 60
     largest: float  # the absolute difference that is largest beside its error
     pair: tuple[str, str]
     data: float

@@ -17,7 +17,7 @@ from maskedflow.report.section import Evidence, Section
 class Data(Section):
     """What is known of data and model."""
 
-    id, title = "data", "Data and model"
+    id, title, place = "data", "Data and model", 10
     notes: Sequence[tuple[str, str]]
     schema: Sequence[tuple[str, str, str]] = ()  # of each column its name, its kind, and why
     history: Sequence[dict[str, Any]] = ()

@@ -37,7 +37,7 @@ class Extreme:
 class Extremes(Section):
     """The most and the least likely test rows."""
 
-    id, title = "extremes", "Extremes"
+    id, title, place = "extremes", "Extremes", 90
     pictures: Sequence[Picture] = ()  # of images, both; all else is of tables
     columns: Sequence[str] = ()  # those that are shown, of a total
     total: int = 0

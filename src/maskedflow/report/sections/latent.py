@@ -35,7 +35,7 @@ class Latent(Section):
         | https://arxiv.org/abs/1705.07057
     """
 
-    id, title = "numbers", "Random numbers"
+    id, title, place = "numbers", "Random numbers", 70
     rows: int
     numbers: int  # behind each row
     residuals: bool  # that each of them belongs to a column

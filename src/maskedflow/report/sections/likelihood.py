@@ -34,7 +34,7 @@ Vector = NDArray[np.float64]
 class Likelihoods(Section):
     """Those of the subject, first, and of the baselines."""
 
-    id, title = "likelihood", "Likelihood"
+    id, title, place = "likelihood", "Likelihood", 20
     found: list[Likelihood]
     remarks: list[str]  # how they were chosen, or why one is missing, a sentence each
     classes: Sequence[Likelihood] = ()  # of images with classes

@@ -33,7 +33,7 @@ SHOWN, NEIGHBOURS = 8, 3
 class Samples(Section):
     """Samples beside data, as one of three kinds of pictures."""
 
-    id, title = "samples", "Samples"
+    id, title, place = "samples", "Samples", 40
     number: int
     pictures: Sequence[Picture] = ()  # images, or data, density and samples of two numbers
     nearest: Picture | None = None  # samples, and the training images nearest to them
@@ -68,7 +68,7 @@ class Samples(Section):
 class Forecasts(Section):
     """Forecasts beside what came, which only the page of a time series has."""
 
-    id, title = "forecasts", "Forecasts"
+    id, title, place = "forecasts", "Forecasts", 30
     picture: Picture
 
 

@@ -34,7 +34,7 @@ class TwoSample(Section):
         | https://arxiv.org/abs/1610.06545
     """
 
-    id, title = "test", "Two-sample test"
+    id, title, place = "test", "Two-sample test", 80
     accuracy: Mean
     auc: Mean  # the chance that a sample is found likelier to be one than a row of the data
     rows: int  # of each kind
