@@ -47,7 +47,9 @@ def apply(tree: Path, section: str) -> set[str]:
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
     tree = tmp_path_factory.mktemp("extended")
-    shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__", "kernels")
+    )
     return tree, {title: apply(tree, SECTIONS[title]) for title in LIMITS}
 
 
@@ -61,12 +63,13 @@ def test_what_was_added_works(extended: tuple[Path, dict[str, set[str]]]) -> Non
     environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
     runs = [(kind, code) for kind, name, code in BLOCK.findall(PAGE) if name == "now this runs"]
     assert [kind for kind, _ in runs] == ["python", "python", "console"]
-    code = "\n".join(code for kind, code in runs if kind == "python")
+    words = shlex.split(runs.pop()[1].removeprefix("$ maskedflow"))
+    # Kernels are the tree's own, which have been compiled already.
+    own = f"import maskedflow; maskedflow.__path__.append({str(ROOT / 'src' / 'maskedflow')!r})"
+    lines = [own, *(code for _, code in runs)]
+    code = "\n".join([*lines, "from maskedflow.cli import main", f"main({words})"])
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tree, env=environment)
-    words = shlex.split(runs[-1][1].removeprefix("$ maskedflow"))
-    command = [sys.executable, "-m", "maskedflow", *words]
-    subprocess.run(command, check=True, cwd=tree, env=environment)
-    folder = tree / "maf_results" / "moons"
+    folder = tree / "maf_results" / "x"
     assert "\nweight_decay = 0.01\n" in (folder / "config.toml").read_text("utf-8")
     page = (folder / "report.html").read_text("utf-8")
     assert page.index("The least likely test row has a log-density of") > page.index("extremes")
