@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 import maskedflow as mf
 from commands import SMALL, call, run, table, write_csv
+from maskedflow.cli import main
 from maskedflow.cli.options import TrainOptions
 from maskedflow.cli.train import said
 from maskedflow.data import (
@@ -166,6 +167,26 @@ def test_text_alone_makes_an_estimator_and_the_config_trains_it_again(
     # It keeps the work that there was time for.
     pair = [scores_of(tmp_path / name, data) for name in ("words.1", "words")]
     np.testing.assert_array_equal(pair[0], pair[1])
+
+
+def test_a_config_keeps_the_schema_and_whether_there_is_a_report(tmp_path: Path) -> None:
+    data, known = tmp_path / "t.csv", tmp_path / "known.toml"
+    rng = np.random.default_rng(0)
+    write_csv(data, ["x", "wind"], rng.uniform(0, 360, (60, 2)))
+    known.write_text('[columns.wind]\nkind = "angle"\nperiod = 360\n')
+    words = ("--data", data, "--schema", known, *FAST, "--out", tmp_path / "first")
+    assert run("train", *words) == 0
+    first = tmp_path / "first" / "t"
+    text = (first / "config.toml").read_text()
+    config = tmp_path / "again.toml"
+    config.write_text(text.replace("[options]\n", "[options]\nreport = false\n"))
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--config", str(config), "--out", str(tmp_path / "again")])
+    assert done.value.code == 0
+    again = tmp_path / "again" / "t"
+    assert (again / "schema.toml").read_text() == (first / "schema.toml").read_text()
+    assert not (again / "report.html").exists()
+    np.testing.assert_array_equal(scores_of(first, data), scores_of(again, data))
 
 
 def scores_of(directory: Path, data: Path) -> np.ndarray:

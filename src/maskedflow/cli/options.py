@@ -118,4 +118,6 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
         document = parse_toml(text)
         found = dict(document.get("options", document))
     options = {key.replace("-", "_"): value for key, value in found.items()}
-    Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
+    for command in reversed(commands):  # in a flat table, options named as commands were left out
+        options = {command: options}
+    Dict(options, source=str(path))(app, commands, arguments)
