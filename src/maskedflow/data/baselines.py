@@ -23,7 +23,7 @@ COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
 BANDWIDTHS = np.geomspace(1, 0.05, 14)
 """Widths of a kernel that are tried, in standard deviations of a feature, likewise."""
 
-_JUDGES = 2_000  # Validation rows that choose; kernels take a time of rows times rows.
+_ROWS = 2_000  # Validation rows that are scored: kernels take a time of rows times rows.
 
 _NUMBERS = 2**22  # of a block in float64: it stays small beside the data, whatever their width
 
@@ -140,10 +140,9 @@ def _fit(name: str, estimator: Any, x: Rows) -> Baseline:
 
 def _best(candidates: Iterable[Baseline], validation: Rows) -> Baseline:
     """The best of a row of candidates that get better up to some point."""
-    judges = validation[:_JUDGES]
     best, value = None, -np.inf
     for one in candidates:
-        now = one.score_samples(judges).mean()
+        now = one.score_samples(validation[:_ROWS]).mean()
         if best is not None and now <= value:
             break
         best, value = one, now

@@ -127,8 +127,7 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
         remarks.append(f"A mixture and kernels are left out with more than {WIDE} features.")
         return
     remarks.append(
-        "The size of the mixture and the width of the kernels are those that validation rows like"
-        " best."
+        "The size of the mixture and the width of the kernels are chosen on the validation rows."
     )
     # A mixture's estimate takes a time of the square of the features.
     some = min(len(train), FITTED if subject.features <= 20 else FITTED // 4)
