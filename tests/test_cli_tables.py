@@ -198,6 +198,7 @@ def test_evaluate_repeats_what_train_found(
     assert "(90, 0, 10)" in err
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_report_is_about_the_rows_held_out_or_others(
     fitted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
