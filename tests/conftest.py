@@ -40,8 +40,9 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def blank() -> Iterator[None]:
-    """Pages without drawings, for tests of what they say."""
+def blank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pages without drawings and with a quick baseline, for tests of what they say."""
+    monkeypatch.setattr("maskedflow.report.of_table._WORK", 0.2)
     with undrawn():
         yield
 

@@ -17,7 +17,7 @@ from maskedflow.data import infer_schema, open_mixed, open_source
 from maskedflow.runs import Run
 from maskedflow.tables import Schema, read_source
 
-FAST = "--flow gaussian --work 1".split()  # noqa: SIM905
+FAST = "--flow gaussian --work 0.3".split()  # noqa: SIM905
 
 SCHEMA = """
 [columns.wind]

@@ -75,7 +75,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for source in (*own, ("--dataset", "digits")):
         assert run("train", *source, "--out", folder, *words, "--report") == 0
     people = mixed(240)
-    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
+    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=0.2)
     estimator.fit(people[:140]).report(people[140:], folder / "people.html", train=people[:140])
     write_report(_mixed(), _cells(300), _cells(300, 1), _cells(200, 2), folder / "mixed.html")
     found = {name: folder / name / "report.html" for name in ("given", "t", "digits")}

@@ -135,7 +135,7 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], object]] = {
 @pytest.fixture(scope="module")
 def fitted() -> mf.DensityEstimator:
     known = {"turn": {"kind": "angle", "period": 360}}
-    found = mf.DensityEstimator("gaussian", schema=known, missing="model", work=1)
+    found = mf.DensityEstimator("gaussian", schema=known, missing="model", work=0.2)
     frame = people(400)
     return found.fit(frame.drop(columns="y"), context=frame[["y"]])
 
