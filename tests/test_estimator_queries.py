@@ -46,13 +46,19 @@ def estimator() -> DensityEstimator:
     return made.fit(mixed())
 
 
+@pytest.fixture(scope="module")
+def gaussian() -> DensityEstimator:
+    return DensityEstimator("gaussian").fit(GAUSSIAN)
+
+
 # -- some columns given others --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", [[0], [3, 1], [1, 2, 3]])
-def test_conditionals_of_a_gaussian_are_the_analytic_ones(given: list[int]) -> None:
-    estimator = DensityEstimator("gaussian").fit(GAUSSIAN)
-    (whiten,) = (one for one in estimator.density_.modules() if isinstance(one, Whiten))
+def test_conditionals_of_a_gaussian_are_the_analytic_ones(
+    given: list[int], gaussian: DensityEstimator
+) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
     loc, factor = whiten.loc.numpy(), whiten.scale_tril.numpy()
     covariance = factor @ factor.T
     rest = [k for k in range(4) if k not in given]
@@ -61,12 +67,12 @@ def test_conditionals_of_a_gaussian_are_the_analytic_ones(given: list[int]) -> N
     x = GAUSSIAN[:60]
     residual = x[:, rest] - loc[rest] - (x[:, given] - loc[given]) @ slopes.T
     expected = stats.multivariate_normal(cov=left).logpdf(residual)
-    found = estimator.score_samples_given(x, given)
+    found = gaussian.score_samples_given(x, given)
     assert (found.standard_error > 0).all()
     assert (found.standard_error < 0.03).all()
     z = (found.log_density - expected) / found.standard_error
     assert 0.6 < np.sqrt((z**2).mean()) < 1.4
-    more = estimator.score_samples_given(x, given, n_samples=4000)
+    more = gaussian.score_samples_given(x, given, n_samples=4000)
     assert np.allclose(more.standard_error / found.standard_error, 0.5, atol=0.15)
 
 
@@ -231,11 +237,10 @@ def test_residuals_of_rows_that_a_model_drew_are_uniform(estimator: DensityEstim
     assert np.abs(np.corrcoef(scores) - np.eye(5)).max() < 5 / 3000**0.5
 
 
-def test_tails_of_a_gaussian_are_those_of_chi_squared() -> None:
-    estimator = DensityEstimator("gaussian").fit(GAUSSIAN)
-    (whiten,) = (one for one in estimator.density_.modules() if isinstance(one, Whiten))
+def test_tails_of_a_gaussian_are_those_of_chi_squared(gaussian: DensityEstimator) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
     z = np.linalg.solve(whiten.scale_tril.numpy(), (GAUSSIAN[:300] - whiten.loc.numpy()).T)
-    share = estimator.tail_probability(GAUSSIAN[:300])
+    share = gaussian.tail_probability(GAUSSIAN[:300])
     assert np.abs(share - stats.chi2(4).sf((z**2).sum(axis=0))).max() < 0.02
 
 
