@@ -64,7 +64,7 @@ def test_conditionals_of_a_gaussian_are_the_analytic_ones(
     rest = [k for k in range(4) if k not in given]
     slopes = np.linalg.solve(covariance[np.ix_(given, given)], covariance[np.ix_(given, rest)]).T
     left = covariance[np.ix_(rest, rest)] - slopes @ covariance[np.ix_(given, rest)]
-    x = GAUSSIAN[:60]
+    x = GAUSSIAN[:40]
     residual = x[:, rest] - loc[rest] - (x[:, given] - loc[given]) @ slopes.T
     expected = stats.multivariate_normal(cov=left).logpdf(residual)
     found = gaussian.score_samples_given(x, given)
