@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from commands import SMALL, run, table, write_csv
+from commands import SMALL, run, table, undrawn, write_csv
 
 settings.register_profile(
     "default",
@@ -36,6 +37,14 @@ def _known_global_seed() -> None:
 def rng() -> np.random.Generator:
     """A generator of the test's own, so that it draws the same whichever tests run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pages without drawings and with a quick baseline, for tests of what they say."""
+    monkeypatch.setattr("maskedflow.report.of_table._WORK", 0.2)
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ SMOOTH = (nn.Tanh, nn.ELU, nn.SiLU, nn.Softplus)
 ACTIVATIONS = (nn.ReLU, *SMOOTH)
 
 #: For tests of every flow: many flows have a few cases each.
-few = settings(max_examples=3)
+few = settings(max_examples=2)
 
 
 @dataclass(frozen=True)

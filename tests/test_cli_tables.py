@@ -17,7 +17,7 @@ from maskedflow.data import infer_schema, open_mixed, open_source
 from maskedflow.runs import Run
 from maskedflow.tables import Schema, read_source
 
-FAST = "--flow gaussian --work 1".split()  # noqa: SIM905
+FAST = "--flow gaussian --work 0.3".split()  # noqa: SIM905
 
 SCHEMA = """
 [columns.wind]
@@ -198,6 +198,7 @@ def test_evaluate_repeats_what_train_found(
     assert "(90, 0, 10)" in err
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_report_is_about_the_rows_held_out_or_others(
     fitted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

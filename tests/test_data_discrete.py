@@ -168,8 +168,10 @@ def seconds(n: int = 500) -> np.ndarray:
     return np.stack([t, t / 300 + 0.1 * rng.normal(size=n)], axis=1)
 
 
-@pytest.mark.parametrize("stream", [(), ("--stream",)])
-@pytest.mark.parametrize("context", [(), ("--context", "t")])
+@pytest.mark.parametrize(
+    ("stream", "context"),
+    [((), ("--context", "t")), (("--stream",), ())],
+)
 def test_an_offset_changes_nothing(
     stream: tuple[str, ...], context: tuple[str, ...], tmp_path: Path
 ) -> None:

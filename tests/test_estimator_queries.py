@@ -42,31 +42,37 @@ def mixed(n: int = 1500) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def estimator() -> DensityEstimator:
     known = {"wind": {"kind": "angle", "period": 360}}
-    made = DensityEstimator("gaussian", schema=known, missing="model", work=2)
+    made = DensityEstimator("gaussian", schema=known, missing="model", work=1)
     return made.fit(mixed())
+
+
+@pytest.fixture(scope="module")
+def gaussian() -> DensityEstimator:
+    return DensityEstimator("gaussian").fit(GAUSSIAN)
 
 
 # -- some columns given others --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", [[0], [3, 1], [1, 2, 3]])
-def test_conditionals_of_a_gaussian_are_the_analytic_ones(given: list[int]) -> None:
-    estimator = DensityEstimator("gaussian").fit(GAUSSIAN)
-    (whiten,) = (one for one in estimator.density_.modules() if isinstance(one, Whiten))
+def test_conditionals_of_a_gaussian_are_the_analytic_ones(
+    given: list[int], gaussian: DensityEstimator
+) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
     loc, factor = whiten.loc.numpy(), whiten.scale_tril.numpy()
     covariance = factor @ factor.T
     rest = [k for k in range(4) if k not in given]
     slopes = np.linalg.solve(covariance[np.ix_(given, given)], covariance[np.ix_(given, rest)]).T
     left = covariance[np.ix_(rest, rest)] - slopes @ covariance[np.ix_(given, rest)]
-    x = GAUSSIAN[:60]
+    x = GAUSSIAN[:40]
     residual = x[:, rest] - loc[rest] - (x[:, given] - loc[given]) @ slopes.T
     expected = stats.multivariate_normal(cov=left).logpdf(residual)
-    found = estimator.score_samples_given(x, given)
+    found = gaussian.score_samples_given(x, given)
     assert (found.standard_error > 0).all()
     assert (found.standard_error < 0.03).all()
     z = (found.log_density - expected) / found.standard_error
     assert 0.6 < np.sqrt((z**2).mean()) < 1.4
-    more = estimator.score_samples_given(x, given, n_samples=4000)
+    more = gaussian.score_samples_given(x, given, n_samples=4000)
     assert np.allclose(more.standard_error / found.standard_error, 0.5, atol=0.15)
 
 
@@ -231,11 +237,10 @@ def test_residuals_of_rows_that_a_model_drew_are_uniform(estimator: DensityEstim
     assert np.abs(np.corrcoef(scores) - np.eye(5)).max() < 5 / 3000**0.5
 
 
-def test_tails_of_a_gaussian_are_those_of_chi_squared() -> None:
-    estimator = DensityEstimator("gaussian").fit(GAUSSIAN)
-    (whiten,) = (one for one in estimator.density_.modules() if isinstance(one, Whiten))
+def test_tails_of_a_gaussian_are_those_of_chi_squared(gaussian: DensityEstimator) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
     z = np.linalg.solve(whiten.scale_tril.numpy(), (GAUSSIAN[:300] - whiten.loc.numpy()).T)
-    share = estimator.tail_probability(GAUSSIAN[:300])
+    share = gaussian.tail_probability(GAUSSIAN[:300])
     assert np.abs(share - stats.chi2(4).sf((z**2).sum(axis=0))).max() < 0.02
 
 
@@ -265,7 +270,9 @@ def test_the_page_is_true(
     page = Path(__file__).parents[1] / "docs" / "tables.md"
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        exec(compile(block, "tables.md", "exec"), names)
+        # Of fewer rows and draws, so that it takes less time.
+        quick = block.replace("2000", "400").replace("work=1", "work=0.2")
+        exec(compile(quick, "tables.md", "exec"), names)
     assert "angle of period 360" in capsys.readouterr().out
     assert names["drawn"].shape == (5, 3)
     assert np.isfinite(names["log_density"]).all()

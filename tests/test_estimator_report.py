@@ -28,6 +28,9 @@ from maskedflow.tables.matrix import Tables
 from mixed_tables import ANGLE, mixed
 from table_strategies import tables
 
+# What pages look like is a matter of test_report_page.py.
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 def page_text(path: Path) -> str:
     return " ".join(path.read_text("utf-8").split())
@@ -189,7 +192,7 @@ def test_residuals_may_be_missing(rng: np.random.Generator) -> None:
 def fitted() -> tuple[mf.DensityEstimator, pd.DataFrame]:
     table = mixed(900)
     table["cm"] = table["height"]
-    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
+    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=0.2)
     return estimator.fit(table[:500]), table
 
 
@@ -312,10 +315,10 @@ def test_rows_with_gaps_are_left_out_where_fit_did(
 def test_categories_alone_and_a_single_row_have_a_page(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    x = pd.DataFrame({"a": rng.choice(list("xyz"), 200), "b": rng.choice(["p", "q"], 200)})
-    estimator = mf.DensityEstimator("gaussian", work=1).fit(x[:150])
-    for test in (x[150:], x[150:151]):
-        page = estimator.report(test, tmp_path / "r.html", train=x[:150])
+    x = pd.DataFrame({"a": rng.choice(list("xyz"), 80), "b": rng.choice(["p", "q"], 80)})
+    estimator = mf.DensityEstimator("gaussian", work=0.2).fit(x[:50])
+    for test, train in ((x[50:], x[:50]), (x[50:51], None)):
+        page = estimator.report(test, tmp_path / "r.html", train=train)
         assert (page.samples, len(page.columns.marginals)) == (None, 2)
 
 

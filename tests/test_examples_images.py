@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "picture"),
     [("conditional_digits", "conditional_digits"), ("anomaly", "anomaly_pixels")],
@@ -38,7 +39,9 @@ def test_example_runs(name: str, picture: str, tmp_path: Path) -> None:
     assert f"python examples/{name}.py" in page
 
 
-@pytest.mark.parametrize("name", ["conditional_digits", "anomaly"])
+@pytest.mark.parametrize(
+    "name", ["conditional_digits", pytest.param("anomaly", marks=pytest.mark.slow)]
+)
 def test_without_data_it_says_where_they_are(name: str, tmp_path: Path) -> None:
     command = [sys.executable, ROOT / f"examples/{name}.py", "--out", tmp_path]
     environment = {"MASKEDFLOW_DATA": str(tmp_path), "HOME": str(tmp_path), "PATH": ""}

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("name", "pictures"),
     [
-        ("vae", ["vae_samples"]),
+        pytest.param("vae", ["vae_samples"], marks=pytest.mark.slow),
         ("posteriors", ["posteriors_funnel", "posteriors_regression", "posteriors_ring"]),
     ],
 )

@@ -90,10 +90,10 @@ def test_the_sweep_is_the_reference_loop(build: Entry, case: Case) -> None:
 )
 def test_density_integrates_to_one_in_one_dimension(build: Entry, case: Case) -> None:
     distribution = build(case)(case.c())
-    samples = distribution.sample((2_000,), generator=torch.Generator().manual_seed(0))
+    samples = distribution.sample((1_000,), generator=torch.Generator().manual_seed(0))
     # Fine in the middle and far-reaching: some tails are heavy.
     centre, width = samples.median(), samples.std().clamp(max=1e3)
-    grid = centre + width * torch.linspace(-14, 14, 40_001, dtype=torch.float64).sinh()[:, None]
+    grid = centre + width * torch.linspace(-14, 14, 10_001, dtype=torch.float64).sinh()[:, None]
     total = torch.trapezoid(distribution.log_prob(grid).exp(), grid[:, 0])
     assert abs(float(total.detach()) - 1) < 5e-3
 
@@ -111,9 +111,9 @@ def test_density_integrates_to_one_in_one_dimension(build: Entry, case: Case) ->
 def test_density_integrates_to_one_in_two_dimensions(build: Entry, case: Case) -> None:
     flow = build(case.but(hidden_features=(6,)), noise=0.25)
     distribution = flow(case.c())
-    samples = distribution.sample((4_000,), generator=torch.Generator().manual_seed(0))
+    samples = distribution.sample((2_000,), generator=torch.Generator().manual_seed(0))
     # Fine in the bulk of the samples, and reaching past the last of them: some tails are heavy.
-    side = 400
+    side = 200
     centre = samples.median(dim=0).values
     low, high = samples.quantile(torch.tensor([0.1, 0.9]).double(), dim=0)
     axes = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -97,8 +97,8 @@ def test_gradients_of_each_example_and_ensembles(build: Entry) -> None:
 
 
 @flows_that_promise("second derivative")
-@settings(max_examples=3)
-@given(cases(dtype=st.just(torch.float64), activations=SMOOTH, features=st.integers(1, 3)))
+@few
+@given(cases(dtype=st.just(torch.float64), activations=SMOOTH, features=st.integers(1, 2)))
 def test_second_derivatives(build: Entry, case: Case) -> None:
     """Score matching and curvature need the gradient of a gradient."""
     flow = build(case)

@@ -38,8 +38,7 @@ def test_state_dict_round_trip_into_a_flow_of_another_seed(build: Entry, case: C
 
 
 @every_flow
-@pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+@pytest.mark.parametrize(("way", "used"), [("deepcopy", True), ("pickle", False)])
 def test_whole_module_copies(build: Entry, way: str, used: bool) -> None:
     case = Case(features=4, context=2, order=(2, 0, 3, 1))
     flow = build(case)

@@ -1,9 +1,7 @@
-"""Pictures: what is drawn where, and that nothing global is touched."""
+"""Pictures: what is drawn where."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -44,20 +42,6 @@ def titles(figure: Figure) -> list[str]:
 def drawn(figure: Figure, path: Path) -> np.ndarray:
     save(figure, path, dpi=50)
     return np.asarray(imread(path))
-
-
-def test_nothing_global_is_touched() -> None:
-    code = (
-        "import sys, matplotlib\n"
-        # Asking for the backend would choose one.
-        "settings = lambda: {k: v for k, v in dict.items(matplotlib.rcParams) if k != 'backend'}\n"
-        "before = settings()\n"
-        "from maskedflow.report import new_figure\n"
-        "new_figure(1, 1).subplots().plot([0, 1])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-        "assert settings() == before\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_a_picture_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from scipy.stats import multivariate_normal, norm
 
 import maskedflow as mf
@@ -73,9 +74,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     own = ("--data", given, "--context", "c"), ("--data", pair(folder, 200))
     for source in (*own, ("--dataset", "digits")):
         assert run("train", *source, "--out", folder, *words, "--report") == 0
-    people = mixed(400)
-    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=1)
-    estimator.fit(people[:200]).report(people[200:], folder / "people.html", train=people[:200])
+    people = mixed(240)
+    estimator = mf.DensityEstimator("gaussian", schema=ANGLE, missing="model", work=0.2)
+    estimator.fit(people[:140]).report(people[140:], folder / "people.html", train=people[:140])
     write_report(_mixed(), _cells(300), _cells(300, 1), _cells(200, 2), folder / "mixed.html")
     found = {name: folder / name / "report.html" for name in ("given", "t", "digits")}
     return {**found, **{name: folder / f"{name}.html" for name in ("mixed", "people")}}
@@ -107,6 +108,7 @@ def _mixed() -> Subject:
 # ------------------------------------------------------------------------------------------ facts
 
 
+@pytest.mark.usefixtures("blank")
 def test_the_true_density_passes_every_test(tmp_path: Path) -> None:
     page = write_report(truth(), rows(2000), rows(500, 1), rows(1500, 2), tmp_path / "r.html")
     own, full, mixture, kernels = page.likelihood.found
@@ -135,6 +137,7 @@ def test_the_true_density_passes_every_test(tmp_path: Path) -> None:
     assert page.extremes.most[0].log_prob == pytest.approx(NORMAL.logpdf(rows(1500, 2)[order[-1]]))
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_wrong_density_is_found_out(tmp_path: Path) -> None:
     def independent(n: int, generator: torch.Generator) -> np.ndarray:
         drawn = torch.randn(n, 3, generator=generator, dtype=torch.float64).numpy()
@@ -155,6 +158,7 @@ def test_a_wrong_density_is_found_out(tmp_path: Path) -> None:
     assert "are 4 of 2,000 samples" in _text(tmp_path / "r.html")
 
 
+@pytest.mark.usefixtures("blank")
 def test_large_tests_are_sampled_and_few_rows_are_enough(tmp_path: Path) -> None:
     several = truth(log_prob=lambda x: np.zeros(len(x)), latent=None)
     page = write_report(several, rows(50), rows(20), rows(10_500), tmp_path / "r.html")
@@ -167,6 +171,7 @@ def test_large_tests_are_sampled_and_few_rows_are_enough(tmp_path: Path) -> None
         write_report(several, rows(4), rows(3), rows(0), tmp_path / "r.html")
 
 
+@pytest.mark.usefixtures("blank")
 def test_one_column(tmp_path: Path) -> None:
     one = Subject(
         "one",
@@ -223,6 +228,7 @@ def test_images_have_classes_and_neighbours(reports: dict[str, Path]) -> None:
     np.testing.assert_array_equal(found, np.argsort(apart, axis=1)[:, :2])
 
 
+@pytest.mark.usefixtures("blank")
 def test_labels_may_be_the_condition(tmp_path: Path) -> None:
     digits = mf.data.load("digits", labels=True)
     config_run = trained(tmp_path / "digits", digits)
@@ -233,6 +239,7 @@ def test_labels_may_be_the_condition(tmp_path: Path) -> None:
     assert "By class" in text
 
 
+@pytest.mark.usefixtures("blank")
 def test_the_random_numbers_are_the_flows_own(tmp_path: Path) -> None:
     z = np.random.default_rng(0).normal(size=(4000, 5))
     facts = Latent.of(evidence(truth(latent=lambda x: x), z))
@@ -260,6 +267,7 @@ def test_grey_and_colour_images(shape: tuple[int, int, int], tmp_path: Path) -> 
     assert page.likelihood.classes == []
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_section_of_ones_own(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Worst(Section):
@@ -290,6 +298,7 @@ def test_a_section_of_ones_own(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.usefixtures("blank")
 def test_other_rows_can_be_reported_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = pair(tmp_path, 200)
     words = ("--hidden_dim", 8, "--num_layers", 1, "--epochs", 1)
@@ -362,6 +371,13 @@ def test_a_page_is_whole_and_in_order(name: str, reports: dict[str, Path]) -> No
             assert href.startswith("https://arxiv.org/abs/") or href[1:] in ids
 
 
+@pytest.mark.parametrize("name", ["given", "t", "digits"])
+def test_a_run_leaves_a_picture(name: str, reports: dict[str, Path]) -> None:
+    height, width, _ = imread(reports[name].parent / "samples" / f"{name}_samples.png").shape
+    assert min(height, width) > 300
+
+
+@pytest.mark.usefixtures("blank")
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     write_report(truth(), rows(100), rows(100, 1), rows(100, 2), path)

@@ -135,7 +135,7 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], object]] = {
 @pytest.fixture(scope="module")
 def fitted() -> mf.DensityEstimator:
     known = {"turn": {"kind": "angle", "period": 360}}
-    found = mf.DensityEstimator("gaussian", schema=known, missing="model", work=1)
+    found = mf.DensityEstimator("gaussian", schema=known, missing="model", work=0.2)
     frame = people(400)
     return found.fit(frame.drop(columns="y"), context=frame[["y"]])
 
@@ -183,6 +183,7 @@ def text_of(path: Path) -> str:
     return " ".join(path.read_text("utf-8").split())
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_page_on_the_rows_of_fit_says_so(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(300, 2))
     estimator = mf.DensityEstimator("gaussian").fit(x[:200])
@@ -204,6 +205,7 @@ def test_a_page_on_the_rows_of_fit_says_so(tmp_path: Path) -> None:
     assert re.search(r"Other densities were fitted to \d\d of them\.$", page.seen)
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_density_of_ones_own_is_taken_at_its_word_no_further(tmp_path: Path) -> None:
     subject = Subject(
         "normal",

@@ -119,13 +119,23 @@ def test_command_line_tour_is_true(inside: Path) -> None:
     assert len(drawn) == 5001
 
 
-def test_the_face_shows_its_names_and_imports_each_when_used() -> None:
-    code = (
-        "import maskedflow as mf\n"
-        "assert dir(mf) == sorted([*mf.__all__, '__version__']), dir(mf)\n"
-        "for name in mf.__all__: getattr(mf, name)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+FACE = """
+import sys, matplotlib
+# Asking for the backend would choose one.
+settings = lambda: {k: v for k, v in dict.items(matplotlib.rcParams) if k != "backend"}
+before = settings()
+import maskedflow as mf
+assert dir(mf) == sorted([*mf.__all__, "__version__"]), dir(mf)
+for name in mf.__all__: getattr(mf, name)
+from maskedflow.report import new_figure
+new_figure(1, 1).subplots().plot([0, 1])
+assert "matplotlib.pyplot" not in sys.modules
+assert settings() == before
+"""
+
+
+def test_the_face_imports_each_name_when_used_and_leaves_matplotlib_alone() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", FACE], check=True)
 
 
 def test_the_reference_has_every_name_of_the_face() -> None:

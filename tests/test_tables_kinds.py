@@ -81,6 +81,7 @@ def test_it_is_declared_and_read_from_a_file_as_all_are() -> None:
         Schema.infer(table(), "model", {"x": {"kind": "percentage"}})
 
 
+@pytest.mark.usefixtures("blank")
 def test_an_estimator_fits_it_and_a_page_shows_it(tmp_path: Path) -> None:
     estimator = DensityEstimator("gaussian", missing="model", work=0.1, random_state=0)
     estimator.fit(table())

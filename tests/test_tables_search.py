@@ -108,8 +108,8 @@ def test_with_absent_numbers_it_is_a_density_of_codes_and_numbers() -> None:
     rows = numbers(torch.where(codes == 0, x, 0), codes == 0, codes)
     layout = Layout((2,), (0,), (), (0.0,), (None,), (None,))
     density = fit_density(layout, rows, work=0.5)
-    grid = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
-    there = numbers(grid, codes=torch.zeros(4001, 1, dtype=torch.long))
+    grid = torch.linspace(-12, 12, 1201, dtype=torch.float64)[:, None]
+    there = numbers(grid, codes=torch.zeros(1201, 1, dtype=torch.long))
     mass = torch.trapezoid(density.log_prob(there).exp(), grid[:, 0])
     away = numbers(
         torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1).bool(), torch.ones(1, 1).long()

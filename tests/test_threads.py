@@ -95,7 +95,7 @@ def test_any_number_of_threads_may_come(
     [
         "plain",
         "limit",
-        "three",
+        pytest.param("three", marks=pytest.mark.slow),
         # Teams as small as that of the limit, in other ways.
         pytest.param("dynamic", marks=pytest.mark.slow),
         pytest.param("levels", marks=pytest.mark.slow),
