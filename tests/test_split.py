@@ -85,9 +85,7 @@ def test_copies_are_on_one_side_of_every_kind_of_table(
     # An estimator holds out the same rows.
     table = open_mixed(path, context=context, seed=3)
     assert (table.dealing, table.distinct) == ("values", 500)
-    whole = table.test.x
-    for name in context:
-        whole = whole.append_column(name, table.test.context[name])
+    whole = table.test.table
     held_out = np.stack([whole.column(name).to_numpy() for name in "abc"], axis=1)
     test = torch.hstack(
         [part for part in (numbers.test.x, numbers.test.context) if part is not None]

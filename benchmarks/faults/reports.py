@@ -220,7 +220,7 @@ def dealt() -> list[tuple[str, bool]]:
             for context in ([], names[:1]):
                 one, table = open_table(path, context=context), open_mixed(path, context=context)
                 stream = open_streamed(path, context=context)
-                tables = [table.train.select(names), table.test.select(names)]
+                tables = [part.table.select(names) for part in (table.train, table.test)]
                 sides = {
                     "table": [one.train, one.validation, one.test],
                     "stream": [stream.train, stream.validation, stream.test],

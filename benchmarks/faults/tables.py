@@ -159,7 +159,7 @@ KINDS = [
         NONE,
     ),
     Kind("ids of 17 digits", lines("x,k", "{x:.4f},1234567890123456{k}"), 2, "15 digits"),
-    Kind("1e300", spoilt("1e300"), 2, "row 17: expected a number within the range", NONE),
+    Kind("1e300", spoilt("1e300"), 2, "row 17: expected a finite number within the range", NONE),
     Kind(
         "1e300 beside text", lines("x,k,y", "{x:.4f},a{k},1.5") + "1,a1,1e300\n", 2, "float32", NONE
     ),

@@ -37,6 +37,20 @@ class TableSplit:
     def __len__(self) -> int:
         return int(self.x.num_rows)
 
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """The names of the context's columns."""
+        return () if self.context is None else tuple(self.context.column_names)
+
+    @property
+    def table(self) -> pa.Table:
+        """All columns, those of the context last."""
+        table = self.x
+        if self.context is not None:
+            for field, cells in zip(self.context.schema, self.context.columns, strict=True):
+                table = table.append_column(field, cells)
+        return table
+
     def filter(self, kept: NDArray[np.bool_]) -> TableSplit:
         """Some of the rows."""
         mask = pa.array(kept)
@@ -70,8 +84,7 @@ class MixedTable:
     @property
     def context_columns(self) -> tuple[str, ...]:
         """Those that it is conditional on."""
-        given = self.train.context
-        return () if given is None else tuple(given.column_names)
+        return self.train.context_columns
 
     @property
     def rows(self) -> tuple[int, int, int]:
@@ -134,11 +147,7 @@ def deal_mixed(
     Raises:
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
-    table, context_columns = whole.x, []
-    if whole.context is not None:
-        context_columns = whole.context.column_names
-        for given, cells in zip(context_columns, whole.context.columns, strict=True):
-            table = table.append_column(given, cells)
+    table, context_columns = whole.table, whole.context_columns
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
     for given in context_columns if schema.missing != "model" else ():
@@ -159,7 +168,7 @@ def deal_mixed(
 
     def part(rows: torch.Tensor) -> TableSplit:
         chosen = table.take(rows.numpy())
-        given = chosen.select(context_columns) if context_columns else None
+        given = chosen.select(list(context_columns)) if context_columns else None
         return TableSplit(chosen.select(list(schema.names)), given)
 
     return MixedTable(

@@ -267,10 +267,7 @@ class FittedTable:
 
     def arrow(self, x: pa.Table, context: pa.Table | None = None) -> pa.Table:
         """Rows as a table to be written to a file, their contexts behind them."""
-        if context is not None:
-            for column, cells in zip(context.schema, context.columns, strict=True):
-                x = x.append_column(column, cells)
-        return x
+        return TableSplit(x, context).table
 
     def _identity(self, rows: Rows, contexts: Rows | None) -> tuple[list[Array], list[Array]]:
         """What makes a row, the same from all kinds of frames, and its quantities."""
