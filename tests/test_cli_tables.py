@@ -195,7 +195,7 @@ def test_evaluate_repeats_what_train_found(
     pacsv.write_csv(mixed().slice(0, 100), moved)
     code, _, err = call(capsys, "evaluate", directory, "--data", moved)
     assert (code, err.count("\n")) == (2, 1)
-    assert "(90, 0, 10)" in err
+    assert f"{moved}: rows (90, 0, 10)" in err
 
 
 @pytest.mark.usefixtures("blank")

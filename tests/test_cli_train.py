@@ -182,6 +182,16 @@ def test_resuming_with_more_epochs_is_training_longer(tmp_path: Path) -> None:
     assert mf.load_run(tmp_path / "y" / "t").config.training.seed == 3
 
 
+def test_what_goes_with_no_resume_is_named_as_it_was_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", "--data", pair(tmp_path), "--out", tmp_path)
+    assert run(*words, "--flow", "maf", *SMALL) == 0
+    code, _, err = call(capsys, *words, "--flow", "auto", "--resume")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--resume: shapes a single flow" in err
+
+
 def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:
     data = pair(tmp_path, 300)
     words = ["train", "--data", str(data), "--hidden_dim", "32", "--num_layers", "2"]

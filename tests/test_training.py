@@ -145,6 +145,13 @@ def test_keeps_the_dtype_of_the_flow(dtype: torch.dtype) -> None:
     assert evaluate(flow, rows(5)).dtype == torch.float64
 
 
+def test_a_loss_in_double_precision_is_recorded_as_such() -> None:
+    flow = Gaussian()
+    flow.hook = lambda _, log_prob: log_prob.double() - 1 / 3
+    loss = fit(flow, rows(20), rows(5), TrainConfig(epochs=1)).records[0].train_nll
+    assert loss != torch.tensor(loss).float().item()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the compiler's own
 def test_a_compiled_loss_trains_alike() -> None:

@@ -57,7 +57,7 @@ def _train(options: TrainOptions) -> None:
     record = directory / "config.toml"
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:
-        asked = recorded(asked, earlier)
+        asked = recorded(asked, earlier, directory)
     dataset, config, notes = prepare(asked, directory, earlier)
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")

@@ -256,14 +256,15 @@ def config_of(
     return RunConfig(dataset.name, data, flow, training, options=options | told)
 
 
-def recorded(asked: Mapping[str, Any], earlier: RunConfig) -> dict[str, Any]:
-    """What was asked for, and wherever that is silent, the options of an earlier run.
+def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> dict[str, Any]:
+    """What was asked for, and wherever that is silent, the options of the earlier run there.
 
     Raises:
-        ValueError: If that was a search.
+        ValueError: If that was a search, or one is asked for.
     """
+    why_search(asked)
     if earlier.flow is None:
-        raise ValueError(f"--resume: the density of {earlier.name} is searched as a whole")
+        raise ValueError(f"--resume: the density in {directory} is searched as a whole")
     then = {**earlier.options, "continuous": earlier.flow.continuous}
     if asked.keys() & {"time_limit", "epochs"}:
         for name in ("steps", "lr_steps"):  # those that there was time for

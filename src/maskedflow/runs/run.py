@@ -141,7 +141,8 @@ class Run:
         ):
             if now != then:
                 raise ValueError(
-                    f"{found.name}: {what} {now}, but {self.directory} was fitted to {then}"
+                    f"{file or source.file or found.name}: {what} {now}, but {self.directory} was "
+                    f"fitted to {then}"
                 )
         return found
 
