@@ -99,9 +99,7 @@ class Dataset:
 
     def fingerprints(self) -> Trace:
         """What is to be remembered of the rows that train and validate."""
-        return Trace(
-            *(Fingerprint.of(x, x) for x in map(columns_of, (self.train, self.validation)))
-        )
+        return Trace(_fingerprint(self.train), _fingerprint(self.validation))
 
     @property
     def context_features(self) -> int:
@@ -214,8 +212,8 @@ class SeriesDataset(Dataset):
 
     def fingerprints(self) -> Trace:
         """What is to be remembered of stretches of the rows that train and validate."""
-        parts = (columns_of(stretches(split)) for split in (self.train, self.validation))
-        return Trace(*(Fingerprint.of(x, x) for x in parts))
+        parts = (stretches(split) for split in (self.train, self.validation))
+        return Trace(*map(_fingerprint, parts))
 
 
 @dataclass(frozen=True)
@@ -243,8 +241,12 @@ class StreamedDataset(Dataset):
 
     def fingerprints(self) -> Trace:
         """What is to be remembered of the rows that train and validate."""
-        columns = columns_of(self.validation)
-        return Trace(self.streamed.fingerprint, Fingerprint.of(columns, columns))
+        return Trace(self.streamed.fingerprint, _fingerprint(self.validation))
+
+
+def _fingerprint(split: Split) -> Fingerprint:
+    columns = columns_of(split)
+    return Fingerprint.of(columns, columns)
 
 
 def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:

@@ -17,6 +17,8 @@ from maskedflow.data import (
     MixedTable,
     Seen,
     SeriesDataset,
+    Split,
+    TableSplit,
     conditional_gaussian,
 )
 from maskedflow.tables import FittedTable
@@ -27,9 +29,6 @@ from .run import Run
 from .series import LAGS, autoregression, joined, score_series
 
 __all__ = ["Evaluation", "Mean", "evaluate_run", "score_test"]
-
-FEW = 1000
-"""Rows that are scored once before the clock runs."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +107,12 @@ def evaluate_run(run: Run, dataset: Dataset | MixedTable) -> Evaluation:
     Raises:
         ValueError: If there is no test row, or none that can be scored.
     """
-    log_prob, seconds = score_test(run, dataset)
-    against, baseline, ladj = _baseline(dataset, run)
+    test = scorable(run, dataset)
+    log_prob, seconds = score_test(run, dataset, test)
+    against, baseline, ladj = _baseline(dataset, run, test)
     logit = None
     if run.config.data.image_shape is not None:
         logit = Mean.of(log_prob - ladj), None if baseline is None else Mean.of(baseline)
-    kept = run.density.possible(dataset.test)
     return Evaluation(
         density=Mean.of(log_prob),
         baseline=None if baseline is None else Mean.of(baseline + ladj),
@@ -123,15 +122,13 @@ def evaluate_run(run: Run, dataset: Dataset | MixedTable) -> Evaluation:
         seconds=seconds,
         unit=_unit(run),
         logit=logit,
-        unseen=len(dataset.test) - len(kept),
-        seen=run.density.seen(kept.x, kept.context),
+        unseen=len(dataset.test) - len(test),
+        seen=run.density.seen(test.x, test.context),
     )
 
 
-def score_test(run: Run, dataset: Dataset | MixedTable) -> tuple[Tensor, float]:
-    """The log-density of each test row that can be scored, and the seconds that took.
-
-    Those of a time series are given the steps before them, of training too.
+def scorable(run: Run, dataset: Dataset | MixedTable) -> Any:
+    """The test rows that can be scored.
 
     Raises:
         ValueError: If there is none.
@@ -139,20 +136,22 @@ def score_test(run: Run, dataset: Dataset | MixedTable) -> tuple[Tensor, float]:
     test = run.density.possible(dataset.test)
     if not len(test):
         raise ValueError(f"{dataset.name}: it has no test rows that can be scored")
+    return test
+
+
+def score_test(run: Run, dataset: Dataset | MixedTable, test: Any) -> tuple[Tensor, float]:
+    """The log-density of each of these test rows of a data set, and the seconds that took.
+
+    Those of a time series are given the steps before them, of training too.
+    """
     if isinstance(dataset, SeriesDataset):
         start = time.perf_counter()
         log_prob = score_series(run.flow, joined(dataset), dataset.window)
         seconds = (time.perf_counter() - start) * len(test) / len(log_prob)
         return log_prob[-len(test) :], seconds
-    run.density.log_prob(*_first(test))  # the first time is the slowest
     start = time.perf_counter()
     log_prob = run.density.log_prob(test.x, test.context)
     return log_prob, time.perf_counter() - start
-
-
-def _first(rows: Any) -> tuple[Any, Any]:
-    """The first rows and their contexts."""
-    return rows.x[:FEW], None if rows.context is None else rows.context[:FEW]
 
 
 def _unit(run: Run) -> str:
@@ -162,32 +161,31 @@ def _unit(run: Run) -> str:
 
 
 @singledispatch
-def _baseline(dataset: Any, run: Run) -> tuple[str, Tensor | None, Tensor]:
+def _baseline(dataset: Any, run: Run, test: Any) -> tuple[str, Tensor | None, Tensor]:
     """What something simpler is, its log-density, and the ladj that takes it to data's units."""
     raise TypeError(f"dataset: expected one, got {type(dataset).__name__}")
 
 
 @_baseline.register
-def _of_numbers(dataset: Dataset, run: Run) -> tuple[str, Tensor | None, Tensor]:
+def _of_numbers(dataset: Dataset, run: Run, test: Split) -> tuple[str, Tensor | None, Tensor]:
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
     front = cast(FlowDensity, run.density).front
-    test, ladj = preprocessed(front, dataset.test, seed=0)
-    train, _ = preprocessed(front, dataset.train, seed=1)
-    c, c_test = dataset.train.context, dataset.test.context
+    x_test, ladj = preprocessed(front, test, seed=0)
+    x, _ = preprocessed(front, dataset.train, seed=1)
+    c, c_test = dataset.train.context, test.context
     if c is not None and c_test is not None and isinstance(dataset, ImageDataset):
         c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
-    return "full Gaussian", conditional_gaussian((train, test), (c, c_test)), ladj
+    return "full Gaussian", conditional_gaussian((x, x_test), (c, c_test)), ladj
 
 
 @_baseline.register
-def _of_series(dataset: SeriesDataset, run: Run) -> tuple[str, Tensor | None, Tensor]:
-    lags, none = min(LAGS, dataset.window - 1), torch.zeros(len(dataset.test), dtype=torch.float64)
+def _of_series(dataset: SeriesDataset, run: Run, test: Split) -> tuple[str, Tensor | None, Tensor]:
+    lags, none = min(LAGS, dataset.window - 1), torch.zeros(len(test), dtype=torch.float64)
     return f"linear AR({lags})", autoregression(dataset, lags), none
 
 
 @_baseline.register
-def _of_table(dataset: MixedTable, run: Run) -> tuple[str, Tensor | None, Tensor]:
-    test = run.density.possible(dataset.test)
+def _of_table(dataset: MixedTable, run: Run, test: TableSplit) -> tuple[str, Tensor | None, Tensor]:
     none = torch.zeros(len(test), dtype=torch.float64)
     return *simpler(cast(FittedTable, run.density).schemas, dataset.train, test), none

@@ -13,7 +13,7 @@ import pyarrow as pa
 from maskedflow.data import Dataset, MixedTable, StreamedDataset, open_mixed, too_large
 from maskedflow.data.table import open_if_numbers
 from maskedflow.recipes import SHAPES, recipe
-from maskedflow.sources import CellError, open_source
+from maskedflow.sources import CellError, Source, open_source
 from maskedflow.tables import FLOWS
 from maskedflow.training import TrainConfig
 
@@ -87,9 +87,10 @@ def prepare(
         return _prepare_search(asked, directory)
     opened: Dataset | pa.Table | None = None
     if "data" in asked and "flow" not in asked and not _shaping(asked):
-        opened = _open_any(asked)  # what it holds says what is fitted to it
+        source = open_source(asked["data"])
+        opened = _open_any(source, asked)  # what it holds says what is fitted to it
         if isinstance(opened, pa.Table):
-            return _prepare_search(asked, directory, opened)
+            return _prepare_search(asked, directory, source, opened)
     dataset, config = _prepare_flow(asked, directory, earlier, opened)
     assert config.flow is not None
     notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
@@ -106,12 +107,12 @@ def prepare(
     return dataset, config, notes
 
 
-def _open_any(asked: Mapping[str, Any]) -> Dataset | pa.Table:
+def _open_any(source: Source, asked: Mapping[str, Any]) -> Dataset | pa.Table:
     """Reads a table: as a data set if all its columns are numbers."""
     with _advising():
         return open_if_numbers(
-            open_source(asked["data"]),
-            stream=_is_streamed(asked),
+            source,
+            stream=_is_streamed(asked, source),
             context=_names(asked.get("context")),
             seed=asked.get("seed", 0),
             continuous=bool(asked.get("continuous")),
@@ -128,7 +129,10 @@ def _advising() -> Iterator[None]:
 
 
 def _prepare_search(
-    asked: Mapping[str, Any], directory: Path, whole: pa.Table | None = None
+    asked: Mapping[str, Any],
+    directory: Path,
+    source: Source | None = None,
+    whole: pa.Table | None = None,
 ) -> tuple[MixedTable, RunConfig, list[str]]:
     file, seed = asked["data"], asked.get("seed", 0)
     if seed >= 2**32:
@@ -136,7 +140,7 @@ def _prepare_search(
     schema, missing = asked.get("schema"), asked.get("missing")
     context = _names(asked.get("context"))
     table = open_mixed(
-        file, table=whole, context=context, schema=schema, missing=missing, seed=seed
+        source or file, table=whole, context=context, schema=schema, missing=missing, seed=seed
     )
     notes = [*table.notes]
     if whole is not None:
@@ -179,9 +183,10 @@ def _prepare_flow(
         raise ValueError("--labels: a table of your own has none; name columns with --context")
     _check_series(asked, settings)
     with _advising():
+        source = None if file is None or opened is not None else open_source(file)
         dataset = opened or open_data(
             dataset=asked.get("dataset"),
-            file=file,
+            file=source,
             data_dir=asked.get("data_dir"),
             context=context,
             labels=settings["labels"],
@@ -189,7 +194,7 @@ def _prepare_flow(
             download=bool(asked.get("download")),
             time=time,
             window=asked.get("window"),
-            stream=_is_streamed(asked),
+            stream=_is_streamed(asked, source),
             dealing="values" if earlier is None else earlier.data.dealing,
             continuous=bool(asked.get("continuous")),
         )
@@ -291,14 +296,14 @@ def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None
         raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
 
 
-def _is_streamed(asked: Mapping[str, Any]) -> bool:
+def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:
     """Whether the table stays on disk: as was said, or if it is large for this machine's memory."""
-    file, stream = asked.get("data"), asked.get("stream")
-    if file is None or asked.get("time") is not None:
+    stream = asked.get("stream")
+    if source is None or asked.get("time") is not None:
         if stream:
             raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
         return False
-    return too_large(file) if stream is None else stream
+    return too_large(source) if stream is None else stream
 
 
 def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:

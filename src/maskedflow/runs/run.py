@@ -177,7 +177,7 @@ class Run:
 def open_data(
     *,
     dataset: str | None,
-    file: Path | str | None,
+    file: Path | str | Source | None,
     data_dir: Path | str | None = None,
     context: tuple[str, ...] = (),
     labels: bool = False,

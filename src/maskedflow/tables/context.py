@@ -22,7 +22,10 @@ Numbers = NDArray[np.float64]
 
 
 def context_matrix(
-    schema: Schema, table: pa.Table, scale: Callable[[Tensor], Tensor] | None = None
+    schema: Schema,
+    table: pa.Table,
+    scale: Callable[[Tensor], Tensor] | None = None,
+    start: int = 0,
 ) -> Tensor:
     r"""A table of conditions as a matrix, in the order of :func:`number_context`.
 
@@ -34,7 +37,8 @@ def context_matrix(
 
     in place of ones, so that what is linear in them is interpolated.
 
-    Numbers go through `scale`, those that are missing with 0 behind it.
+    Numbers go through `scale`, those that are missing with 0 behind it. Errors count rows from
+    `start`.
 
     Raises:
         ValueError: If a category was not there in `fit`, or a value is missing that never was; the
@@ -51,7 +55,7 @@ def context_matrix(
                 [0.2000, 0.8000]], dtype=torch.float64)
     """
     rows = to_rows(schema, table, strict=False)
-    check_context(schema, table)
+    check_context(schema, table, start)
     for column in schema.fixed:
         other = column.encode(table).impossible
         if other.any():
@@ -66,13 +70,13 @@ def context_matrix(
             values[torch.from_numpy(is_missing(table.column(column.name))), k] = 0
     c = number_context(schema.layout, rows, values)
     assert c is not None
-    starts = [0, *accumulate(schema.code_levels)]
-    for start, column in zip(starts, schema.coded, strict=False):
+    firsts = [0, *accumulate(schema.code_levels)]
+    for first, column in zip(firsts, schema.coded, strict=False):
         if (levels := column.scale) is not None:
             x = numbers(column.name, table.column(column.name))
             known = ~np.isnan(x)
             weights = torch.from_numpy(_between(x[known], levels))
-            c[torch.from_numpy(known), start : start + len(column.levels)] = weights
+            c[torch.from_numpy(known), first : first + len(column.levels)] = weights
     return c
 
 

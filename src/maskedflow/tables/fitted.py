@@ -48,8 +48,10 @@ class Conditions:
     scale: Standardize = field(repr=False)
 
     @classmethod
-    def fit(cls, table: pa.Table, missing: Missing, index: NDArray[np.int64]) -> Conditions:
-        """Infers what the columns are, whose rows were at `index` before, for errors."""
+    def fit(
+        cls, table: pa.Table, missing: Missing, index: NDArray[np.int64]
+    ) -> tuple[Conditions, Rows]:
+        """Infers what the columns are, whose rows were at `index` before, for errors; its rows."""
         with _in_context():
             schema = Schema.infer(table, missing)
             rows = to_rows(schema, table)
@@ -61,13 +63,12 @@ class Conditions:
             spread = float(known.std(correction=0)) if len(known) else 0.0
             scale.append(spread if spread > 0 else 1.0)
         moments = (torch.tensor(each, dtype=torch.float64) for each in (loc, scale))
-        return cls(schema, Standardize(*moments))
+        return cls(schema, Standardize(*moments)), rows
 
     def matrix(self, table: pa.Table, start: int = 0) -> Tensor | None:
         """One-hot vectors, sines and cosines, standardised numbers; None if all are constant."""
         with _in_context():
-            check_context(self.schema, table, start)
-            c = context_matrix(self.schema, table, self.scale())
+            c = context_matrix(self.schema, table, self.scale(), start)
         return c if c.shape[1] else None
 
 
@@ -135,9 +136,8 @@ class FittedTable:
         given = c = contexts = None
         if context is not None:
             context = context.take(index)
-            given = Conditions.fit(context, missing, index)
+            given, contexts = Conditions.fit(context, missing, index)
             c = given.matrix(context)
-            contexts = to_rows(given.schema, context)
         found = fit_density(
             schema.layout,
             rows,
