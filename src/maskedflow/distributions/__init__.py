@@ -1,6 +1,7 @@
 """The distribution of a flow, and bases."""
 
 from .bounded import BoxUniform, TransformedUniform, Truncated
+from .chained import ChainedFlow as ChainedFlow
 from .density import Density as Density
 from .density import refuse_nan as refuse_nan
 from .elementwise import DiagNormal, GeneralizedNormal, StudentT

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.chain import Chain, Conditioned, Step
 from maskedflow.distributions import NormalizingFlow
 from maskedflow.kernels import Kernel
 from maskedflow.masks import generations, topological_generations
@@ -104,6 +105,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             **kwargs,
         )
         self._known = self._kernel()
+        self._chain: Chain | None = None
         self.register_load_state_dict_post_hook(MaskedAutoregressiveTransform._sort)  # type: ignore[no-untyped-call]
 
     def _sort(self, _: object = None) -> None:
@@ -112,6 +114,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         monotone = bool((steps >= 0).all() or (steps <= 0).all())
         self._order = None if monotone else self.generation.argsort(stable=True)
         self._rank = None if self._order is None else self._order.argsort()
+        self._chain = None
         self.passes = int(self.generation.max())
 
     @property
@@ -138,6 +141,25 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         sweep = partial(self._sweep, c) if swept else None
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
+    def steps(self) -> list[Step] | None:
+        kind = type(self)
+        plain = kind.meta is MaskedAutoregressiveTransform.meta and (
+            kind.forward is MaskedAutoregressiveTransform.forward
+        )
+        if not plain or self.periodic or self._known is None:
+            return None
+        hyper = self._modules["hyper"]
+        if self._chain is not None:
+            (step,) = self._chain.steps
+            if cast(Conditioned, step).conditioner is hyper and step.is_current():
+                return [step]
+        if type(hyper) is not MaskedMLP or hyper.trunk.code is None:
+            return None
+        order = None if self._order is None else tuple(self._order.tolist())
+        step = Conditioned(hyper, self._known, order)
+        self._chain = Chain([step])
+        return [step]
+
     def _kernel(self) -> Kernel | None:
         """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
         made = self.univariate
@@ -149,9 +171,13 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
 
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
+        if self.steps() is not None and (chain := self._chain) is not None:
+            vectors = chain.vectors(z, c)
+            if vectors is not None:
+                return chain(z, c, vectors, inverse=True)
         z = z if self._order is None else z[..., self._order]
         univariate = partial(self.map_of, dims=0)
-        x, ladj = invert(self.hyper, univariate, z, c, self._known, list(self.parameters()))
+        x, ladj = invert(self.hyper, univariate, z, c, list(self.parameters()))
         return (x if self._rank is None else x[..., self._rank]), ladj
 
 

@@ -7,13 +7,15 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.distributions import DiagNormal, NormalizingFlow, refuse_nan
+from maskedflow.chain import Chain, chain_of
+from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
 from maskedflow.transforms.lazy import Unconditional
 
@@ -95,6 +97,20 @@ def standard_normal(features: int) -> UnconditionalDistribution:
     )
 
 
+def is_standard_normal(base: nn.Module) -> bool:
+    """Whether a base is N(0, I), and its parameters are not learned."""
+    if type(base) is not UnconditionalDistribution or base.f is not DiagNormal:
+        return False
+    buffers = base._buffers
+    loc, scale = buffers.get("loc"), buffers.get("scale")
+    if loc is None or scale is None or loc.ndim != 1:
+        return False
+    key = id(loc), loc._version, id(scale), scale._version
+    if base.__dict__.get("_standard", (None,))[0] != key:
+        base.__dict__["_standard"] = key, bool((loc == 0).all()) and bool((scale == 1).all())
+    return base.__dict__["_standard"][1]  # type: ignore[no-any-return]
+
+
 class Flow(LazyDistribution):
     """A lazy normalizing flow: transforms from data to latent, and a base for the latent.
 
@@ -124,6 +140,19 @@ class Flow(LazyDistribution):
         self.transform = transform
         self.base = base
         self.embedding = embedding
+        self._chain: Chain | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_chain": None}
+
+    @property
+    def chain(self) -> Chain | None:
+        """The whole flow as one program; None if the kernel does not know all of it."""
+        steps = self.transform.steps() if is_standard_normal(self.base) else None
+        if steps is not None and not any(step.is_costly for step in steps):
+            steps = None
+        self._chain = chain_of(self._chain, steps, is_normal=True)
+        return self._chain
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow:
         """Makes the distribution p(x | c), whose batch shape is that of `c`.
@@ -139,11 +168,17 @@ class Flow(LazyDistribution):
         origin = () if c is None else (c,)
         if c is not None and self.embedding is not None:
             c = cast(Tensor, self.embedding(c))
+        chain = self.chain
+        if chain is not None and chain.takes(c):
+            whole = ChainedFlow(chain, c, partial(self._distribution, c))
+            return whole.made_by(self, unchecked, *origin)
+        return self._distribution(c).made_by(self, unchecked, *origin)
+
+    def _distribution(self, c: Tensor | None) -> NormalizingFlow:
         # What an embedding makes of a finite context need not be finite.
         base = self.base(c) if self.embedding is None else self.base.unchecked(c)
         transform = self.transform(c)
-        flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
-        return flow.made_by(self, unchecked, *origin)
+        return NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
 
 
 def unchecked(module: LazyDistribution, c: Tensor | None = None) -> Any:

@@ -1,30 +1,47 @@
 """Compiled loops for the CPU: programs run on rows of samples, by all threads of torch.
 
 A *panel* holds some samples as rows of 256 bytes: row r is one number of each of them, a feature,
-a hidden unit, a parameter. A program (see :mod:`maskedflow.staircase.program`) works on such rows,
-and one panel after another is taken by whichever thread is free.
+a hidden unit, a parameter. Beside a panel of values there may be one of *slopes*, whose row r is the
+gradient by the values in row r. A program (see :mod:`maskedflow.staircase.program`) works on such
+rows, and one panel after another is taken by whichever thread is free.
 """
 
 from enum import IntEnum
 
 from . import threads  # noqa: F401 - from now on, forked children compute alone
 
-__all__ = ["GROUP", "Activation", "Code", "Kernel", "Map"]
+__all__ = ["GROUP", "ONES", "ZEROS", "Activation", "Code", "Kernel", "Map", "Panel"]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program
 #: come in groups of so many, and the kernel's buffers hold one.
 GROUP = 6
+#: What rows may begin with in place of the numbers of a vector.
+ZEROS, ONES = -1, -2
+
+
+class Panel(IntEnum):
+    """What an operation works on."""
+
+    VALUES = 0
+    SLOPES = 1
 
 
 class Code(IntEnum):
     """What an operation of a program does."""
 
-    PRODUCT = 0
-    ACTIVATE = 1
-    ADD = 2
-    INVERT = 3
-    SLOPE = 4
-    SOLVE = 5
+    FILL = 0
+    PRODUCT = 1
+    COPY = 2
+    ADD = 3
+    ACTIVATE = 4
+    SLOPE = 5
+    EVALUATE = 6
+    DIFFERENTIATE = 7
+    INVERT = 8
+    SOLVE = 9
+    NORMAL = 10
+    NORMAL_SLOPE = 11
+    GRADIENT = 12
 
 
 class Activation(IntEnum):
@@ -41,10 +58,13 @@ class Activation(IntEnum):
 
 
 class Map(IntEnum):
-    """The univariate maps that the kernel inverts, see `maps.invert`."""
+    """The univariate maps that the kernel knows, see `maps`."""
 
     AFFINE = 0
-    SPLINE = 1
+    GAUSSIAN = 1
+    ADDITIVE = 2
+    SPLINE = 3
+    MIXTURE = 4
 
 
 #: What the kernel calls a univariate map, and the numbers that it takes beside its parameters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskedflow.kernels import Activation, Kernel, Map
+from maskedflow.kernels import Panel
 
-from .run import Job, entry
+from .entries import entry
+from .run import Job
+from .steps import CHUNK, Setting, Steps
 from .threads import Team, run_on
-from .tile import PANEL_BYTES
+from .tile import DOT_ROWS, PANEL_BYTES
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 _local = threading.local()
 _team = Team()
 _PLACES = {one.name.lower(): int(one) for one in Job}
+_STEPS = {one.name.lower(): int(one) for one in Steps}
 
 
 def panel_width(like: Tensor) -> int:
@@ -48,127 +54,112 @@ class Panels:
     def __init__(
         self, batch: int, height: int, like: Tensor, *, kept: bool, memory: str | None = None
     ) -> None:
-        self.batch, self.height, self.kept = batch, height, kept
+        # An odd number, so that the same row of all panels is not in the same lines of a cache.
+        self.batch, self.height, self.kept = batch, height | 1, kept
         width = panel_width(like)
         self.count = -(-batch // width)
         self.places = self.count if kept else min(torch.get_num_threads(), self.count)
-        size = self.places * height * width
+        # A piece of a gradient may begin with the last row.
+        size = (self.places * self.height + DOT_ROWS) * width
         self.memory = (
             torch.empty(size, dtype=like.dtype) if memory is None else scratch(memory, size, like)
         )
 
 
+def addresses(tensors: Sequence[Tensor]) -> Integers:
+    """Where dense tensors are, for the vectors of a job."""
+    return np.array([one.data_ptr() for one in tensors], np.int64)
+
+
 def run_panels(
     program: Any,
-    panels: Panels,
-    weights: Sequence[Tensor],
+    vectors: Integers,
+    values: Panels,
+    slopes: Panels | None = None,
     *,
-    loads: Sequence[tuple[Tensor, int]] = (),
-    fills: Sequence[tuple[int, int, Tensor | None, Tensor | None]] = (),
-    stores: Sequence[tuple[Tensor, int, int]] = (),
-    others: Sequence[tuple[Tensor, int, int]] = (),
-    other: Panels | None = None,
-    activation: tuple[int, float] = (Activation.RELU, 0.0),
-    univariate: Kernel = (Map.AFFINE, ()),
-    parameters: int = 0,
-    ladj: int = 0,
+    loads: Sequence[tuple[Tensor, int, Panel]],
+    stores: Sequence[tuple[Tensor, int, Panel]],
 ) -> None:
     """Runs a program on all panels of a batch.
 
-    It reads the packed weights of each layer, after zeros are written where masks forbid one.
-    `loads` are matrices (samples, numbers) and the first row that takes their columns; `fills` the
-    first row and the number of rows that start with a bias, a matrix, both or zeros; `stores`
-    matrices, and the first row and the number of rows that become their columns, and `others` the
-    same of `other`, the panels that slopes are taken from. A feature has so many `parameters`, and
-    the ladj a row.
+    It reads its vectors, after zeros are written where masks forbid a weight. `loads` are matrices
+    (samples, numbers), the first row that takes their columns, and of what; `stores` the same of
+    matrices that take rows.
     """
-    like = panels.memory
-    size = like.element_size()
-    loads = [(_dense_rows(matrix), row) for matrix, row in loads]
-    fills = [
-        (row, rows, bias, None if added is None else _dense_rows(added))
-        for row, rows, bias, added in fills
-    ]
-    tables = [
-        [(m.data_ptr(), m.stride(0), row, m.shape[1], 0) for m, row in loads],
-        [(row, rows, *_fill(bias, added)) for row, rows, bias, added in fills],
-        [
-            (m.data_ptr(), m.stride(0), row, rows, where)
-            for where, some in enumerate((stores, others))
-            for m, row, rows in some
-        ],
-        [weight.data_ptr() for weight in weights],
-    ]
-    loaded, filled, stored, vectors = (np.array(table, np.int64) for table in tables)
-    reals = np.array([activation[1], *univariate[1]], np.float64)
+    size = values.memory.element_size()
+    job, _kept = panels_job(program, vectors, values, slopes, loads=loads, stores=stores)
+    if len(program.holes):
+        run_on(1, entry("clear", size), job)
+    share("panels", size, job, program.work * values.batch, values.places)
+
+
+def panels_job(
+    program: Any,
+    vectors: Integers,
+    values: Panels,
+    slopes: Panels | None = None,
+    *,
+    loads: Sequence[tuple[Tensor, int, Panel]],
+    stores: Sequence[tuple[Tensor, int, Panel]],
+    ordered: int = 0,
+) -> tuple[Integers, Any]:
+    """The integers of a job that runs a program, and what must not be forgotten before it ends.
+
+    The first `ordered` loads take rows in an order, which the job gets when it is known.
+    """
+    dense = [(_dense_rows(matrix), row, where) for matrix, row, where in loads]
+    loaded = np.array(
+        [(*_matrix(*one), number < ordered) for number, one in enumerate(dense)], np.int64
+    )
+    stored = np.array([(*_matrix(m, row, where), 0) for m, row, where in stores], np.int64)
     job = _job(
-        batch=panels.batch,
-        program=program.table.ctypes.data,
-        operations=len(program.table),
+        **program.addresses,
+        batch=values.batch,
         vectors=vectors.ctypes.data,
         loads=loaded.ctypes.data,
         load_count=len(loaded),
-        fills=filled.ctypes.data,
-        fill_count=len(filled),
         stores=stored.ctypes.data,
         store_count=len(stored),
-        work=like.data_ptr(),
-        height=panels.height,
-        keep=panels.kept,
-        places=panels.places,
-        other=0 if other is None else other.memory.data_ptr(),
-        other_height=0 if other is None else other.height,
-        activation=activation[0],
-        univariate=univariate[0],
-        reals=reals.ctypes.data,
-        real_count=len(reals),
-        parameters=parameters,
-        ladj=ladj,
-        holes=program.holes.ctypes.data,
-        hole_count=len(program.holes),
+        height=values.height,
+        values=values.memory.data_ptr(),
+        keep=values.kept,
+        slopes=0 if slopes is None else slopes.memory.data_ptr(),
+        keep_slopes=slopes is not None and slopes.kept,
+        places=values.places if slopes is None else min(values.places, slopes.places),
     )
+    return job, (dense, loaded, stored, vectors)
+
+
+def sum_gradients(program: Any, vectors: Integers, values: Panels, slopes: Panels) -> None:
+    """Writes gradients to vectors: what a program sums up, and zero where masks forbid a weight."""
+    size = values.memory.element_size()
+    job = sums_job(program, vectors, values, slopes)
+    share("gradients", size, job, program.work * values.batch, len(program.operations))
     if len(program.holes):
         run_on(1, entry("clear", size), job)
-    _share("panels", size, job, program.work * panels.batch, panels.places)
 
 
-def accumulate_gradients(
-    program: Any,
-    slopes: Panels,
-    items: Any,
-    sources: Sequence[tuple[Tensor, int]],
-    gradients: Sequence[Tensor],
-    gaps: Any,
-) -> None:
-    """Writes the gradients of weights and biases.
-
-    First those of each layer's packed weights, zero in the `gaps` that masks forbid, then those of
-    each layer's bias. `slopes` is what a backward program has left, and `items` what there is to
-    do, see `kernels.run`. `sources` are what each layer reads, in strips of as many columns as a
-    panel has samples, (strips, samples, columns), and the row of its first column.
-    """
-    table = np.array([(strips.data_ptr(), row) for strips, row in sources], np.int64)
-    places = np.array([gradient.data_ptr() for gradient in gradients], np.int64)
-    job = _job(
-        batch=slopes.batch,
-        program=program.table.ctypes.data,
-        operations=len(program.table),
-        work=slopes.memory.data_ptr(),
-        height=slopes.height,
-        vectors=places.ctypes.data,
-        items=items.ctypes.data,
-        item_count=len(items),
-        sources=table.ctypes.data,
-        holes=gaps.ctypes.data,
-        hole_count=len(gaps),
+def sums_job(program: Any, vectors: Integers, values: Panels, slopes: Panels) -> Integers:
+    """The integers of a job that sums up gradients."""
+    return _job(
+        **program.addresses,
+        batch=values.batch,
+        vectors=vectors.ctypes.data,
+        height=values.height,
+        values=values.memory.data_ptr(),
+        slopes=slopes.memory.data_ptr(),
     )
-    size = slopes.memory.element_size()
-    _share("gradients", size, job, program.work * slopes.batch, len(items))
-    if len(gaps):
-        run_on(1, entry("clear", size), job)
 
 
-def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
+def steps_job(**values: int) -> Integers:
+    """The integers of a job that takes training steps."""
+    job = np.zeros(len(Steps), np.int64)
+    for name, value in values.items():
+        job[_STEPS[name]] = value
+    return job
+
+
+def share(name: str, size: int, job: Integers, work: int, most: int) -> None:
     """Has a job done by as many threads as it is worth."""
     asked = _team.size(work, most)
     run_on(asked, entry(name, size), job)
@@ -176,11 +167,15 @@ def _share(name: str, size: int, job: Any, work: int, most: int) -> None:
         _team.note(asked, int(job[Job.BUSY]))
 
 
-def _job(**values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _job(**values: int) -> Integers:
     job = np.zeros(len(Job), np.int64)
     for name, value in values.items():
         job[_PLACES[name]] = value
     return job
+
+
+def _matrix(matrix: Tensor, row: int, where: int) -> tuple[int, ...]:
+    return matrix.data_ptr(), matrix.stride(0), row, matrix.shape[1], where
 
 
 def _dense_rows(matrix: Tensor) -> Tensor:
@@ -189,6 +184,6 @@ def _dense_rows(matrix: Tensor) -> Tensor:
     return matrix if dense else matrix.contiguous()
 
 
-def _fill(bias: Tensor | None, added: Tensor | None) -> tuple[int, int, int]:
-    matrix = (0, 0) if added is None else (added.data_ptr(), added.stride(0))
-    return (0 if bias is None else bias.data_ptr(), *matrix)
+def take_steps(table: Integers, panels: Integers, sums: Integers, size: int) -> None:
+    """Has training steps taken: all by this thread, or one after the other by several."""
+    run_on(1, entry("steps", size), table)

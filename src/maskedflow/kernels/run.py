@@ -1,61 +1,56 @@
-"""Runs programs on panels."""
+"""Runs programs on panels, and sums up gradients."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
-from collections.abc import Callable
+import math
 from enum import IntEnum
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from maskedflow.kernels import GROUP, Code
+from maskedflow.kernels import ONES, ZEROS, Code, Panel
 
-from .cache import compile_cached
-from .maps import activate, invert, slope
-from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
+from .activations import activate, slope
+from .maps import differentiate, evaluate, invert
+from .tile import DOT_COLUMNS, DOT_ROWS, PANEL_BYTES, add_product, dot, fetch_add, jit, pointer, size_of
 
-#: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
-#: first row, rows, from where): numbers of sample j, a row of a matrix, go to the rows of a panel,
-#: or back; `from where` is 1 for the panels of `OTHER`. A *fill* is (first row, rows, address of a
-#: bias or 0, address of a matrix to be added or 0, its step). The *vectors* are addresses: of the
-#: weights of each layer, or of what an *item*, described at `_gradient`, writes. Threads take from
-#: `NEXT`, a panel or an item, and from `SLOT`, one of the `PLACES` to work in; `BUSY` is how many
-#: of them found something to do.
+#: What stands where in the integers that describe a job. The *vectors* are addresses of parameters,
+#: or of their gradients. A *load* or a *store* is (address, step, first row, rows, panel, index):
+#: numbers of sample j, a row of a matrix, go to rows of a panel, or back; for a load the row is
+#: `index[j]` if there is an index.
+#: Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to work in;
+#: `BUSY` is how many of them found something to do. Panels that are kept, each in a place of its
+#: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`).
 Job = IntEnum(
     "Job",
-    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS VECTORS LOADS LOAD_COUNT FILLS FILL_COUNT STORES "
-    "STORE_COUNT WORK HEIGHT KEEP PLACES OTHER OTHER_HEIGHT ACTIVATION UNIVARIATE REALS REAL_COUNT "
-    "PARAMETERS LADJ ITEMS ITEM_COUNT SOURCES HOLES HOLE_COUNT",
+    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
+    " STORES STORE_COUNT HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT",
     start=0,
 )
 SIZE = len(Job)
-
-
-#: Compiled as a part of its caller: once, and not once more for each that calls.
-_inline: Any = numba.njit(inline="always", error_model="numpy")
+#: The integers of an operation, see `staircase.Operation`.
+WORDS = 12
+#: The panels that a sum of a gradient takes in at a time: their rows stay in a cache.
+SPAN = 16
 
 
 @jit
-def _integers(address: int, *shape: int) -> Any:
+def integers(address: int, *shape: int) -> Any:
+    """The integers at an address."""
     return carray(pointer(address, np.int64(0)), shape)
 
 
 @jit
-def _load(like: Any, address: int, step: int, first: int, count: int, panel: Any) -> None:
+def _load(like: Any, address: int, step: int, index: int, first: int, count: int, panel: Any) -> None:
     """Fills a panel with the columns of some rows of a matrix, and what is beyond with zeros."""
     rows, width = panel.shape
-    matrix = carray(pointer(address, like), (first + count, step))
+    chosen = integers(index, first + count)
     for low in range(0, rows, 16):
         high = min(low + 16, rows)
         for j in range(count):
-            source = matrix[first + j]
+            place = chosen[first + j] if index else first + j
+            source = carray(pointer(address + place * step * size_of(like), like), (rows,))
             for row in range(low, high):
                 panel[row, j] = source[row]
         for row in range(low, high):
@@ -77,30 +72,23 @@ def _store(like: Any, address: int, step: int, first: int, count: int, panel: An
 
 
 @jit
-def _fill(like: Any, panel: Any, bias: int, added: int, step: int, first: int, count: int) -> None:
-    rows, width = panel.shape
-    if added:
-        _load(like, added, step, first, count, panel)
-    if bias:
-        values = carray(pointer(bias, like), (rows,))
-        for row in range(rows):
-            value = values[row]
-            if added:
-                for j in range(width):
-                    panel[row, j] += value
-            else:
-                for j in range(width):
-                    panel[row, j] = value
-    elif not added:
-        panel[:] = 0
+def _fill(like: Any, panel: Any, row: int, rows: int, step: int, values: int) -> None:
+    numbers = carray(pointer(values, like), (rows,))
+    for place in range(rows):
+        value = like
+        if values == ONES:
+            value += 1
+        elif values != ZEROS:
+            value += numbers[place]
+        panel[row + place * step] = value
 
 
 @jit
-def _clear(address: int, like: Any) -> None:
+def clear(address: int, like: Any) -> None:
     """Sets the runs of numbers to zero that a job calls holes."""
-    job = _integers(address, SIZE)
-    addresses = _integers(job[Job.VECTORS], 1 << 20)
-    holes = _integers(job[Job.HOLES], job[Job.HOLE_COUNT], 3)
+    job = integers(address, SIZE)
+    addresses = integers(job[Job.VECTORS], 1 << 20)
+    holes = integers(job[Job.HOLES], job[Job.HOLE_COUNT], 3)
     for layer, start, count in holes:
         vector = carray(pointer(addresses[layer], like), (start + count,))
         for place in range(start, start + count):
@@ -108,27 +96,23 @@ def _clear(address: int, like: Any) -> None:
 
 
 @jit
-def _copy(flat: Any, out: int, source: int, count: int) -> None:
-    if out != source:
-        for j in range(count):
-            flat[out + j] = flat[source + j]
-
-
-@_inline
-def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
-    """The program of a job, on one panel."""
-    program = _integers(job[Job.PROGRAM], job[Job.OPERATIONS], 9)
-    weights = _integers(job[Job.VECTORS], 1 << 20)
+def _run_program(like: Any, job: Any, values: Any, slopes: Any) -> None:
+    """The program of a job, on one panel of values and one of slopes."""
+    program = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
+    weights = integers(job[Job.VECTORS], 1 << 20)
     reals = carray(pointer(job[Job.REALS], 0.0), (job[Job.REAL_COUNT],))
     size = size_of(like)
-    width = work.shape[1]
-    base = work.ctypes.data
-    parameters = job[Job.PARAMETERS]
-    flat = work.reshape(work.size)
-    flat_other = other.reshape(other.size)
+    width = values.shape[1]
     for number in range(program.shape[0]):
-        code, out, rows, source, columns, layer, offset, row_step, column_step = program[number]
-        if code == Code.PRODUCT:
+        code, where, out, rows, source, columns, layer, offset, row_step, column_step, kind, real = (
+            program[number]
+        )
+        panel = slopes if where == Panel.SLOPES else values
+        if code == Code.FILL:
+            address = weights[layer] if layer >= 0 else layer
+            _fill(like, panel, out, rows, row_step, address)
+        elif code == Code.PRODUCT:
+            base = panel.ctypes.data
             add_product(
                 like,
                 weights[layer] + offset * size,
@@ -141,57 +125,118 @@ def _run_program(like: Any, job: Any, work: Any, other: Any) -> None:
                 width,
                 columns,
             )
-        elif code == Code.ACTIVATE:
-            total = flat[out * width : (out + rows) * width]
-            _copy(flat, out * width, source * width, rows * width)
-            activate(job[Job.ACTIVATION], reals[0], total)
+        elif code == Code.COPY:
+            _copy(panel, out, source, rows)
         elif code == Code.ADD:
-            above = flat[out * width : (out + rows) * width]
-            below = flat[source * width : (source + rows) * width]
+            above = _rows(panel, out, rows)
+            below = _rows(panel, source, rows)
             for j in range(above.size):
                 above[j] += below[j]
-        elif code == Code.INVERT:
-            ladj = work[job[Job.LADJ]]
-            for feature in range(rows):
-                top = source + feature * parameters
-                phi = work[top : top + parameters]
-                invert(job[Job.UNIVARIATE], phi, reals[1:], work[out + feature], ladj)
+        elif code == Code.ACTIVATE:
+            _copy(panel, out, source, rows)
+            activate(kind, reals[real], _rows(panel, out, rows))
         elif code == Code.SLOPE:
-            gradient = flat[out * width : (out + rows) * width]
-            _copy(flat, out * width, source * width, rows * width)
-            slope(
-                job[Job.ACTIVATION],
-                reals[0],
-                flat_other[columns * width : (columns + rows) * width],
-                flat_other[layer * width : (layer + rows) * width],
-                gradient,
-            )
+            _copy(panel, out, source, rows)
+            totals, units = _rows(values, columns, rows), _rows(values, layer, rows)
+            slope(kind, reals[real], totals, units, _rows(panel, out, rows))
+        elif code == Code.EVALUATE or code == Code.INVERT:
+            _copy(panel, out, source, rows)
+            for feature in range(rows):
+                top = layer + feature * columns
+                phi, x, ladj = panel[top : top + columns], panel[out + feature], panel[offset]
+                if code == Code.EVALUATE:
+                    evaluate(kind, phi, reals[real:], x, ladj)
+                else:
+                    invert(kind, phi, reals[real:], x, ladj)
+        elif code == Code.DIFFERENTIATE:
+            _copy(slopes, out, source, rows)
+            for feature in range(rows):
+                top = layer + feature * columns
+                phi, dphi = values[top : top + columns], slopes[top : top + columns]
+                x, dx = values[out + feature], slopes[out + feature]
+                differentiate(kind, phi, reals[real:], x, slopes[offset], dphi, dx)
+        elif code == Code.SOLVE:
+            _solve(program[number], reals[real:], values, slopes)
+        elif code == Code.NORMAL:
+            _normal(values, out, source, rows)
         else:
             for feature in range(rows):
-                solution = work[out + feature]
-                adjoint = work[source + feature]
-                steep = work[columns + feature]
+                x, dx, upstream = values[source + feature], slopes[source + feature], slopes[out]
                 for j in range(width):
-                    solution[j] = (solution[j] - adjoint[j]) / steep[j]
-                for top in range(layer + feature * parameters, layer + (feature + 1) * parameters):
-                    phi = work[top]
-                    for j in range(width):
-                        phi[j] *= solution[j]
+                    dx[j] = -upstream[j] * x[j]
 
 
 @jit
-def _panels(address: int, like: Any) -> None:
+def _rows(panel: Any, first: int, count: int) -> Any:
+    """Some rows of a panel as one."""
+    width = panel.shape[1]
+    return panel.reshape(panel.size)[first * width : (first + count) * width]
+
+
+@jit
+def _copy(panel: Any, out: int, source: int, rows: int) -> None:
+    if out != source:
+        above, below = _rows(panel, out, rows), _rows(panel, source, rows)
+        for j in range(above.size):
+            above[j] = below[j]
+
+
+@jit
+def _normal(panel: Any, out: int, source: int, rows: int) -> None:
+    """Adds the log-density of N(0, I)."""
+    total = panel[out]
+    half = total.dtype.type(0.5)
+    constant = total.dtype.type(rows * 0.5 * math.log(2 * math.pi))
+    for row in range(source, source + rows):
+        x = panel[row]
+        for j in range(x.size):
+            total[j] -= half * x[j] * x[j]
+    for j in range(total.size):
+        total[j] -= constant
+
+
+@jit
+def _solve(operation: Any, constants: Any, values: Any, slopes: Any) -> None:
+    """Slopes by z, from those by x that are complete, and with them those by the parameters.
+
+    Where z = f(x | phi), x is a function of z and phi, with dx = (dz - f_phi dphi) / f_x; and the
+    ladj of the inverse is that of f, with the other sign.
+    """
+    _, _, out, rows, source, columns, layer, offset, _, _, kind, _ = operation
+    width = values.shape[1]
+    one = np.ones(width, values.dtype)
+    nothing = np.zeros(width, values.dtype)
+    upstream = np.empty(width, values.dtype)
+    for j in range(width):
+        upstream[j] = -slopes[offset, j]
+    for feature in range(rows):
+        top = layer + feature * columns
+        phi, dphi = values[top : top + columns], slopes[top : top + columns]
+        x, dx = values[source + feature], slopes[source + feature]
+        by_phi = np.empty((columns, width), values.dtype)
+        steep = one.copy()
+        differentiate(kind, phi, constants, x, nothing, by_phi, steep)
+        direct = nothing.copy()
+        differentiate(kind, phi, constants, x, upstream, dphi, direct)
+        dz = slopes[out + feature]
+        for j in range(width):
+            dz[j] = (dx[j] + direct[j]) / steep[j]
+        for place in range(columns):
+            for j in range(width):
+                dphi[place, j] -= dz[j] * by_phi[place, j]
+
+
+@jit
+def run_panels(address: int, like: Any) -> None:
     """Takes panels until there are none left."""
-    job = _integers(address, SIZE)
+    job = integers(address, SIZE)
     slot = fetch_add(address + 8 * Job.SLOT, 1)
     if slot >= job[Job.PLACES]:  # the others do it all
         return
     width = PANEL_BYTES // size_of(like)
-    batch = job[Job.BATCH]
-    loads = _integers(job[Job.LOADS], job[Job.LOAD_COUNT], 5)
-    fills = _integers(job[Job.FILLS], job[Job.FILL_COUNT], 5)
-    stores = _integers(job[Job.STORES], job[Job.STORE_COUNT], 5)
-    height, other_height = job[Job.HEIGHT], job[Job.OTHER_HEIGHT]
+    batch, height = job[Job.BATCH], job[Job.HEIGHT]
+    loads = integers(job[Job.LOADS], job[Job.LOAD_COUNT], 6)
+    stores = integers(job[Job.STORES], job[Job.STORE_COUNT], 6)
     taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)
@@ -202,155 +247,68 @@ def _panels(address: int, like: Any) -> None:
         taken += 1
         count = min(width, batch - first)
         place = number if job[Job.KEEP] else slot
-        start = job[Job.WORK] + place * height * PANEL_BYTES
-        work = carray(pointer(start, like), (height, width))
-        other = work
-        if job[Job.OTHER]:
-            start = job[Job.OTHER] + number * other_height * PANEL_BYTES
-            other = carray(pointer(start, like), (other_height, width))
-        for row, rows, bias, added, step in fills:
-            _fill(like, work[row : row + rows], bias, added, step, first, count)
-        for source, step, row, rows, _ in loads:
-            _load(like, source, step, first, count, work[row : row + rows])
-        _run_program(like, job, work, other)
-        for target, step, row, rows, where in stores:
-            panel = other if where else work
+        start = job[Job.VALUES] + place * height * PANEL_BYTES
+        values = carray(pointer(start, like), (height, width))
+        slopes = values
+        if job[Job.SLOPES]:
+            place = number if job[Job.KEEP_SLOPES] else slot
+            start = job[Job.SLOPES] + place * height * PANEL_BYTES
+            slopes = carray(pointer(start, like), (height, width))
+        for source, step, row, rows, where, index in loads:
+            panel = slopes if where == Panel.SLOPES else values
+            _load(like, source, step, index, first, count, panel[row : row + rows])
+        _run_program(like, job, values, slopes)
+        for target, step, row, rows, where, _ in stores:
+            panel = slopes if where == Panel.SLOPES else values
             _store(like, target, step, first, count, panel[row : row + rows])
 
 
 @jit
-def _gradient(like: Any, job: Any, item: Any, sums: Any) -> None:
-    """The gradient of some rows of a layer's weights in some columns, over all samples.
-
-    An item is (layer, first operation, end, first column, end); the operations are the layer's
-    products in the forward direction. A first column below zero means the gradient of the bias.
-    """
-    program = _integers(job[Job.PROGRAM], job[Job.OPERATIONS], 9)
-    gradients = _integers(job[Job.VECTORS], 1 << 20)
-    sources = _integers(job[Job.SOURCES], 1 << 20, 2)
+def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
+    """The slopes by some weights, from all panels: rows of slopes times rows of values."""
+    vectors = integers(job[Job.VECTORS], 1 << 20)
+    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _ = operation
     width = PANEL_BYTES // size_of(like)
-    batch, height = job[Job.BATCH], job[Job.HEIGHT]
-    panels = (batch + width - 1) // width
-    layer, start, end, first_column, last_column = item
-    if first_column < 0:
-        _bias_gradient(like, job, start, end, gradients[layer])
-        return
-    source, first = sources[layer]
-    for number in range(start, end):
-        _, out, rows, low, columns, _, offset, row_step, _ = program[number]
-        low -= first
-        target = carray(pointer(gradients[layer], like), (offset + rows * row_step,))
-        for column in range(first_column, last_column, width):
-            left, right = max(low, column), min(low + columns, column + width)
-            if left >= right:
-                continue
-            sums[:] = 0
-            strip = source + column // width * batch * PANEL_BYTES
-            for panel in range(panels):
-                add_product(
-                    like,
-                    job[Job.WORK] + (panel * height + out) * PANEL_BYTES,
-                    width,
-                    1,
-                    rows,
-                    strip + panel * width * PANEL_BYTES,
-                    width,
-                    sums.ctypes.data,
-                    width,
-                    min(width, batch - panel * width),
-                )
-            for row in range(rows):
-                begin = offset + row * row_step - low
-                target[begin + left : begin + right] = sums[row, left - column : right - column]
+    panels = (job[Job.BATCH] + width - 1) // width
+    step = job[Job.HEIGHT] * PANEL_BYTES
+    size = size_of(like)
+    for start in range(0, max(panels, 1), SPAN):
+        span = min(SPAN, panels - start)
+        for row in range(0, rows, DOT_ROWS):
+            a = job[Job.SLOPES] + start * step + (out + row) * PANEL_BYTES
+            b = job[Job.VALUES] + start * step + source * PANEL_BYTES
+            c = vectors[layer] + (offset + row * row_step) * size
+            whole = columns if start == 0 and column_step == 1 and row + DOT_ROWS <= rows else 0
+            whole -= whole % DOT_COLUMNS
+            for column in range(0, whole, DOT_COLUMNS):
+                dot(like, a, b, step, c, row_step * size, span)
+                b += DOT_COLUMNS * PANEL_BYTES
+                c += DOT_COLUMNS * size
+            for column in range(whole, columns, DOT_COLUMNS):
+                dot(like, a, b, step, sums.ctypes.data, DOT_COLUMNS * size, span)
+                b += DOT_COLUMNS * PANEL_BYTES
+                high, wide = min(DOT_ROWS, rows - row), min(DOT_COLUMNS, columns - column)
+                for u in range(high):
+                    place = c + (u * row_step + (column - whole) * column_step) * size
+                    target = carray(pointer(place, like), (1 + (wide - 1) * column_step,))
+                    for v in range(wide):
+                        total = sums[u * DOT_COLUMNS + v]
+                        if start:
+                            total += target[v * column_step]
+                        target[v * column_step] = total
 
 
 @jit
-def _bias_gradient(like: Any, job: Any, out: int, rows: int, address: int) -> None:
-    width = PANEL_BYTES // size_of(like)
-    bias = carray(pointer(address, like), (rows,))
-    bias[:] = 0
-    for panel in range((job[Job.BATCH] + width - 1) // width):
-        place = job[Job.WORK] + (panel * job[Job.HEIGHT] + out) * PANEL_BYTES
-        slopes = carray(pointer(place, like), (rows, width))
-        for row in range(rows):
-            total = like
-            for j in range(width):
-                total += slopes[row, j]
-            bias[row] += total
-
-
-@jit
-def _gradients(address: int, like: Any) -> None:
-    """Takes items until there are none left."""
-    job = _integers(address, SIZE)
-    items = _integers(job[Job.ITEMS], job[Job.ITEM_COUNT], 5)
-    sums = np.full((GROUP, PANEL_BYTES // size_of(like)), like)
+def sum_gradients(address: int, like: Any) -> None:
+    """Takes gradients until there are none left."""
+    job = integers(address, SIZE)
+    operations = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
+    sums = np.full(DOT_ROWS * DOT_COLUMNS, like)
     taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)
-        if number >= job[Job.ITEM_COUNT]:
+        if number >= job[Job.OPERATIONS]:
             fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
         taken += 1
-        _gradient(like, job, items[number], sums)
-
-
-def _clear32(address: int) -> None:
-    _clear(address, np.float32(0))
-
-
-def _clear64(address: int) -> None:
-    _clear(address, np.float64(0))
-
-
-def _panels32(address: int) -> None:
-    _panels(address, np.float32(0))
-
-
-def _panels64(address: int) -> None:
-    _panels(address, np.float64(0))
-
-
-def _gradients32(address: int) -> None:
-    _gradients(address, np.float32(0))
-
-
-def _gradients64(address: int) -> None:
-    _gradients(address, np.float64(0))
-
-
-_FUNCTIONS: dict[tuple[str, int], Callable[[int], None]] = {
-    ("clear", 4): _clear32,
-    ("clear", 8): _clear64,
-    ("panels", 4): _panels32,
-    ("panels", 8): _panels64,
-    ("gradients", 4): _gradients32,
-    ("gradients", 8): _gradients64,
-}
-
-#: Held while something is compiled, and while a process forks: a child could never take a lock
-#: whose holder has stayed behind.
-_compiling = threading.RLock()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_compiling.acquire,
-        after_in_child=_compiling.release,
-        after_in_parent=_compiling.release,
-    )
-
-
-def entry(name: str, size: int) -> int:
-    """The address of a compiled function of a job's address, for numbers of `size` bytes.
-
-    "clear" sets the holes of a job to zero, "panels" runs its program, "gradients" its items.
-    """
-    with _compiling:
-        return _address(name, size)
-
-
-@cache
-def _address(name: str, size: int) -> int:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    stamp = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    return compile_cached(_FUNCTIONS[name, size], stamp)
+        _gradient(like, job, operations[number], sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def _team() -> Callable[..., None] | None:
 # Threads of our own would compete with torch's, which wait for the next product by spinning. The
 # same team takes over at once, and there is no second pool.
 _start = _team()
-_call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_call = cache(ctypes.CFUNCTYPE(None, ctypes.c_void_p))
 
 
 def _stay_alone() -> None:

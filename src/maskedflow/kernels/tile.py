@@ -1,4 +1,4 @@
-"""The innermost loop of everything: a small matrix product that stays in registers."""
+"""The innermost loops of everything: small matrix products that stay in registers."""
 
 from __future__ import annotations
 
@@ -172,6 +172,111 @@ def _tile(rows: int) -> Any:
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (_tile(rows) for rows in range(1, GROUP + 1))
+
+
+def _dot(rows: int, columns: int) -> Any:
+    """C[u, v] = sum of A[u] B[v] over rows of some panels, for `rows` rows u and `columns` rows v.
+
+    What a gradient of weights consists of. Rows of A and of B follow each other, and a panel's
+    begin `step` bytes after those of the panel before it; rows of C are `c_step` bytes apart.
+    """
+
+    @_intrinsic
+    def dot(
+        typingctx: Any, like: Any, a: Any, b: Any, step: Any, c: Any, c_step: Any, panels: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            _, a, b, step, c, c_step, panels = arguments
+            number = context.get_value_type(signature.args[0])
+            size = signature.args[0].bitwidth // 8
+            lanes = _VECTOR_BYTES // size
+            vector = ir.VectorType(number, lanes)
+            integer = panels.type
+            multiply_add = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fma.v{lanes}f{8 * size}",
+            )
+
+            def constant(value: int) -> Any:
+                return ir.Constant(integer, value)
+
+            def load(base: Any, byte: int) -> Any:
+                place = builder.add(base, constant(byte))
+                value = builder.load(builder.inttoptr(place, vector.as_pointer()))
+                value.align = size
+                return value
+
+            zero = ir.Constant(vector, [0.0] * lanes)
+            entry = builder.block
+            loop = builder.append_basic_block("loop")
+            done = builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed(">", panels, constant(0)), loop, done)
+
+            builder.position_at_end(loop)
+            panel = builder.phi(integer)
+            sums = [builder.phi(vector) for _ in range(rows * columns)]
+            left = builder.add(a, builder.mul(panel, step))
+            right = builder.add(b, builder.mul(panel, step))
+            totals = list(sums)
+            for byte in range(0, PANEL_BYTES, _VECTOR_BYTES):
+                x = [load(left, u * PANEL_BYTES + byte) for u in range(rows)]
+                y = [load(right, v * PANEL_BYTES + byte) for v in range(columns)]
+                totals = [
+                    builder.call(multiply_add, [x[n // columns], y[n % columns], total])
+                    for n, total in enumerate(totals)
+                ]
+            following = builder.add(panel, constant(1))
+            builder.cbranch(builder.icmp_signed("<", following, panels), loop, done)
+            panel.add_incoming(constant(0), entry)
+            panel.add_incoming(following, loop)
+            for one, total in zip(sums, totals, strict=True):
+                one.add_incoming(zero, entry)
+                one.add_incoming(total, loop)
+
+            builder.position_at_end(done)
+            parts = []
+            for total in totals:
+                part = builder.phi(vector)
+                part.add_incoming(zero, entry)
+                part.add_incoming(total, loop)
+                parts.append(part)
+            # Neighbours of two vectors are added into one, until each number is a whole sum.
+            for _ in range(lanes.bit_length() - 1):
+                pairs = [*zip(parts[::2], parts[1::2], strict=True)]
+                parts = [
+                    builder.fadd(*(builder.shuffle_vector(*pair, every) for every in _halves(lanes)))
+                    for pair in pairs
+                ]
+            row = ir.VectorType(number, columns)
+            for u in range(rows):
+                part, first = parts[u * columns // lanes], u * columns % lanes
+                chosen = ir.Constant(
+                    ir.VectorType(ir.IntType(32), columns), [first + v for v in range(columns)]
+                )
+                place = builder.add(c, builder.mul(c_step, constant(u)))
+                stored = builder.store(
+                    builder.shuffle_vector(part, part, chosen),
+                    builder.inttoptr(place, row.as_pointer()),
+                )
+                stored.align = size
+            return context.get_dummy_value()
+
+        integers = [types.int64] * 6
+        return types.void(like, *integers), codegen
+
+    return dot
+
+
+def _halves(lanes: int) -> Any:
+    """The even and the odd places of two vectors."""
+    places = ir.VectorType(ir.IntType(32), lanes)
+    return [ir.Constant(places, [2 * n + odd for n in range(lanes)]) for odd in (0, 1)]
+
+
+#: The rows and columns of a piece of a gradient, whose sums stay in registers.
+DOT_ROWS, DOT_COLUMNS = 4, 4 if _VECTOR_BYTES == 64 else 2
+dot = _dot(DOT_ROWS, DOT_COLUMNS)
 
 
 @jit

@@ -249,13 +249,12 @@ class MaskedMLP(nn.Module):
     @property
     def trunk(self) -> Trunk:
         """The layers as a chain that can be evaluated at once."""
-        stairs = [layer.stairs for layer in self._linear]
+        # Looked up for each call, and nn.Module takes its time over an attribute.
+        layers = self._modules["layers"]._modules.values()  # type: ignore[union-attr]
+        stairs = tuple(layer.__dict__["stairs"] for layer in layers)
+        activation = self._modules["activation"]
         known = self._trunk
-        if (
-            known is None
-            or known.activation is not self.activation
-            or any(a is not b for a, b in zip(known.stairs, stairs, strict=True))
-        ):
+        if known is None or known.activation is not activation or known.stairs != stairs:
             known = self._trunk = Trunk(stairs, self.skips, self.activation)
         return known
 

@@ -1,13 +1,10 @@
 """Masked matrices with sorted rows: packed, multiplied and differentiated."""
 
-from maskedflow.kernels import Code
-
 from .packing import Slab, Staircase, slab_of, slab_size
-from .program import Layout, Operation, Program, Writer
+from .program import Layout, Operation, Program, Writer, joined
 from .trunk import Trunk, is_traced, layer_sums, masked_product
 
 __all__ = [
-    "Code",
     "Layout",
     "Operation",
     "Program",
@@ -16,6 +13,7 @@ __all__ = [
     "Trunk",
     "Writer",
     "is_traced",
+    "joined",
     "layer_sums",
     "masked_product",
     "slab_of",

@@ -1,56 +1,76 @@
 """Programs: what is done to which rows, in which order. Pure data.
 
-All numbers of a network are rows: features, sums (what goes into an activation), hidden units, and
-last the outputs. An evaluation is a list of operations on ranges of rows, and so is an inverse, or
-a gradient. A program is printable and can be checked by itself; the compiled kernel runs it, or a
-few lines of torch do.
+All numbers of a flow are rows: features, sums (what goes into an activation), hidden units, outputs
+of a network, latents. An evaluation is a list of operations on ranges of rows, and so is an
+inverse, or a gradient, whose rows are the slopes of the rows of the same number. A program is
+printable and can be checked by itself; the compiled kernel runs it, or a few lines of torch do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from maskedflow.kernels import GROUP, Code
+from maskedflow.kernels import GROUP, ONES, ZEROS, Code, Kernel, Panel
 
 from .packing import Staircase
 
-#: Rows of a transposed product that do: they share the lines of the matrix in the cache.
-STRIP = 48
-#: How many pieces the rows of a layer's gradient are cut into.
-PIECES = 8
-#: The fewest products in one.
-SMALLEST_PIECE = 16
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
+#: Rows of a transposed product that do: they share the lines of the matrix in the cache.
+STRIP = 12
+#: Rows and most columns of a gradient: their slopes and values stay in caches.
+GRADIENT_ROWS, GRADIENT_COLUMNS = 4, 96
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.
-WORK_OF_A_ROW = {Code.ACTIVATE: 32, Code.ADD: 8, Code.INVERT: 2048, Code.SLOPE: 32, Code.SOLVE: 64}
+WORK_OF_A_ROW = {
+    Code.FILL: 8,
+    Code.COPY: 8,
+    Code.ADD: 8,
+    Code.ACTIVATE: 32,
+    Code.SLOPE: 32,
+    Code.EVALUATE: 512,
+    Code.DIFFERENTIATE: 1024,
+    Code.INVERT: 2048,
+    Code.SOLVE: 2048,
+    Code.NORMAL: 16,
+    Code.NORMAL_SLOPE: 16,
+}
 
 
 class Operation(NamedTuple):
-    """A step of a program.
+    """A step of a program, on values or on slopes.
 
-    - PRODUCT adds to `rows` rows from `out` on what the weights of `layer` make of `columns` rows
-      from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step` of the
-      packed parameter.
-    - ACTIVATE writes the activations of the rows from `source` on.
+    - FILL has so many rows, each `row_step` after the last, begin with the numbers of vector
+      `layer`, or with zeros or ones.
+    - PRODUCT adds to `rows` rows from `out` on what the weights of vector `layer` make of `columns`
+      rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`.
+    - COPY writes the rows from `source` on.
     - ADD adds them.
-    - INVERT takes the rows from `out` on for the latent of as many features, whose parameters start
-      at `source`, and writes the data there.
-    - SLOPE writes the rows from `source` on, times the activation's derivative. `columns` and
-      `layer` are the first rows of the sums and of the activations, as an evaluation left them.
-    - SOLVE takes the rows from `out` on for a right-hand side and divides by the derivatives from
-      `columns` on, after subtracting the rows from `source` on; then multiplies the derivatives by
-      parameters, from `layer` on, with the solution.
+    - ACTIVATE writes their activations, by the function `kind` with constant `real`.
+    - SLOPE writes them, times that function's derivative. `columns` and `layer` are the first rows
+      of the sums and of the activations among the values.
+    - EVALUATE writes the latents of the features from `source` on, by the map `kind`. Each has
+      `columns` parameters, from row `layer` on, and row `offset` gets the ladj.
+    - DIFFERENTIATE writes the slopes by those features, and by their parameters, given those by the
+      latents, from `source` on, and by the ladj; the rows are as of EVALUATE, but for `out` and
+      `source`.
+    - INVERT is EVALUATE in the other direction.
+    - SOLVE is DIFFERENTIATE for INVERT: given all slopes by the features, from `source` on, except
+      through the latents and through the features' own parameters, it writes those.
+    - NORMAL adds to row `out` the log-density of N(0, I) of the rows from `source` on.
+    - NORMAL_SLOPE writes the slopes by these rows, given those by row `out`.
+    - GRADIENT is a PRODUCT's slope by its weights: slopes of `rows` rows from `out` on, times
+      values of `columns` rows from `source` on, summed over all samples.
     """
 
     code: Code
+    panel: Panel
     out: int
     rows: int
     source: int
@@ -59,153 +79,249 @@ class Operation(NamedTuple):
     offset: int = 0
     row_step: int = 0
     column_step: int = 0
+    kind: int = 0
+    real: int = 0
 
     def __str__(self) -> str:
         def span(start: int, count: int) -> str:
             return f"{start}-{start + count}"
 
         out, source = span(self.out, self.rows), span(self.source, self.rows)
+        parameters = span(self.layer, self.rows * self.columns)
         match self.code:
+            case Code.FILL:
+                what = {ZEROS: "0", ONES: "1"}.get(self.layer, f"vector {self.layer}")
+                text = f"{out} = {what}" + (f", every {self.row_step}th" * (self.row_step > 1))
             case Code.PRODUCT:
-                return f"{out} += layer {self.layer} of {span(self.source, self.columns)}"
-            case Code.ACTIVATE:
-                return f"{out} = a({source})"
+                text = f"{out} += vector {self.layer} of {span(self.source, self.columns)}"
+            case Code.COPY:
+                text = f"{out} = {source}"
             case Code.ADD:
-                return f"{out} += {source}"
-            case Code.INVERT:
-                return f"{out} inverted, given {self.source}-"
+                text = f"{out} += {source}"
+            case Code.ACTIVATE:
+                text = f"{out} = a({source})"
             case Code.SLOPE:
-                return f"{out} = {source} * a'({span(self.columns, self.rows)})"
+                text = f"{out} = {source} * a'({span(self.columns, self.rows)})"
+            case Code.EVALUATE:
+                text = f"{out} = f({source}), given {parameters}"
+            case Code.DIFFERENTIATE | Code.SOLVE:
+                text = f"{out} and {parameters} by {source}"
+            case Code.INVERT:
+                text = f"{out} inverted, given {parameters}"
+            case Code.NORMAL:
+                text = f"{self.out} += normal({source})"
+            case Code.NORMAL_SLOPE:
+                text = f"{source} by {self.out}"
             case _:
-                return f"{out} -= {source}, /= {span(self.columns, self.rows)}, {self.layer}- *= it"
+                text = f"vector {self.layer} by {out}, of {span(self.source, self.columns)}"
+        return f"d {text}" if self.panel is Panel.SLOPES else text
 
 
 @dataclass(frozen=True)
 class Program:
-    """A list of operations, and the same as a table of integers, for the kernel.
+    """A list of operations.
 
-    The holes are the packed weights that products read and masks forbid, which have to be zero:
-    layer, first number, and how many, with shape (runs, 3).
+    The `constants` are numbers that they take. Holes are the runs of weights that products read, or
+    gradients write, and masks forbid, which have to be zero: vector, first number, and how many.
     """
 
-    operations: tuple[Operation, ...]
-    holes: np.ndarray[Any, np.dtype[np.int64]] = field(compare=False)
-    table: np.ndarray[Any, np.dtype[np.int64]] = field(compare=False)
+    operations: tuple[Operation, ...] = ()
+    constants: tuple[float, ...] = ()
+    holes: Integers = field(default_factory=lambda: np.empty((0, 3), np.int64), compare=False)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.operations))
+
+    def __add__(self, other: Program) -> Program:
+        """Both, one after the other."""
+        return joined([self, other])
 
     @cached_property
     def work(self) -> int:
         """About how many multiplications there are for a sample."""
         return sum(
-            one.rows * (one.columns if one.code is Code.PRODUCT else WORK_OF_A_ROW[one.code])
+            one.rows
+            * (one.columns if one.code in (Code.PRODUCT, Code.GRADIENT) else WORK_OF_A_ROW[one.code])
             for one in self.operations
         )
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """The same as arrays for the kernel."""
+        return {
+            "program": np.array(self.operations, np.int64).reshape(-1, len(Operation._fields)),
+            "reals": np.array([*self.constants, 0.0], np.float64),
+            "holes": self.holes,
+        }
+
+    @cached_property
+    def addresses(self) -> dict[str, int]:
+        """Where these arrays are, and how long, by the names that a job has for them."""
+        places = {name: table.ctypes.data for name, table in self.tables.items()}
+        counts = {"operations": "program", "real_count": "reals", "hole_count": "holes"}
+        return places | {name: len(self.tables[table]) for name, table in counts.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("operations", "constants", "holes")
+        return {name: self.__dict__[name] for name in names}  # an address is no other process's
+
+
+def joined(programs: Iterable[Program]) -> Program:
+    """Programs one after the other, as one."""
+    operations: list[Operation] = []
+    constants: list[float] = []
+    holes = [np.empty((0, 3), np.int64)]
+    for program in programs:
+        shift = len(constants)
+        operations += [one._replace(real=one.real + shift) for one in program.operations]
+        constants += program.constants
+        holes.append(program.holes)
+    return Program(tuple(operations), tuple(constants), np.concatenate(holes))
 
 
 class Layout:
     """Where the numbers of a chain of masked layers are, and the programs that evaluate it.
 
-    The chain is as of a `Trunk`. Activations may take the place of their sums, where no layer reads
-    these. Each layer's sums begin at a row of `sums`, of the last one the outputs, and what it
-    reads at one of `levels`; there are `height` rows.
+    The chain is as of a `Trunk`. What it reads are rows from `inputs` on; the rows from `first` on
+    are its own. Activations may take the place of their sums, where no layer reads these. Each
+    layer's sums begin at a row of `sums`, of the last one the outputs, and what it reads at one of
+    `levels`; the row after the last is the `end`. The vectors of a job have its weights from
+    `vector` on, and then its biases.
     """
 
-    def __init__(self, stairs: Sequence[Staircase], skips: frozenset[int], in_place: bool) -> None:
-        self.stairs, self.skips = stairs, skips
-        self.features = stairs[0].columns
+    def __init__(
+        self,
+        stairs: Sequence[Staircase],
+        skips: frozenset[int],
+        activation: tuple[int, float],
+        *,
+        in_place: bool,
+        inputs: int = 0,
+        first: int | None = None,
+        vector: int = 0,
+    ) -> None:
+        self.stairs, self.skips, self.activation = stairs, skips, activation
+        self.inputs, self.vector = inputs, vector
+        self.first = inputs + stairs[0].columns if first is None else first
         self.widths = [stair.rows for stair in stairs]
         in_place = in_place and not skips
-        *hidden, outputs = self.widths
+        *hidden, outputs = self.widths or [0]
         copies = 1 if in_place else 2
-        self.sums = list(accumulate((copies * width for width in hidden), initial=self.features))
-        self.levels = [0]
+        self.sums = list(accumulate((copies * width for width in hidden), initial=self.first))
+        self.levels = [inputs]
         for start, width in zip(self.sums, hidden, strict=False):
             self.levels.append(start if in_place else start + width)
-        self.height = self.sums[-1] + outputs
+        self.end = self.sums[-1] + outputs
 
     @cached_property
     def forward(self) -> Program:
-        """From features to outputs."""
+        """From inputs to outputs."""
+        return self.evaluation(start=0)
+
+    def evaluation(self, start: int) -> Program:
+        """The same, where the sums of the layers below `start` are not to begin with a bias."""
         writer = Writer(self)
-        for layer, stair in enumerate(self.stairs):
-            writer.product(layer, 0, stair.rows, 0, stair.columns)
-            writer.activate(layer, 0, stair.rows)
+        writer.biases(start)
+        writer.forward()
         return writer.done()
 
     @cached_property
     def backward(self) -> Program:
-        """From the gradient of the outputs to those of all sums and of the features."""
+        """From the slopes by the outputs to those by all sums, and by the inputs, from zero on."""
         writer = Writer(self)
-        for layer in reversed(range(len(self.stairs))):
-            stair = self.stairs[layer]
-            writer.transposed(layer, 0, stair.rows, 0, stair.columns)
-            if layer > 0:
-                writer.slope(layer - 1, 0, stair.columns)
+        writer.fill(Panel.SLOPES, self.inputs, self.stairs[0].columns)
+        writer.backward()
+        writer.fill(Panel.VALUES, self.end, 1, ONES)
         return writer.done()
 
-    def items(self, width: int, strips: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The pieces of the parameters' gradients, for so many strips of columns in a cache."""
-        products = np.array(
-            [one.layer if one.code is Code.PRODUCT else -1 for one in self.forward.operations]
-        )
-        found = []
-        for layer, stair in enumerate(self.stairs):
-            own = np.flatnonzero(products == layer)
-            columns = [*range(0, stair.columns, strips * width), stair.columns]
-            pieces = max(1, min(PIECES, len(own) // SMALLEST_PIECE))
-            for part in np.array_split(own, pieces) if len(own) else ():
-                found += [(layer, part[0], part[-1] + 1, *span) for span in pairwise(columns)]
-            row = self.sums[layer]
-            found.append((len(self.stairs) + layer, row, stair.rows, -1, -1))
-        return np.array(found, np.int64)
-
     @cached_property
-    def gaps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The packed weights that masks forbid."""
-        return np.concatenate(
-            [runs(~stair.packed_mask(), layer) for layer, stair in enumerate(self.stairs)]
-        )
+    def gradients(self) -> Program:
+        """The gradients of weights and biases, where a row of ones is after the last."""
+        writer = Writer(self)
+        writer.gradients(ones=self.end)
+        return writer.done()
 
-    def fills(
-        self, biases: Sequence[Tensor]
-    ) -> list[tuple[int, int, Tensor | None, Tensor | None]]:
-        """What the sums start with; the first bias may be one a sample."""
-        return [
-            (row, width, None, bias) if bias.ndim > 1 else (row, width, bias, None)
-            for row, width, bias in zip(self.sums, self.widths, biases, strict=True)
-        ]
+
+#: A layout for programs of other operations.
+NO_LAYERS = Layout((), frozenset(), (0, 0.0), in_place=True, first=0)
 
 
 class Writer:
-    """Writes a program for a chain, whose products are of `group` rows that share columns."""
+    """Writes a program, for a chain of layers if need be.
 
-    def __init__(self, layout: Layout, group: int = GROUP) -> None:
+    Its products are of `group` rows that share columns.
+    """
+
+    def __init__(self, layout: Layout = NO_LAYERS, group: int = GROUP) -> None:
         self.layout, self.stairs = layout, layout.stairs
         self._group, self._strip = group, STRIP // GROUP * group
-        self._operations: list[Operation] = []
-        self._holes: list[tuple[int, np.ndarray[Any, np.dtype[np.int64]]]] = []
+        self.operations: list[Operation] = []
+        self._constants: list[float] = [layout.activation[1]]
+        self._holes = [np.zeros(stair.size, np.bool_) for stair in layout.stairs]
 
     def done(self) -> Program:
         """The program."""
-        table = np.array(self._operations, np.int64).reshape(-1, len(Operation._fields))
-        return Program(tuple(self._operations), self._runs(), table)
+        holes = [runs(found, self.layout.vector + n) for n, found in enumerate(self._holes)]
+        constants = tuple(self._constants)
+        none = np.empty((0, 3), np.int64)
+        return Program(tuple(self.operations), constants, np.concatenate([none, *holes]))
 
-    def _runs(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        found = []
-        for layer, stair in enumerate(self.stairs):
-            holes = np.zeros(stair.size, np.bool_)
-            for number, places in self._holes:
-                if number == layer:
-                    holes[places] = True
-            found.append(runs(holes, layer))
-        return np.concatenate(found)
-
-    def write(self, code: Code, out: int, rows: int, source: int, **more: int) -> None:
+    def write(
+        self, code: Code, panel: Panel, out: int, rows: int, source: int, **more: int
+    ) -> None:
         """Adds an operation, unless it has no rows."""
         if rows > 0:
-            self._operations.append(Operation(code, out, rows, source, **more))
+            self.operations.append(Operation(code, panel, out, rows, source, **more))
+
+    def fill(self, panel: Panel, row: int, rows: int, vector: int = ZEROS, step: int = 1) -> None:
+        """Has rows begin with the numbers of a vector, each `step` after the last."""
+        self.write(Code.FILL, panel, row, rows, 0, layer=vector, row_step=step)
+
+    def biases(self, start: int = 0) -> None:
+        """Has the sums of the layers from `start` on begin with their biases."""
+        layout, layers = self.layout, len(self.stairs)
+        for layer in range(start, layers):
+            vector = layout.vector + layers + layer
+            self.fill(Panel.VALUES, layout.sums[layer], layout.widths[layer], vector)
+
+    def map(self, code: Code, panel: Panel, kernel: Kernel, **more: int) -> None:
+        """Adds an operation of a univariate map."""
+        kind, constants = kernel
+        real = len(self._constants)
+        self._constants += constants
+        self.write(code, panel, kind=kind, real=real, **more)
+
+    def forward(self) -> None:
+        """All layers, from inputs to outputs."""
+        for layer, stair in enumerate(self.stairs):
+            self.product(layer, 0, stair.rows, 0, stair.columns)
+            self.activate(layer, 0, stair.rows)
+
+    def backward(self, inputs: bool = True) -> None:
+        """From the slopes by the outputs to those by all sums, and added to those by `inputs`."""
+        layout = self.layout
+        self.fill(Panel.SLOPES, layout.first, layout.sums[-1] - layout.first)
+        for layer in reversed(range(len(self.stairs))):
+            stair = self.stairs[layer]
+            if layer > 0 or inputs:
+                self.transposed(layer, 0, stair.rows, 0, stair.columns)
+            if layer > 0:
+                self.slope(layer - 1, 0, stair.columns)
+
+    def gradients(self, ones: int) -> None:
+        """The gradients of all weights and biases, given a row of ones."""
+        for layer, stair in enumerate(self.stairs):
+            self.gradient(layer)
+            self.write(
+                Code.GRADIENT,
+                Panel.SLOPES,
+                self.layout.sums[layer],
+                stair.rows,
+                ones,
+                columns=1,
+                layer=self.layout.vector + len(self.stairs) + layer,
+                row_step=1,
+            )
 
     def product(self, layer: int, top: int, bottom: int, left: int, right: int) -> None:
         """Adds to the sums of a layer's rows what they read of some of its columns."""
@@ -220,11 +336,12 @@ class Writer:
                     self._note_holes(layer, slab, (row, end), (start, stop))
                     self.write(
                         Code.PRODUCT,
+                        Panel.VALUES,
                         self.layout.sums[layer] + row,
                         end - row,
                         self.layout.levels[layer] + start,
                         columns=stop - start,
-                        layer=layer,
+                        layer=self.layout.vector + layer,
                         offset=slab.place(row, start),
                         row_step=slab.shape[1],
                         column_step=1,
@@ -243,34 +360,62 @@ class Writer:
                     self._note_holes(layer, slab, (start, stop), (column, end))
                     self.write(
                         Code.PRODUCT,
+                        Panel.SLOPES,
                         self.layout.levels[layer] + column,
                         end - column,
                         self.layout.sums[layer] + start,
                         columns=stop - start,
-                        layer=layer,
+                        layer=self.layout.vector + layer,
                         offset=slab.place(start, column),
                         row_step=1,
                         column_step=slab.shape[1],
                     )
 
+    def gradient(self, layer: int) -> None:
+        """The gradient of a layer's weights, piece by piece."""
+        layout, stair = self.layout, self.stairs[layer]
+        self._holes[layer] = ~stair.packed_mask()
+        for left in range(0, stair.columns, GRADIENT_COLUMNS):
+            right = min(left + GRADIENT_COLUMNS, stair.columns)
+            for slab in stair.slabs:
+                for row in range(slab.top, slab.bottom, GRADIENT_ROWS):
+                    end = min(row + GRADIENT_ROWS, slab.bottom)
+                    start = max(left, slab.left, int(stair.row_starts[row:end].min()))
+                    stop = min(right, slab.right, int(stair.row_ends[row:end].max()))
+                    if start < stop:
+                        self.write(
+                            Code.GRADIENT,
+                            Panel.SLOPES,
+                            layout.sums[layer] + row,
+                            end - row,
+                            layout.levels[layer] + start,
+                            columns=stop - start,
+                            layer=layout.vector + layer,
+                            offset=slab.place(row, start),
+                            row_step=slab.shape[1],
+                            column_step=1,
+                        )
+
     def activate(self, layer: int, top: int, bottom: int) -> None:
         """Completes the sums of a hidden layer's rows and activates them."""
-        layout = self.layout
+        layout, rows = self.layout, bottom - top
+        total = layout.sums[layer] + top
         if layer in layout.skips:
-            self.write(
-                Code.ADD, layout.sums[layer] + top, bottom - top, layout.sums[layer - 2] + top
-            )
+            self.write(Code.ADD, Panel.VALUES, total, rows, layout.sums[layer - 2] + top)
         if layer + 1 < len(layout.widths):
-            out = layout.levels[layer + 1] + top
-            self.write(Code.ACTIVATE, out, bottom - top, layout.sums[layer] + top)
+            unit = layout.levels[layer + 1] + top
+            self.write(Code.ACTIVATE, Panel.VALUES, unit, rows, total, kind=layout.activation[0])
 
     def slope(self, layer: int, top: int, bottom: int) -> None:
-        """The opposite of `activate`, for gradients: from a hidden layer's units to its sums."""
-        layout = self.layout
+        """The opposite of `activate`, for slopes: from a hidden layer's units to its sums."""
+        layout, rows = self.layout, bottom - top
         total, unit = layout.sums[layer] + top, layout.levels[layer + 1] + top
-        self.write(Code.SLOPE, total, bottom - top, unit, columns=total, layer=unit)
+        kind = layout.activation[0]
+        self.write(
+            Code.SLOPE, Panel.SLOPES, total, rows, unit, columns=total, layer=unit, kind=kind
+        )
         if layer + 2 in layout.skips:
-            self.write(Code.ADD, total, bottom - top, layout.sums[layer + 2] + top)
+            self.write(Code.ADD, Panel.SLOPES, total, rows, layout.sums[layer + 2] + top)
 
     def _note_holes(
         self, layer: int, slab: Any, rows: tuple[int, int], columns: tuple[int, int]
@@ -279,13 +424,11 @@ class Writer:
         if allowed.all():
             return
         row, column = np.nonzero(~allowed)
-        self._holes.append((layer, slab.place(row + rows[0], column + columns[0])))
+        self._holes[layer][slab.place(row + rows[0], column + columns[0])] = True
 
 
-def runs(
-    chosen: np.ndarray[Any, np.dtype[np.bool_]], layer: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The runs of chosen numbers: layer, first number, and how many.
+def runs(chosen: np.ndarray[Any, np.dtype[np.bool_]], vector: int) -> Integers:
+    """The runs of chosen numbers, as rows of holes.
 
     Example:
         >>> runs(np.array([True, True, False, True]), 7).tolist()
@@ -293,4 +436,4 @@ def runs(
     """
     edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
     starts, ends = edges[::2], edges[1::2]
-    return np.stack([np.full_like(starts, layer), starts, ends - starts], axis=1)
+    return np.stack([np.full_like(starts, vector), starts, ends - starts], axis=1)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskedflow.kernels import Activation
+from maskedflow.kernels import Activation, Panel
 
 from .packing import Staircase
 from .program import Layout
@@ -95,10 +95,6 @@ class _Product(torch.autograd.Function):
         return dx, dw, dy.sum(dim=0) if bias.ndim == 1 else dy, None
 
 
-#: The bytes of a cache that a thread has to itself, or half of it.
-CACHE_BYTES = 2**18
-
-
 class Trunk:
     """A chain of packed masked layers, the outputs last, with an activation between.
 
@@ -111,10 +107,19 @@ class Trunk:
         self.stairs, self.skips, self.activation = tuple(stairs), skips, activation
         self.code = activation_code(activation)
         #: For an evaluation that leaves nothing behind.
-        self.transient = Layout(self.stairs, skips, in_place=True)
-        #: For one that a gradient follows; ReLU's slope is known from its value.
-        self.kept = Layout(self.stairs, skips, in_place=type(activation) is nn.ReLU)
-        self._items: dict[tuple[int, int], Any] = {}
+        self.transient = self.layout(kept=False)
+        #: For one that a gradient follows.
+        self.kept = self.layout(kept=True)
+
+    def layout(self, *, kept: bool, **places: Any) -> Layout:
+        """Where the numbers of an evaluation are, at `places` (see `Layout`).
+
+        If they are `kept` for a gradient, activations may not take the place of sums, but for
+        ReLU, whose slope is known from its value.
+        """
+        in_place = not kept or type(self.activation) is nn.ReLU
+        code = self.code or (0, 0.0)
+        return Layout(self.stairs, self.skips, code, in_place=in_place, **places)
 
     def is_compiled(self, x: Tensor) -> bool:
         """Whether the compiled kernel evaluates this chain for x."""
@@ -131,44 +136,35 @@ class Trunk:
         if torch.is_grad_enabled() and (
             x.requires_grad or any(p.requires_grad for p in parameters)
         ):
-            return self.with_gradient(x, weights, biases, None, None)
+            return _Evaluation.apply(self, x, *parameters)  # type: ignore[no-untyped-call, no-any-return]
         return self.evaluate(x, weights, biases, kept=False)[0]
-
-    def with_gradient(
-        self,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        y: Tensor | None,
-        panels: Any,
-    ) -> Tensor:
-        """Outputs with a graph, evaluated here or before."""
-        return _Chain.apply(self, y, panels, x, *weights, *biases)  # type: ignore[no-untyped-call, no-any-return]
 
     def evaluate(
         self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, kept: bool
     ) -> tuple[Tensor, Any]:
         """Outputs without a graph, and the panels of all numbers if they are to be kept."""
-        from maskedflow.kernels.job import Panels, run_panels
+        from maskedflow.kernels import job
 
         layout = self.kept if kept else self.transient
         y = x.new_empty(len(x), layout.widths[-1])
-        panels = Panels(len(x), layout.height, x, kept=kept, memory=None if kept else "evaluation")
-        run_panels(
-            layout.forward,
+        memory = None if kept else "values"
+        panels = job.Panels(len(x), layout.end + 1, x, kept=kept, memory=memory)
+        loads = [(x, layout.inputs, Panel.VALUES)]
+        if rowwise := biases[0].ndim > 1:
+            loads.append((biases[0], layout.sums[0], Panel.VALUES))
+        job.run_panels(
+            layout.evaluation(start=1) if rowwise else layout.forward,
+            job.addresses([*weights, *biases]),
             panels,
-            weights,
-            loads=[(x, 0)],
-            fills=layout.fills(biases),
-            stores=[(y, layout.sums[-1], layout.widths[-1])],
-            activation=self.code or (0, 0.0),
+            loads=loads,
+            stores=[(y, layout.sums[-1], Panel.VALUES)],
         )
         return y, panels if kept else None
 
     def gradient(
         self,
         dy: Tensor,
-        panels: Any,
+        values: Any,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         wanted: Sequence[bool],
@@ -178,49 +174,28 @@ class Trunk:
 
         layout, batch = self.kept, len(dy)
         x_wanted, *parameters_wanted = wanted
-        dx = dy.new_empty(batch, layout.features) if x_wanted else None
-        stores = [] if dx is None else [(dx, 0, layout.features)]
+        learns = any(parameters_wanted)
+        dx = dy.new_empty(batch, layout.stairs[0].columns) if x_wanted else None
+        stores = [] if dx is None else [(dx, layout.inputs, Panel.SLOPES)]
         of_bias = [torch.empty_like(bias) for bias in biases]
         if biases[0].ndim > 1:
-            stores.append((of_bias[0], layout.sums[0], layout.widths[0]))
-            of_bias[0] = dy.new_empty(layout.widths[0])
-        width = job.panel_width(dy)
-        sources, others = [], []
-        for number, (stair, row) in enumerate(zip(self.stairs, layout.levels, strict=True)):
-            count = -(-stair.columns // width)
-            size = count * batch * width
-            strips = job.scratch(f"source {number}", size, dy)[:size].view(count, batch, width)
-            sources.append((strips, row))
-            others += [
-                (strip, row + start, min(width, stair.columns - start))
-                for strip, start in zip(strips, range(0, stair.columns, width), strict=True)
-            ]
-        slopes = job.Panels(batch, layout.height, dy, kept=True, memory="slopes")
+            stores.append((of_bias[0], layout.sums[0], Panel.SLOPES))
+        slopes = job.Panels(batch, layout.end + 1, dy, kept=learns, memory="slopes")
         job.run_panels(
             layout.backward,
+            job.addresses([*weights, *biases]),
+            values,
             slopes,
-            weights,
-            loads=[(dy, layout.sums[-1])],
-            fills=[(0, layout.sums[-1], None, None)],
+            loads=[(dy, layout.sums[-1], Panel.SLOPES)],
             stores=stores,
-            others=others if any(parameters_wanted) else [],
-            other=panels,
-            activation=self.code or (0, 0.0),
         )
-        if not any(parameters_wanted):
+        if not learns:
             return [dx, *(None for _ in parameters_wanted)]
         of_weight = [torch.empty_like(weight) for weight in weights]
-        widest: int = max(stair.columns for stair in self.stairs)
-        most = CACHE_BYTES // max(1, batch * width * dy.element_size())
-        key = width, max(1, min(int(most), -(-widest // width)))
-        if key not in self._items:
-            self._items[key] = layout.items(*key)
-        gradients = [*of_weight, *of_bias]
-        job.accumulate_gradients(
-            layout.forward, slopes, self._items[key], sources, gradients, layout.gaps
+        summed = [torch.empty_like(bias[0]) if bias.ndim > 1 else bias for bias in of_bias]
+        job.sum_gradients(
+            layout.gradients, job.addresses([*of_weight, *summed]), values, slopes
         )
-        if biases[0].ndim > 1:
-            of_bias[0] = stores[-1][0]
         return [dx, *of_weight, *of_bias]
 
     def dense(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
@@ -232,16 +207,13 @@ class Trunk:
         return layer_sums(x, len(self.stairs), product, self.activation, self.skips)[-1]
 
 
-class _Chain(torch.autograd.Function):
+class _Evaluation(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, trunk: Trunk, y: Tensor | None, panels: Any, x: Tensor, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, trunk: Trunk, x: Tensor, *parameters: Tensor) -> Tensor:
         layers = len(trunk.stairs)
-        if y is None:
-            y, panels = trunk.evaluate(x, parameters[:layers], parameters[layers:], kept=True)
+        y, ctx.panels = trunk.evaluate(x, parameters[:layers], parameters[layers:], kept=True)
         ctx.save_for_backward(x, *parameters)
-        ctx.trunk, ctx.panels = trunk, panels
+        ctx.trunk = trunk
         return y
 
     @staticmethod
@@ -250,10 +222,10 @@ class _Chain(torch.autograd.Function):
         layers = len(trunk.stairs)
         x, *parameters = ctx.saved_tensors
         weights, biases = parameters[:layers], parameters[layers:]
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
             sources = [s for s, want in zip((x, *parameters), wanted, strict=True) if want]
             y = trunk.dense(x, weights, biases)
             found = iter(torch.autograd.grad(y, sources, dy, create_graph=True))
-            return None, None, None, *(next(found) if want else None for want in wanted)
-        return None, None, None, *trunk.gradient(dy, ctx.panels, weights, biases, wanted)
+            return None, *(next(found) if want else None for want in wanted)
+        return None, *trunk.gradient(dy, ctx.panels, weights, biases, wanted)

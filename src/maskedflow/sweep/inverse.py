@@ -9,32 +9,28 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from maskedflow.kernels import Kernel
 from maskedflow.nn import MaskedMLP
 from maskedflow.staircase import Layout, Trunk
 
 from .plan import Plan
-from .run import CompiledSweep, InterpretedSweep, Univariate
+from .run import Sweep, Univariate
 
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
 
-_plans: WeakKeyDictionary[Trunk, dict[str, Plan]] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[Trunk, Plan] = WeakKeyDictionary()
 
 
-def plan_of(conditioner: MaskedMLP, kind: str) -> Plan:
-    """A plan of a conditioner, made once: "kept" or "transient" for the kernel, or "torch"."""
+def plan_of(conditioner: MaskedMLP) -> Plan:
+    """The plan of a conditioner, made once."""
     trunk = conditioner.trunk
-    plans = _plans.setdefault(trunk, {})
-    if kind not in plans:
-        if kind == "torch":
-            layout = Layout(trunk.stairs, trunk.skips, in_place=False)
-            features = conditioner.in_features
-            size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)
-            plans[kind] = Plan(conditioner, layout, block_features=size, group=features)
-        else:
-            plans[kind] = Plan(conditioner, trunk.kept if kind == "kept" else trunk.transient)
-    return plans[kind]
+    if trunk not in _plans:
+        code = trunk.code or (0, 0.0)
+        layout = Layout(trunk.stairs, trunk.skips, code, in_place=False)
+        features = conditioner.in_features
+        size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)
+        _plans[trunk] = Plan(conditioner, layout, block_features=size, group=features)
+    return _plans[trunk]
 
 
 def invert(
@@ -42,7 +38,6 @@ def invert(
     univariate: Univariate,
     z: Tensor,
     c: Tensor | None = None,
-    kernel: Kernel | None = None,
     learned: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     r"""Inverts z = f(x), an autoregressive map with a masked conditioner, in one sweep.
@@ -53,8 +48,8 @@ def invert(
     the transposed triangular Jacobian, and a density's backward pass.
 
     The conditioner makes (*, D * parameters) of (*, D), and `univariate` the map of some features
-    of (*, features, parameters); `kernel` is what the compiled kernel calls it, and `learned` are
-    parameters of its own. The context broadcasts against z, with shape (*, D).
+    of (*, features, parameters); `learned` are parameters of its own. The context broadcasts
+    against z, with shape (*, D).
 
     Returns:
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
@@ -62,23 +57,15 @@ def invert(
     batch, rows, first = conditioner.flat_batch(z, c)
     weights, biases = conditioner.packed_parameters()
     biases = [first, *biases[1:]]
-    sweep: CompiledSweep | InterpretedSweep
-    if kernel is not None and conditioner.trunk.is_compiled(z) and weights[0].dtype == z.dtype:
-        kept, transient = plan_of(conditioner, "kept"), plan_of(conditioner, "transient")
-        sweep = CompiledSweep(conditioner, kept, transient, kernel)
-    else:
-        sweep = InterpretedSweep(conditioner, plan_of(conditioner, "torch"), univariate)
+    sweep = Sweep(conditioner, plan_of(conditioner), univariate)
     sources = (rows, first, *weights, *biases, *learned)
     graph = torch.is_grad_enabled() and any(source.requires_grad for source in sources)
     with torch.no_grad():
-        x, ladj, phi, memory = sweep.inverse(
+        x, ladj, memory = sweep.inverse(
             rows.detach(), weights, [bias.detach() for bias in biases], kept=graph
         )
     if graph:
-        if phi is None:
-            phi = conditioner.evaluate(x, weights, biases)
-        else:
-            phi = conditioner.trunk.with_gradient(x, weights, biases, phi, memory)
+        phi = conditioner.evaluate(x, weights, biases)
         residual = rows - univariate(phi.unflatten(-1, (x.shape[-1], -1)))(x)
         x = _Implicit.apply(x, residual, phi, sweep, weights, memory, univariate)  # type: ignore[no-untyped-call]
     return x.view(*batch, x.shape[-1]), ladj.view(batch)
@@ -93,7 +80,7 @@ class _Implicit(torch.autograd.Function):
         x: Tensor,
         residual: Tensor,
         phi: Tensor,
-        sweep: CompiledSweep | InterpretedSweep,
+        sweep: Sweep,
         weights: Sequence[Tensor],
         memory: Any,
         univariate: Callable[[Tensor], Any],

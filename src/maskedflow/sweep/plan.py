@@ -15,9 +15,9 @@ from typing import cast
 
 import torch
 
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code, Kernel, Map, Panel
 from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.staircase import Code, Layout, Program, Writer
+from maskedflow.staircase import Layout, Program, Writer
 
 #: About as many features are in a block.
 BLOCK_FEATURES = 16
@@ -26,30 +26,34 @@ BLOCK_FEATURES = 16
 class Plan:
     """The programs of a sweep through a masked MLP, there and back.
 
-    About `block_features` features share a block, whose first and last generation are in `blocks`,
-    and `group` rows of a product a range of columns.
+    The latents are in the rows that the layout's network reads, and the data take their place; the
+    row `ladj` gets the inverse's. About `block_features` features share a block, whose first and
+    last generation are in `blocks`, and `group` rows of a product a range of columns.
 
     Example:
         >>> lower = torch.ones(2, 2).tril(-1).bool().repeat_interleave(2, dim=0)
         >>> net = MaskedMLP(lower, [4], generation=torch.tensor([1, 2]))
         >>> print(Plan(net, net.trunk.kept))
-        0-1 inverted, given 6-
-        2-6 += layer 0 of 0-1
+        0-1 inverted, given 6-8
+        2-6 += vector 0 of 0-1
         2-6 = a(2-6)
-        8-10 += layer 1 of 2-6
-        1-2 inverted, given 8-
+        8-10 += vector 1 of 2-6
+        1-2 inverted, given 8-10
     """
 
     def __init__(
         self,
         conditioner: MaskedMLP,
         layout: Layout,
+        kernel: Kernel = (Map.AFFINE, ()),
         *,
+        ladj: int | None = None,
         block_features: int = BLOCK_FEATURES,
         group: int = GROUP,
     ) -> None:
         layers = cast(list[MaskedLinear], list(conditioner.layers))
-        self.layout, self._group = layout, group
+        self.layout, self.kernel, self._group = layout, kernel, group
+        self.ladj = layout.end if ladj is None else ladj
         self.features = conditioner.in_features
         self.parameters = conditioner.out_features // self.features
         generation = layers[-1].degree.cpu()[:: self.parameters]
@@ -76,7 +80,7 @@ class Plan:
 
     @cached_property
     def inverse(self) -> Program:
-        """From the latent to the data, in place of it, and the ladj in the row after the last."""
+        """From the latents to the data, once the sums begin with their biases."""
         layout = self.layout
         writer = Writer(layout, self._group)
         outputs = len(layout.widths) - 1
@@ -89,9 +93,7 @@ class Plan:
                 self._product(writer, layer, (first, last), (0, first - 1))
             for now in range(first, last + 1):
                 self._product(writer, outputs, (now, now), (first, now - 1))
-                start, end = self._features(now, now)
-                phi = layout.sums[-1] + start * self.parameters
-                writer.write(Code.INVERT, start, end - start, phi)
+                self._map(writer, Code.INVERT, Panel.VALUES, now)
                 for layer in range(outputs):
                     self._product(writer, layer, (now, now), (first, now))
                     writer.activate(layer, *self._rows(layer, now, now))
@@ -99,33 +101,42 @@ class Plan:
 
     @cached_property
     def reverse(self) -> Program:
-        r"""Solves :math:`J^T v = g` for the Jacobian J of the map from data to latent.
+        """From the slopes by the data to those by the latents, by all sums and by parameters.
 
-        The rows of the network start at zero, except the outputs, which start as the derivatives
-        of the latent by them. After the last row come g, which v takes the place of, and the
-        derivatives of the latent by the data.
+        It solves with the transposed Jacobian of the map from data to latents, which is triangular:
+        a generation's slopes are complete when all later ones have passed theirs down.
         """
         layout = self.layout
         writer = Writer(layout, self._group)
         outputs = len(layout.widths) - 1
+        writer.fill(Panel.SLOPES, layout.first, layout.sums[-1] - layout.first)
         for first, last in reversed(self.blocks):
             for now in range(last, first - 1, -1):
                 for layer in reversed(range(outputs)):
                     self._transposed(writer, layer + 1, (now, last), (now, now))
                     writer.slope(layer, *self._rows(layer, now, now))
                 self._transposed(writer, 0, (now, last), (now, now))
-                start, end = self._features(now, now)
-                writer.write(
-                    Code.SOLVE,
-                    layout.height + start,
-                    end - start,
-                    start,
-                    columns=layout.height + self.features + start,
-                    layer=layout.sums[-1] + start * self.parameters,
-                )
+                self._map(writer, Code.SOLVE, Panel.SLOPES, now)
             for layer in range(outputs + 1):
                 self._transposed(writer, layer, (first, last), (0, first - 1))
+        for layer in reversed(range(outputs)):  # units that see the context only
+            writer.slope(layer, *self._rows(layer, 0, 0))
+            self._transposed(writer, layer, (0, 0), (0, 0))
         return writer.done()
+
+    def _map(self, writer: Writer, code: Code, panel: Panel, now: int) -> None:
+        start, end = self._features(now, now)
+        writer.map(
+            code,
+            panel,
+            self.kernel,
+            out=self.layout.inputs + start,
+            rows=end - start,
+            source=self.layout.inputs + start,
+            columns=self.parameters,
+            layer=self.layout.sums[-1] + start * self.parameters,
+            offset=self.ladj,
+        )
 
     def _features(self, first: int, last: int) -> tuple[int, int]:
         """The features of some generations."""

@@ -25,8 +25,8 @@ class AutoregressiveTransform(VectorTransform):
     Args:
         meta: Makes the transform of all features, with one event dimension, given x.
         passes: The number of calls after which an inverse is exact.
-        sweep: A faster inverse that maps z to x, with gradients, and the ladj of the inverse,
-            without.
+        sweep: A faster inverse that maps z to x, with gradients, and gives the ladj of the inverse,
+            with them or without.
 
     References:
         | Masked Autoregressive Flow (Papamakarios et al., 2017), section 3.1
@@ -70,7 +70,8 @@ class AutoregressiveTransform(VectorTransform):
         if self.sweep is None or is_traced():
             return super().inverse_and_ladj(y)
         x, ladj = self.sweep(y)
-        return x, -self.call_and_ladj(x)[1] if x.requires_grad else ladj
+        known = ladj.requires_grad or not x.requires_grad
+        return x, ladj if known else -self.call_and_ladj(x)[1]
 
     def reference_inverse(self, y: Tensor) -> Tensor:
         """The inverse by `passes` calls of the conditioner: slow, and right for any of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -214,6 +215,7 @@ class ComposedTransform(Transform):
 
     Args:
         transforms: The transforms :math:`f_i`, with one or more event dimensions, or none.
+        pieces: The same map in other transforms, which are computed instead.
 
     Example:
         >>> from torch.distributions import ExpTransform
@@ -222,11 +224,14 @@ class ComposedTransform(Transform):
         (tensor([1., 1.]), tensor([0., 0.]))
     """
 
-    def __init__(self, *transforms: TorchTransform) -> None:
+    def __init__(
+        self, *transforms: TorchTransform, pieces: Sequence[TorchTransform] | None = None
+    ) -> None:
         super().__init__()
         if not transforms:
             raise ValueError("transforms: expected at least one")
         self.transforms = transforms
+        self.pieces = transforms if pieces is None else tuple(pieces)
         dims = 0
         for transform in reversed(transforms):
             before, after = transform.domain.event_dim, transform.codomain.event_dim
@@ -253,11 +258,14 @@ class ComposedTransform(Transform):
 
     @property
     def inv(self) -> TorchTransform:
-        return ComposedTransform(*(transform.inv for transform in reversed(self.transforms)))
+        return ComposedTransform(
+            *(transform.inv for transform in reversed(self.transforms)),
+            pieces=[piece.inv for piece in reversed(self.pieces)],
+        )
 
     def _call(self, x: Tensor) -> Tensor:
-        for transform in self.transforms:
-            x = transform(x)
+        for piece in self.pieces:
+            x = piece(x)
         return x
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -265,11 +273,11 @@ class ComposedTransform(Transform):
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         dims, total = self._domain_dim, None
-        for transform in self.transforms:
-            x, ladj = call_and_ladj(transform, x)
-            ladj = sum_rightmost(ladj, dims - transform.domain.event_dim)
+        for piece in self.pieces:
+            x, ladj = call_and_ladj(piece, x)
+            ladj = sum_rightmost(ladj, dims - piece.domain.event_dim)
             total = ladj if total is None else total + ladj
-            dims += transform.codomain.event_dim - transform.domain.event_dim
+            dims += piece.codomain.event_dim - piece.domain.event_dim
         return x, cast(Tensor, total)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:

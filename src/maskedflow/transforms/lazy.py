@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.chain import Chain, Inverted, Step, chain_of
+
 from .base import ComposedTransform
+from .chained import ChainedTransform
 
 
 class LazyTransform(nn.Module, abc.ABC):
@@ -30,6 +33,10 @@ class LazyTransform(nn.Module, abc.ABC):
         """The lazy transform of the opposite direction."""
         return LazyInverse(self)
 
+    def steps(self) -> list[Step] | None:
+        """The same for the kernel, whatever the context; None if it cannot compute it as it is."""
+        return None
+
 
 class LazyInverse(LazyTransform):
     """A lazy transform with its directions exchanged."""
@@ -40,6 +47,10 @@ class LazyInverse(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> TorchTransform:
         return cast(TorchTransform, self.transform(c).inv)
+
+    def steps(self) -> list[Step] | None:
+        steps = self.transform.steps()
+        return None if steps is None else [Inverted.of(step) for step in reversed(steps)]
 
     @property
     def inv(self) -> LazyTransform:
@@ -52,9 +63,53 @@ class LazyComposedTransform(LazyTransform):
     def __init__(self, *transforms: LazyTransform) -> None:
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
+        self._chains: dict[tuple[Step, ...], Chain] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_chains": {}}
 
     def forward(self, c: Tensor | None = None) -> TorchTransform:
-        return ComposedTransform(*(transform(c) for transform in self.transforms))
+        made = [transform(c) for transform in self.transforms]
+        return ComposedTransform(*made, pieces=self._pieces(made, c))
+
+    def _pieces(self, made: list[TorchTransform], c: Tensor | None) -> list[TorchTransform]:
+        """The transforms, where those that follow each other in a chain are one."""
+        pieces: list[TorchTransform] = []
+        steps: list[Step] = []
+        run: list[TorchTransform] = []
+        chains: dict[tuple[Step, ...], Chain] = {}
+
+        def close() -> None:
+            if any(step.is_costly for step in steps):
+                chain = chain_of(self._chains.get(tuple(steps)), steps)
+                assert chain is not None
+                chains[chain.steps] = chain
+                pieces.append(ChainedTransform(chain, c, ComposedTransform(*run)))
+            else:
+                pieces.extend(run)
+            steps.clear()
+            run.clear()
+
+        for lazy, transform in zip(self.transforms, made, strict=True):
+            found = lazy.steps() if isinstance(lazy, LazyTransform) else None
+            if found is None:
+                close()
+                pieces.append(transform)
+            else:
+                steps += found
+                run.append(transform)
+        close()
+        self._chains = chains
+        return pieces
+
+    def steps(self) -> list[Step] | None:
+        found: list[Step] = []
+        for transform in self.transforms.children():
+            steps = transform.steps() if isinstance(transform, LazyTransform) else None
+            if steps is None:
+                return None
+            found += steps
+        return found
 
     def __repr__(self) -> str:
         return repr(self.transforms).replace("ModuleList", type(self).__name__, 1)

@@ -1,0 +1,143 @@
+"""Steps of a training: loss, gradient, clipping and Adam, on flat vectors of parameters."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]
+
+from .run import Job, clear, integers, run_panels, sum_gradients
+from .run import SIZE as JOB_SIZE
+from .tile import fetch_add, jit, pointer, size_of
+
+#: What stands where in the integers that describe steps. `PANELS` and `SUMS` are the jobs of a
+#: step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each one's rows in
+#: the `ORDER` (or 0, and they are the rows of the loads), `RATES` its learning rate. A step writes
+#: its loss and the norm of its gradient, and `DONE` is how many were taken: one that is not finite
+#: ends them. `UPSTREAM` and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their
+#: gradients and Adam's two moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS`
+#: are `Setting`s. `TAKEN` is how many steps Adam had taken before.
+Steps = IntEnum(
+    "Steps",
+    "NEXT PANELS SUMS FIRST LAST DONE TAKEN BOUNDS ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB "
+    "NUMBERS MANY PARTS SETTINGS",
+    start=0,
+)
+SIZE = len(Steps)
+#: The reals of a step; `RATE` and `SCALE`, what gradients are multiplied with, are of the newest.
+Setting = IntEnum("Setting", "CLIP DECAY BETA1 BETA2 EPSILON RATE SCALE", start=0)
+SETTINGS = len(Setting)
+#: The numbers that a thread measures, or updates, at a time.
+CHUNK = 2**14
+#: The sums of a chunk that go on side by side.
+LANES = 16
+
+
+@jit
+def _chunk(address: int) -> tuple[int, int]:
+    """Takes the next numbers that nobody has taken: the first and the end, which may be none."""
+    first = CHUNK * fetch_add(address + 8 * Steps.NEXT, 1)
+    return first, min(first + CHUNK, integers(address, SIZE)[Steps.MANY])
+
+
+@jit
+def measure(address: int, like: Any) -> None:
+    """Writes the sum of squares of each chunk of gradients."""
+    job = integers(address, SIZE)
+    parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
+    gradient = carray(pointer(integers(job[Steps.NUMBERS], 4)[1], like), (job[Steps.MANY],))
+    sums = np.empty(LANES)
+    while True:
+        first, end = _chunk(address)
+        if first >= end:
+            return
+        sums[:] = 0
+        whole = first + (end - first) // LANES * LANES
+        for start in range(first, whole, LANES):
+            for lane in range(LANES):
+                one = float(gradient[start + lane])
+                sums[lane] += one * one
+        for place in range(whole, end):
+            one = float(gradient[place])
+            sums[place - whole] += one * one
+        parts[first // CHUNK] = sums.sum()
+
+
+@jit
+def update(address: int, like: Any) -> None:
+    """Adam's step, with a penalty on squares, of each chunk of parameters."""
+    job = integers(address, SIZE)
+    many = job[Steps.MANY]
+    reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
+    vectors = integers(job[Steps.NUMBERS], 4)
+    numbers = carray(pointer(vectors[0], like), (many,))
+    gradients = carray(pointer(vectors[1], like), (many,))
+    means = carray(pointer(vectors[2], like), (many,))
+    squares = carray(pointer(vectors[3], like), (many,))
+    real = numbers.dtype.type
+    taken = job[Steps.TAKEN]
+    scale, decay = real(reals[Setting.SCALE]), real(reals[Setting.DECAY])
+    keep, share = real(reals[Setting.BETA2]), real(1 - reals[Setting.BETA2])
+    pull = real(1 - reals[Setting.BETA1])
+    rate = real(reals[Setting.RATE] / (1 - reals[Setting.BETA1] ** taken))
+    root = real(1 / math.sqrt(1 - reals[Setting.BETA2] ** taken))
+    epsilon = real(reals[Setting.EPSILON])
+    while True:
+        first, end = _chunk(address)
+        if first >= end:
+            return
+        n, g = numbers[first:end], gradients[first:end]
+        m, v = means[first:end], squares[first:end]
+        for place in range(n.size):
+            slope = g[place] * scale + decay * n[place]
+            mean = m[place] + pull * (slope - m[place])
+            square = keep * v[place] + share * slope * slope
+            m[place], v[place] = mean, square
+            n[place] -= rate * mean / (math.sqrt(square) * root + epsilon)
+
+
+@jit
+def take_steps(address: int, like: Any) -> None:
+    """Takes one step after another, on this thread alone."""
+    job = integers(address, SIZE)
+    panels, sums = integers(job[Steps.PANELS], JOB_SIZE), integers(job[Steps.SUMS], JOB_SIZE)
+    last, size = job[Steps.LAST], size_of(like)
+    bounds = integers(job[Steps.BOUNDS], last, 2)
+    loads = integers(panels[Job.LOADS], panels[Job.LOAD_COUNT], 6)
+    reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
+    rates = carray(pointer(job[Steps.RATES], 0.0), (last,))
+    losses = carray(pointer(job[Steps.LOSSES], 0.0), (last,))
+    norms = carray(pointer(job[Steps.NORMS], 0.0), (last,))
+    parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
+    for step in range(job[Steps.FIRST], last):
+        start, end = bounds[step]
+        batch = end - start
+        for load in loads:
+            if load[5]:
+                load[5] = job[Steps.ORDER] + 8 * start
+        upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
+        upstream[:] = upstream.dtype.type(-1 / batch)
+        panels[Job.BATCH] = sums[Job.BATCH] = batch
+        panels[Job.NEXT] = panels[Job.SLOT] = sums[Job.NEXT] = 0
+        run_panels(job[Steps.PANELS], like)
+        sum_gradients(job[Steps.SUMS], like)
+        clear(job[Steps.SUMS], like)
+        job[Steps.NEXT] = 0
+        measure(address, like)
+        log_prob = carray(pointer(job[Steps.LOG_PROB], like), (batch,))
+        total = 0.0
+        for row in range(batch):
+            total += log_prob[row]
+        norm = math.sqrt(parts.sum())
+        losses[step], norms[step] = -total / batch, norm
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            return
+        reals[Setting.RATE] = rates[step]
+        reals[Setting.SCALE] = min(1.0, reals[Setting.CLIP] / (norm + 1e-6))
+        job[Steps.TAKEN] += 1
+        job[Steps.NEXT] = 0
+        update(address, like)
+        job[Steps.DONE] += 1
