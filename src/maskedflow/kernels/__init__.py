@@ -28,7 +28,7 @@ class Code(IntEnum):
 
 
 class Activation(IntEnum):
-    """The activations that the kernel knows, see `maps.activate` and `maps.slope`."""
+    """The activations that the kernel knows, see `activations`."""
 
     RELU = 0
     TANH = 1
@@ -41,10 +41,13 @@ class Activation(IntEnum):
 
 
 class Map(IntEnum):
-    """The univariate maps that the kernel inverts, see `maps.invert`."""
+    """The univariate maps that the kernel knows, see `maps`."""
 
     AFFINE = 0
-    SPLINE = 1
+    GAUSSIAN = 1
+    ADDITIVE = 2
+    SPLINE = 3
+    MIXTURE = 4
 
 
 #: What the kernel calls a univariate map, and the numbers that it takes beside its parameters.

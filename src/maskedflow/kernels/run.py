@@ -17,8 +17,9 @@ from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import GROUP, Code
 
+from .activations import activate, slope
 from .cache import compile_cached
-from .maps import activate, invert, slope
+from .maps import invert
 from .tile import PANEL_BYTES, add_product, fetch_add, jit, pointer, size_of
 
 #: What stands where in the integers that describe a job. A *load* or a *store* is (address, step,
@@ -351,6 +352,6 @@ def entry(name: str, size: int) -> int:
 
 @cache
 def _address(name: str, size: int) -> int:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     stamp = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return compile_cached(_FUNCTIONS[name, size], stamp)
