@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import maskedflow as mf
 from maskedflow.kernels import GROUP
+from maskedflow.kernels.elementary import exp
 from maskedflow.kernels.job import scratch
-from maskedflow.kernels.maps import _exp
 from maskedflow.kernels.tile import CHUNK, PANEL_BYTES, add_product
 from maskedflow.staircase import Code
 from strategies import ACTIVATIONS, Case, cases
@@ -34,7 +34,7 @@ def call_product(like: Any, integers: Any) -> None:
 @numba.njit
 def exponentials(x: Any, out: Any) -> None:
     for j in range(x.size):
-        out[j] = _exp(x[j])
+        out[j] = exp(x[j])
 
 
 @precisions

@@ -45,7 +45,7 @@ class Code(IntEnum):
 
 
 class Activation(IntEnum):
-    """The activations that the kernel knows, see `maps.activate` and `maps.slope`."""
+    """The activations that the kernel knows, see `activations`."""
 
     RELU = 0
     TANH = 1

@@ -120,11 +120,12 @@ def _log32(x: Any) -> Any:
     # FreeBSD's logf: x = 2^n (1 + f) with 1 + f around one, then a series in f / (2 + f).
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     small = x < np.float32(1.17549435e-38)
-    y = x * np.float32(2**25) if small else x
-    bits = y.view(np.int32) + np.int32(0x3F800000 - 0x3F3504F3)
-    n = np.float32((bits >> np.int32(23)) - np.int32(127))
+    y = np.float32(x * (np.float32(2**25) if small else one))
+    bits = np.int32(y.view(np.int32) + np.int32(0x3F800000 - 0x3F3504F3))
+    n = np.float32(np.int32((bits >> np.int32(23)) - np.int32(127)))
     n = n - np.float32(25) if small else n
-    f = ((bits & np.int32(0x007FFFFF)) + np.int32(0x3F3504F3)).view(np.float32) - one
+    mantissa = np.int32((bits & np.int32(0x007FFFFF)) + np.int32(0x3F3504F3))
+    f = mantissa.view(np.float32) - one
     s = f / (np.float32(2) + f)
     z = s * s
     p = np.float32(0.24279078841)
@@ -142,11 +143,11 @@ def _log32(x: Any) -> Any:
 @register_jitable
 def _log64(x: Any) -> Any:
     small = x < 2.2250738585072014e-308
-    y = x * 2.0**54 if small else x
+    y = np.float64(x * (2.0**54 if small else 1.0))
     bits = y.view(np.int64) + np.int64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
     n = np.float64((bits >> np.int64(52)) - np.int64(1023))
     n = n - 54.0 if small else n
-    mantissa = (bits & np.int64(0x000FFFFFFFFFFFFF)) + np.int64(0x3FE6A09E667F3BCD)
+    mantissa = np.int64((bits & np.int64(0x000FFFFFFFFFFFFF)) + np.int64(0x3FE6A09E667F3BCD))
     f = mantissa.view(np.float64) - 1.0
     s = f / (2.0 + f)
     z = s * s

@@ -132,6 +132,11 @@ class MeanPrecisionTransform(UnivariateTransform):
         self.mean = mean
         self.log_scale = 0.5 * log_precision.clamp(-20, 20)
 
+    @property
+    def kernel(self) -> Kernel | None:
+        """What the compiled sweep calls this map of scalars, and its parameters."""
+        return None if self.mean.ndim or self.log_scale.ndim else (Map.GAUSSIAN, (20.0,))
+
     def _call(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.log_scale.exp()
 
@@ -161,6 +166,11 @@ class AdditiveTransform(UnivariateTransform):
     def __init__(self, shift: Tensor) -> None:
         super().__init__()
         self.shift = shift
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """What the compiled sweep calls this map of scalars."""
+        return None if self.shift.ndim else (Map.ADDITIVE, ())
 
     def _call(self, x: Tensor) -> Tensor:
         return x + self.shift

@@ -19,13 +19,15 @@ from typing import Any
 from maskedflow.kernels import Map
 from maskedflow.kernels.tile import jit
 
-from . import additive, affine, gaussian
+from . import additive, affine, gaussian, mixture, spline
 
 #: The maps that the kernel knows.
 TABLE: dict[Map, ModuleType] = {
     Map.AFFINE: affine,
     Map.GAUSSIAN: gaussian,
     Map.ADDITIVE: additive,
+    Map.SPLINE: spline,
+    Map.MIXTURE: mixture,
 }
 
 
@@ -37,7 +39,8 @@ def _dispatcher(name: str) -> Any:
         pass
 
     for code, module in TABLE.items():
-        choose = _or(int(code), getattr(module, name), choose)
+        if hasattr(module, name):
+            choose = _or(int(code), getattr(module, name), choose)
     return choose
 
 
