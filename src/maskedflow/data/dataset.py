@@ -290,6 +290,7 @@ class ContextStandardizer(nn.Module):
         tensor([2.])
     """
 
+    is_fixed = True
     positive = ("scale",)
     loc: Tensor
     scale: Tensor

@@ -38,6 +38,12 @@ def in_memory(train: Training) -> Split:
     return train.sample if isinstance(train, StreamedSplit) else train
 
 
+def order_of(rows: int, seed: int, epoch: int) -> Tensor:
+    """The order of the rows of an epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    return torch.randperm(rows, generator=generator)
+
+
 def shuffled(
     train: Training, bounds: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Split]]:
@@ -45,8 +51,7 @@ def shuffled(
     if isinstance(train, StreamedSplit):
         yield from train.batches(bounds, derive_seed(seed, epoch))
         return
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    order = torch.randperm(len(train), generator=generator)
+    order = order_of(len(train), seed, epoch)
     for start, end in bounds:
         rows = order[start:end]
         yield rows, train[rows]

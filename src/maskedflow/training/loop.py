@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .batches import (
     in_memory,
     input_like,
     largest,
+    order_of,
     shuffled,
     take,
     weight_of,
@@ -37,12 +38,16 @@ from .history import History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
 from .state import Pace, TrainingState
+from .whole import WholeSteps
 
 SNAPSHOT_STEPS = 100
 """Steps between two snapshots: where a roll-back returns to and a checkpoint may be written.
 
 Counted in steps, because a resumed run must have its snapshots where the first one had them.
 """
+
+LOOK_SECONDS = 0.05
+"""About as long nobody looks at steps that are taken in one call."""
 
 CHECKPOINT_SECONDS = 60.0
 """Within an epoch, a snapshot is written to disk when the last one there is older."""
@@ -131,11 +136,15 @@ def fit(
     device = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
     with lock, torch.random.fork_rng(device), closing(log):
-        run.start(resume)
-        with bar:
-            while (reason := run.stop_reason()) is None:
-                run.train_epoch(bar)
-                run.finish_epoch(bar)
+        try:
+            run.start(resume)
+            with bar:
+                while (reason := run.stop_reason()) is None:
+                    run.train_epoch(bar)
+                    run.finish_epoch(bar)
+        finally:
+            if run.whole is not None:
+                run.whole.release()
     return run.finish(reason)
 
 
@@ -172,7 +181,8 @@ class _Run:
         self.has_batch_norm = any(isinstance(module, BatchNorm) for module in flow.modules())
         merge = any(isinstance(module, BatchNorm | _BatchNorm) for module in flow.modules())
         self.bounds = bounds(len(train), config.batch_size, merge=merge)
-        self.whole = takes_integers(flow, self.sample)
+        self.integers = takes_integers(flow, self.sample)
+        self.whole: WholeSteps | None = None
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
@@ -236,6 +246,10 @@ class _Run:
         self.like = input_like(self.flow)
         decay = self.config.weight_decay
         self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
+        if not self.integers:
+            rows = max(end - start for start, end in self.bounds)
+            arguments = self.optimizer, self.train, self.config, self.like, rows
+            self.whole = WholeSteps.of(self.flow, *arguments)
 
     def stop_reason(self) -> StopReason | None:
         """Why no further epoch is trained, or None."""
@@ -278,31 +292,95 @@ class _Run:
     def train_epoch(self, bar: ProgressBar) -> None:
         """Takes the steps of an epoch that are left, as long as there is time."""
         self.flow.train()
+        for _ in self.taken_many() if self.whole and self.whole.many else self.taken_singly():
+            state = self.state
+            bar.step(state.epoch, state.batch, state.train_nll)
+            if state.step >= self.pace.steps or self.pace.out_of_time:
+                break
+
+    def taken_singly(self) -> Iterator[None]:
+        """Takes the steps of an epoch one by one."""
         state, seed = self.state, self.config.seed
         for rows, batch in shuffled(self.train, self.bounds[state.batch :], seed, state.epoch):
             seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-            state.lr = state.lr_scale * self.config.lr_at(state.step, self.pace.steps)
-            self.optimizer.zero_grad(set_to_none=True)
-            nll = self.nll(*take(batch, slice(None), self.like, self.whole))
-            nll.backward()
-            loss, finite = step_if_finite(self.optimizer, nll, state.lr, self.config.clip)
-            state.batch += 1
-            state.step += 1
-            state.epoch_seconds = time.monotonic() - self.started
-            if finite:
-                self.skips_in_a_row = 0
-                state.loss_sum += loss * len(rows)
-                state.rows += len(rows)
-                if state.batch % SNAPSHOT_STEPS == 0:
-                    late = time.monotonic() - self.written > CHECKPOINT_SECONDS
-                    self.take_snapshot(write=late)
-            else:
-                self.skip(loss, rows, batch)
-            bar.step(state.epoch, state.batch, state.train_nll)
-            if self.pace.step():
-                self.log.line(f"there is time for {self.pace.steps} steps")
-            if state.step >= self.pace.steps or self.pace.out_of_time:
-                break
+            rate = self.rate(0)
+            if self.whole is not None:
+                loss, norm = self.whole.take_one(batch, rate)
+                if math.isfinite(loss) and math.isfinite(norm):
+                    self.took(loss, len(rows), rate)
+                    yield
+                    continue
+                seed_step(self.noise, self.device, seed, state.epoch, state.batch)
+            self.take_step(rows, batch, rate)
+            yield
+
+    def taken_many(self) -> Iterator[None]:
+        """Takes the steps of an epoch, as many in a call as nobody looks in between."""
+        assert self.whole is not None
+        assert isinstance(self.train, Split)
+        state = self.state
+        order = order_of(len(self.train), self.config.seed, state.epoch)
+        seconds = math.inf  # of a step
+        while state.batch < len(self.bounds):
+            most = min(
+                len(self.bounds) - state.batch,
+                SNAPSHOT_STEPS - state.batch % SNAPSHOT_STEPS,
+                self.pace.steps - state.step,
+                self.pace.unseen,
+            )
+            count = max(1, min(most, int(LOOK_SECONDS / seconds)))
+            bounds = self.bounds[state.batch : state.batch + count]
+            rates = [self.rate(ahead) for ahead in range(count)]
+            before = time.monotonic()
+            found = [*zip(*self.whole.take(order, bounds, rates), bounds, rates, strict=False)]
+            seconds = max((time.monotonic() - before) / len(found), 1e-9)
+            for loss, norm, (start, end), rate in found:
+                if math.isfinite(loss) and math.isfinite(norm):
+                    self.took(loss, end - start, rate)
+                else:
+                    rows = order[start:end]
+                    self.take_step(rows, self.train[rows], rate)
+            yield
+
+    def rate(self, ahead: int) -> float:
+        """The learning rate of a step that is so many ahead."""
+        return self.state.lr_scale * self.config.lr_at(self.state.step + ahead, self.pace.steps)
+
+    def take_step(self, rows: Tensor, batch: Split, rate: float) -> None:
+        """Takes a step through torch, or skips it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        nll = self.nll(*take(batch, slice(None), self.like, self.integers))
+        nll.backward()
+        loss, finite = step_if_finite(self.optimizer, nll, rate, self.config.clip)
+        if finite:
+            self.took(loss, len(rows), rate)
+        else:
+            self.count_step(rate)
+            self.skip(loss, rows, batch)
+            self.note_pace()
+
+    def took(self, loss: float, rows: int, rate: float) -> None:
+        """Takes note of a step that was taken."""
+        state = self.state
+        self.count_step(rate)
+        self.skips_in_a_row = 0
+        state.loss_sum += loss * rows
+        state.rows += rows
+        if state.batch % SNAPSHOT_STEPS == 0:
+            late = time.monotonic() - self.written > CHECKPOINT_SECONDS
+            self.take_snapshot(write=late)
+        self.note_pace()
+
+    def count_step(self, rate: float) -> None:
+        state = self.state
+        state.lr = rate
+        state.batch += 1
+        state.step += 1
+        state.epoch_seconds = time.monotonic() - self.started
+
+    def note_pace(self) -> None:
+        if self.pace.step():
+            self.log.line(f"there is time for {self.pace.steps} steps")
 
     def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
         log_prob: Tensor = self.flow(c).log_prob(x)

@@ -95,6 +95,13 @@ class Pace:
         seconds = self.state.seconds + self.state.validation_seconds
         return self.config.limit is not None and seconds >= self.config.limit
 
+    @property
+    def unseen(self) -> int:
+        """The steps that may be taken before the watch has to be looked at."""
+        if self.config.limit is None or self.state.planned_within == self.config.limit:
+            return self.epoch
+        return (UNTIMED if self._taken < UNTIMED else PACED) - self._taken
+
     def step(self) -> bool:
         """Counts a step; says whether it has just planned how many there is time for."""
         state, limit = self.state, self.config.limit

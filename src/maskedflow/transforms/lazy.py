@@ -24,6 +24,9 @@ class LazyTransform(nn.Module, abc.ABC):
     are the module's, so that training, saving and moving them come free, as does `inv`.
     """
 
+    #: Whether it maps a row always alike, whatever is learned, and whatever the context is.
+    is_fixed = False
+
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> TorchTransform:
         """Makes the transform for the context `c`, with shape (*, context), or none."""

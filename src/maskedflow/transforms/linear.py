@@ -167,6 +167,8 @@ class Permutation(LazyTransform):
 
     order: Tensor
 
+    is_fixed = True
+
     def __init__(
         self,
         features: int,

@@ -112,6 +112,8 @@ class NormalScores(LazyTransform):
     y: Tensor
     slopes: Tensor
 
+    is_fixed = True
+
     def __init__(self, x: Tensor, y: Tensor, slopes: Tensor) -> None:
         super().__init__()
         if x.ndim != 2 or not x.shape == y.shape == slopes.shape or x.shape[1] < 2:

@@ -142,6 +142,8 @@ class Narrow(LazyTransform):
 
     like: Tensor
 
+    is_fixed = True
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("like", torch.zeros(()), persistent=False)
@@ -157,6 +159,8 @@ class Logit(LazyTransform):
         >>> Logit(0.05)()(torch.tensor([0.5, 1.0]))
         tensor([0.0000, 2.9444])
     """
+
+    is_fixed = True
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -187,6 +191,8 @@ class Standardize(LazyTransform):
     positive = ("scale",)
     loc: Tensor
     scale: Tensor
+
+    is_fixed = True
 
     def __init__(self, loc: float | Tensor, scale: float | Tensor) -> None:
         super().__init__()

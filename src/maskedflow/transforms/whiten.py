@@ -130,6 +130,8 @@ class Whiten(LazyTransform):
     scale_tril: Tensor
     weight: Tensor | None
 
+    is_fixed = True
+
     def __init__(self, loc: Tensor, scale_tril: Tensor, weight: Tensor | None = None) -> None:
         super().__init__()
         features = len(loc)

@@ -1,0 +1,124 @@
+"""Training steps of a flow that is one program: many in a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow.chain import Chain, Descent, chain_of
+from maskedflow.data import Split, StreamedSplit
+from maskedflow.flows import Flow
+from maskedflow.flows.flow import is_standard_normal
+from maskedflow.transforms import BatchNorm, ComposedTransform, LazyComposedTransform, LazyTransform
+
+from .batches import Training, take
+from .config import TrainConfig
+
+
+class WholeSteps:
+    """Takes steps without Python, of a flow whose learned part is one program.
+
+    What comes before that part, preprocessing without parameters, goes through torch: once for all
+    rows where it is fixed, and for each batch where it draws noise.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        front: list[LazyTransform],
+        descent: Descent,
+        train: Training,
+        like: Tensor,
+    ) -> None:
+        self._flow, self._front, self._descent = flow, front, descent
+        self._train, self._like = train, like
+        fixed = all(getattr(one, "is_fixed", False) for one in front)
+        #: Whether many steps can be taken in a call.
+        self.many = fixed and isinstance(train, Split)
+
+    @classmethod
+    def of(
+        cls,
+        flow: nn.Module,
+        optimizer: torch.optim.Adam,
+        train: Training,
+        config: TrainConfig,
+        like: Tensor,
+        rows: int,
+    ) -> WholeSteps | None:
+        """The steps of a flow; None if a part that is learned is not in the program."""
+        if not isinstance(flow, Flow) or type(flow).unchecked is not Flow.unchecked:
+            return None
+        if config.compile or not is_standard_normal(flow.base):
+            return None
+        embedding = flow.embedding
+        if embedding is not None and not getattr(embedding, "is_fixed", False):
+            return None
+        front, chain = _parts(flow.transform)
+        learned = {id(one) for one in optimizer.param_groups[0]["params"]}
+        if chain is None or chain.vectors(like.new_empty(1, chain.features, dtype=chain.like.dtype), None if chain.context == 0 else like.new_empty(1, chain.context, dtype=chain.like.dtype)) is None:
+            return None
+        found = [id(held[name]) for held, name in chain.owners]
+        if len(set(found)) < len(found) or not learned <= set(found):
+            return None
+        descent = Descent(chain, optimizer, config.clip, rows)
+        return cls(flow, front, descent, train, like)
+
+    def release(self) -> None:
+        """Gives the flow's parameters memory of their own again."""
+        self._descent.release()
+
+    def take(
+        self, order: Tensor, bounds: Sequence[tuple[int, int]], rates: Sequence[float]
+    ) -> tuple[list[float], list[float]]:
+        """Steps on rows of the training data in an order; their losses, and gradients' norms."""
+        x, c, ladj = self._rows
+        losses, norms = self._descent.take(x, c, order, bounds, rates)
+        if ladj is not None:
+            losses = [
+                loss - float(ladj[order[start:end]].double().mean())
+                for loss, (start, end) in zip(losses, bounds, strict=False)
+            ]
+        return losses, norms
+
+    def take_one(self, batch: Split, rate: float) -> tuple[float, float]:
+        """A step on a batch; its loss, and its gradient's norm."""
+        x, c, ladj = self._prepared(batch)
+        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x))], [rate])
+        return loss if ladj is None else loss - float(ladj.double().mean()), norm
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return self._prepared(cast(Split, self._train))
+
+    @torch.no_grad()
+    def _prepared(self, split: Split) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Rows as the program takes them, and the ladj of what comes before."""
+        x, c = take(split, slice(None), self._like)
+        if c is not None and self._flow.embedding is not None:
+            c = self._flow.embedding(c)
+        ladj = None
+        if self._front:
+            x, ladj = ComposedTransform(*(one(c) for one in self._front)).call_and_ladj(x)
+        return x.contiguous(), None if c is None else c.contiguous(), ladj
+
+
+def _parts(transform: LazyTransform) -> tuple[list[LazyTransform], Chain | None]:
+    """The transforms before those that are learned, and the rest as a chain."""
+    transforms = (
+        cast(list[LazyTransform], list(transform.transforms))
+        if isinstance(transform, LazyComposedTransform)
+        else [transform]
+    )
+    front = []
+    for one in transforms:
+        if isinstance(one, BatchNorm) or any(True for _ in one.parameters()):
+            break
+        front.append(one)
+    rest = LazyComposedTransform(*transforms[len(front) :]) if transforms[len(front) :] else None
+    steps = None if rest is None else rest.steps()
+    return front, chain_of(None, steps, is_normal=True)
