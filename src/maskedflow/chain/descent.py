@@ -140,6 +140,7 @@ class Descent:
         )
         sums = job.sums_job(self._gradients, self._targets, self._values, self._slopes)
         table = job.steps_job(
+            x.element_size(),
             panels=panels.ctypes.data,
             sums=sums.ctypes.data,
             last=steps,

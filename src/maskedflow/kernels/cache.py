@@ -18,13 +18,14 @@ from numba.core.ccallback import CFunc
 _log = logging.getLogger(__name__)
 
 
-def compile_cached(function: Callable[[int], None], stamp: str) -> int:
-    """The address of a compiled function of an integer.
+def compile_cached(function: Callable[[int], None], name: str, stamp: str) -> int:
+    """The address of a compiled function of an integer, which the cache knows by a name.
 
     A file in the cache that is not as it was written, after a crash or on a full disk, is replaced.
     Without a place for a cache, the function is compiled for this process alone. The stamp stands
     for all that it is made from; with another one, it is compiled anew.
     """
+    function.__qualname__ = name
     code: Any = CFunc(function, ((types.int64,), types.void), locals={}, options={})
     try:
         code._cache = _Cache(function, stamp)
@@ -39,6 +40,10 @@ class _Cache(FunctionCache):
     def __init__(self, function: Callable[[int], None], stamp: str) -> None:
         super().__init__(function)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Numba's own depends on what a function encloses, which no other process has."""
+        return sig, codegen.magic_tuple()
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

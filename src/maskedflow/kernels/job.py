@@ -114,6 +114,7 @@ def panels_job(
     stored = np.array([(*_matrix(m, row, where), 0) for m, row, where in stores], np.int64)
     job = _job(
         **program.addresses,
+        functions=_functions(program, values.memory.element_size()).ctypes.data,
         batch=values.batch,
         vectors=vectors.ctypes.data,
         loads=loaded.ctypes.data,
@@ -128,6 +129,17 @@ def panels_job(
         places=values.places if slopes is None else min(values.places, slopes.places),
     )
     return job, (dense, loaded, stored, vectors)
+
+
+def _functions(program: Any, size: int) -> Integers:
+    """The addresses of the functions that operations call, one for each operation."""
+    if size not in program.compiled:
+        program.compiled[size] = np.array(
+            [entry(one.function, size) if one.function else 0 for one in program.operations],
+            np.int64,
+        )
+    found: Integers = program.compiled[size]
+    return found
 
 
 def sum_gradients(program: Any, vectors: Integers, values: Panels, slopes: Panels) -> None:
@@ -151,9 +163,17 @@ def sums_job(program: Any, vectors: Integers, values: Panels, slopes: Panels) ->
     )
 
 
-def steps_job(**values: int) -> Integers:
+def steps_job(size: int, **values: int) -> Integers:
     """The integers of a job that takes training steps."""
     job = np.zeros(len(Steps), np.int64)
+    for name, function in {
+        "run_panels": "panels",
+        "sum_gradients": "gradients",
+        "clear": "clear",
+        "measure": "measure",
+        "update": "update",
+    }.items():
+        job[_STEPS[name]] = entry(function, size)
     for name, value in values.items():
         job[_STEPS[name]] = value
     return job

@@ -11,12 +11,22 @@ from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import ONES, ZEROS, Code, Panel
 
-from .activations import activate, slope
-from .maps import differentiate, evaluate, invert
-from .tile import DOT_COLUMNS, DOT_ROWS, PANEL_BYTES, add_product, dot, fetch_add, jit, pointer, size_of
+from .tile import (
+    DOT_COLUMNS,
+    DOT_ROWS,
+    PANEL_BYTES,
+    add_product,
+    call,
+    dot,
+    fetch_add,
+    jit,
+    pointer,
+    size_of,
+)
 
 #: What stands where in the integers that describe a job. The *vectors* are addresses of parameters,
-#: or of their gradients. A *load* or a *store* is (address, step, first row, rows, panel, index):
+#: or of their gradients, and the *functions* those of activations and maps, one for each operation.
+#: A *load* or a *store* is (address, step, first row, rows, panel, index):
 #: numbers of sample j, a row of a matrix, go to rows of a panel, or back; for a load the row is
 #: `index[j]` if there is an index.
 #: Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to work in;
@@ -24,13 +34,13 @@ from .tile import DOT_COLUMNS, DOT_ROWS, PANEL_BYTES, add_product, dot, fetch_ad
 #: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`).
 Job = IntEnum(
     "Job",
-    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
+    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS FUNCTIONS REALS VECTORS LOADS LOAD_COUNT "
     " STORES STORE_COUNT HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT",
     start=0,
 )
 SIZE = len(Job)
 #: The integers of an operation, see `staircase.Operation`.
-WORDS = 12
+WORDS = 11
 #: The panels that a sum of a gradient takes in at a time: their rows stay in a cache.
 SPAN = 16
 
@@ -100,19 +110,21 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any) -> None:
     """The program of a job, on one panel of values and one of slopes."""
     program = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
     weights = integers(job[Job.VECTORS], 1 << 20)
-    reals = carray(pointer(job[Job.REALS], 0.0), (job[Job.REAL_COUNT],))
+    functions = integers(job[Job.FUNCTIONS], job[Job.OPERATIONS])
+    reals = job[Job.REALS]
+    arguments = np.empty(7, np.int64)
     size = size_of(like)
     width = values.shape[1]
     for number in range(program.shape[0]):
-        code, where, out, rows, source, columns, layer, offset, row_step, column_step, kind, real = (
-            program[number]
-        )
+        code, where, out, rows, source, columns, layer, offset, row_step, column_step, real = program[
+            number
+        ]
         panel = slopes if where == Panel.SLOPES else values
+        base = panel.ctypes.data
         if code == Code.FILL:
             address = weights[layer] if layer >= 0 else layer
             _fill(like, panel, out, rows, row_step, address)
         elif code == Code.PRODUCT:
-            base = panel.ctypes.data
             add_product(
                 like,
                 weights[layer] + offset * size,
@@ -132,38 +144,42 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any) -> None:
             below = _rows(panel, source, rows)
             for j in range(above.size):
                 above[j] += below[j]
-        elif code == Code.ACTIVATE:
+        elif code == Code.ACTIVATE or code == Code.SLOPE:
             _copy(panel, out, source, rows)
-            activate(kind, reals[real], _rows(panel, out, rows))
-        elif code == Code.SLOPE:
-            _copy(panel, out, source, rows)
-            totals, units = _rows(values, columns, rows), _rows(values, layer, rows)
-            slope(kind, reals[real], totals, units, _rows(panel, out, rows))
-        elif code == Code.EVALUATE or code == Code.INVERT:
-            _copy(panel, out, source, rows)
-            for feature in range(rows):
-                top = layer + feature * columns
-                phi, x, ladj = panel[top : top + columns], panel[out + feature], panel[offset]
-                if code == Code.EVALUATE:
-                    evaluate(kind, phi, reals[real:], x, ladj)
-                else:
-                    invert(kind, phi, reals[real:], x, ladj)
-        elif code == Code.DIFFERENTIATE:
-            _copy(slopes, out, source, rows)
-            for feature in range(rows):
-                top = layer + feature * columns
-                phi, dphi = values[top : top + columns], slopes[top : top + columns]
-                x, dx = values[out + feature], slopes[out + feature]
-                differentiate(kind, phi, reals[real:], x, slopes[offset], dphi, dx)
-        elif code == Code.SOLVE:
-            _solve(program[number], reals[real:], values, slopes)
+            arguments[1] = rows * width
+            arguments[2] = reals + real * 8
+            if code == Code.ACTIVATE:
+                arguments[0] = base + out * PANEL_BYTES
+            else:
+                arguments[0] = values.ctypes.data + columns * PANEL_BYTES
+                arguments[3] = values.ctypes.data + layer * PANEL_BYTES
+                arguments[4] = base + out * PANEL_BYTES
+            call(functions[number], arguments.ctypes.data)
         elif code == Code.NORMAL:
             _normal(values, out, source, rows)
-        else:
+        elif code == Code.NORMAL_SLOPE:
+            upstream = slopes[out]
             for feature in range(rows):
-                x, dx, upstream = values[source + feature], slopes[source + feature], slopes[out]
+                x, dx = values[source + feature], slopes[source + feature]
                 for j in range(width):
                     dx[j] = -upstream[j] * x[j]
+        else:
+            if code != Code.SOLVE:
+                _copy(panel, out, source, rows)
+            arguments[1] = columns
+            arguments[2] = reals + real * 8
+            for feature in range(rows):
+                phi = (layer + feature * columns) * PANEL_BYTES
+                data = (source if code == Code.SOLVE else out) + feature
+                arguments[0] = values.ctypes.data + phi
+                arguments[3] = values.ctypes.data + data * PANEL_BYTES
+                arguments[4] = base + offset * PANEL_BYTES
+                arguments[5] = base + phi
+                arguments[6] = base + data * PANEL_BYTES
+                if code == Code.SOLVE:
+                    _solve(functions[number], arguments, slopes, out + feature, source + feature)
+                else:
+                    call(functions[number], arguments.ctypes.data)
 
 
 @jit
@@ -196,34 +212,34 @@ def _normal(panel: Any, out: int, source: int, rows: int) -> None:
 
 
 @jit
-def _solve(operation: Any, constants: Any, values: Any, slopes: Any) -> None:
-    """Slopes by z, from those by x that are complete, and with them those by the parameters.
+def _solve(function: int, arguments: Any, slopes: Any, out: int, source: int) -> None:
+    """Slopes by a latent, from those by its feature that are complete, and by its parameters.
 
     Where z = f(x | phi), x is a function of z and phi, with dx = (dz - f_phi dphi) / f_x; and the
-    ladj of the inverse is that of f, with the other sign.
+    ladj of the inverse is that of f, with the other sign. The arguments are as for `differentiate`.
     """
-    _, _, out, rows, source, columns, layer, offset, _, _, kind, _ = operation
-    width = values.shape[1]
-    one = np.ones(width, values.dtype)
-    nothing = np.zeros(width, values.dtype)
-    upstream = np.empty(width, values.dtype)
+    width, columns = slopes.shape[1], arguments[1]
+    like = slopes[out, 0]
+    total = carray(pointer(arguments[4], like), (width,))
+    dphi = carray(pointer(arguments[5], like), (columns, width))
+    ladj = np.zeros((2, width), slopes.dtype)
+    direct = np.zeros((2, width), slopes.dtype)
+    by_phi = np.empty((columns, width), slopes.dtype)
     for j in range(width):
-        upstream[j] = -slopes[offset, j]
-    for feature in range(rows):
-        top = layer + feature * columns
-        phi, dphi = values[top : top + columns], slopes[top : top + columns]
-        x, dx = values[source + feature], slopes[source + feature]
-        by_phi = np.empty((columns, width), values.dtype)
-        steep = one.copy()
-        differentiate(kind, phi, constants, x, nothing, by_phi, steep)
-        direct = nothing.copy()
-        differentiate(kind, phi, constants, x, upstream, dphi, direct)
-        dz = slopes[out + feature]
+        ladj[1, j] = -total[j]
+        direct[0, j] = 1
+    arguments[4], arguments[5] = ladj[0].ctypes.data, by_phi.ctypes.data
+    arguments[6] = direct[0].ctypes.data
+    call(function, arguments.ctypes.data)
+    arguments[4], arguments[5] = ladj[1].ctypes.data, dphi.ctypes.data
+    arguments[6] = direct[1].ctypes.data
+    call(function, arguments.ctypes.data)
+    dx, dz = slopes[source], slopes[out]
+    for j in range(width):
+        dz[j] = (dx[j] + direct[1, j]) / direct[0, j]
+    for place in range(columns):
         for j in range(width):
-            dz[j] = (dx[j] + direct[j]) / steep[j]
-        for place in range(columns):
-            for j in range(width):
-                dphi[place, j] -= dz[j] * by_phi[place, j]
+            dphi[place, j] -= dz[j] * by_phi[place, j]
 
 
 @jit
@@ -267,7 +283,7 @@ def run_panels(address: int, like: Any) -> None:
 def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
     """The slopes by some weights, from all panels: rows of slopes times rows of values."""
     vectors = integers(job[Job.VECTORS], 1 << 20)
-    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _ = operation
+    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _ = operation
     width = PANEL_BYTES // size_of(like)
     panels = (job[Job.BATCH] + width - 1) // width
     step = job[Job.HEIGHT] * PANEL_BYTES

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from .run import Job, clear, integers, run_panels, sum_gradients
+from .run import Job, integers
 from .run import SIZE as JOB_SIZE
-from .tile import fetch_add, jit, pointer, size_of
+from .tile import call, fetch_add, jit, pointer
 
-#: What stands where in the integers that describe steps. `PANELS` and `SUMS` are the jobs of a
+#: What stands where in the integers that describe steps. `RUN_PANELS` to `UPDATE` are addresses of
+#: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS` are the jobs of a
 #: step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each one's rows in
 #: the `ORDER` (or 0, and they are the rows of the loads), `RATES` its learning rate. A step writes
 #: its loss and the norm of its gradient, and `DONE` is how many were taken: one that is not finite
@@ -22,7 +23,7 @@ from .tile import fetch_add, jit, pointer, size_of
 #: are `Setting`s. `TAKEN` is how many steps Adam had taken before.
 Steps = IntEnum(
     "Steps",
-    "NEXT PANELS SUMS FIRST LAST DONE TAKEN BOUNDS ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB "
+    "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS FIRST LAST DONE TAKEN BOUNDS ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB "
     "NUMBERS MANY PARTS SETTINGS",
     start=0,
 )
@@ -104,7 +105,7 @@ def take_steps(address: int, like: Any) -> None:
     """Takes one step after another, on this thread alone."""
     job = integers(address, SIZE)
     panels, sums = integers(job[Steps.PANELS], JOB_SIZE), integers(job[Steps.SUMS], JOB_SIZE)
-    last, size = job[Steps.LAST], size_of(like)
+    last = job[Steps.LAST]
     bounds = integers(job[Steps.BOUNDS], last, 2)
     loads = integers(panels[Job.LOADS], panels[Job.LOAD_COUNT], 6)
     reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
@@ -122,11 +123,11 @@ def take_steps(address: int, like: Any) -> None:
         upstream[:] = upstream.dtype.type(-1 / batch)
         panels[Job.BATCH] = sums[Job.BATCH] = batch
         panels[Job.NEXT] = panels[Job.SLOT] = sums[Job.NEXT] = 0
-        run_panels(job[Steps.PANELS], like)
-        sum_gradients(job[Steps.SUMS], like)
-        clear(job[Steps.SUMS], like)
+        call(job[Steps.RUN_PANELS], job[Steps.PANELS])
+        call(job[Steps.SUM_GRADIENTS], job[Steps.SUMS])
+        call(job[Steps.CLEAR], job[Steps.SUMS])
         job[Steps.NEXT] = 0
-        measure(address, like)
+        call(job[Steps.MEASURE], address)
         log_prob = carray(pointer(job[Steps.LOG_PROB], like), (batch,))
         total = 0.0
         for row in range(batch):
@@ -139,5 +140,5 @@ def take_steps(address: int, like: Any) -> None:
         reals[Setting.SCALE] = min(1.0, reals[Setting.CLIP] / (norm + 1e-6))
         job[Steps.TAKEN] += 1
         job[Steps.NEXT] = 0
-        update(address, like)
+        call(job[Steps.UPDATE], address)
         job[Steps.DONE] += 1

@@ -62,6 +62,19 @@ def fetch_add(typingctx: Any, address: Any, value: Any) -> Any:
     return types.int64(types.int64, types.int64), codegen
 
 
+@_intrinsic
+def call(typingctx: Any, function: Any, argument: Any) -> Any:
+    """Calls a compiled function of an integer by its address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integer = arguments[1].type
+        kind = ir.FunctionType(ir.VoidType(), [integer]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], kind), [arguments[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
 def _tile(rows: int) -> Any:
     """C[u] += sum_k A[u, k] B[k] for `rows` rows u of one tile's width.
 

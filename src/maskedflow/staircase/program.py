@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskedflow.kernels import GROUP, ONES, ZEROS, Code, Kernel, Panel
+from maskedflow.kernels import GROUP, ONES, ZEROS, Activation, Code, Kernel, Panel
 
 from .packing import Staircase
 
@@ -26,6 +26,9 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 STRIP = 12
 #: Rows and most columns of a gradient: their slopes and values stay in caches.
 GRADIENT_ROWS, GRADIENT_COLUMNS = 4, 96
+
+#: The integers of an operation.
+WORDS = 11
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.
 WORK_OF_A_ROW = {
@@ -52,10 +55,10 @@ class Operation(NamedTuple):
       rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`.
     - COPY writes the rows from `source` on.
     - ADD adds them.
-    - ACTIVATE writes their activations, by the function `kind` with constant `real`.
+    - ACTIVATE writes their activations, by a compiled `function` with constant `real`.
     - SLOPE writes them, times that function's derivative. `columns` and `layer` are the first rows
       of the sums and of the activations among the values.
-    - EVALUATE writes the latents of the features from `source` on, by the map `kind`. Each has
+    - EVALUATE writes the latents of the features from `source` on, by a `function`. Each has
       `columns` parameters, from row `layer` on, and row `offset` gets the ladj.
     - DIFFERENTIATE writes the slopes by those features, and by their parameters, given those by the
       latents, from `source` on, and by the ladj; the rows are as of EVALUATE, but for `out` and
@@ -79,8 +82,8 @@ class Operation(NamedTuple):
     offset: int = 0
     row_step: int = 0
     column_step: int = 0
-    kind: int = 0
     real: int = 0
+    function: str = ""
 
     def __str__(self) -> str:
         def span(start: int, count: int) -> str:
@@ -149,7 +152,7 @@ class Program:
     def tables(self) -> dict[str, Any]:
         """The same as arrays for the kernel."""
         return {
-            "program": np.array(self.operations, np.int64).reshape(-1, len(Operation._fields)),
+            "program": np.array([one[:-1] for one in self.operations], np.int64).reshape(-1, WORDS),
             "reals": np.array([*self.constants, 0.0], np.float64),
             "holes": self.holes,
         }
@@ -158,8 +161,13 @@ class Program:
     def addresses(self) -> dict[str, int]:
         """Where these arrays are, and how long, by the names that a job has for them."""
         places = {name: table.ctypes.data for name, table in self.tables.items()}
-        counts = {"operations": "program", "real_count": "reals", "hole_count": "holes"}
+        counts = {"operations": "program", "hole_count": "holes"}
         return places | {name: len(self.tables[table]) for name, table in counts.items()}
+
+    @cached_property
+    def compiled(self) -> dict[int, Integers]:
+        """The addresses of operations' functions, for numbers of so many bytes."""
+        return {}
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("operations", "constants", "holes")
@@ -193,7 +201,7 @@ class Layout:
         self,
         stairs: Sequence[Staircase],
         skips: frozenset[int],
-        activation: tuple[int, float],
+        activation: tuple[Activation, float],
         *,
         in_place: bool,
         inputs: int = 0,
@@ -243,7 +251,16 @@ class Layout:
 
 
 #: A layout for programs of other operations.
-NO_LAYERS = Layout((), frozenset(), (0, 0.0), in_place=True, first=0)
+NO_LAYERS = Layout((), frozenset(), (Activation.RELU, 0.0), in_place=True, first=0)
+
+
+#: What a map's functions are called.
+_FUNCTIONS = {
+    Code.EVALUATE: "evaluate",
+    Code.DIFFERENTIATE: "differentiate",
+    Code.SOLVE: "differentiate",
+    Code.INVERT: "invert",
+}
 
 
 class Writer:
@@ -267,7 +284,7 @@ class Writer:
         return Program(tuple(self.operations), constants, np.concatenate([none, *holes]))
 
     def write(
-        self, code: Code, panel: Panel, out: int, rows: int, source: int, **more: int
+        self, code: Code, panel: Panel, out: int, rows: int, source: int, **more: Any
     ) -> None:
         """Adds an operation, unless it has no rows."""
         if rows > 0:
@@ -289,7 +306,8 @@ class Writer:
         kind, constants = kernel
         real = len(self._constants)
         self._constants += constants
-        self.write(code, panel, kind=kind, real=real, **more)
+        function = f"{kind.name.lower()}.{_FUNCTIONS[code]}"
+        self.write(code, panel, real=real, function=function, **more)
 
     def forward(self) -> None:
         """All layers, from inputs to outputs."""
@@ -404,16 +422,16 @@ class Writer:
             self.write(Code.ADD, Panel.VALUES, total, rows, layout.sums[layer - 2] + top)
         if layer + 1 < len(layout.widths):
             unit = layout.levels[layer + 1] + top
-            self.write(Code.ACTIVATE, Panel.VALUES, unit, rows, total, kind=layout.activation[0])
+            function = f"{layout.activation[0].name.lower()}.activate"
+            self.write(Code.ACTIVATE, Panel.VALUES, unit, rows, total, function=function)
 
     def slope(self, layer: int, top: int, bottom: int) -> None:
         """The opposite of `activate`, for slopes: from a hidden layer's units to its sums."""
         layout, rows = self.layout, bottom - top
         total, unit = layout.sums[layer] + top, layout.levels[layer + 1] + top
-        kind = layout.activation[0]
-        self.write(
-            Code.SLOPE, Panel.SLOPES, total, rows, unit, columns=total, layer=unit, kind=kind
-        )
+        function = f"{layout.activation[0].name.lower()}.slope"
+        places = {"columns": total, "layer": unit}
+        self.write(Code.SLOPE, Panel.SLOPES, total, rows, unit, **places, function=function)
         if layer + 2 in layout.skips:
             self.write(Code.ADD, Panel.SLOPES, total, rows, layout.sums[layer + 2] + top)
 

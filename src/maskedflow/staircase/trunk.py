@@ -24,7 +24,7 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def activation_code(activation: nn.Module) -> tuple[int, float] | None:
+def activation_code(activation: nn.Module) -> tuple[Activation, float] | None:
     """What the kernel calls an activation, and its parameter; None if it does not know it."""
     codes = {
         nn.ReLU: Activation.RELU,
@@ -118,7 +118,7 @@ class Trunk:
         ReLU, whose slope is known from its value.
         """
         in_place = not kept or type(self.activation) is nn.ReLU
-        code = self.code or (0, 0.0)
+        code = self.code or (Activation.RELU, 0.0)
         return Layout(self.stairs, self.skips, code, in_place=in_place, **places)
 
     def is_compiled(self, x: Tensor) -> bool:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from maskedflow.kernels import Activation
 from maskedflow.nn import MaskedMLP
 from maskedflow.staircase import Layout, Trunk
 
@@ -25,7 +26,7 @@ def plan_of(conditioner: MaskedMLP) -> Plan:
     """The plan of a conditioner, made once."""
     trunk = conditioner.trunk
     if trunk not in _plans:
-        code = trunk.code or (0, 0.0)
+        code = trunk.code or (Activation.RELU, 0.0)
         layout = Layout(trunk.stairs, trunk.skips, code, in_place=False)
         features = conditioner.in_features
         size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)

@@ -13,14 +13,19 @@ the arrays overlap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from numba import carray  # type: ignore[attr-defined]
+
 from maskedflow.kernels import Map
-from maskedflow.kernels.tile import jit
+from maskedflow.kernels.tile import PANEL_BYTES, jit, pointer, size_of
 
 from . import additive, affine, gaussian, mixture, spline
 
+#: The most constants of a map.
+MOST_CONSTANTS = 8
 #: The maps that the kernel knows.
 TABLE: dict[Map, ModuleType] = {
     Map.AFFINE: affine,
@@ -31,30 +36,49 @@ TABLE: dict[Map, ModuleType] = {
 }
 
 
-def _dispatcher(name: str) -> Any:
-    """A compiled function of a `Map` and of what each map's function of that name takes."""
+def _in_place(function: Any) -> Callable[[int, Any], None]:
+    """The same of an address, where are: that of the parameters' first row, their number, the
+    addresses of the constants, of x, and of the ladj."""
 
     @jit
-    def choose(code: int, *arguments: Any) -> None:
-        pass
+    def run(address: int, like: Any) -> None:
+        arguments = carray(pointer(address, 0), (5,))
+        width = PANEL_BYTES // size_of(like)
+        phi = carray(pointer(arguments[0], like), (arguments[1], width))
+        constants = carray(pointer(arguments[2], 0.0), (MOST_CONSTANTS,))
+        x = carray(pointer(arguments[3], like), (width,))
+        ladj = carray(pointer(arguments[4], like), (width,))
+        function(phi, constants, x, ladj)
 
-    for code, module in TABLE.items():
-        if hasattr(module, name):
-            choose = _or(int(code), getattr(module, name), choose)
-    return choose
+    return run  # type: ignore[no-any-return]
 
 
-def _or(this: int, function: Any, rest: Any) -> Any:
+def _gradient(function: Any) -> Callable[[int, Any], None]:
+    """Alike, and then the addresses of the gradients by the parameters and by x."""
+
     @jit
-    def choose(code: int, *arguments: Any) -> None:
-        if code == this:
-            function(*arguments)
-        else:
-            rest(code, *arguments)
+    def run(address: int, like: Any) -> None:
+        arguments = carray(pointer(address, 0), (7,))
+        width = PANEL_BYTES // size_of(like)
+        phi = carray(pointer(arguments[0], like), (arguments[1], width))
+        constants = carray(pointer(arguments[2], 0.0), (MOST_CONSTANTS,))
+        x = carray(pointer(arguments[3], like), (width,))
+        ladj = carray(pointer(arguments[4], like), (width,))
+        dphi = carray(pointer(arguments[5], like), (arguments[1], width))
+        dx = carray(pointer(arguments[6], like), (width,))
+        function(phi, constants, x, ladj, dphi, dx)
 
-    return choose
+    return run  # type: ignore[no-any-return]
 
 
-evaluate = _dispatcher("evaluate")
-differentiate = _dispatcher("differentiate")
-invert = _dispatcher("invert")
+#: The same by name, as `kernels.entries` compiles them.
+FUNCTIONS = {
+    f"{one.name.lower()}.{what}": adapt(getattr(module, what))
+    for one, module in TABLE.items()
+    for what, adapt in {
+        "evaluate": _in_place,
+        "differentiate": _gradient,
+        "invert": _in_place,
+    }.items()
+    if hasattr(module, what)
+}
