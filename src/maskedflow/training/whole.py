@@ -53,6 +53,8 @@ class WholeSteps:
         """The steps of a flow; None if a part that is learned is not in the program."""
         if not isinstance(flow, Flow) or type(flow).unchecked is not Flow.unchecked:
             return None
+        if type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules())):
+            return None
         if config.compile or not is_standard_normal(flow.base):
             return None
         embedding = flow.embedding
@@ -105,6 +107,13 @@ class WholeSteps:
         if self._front:
             x, ladj = ComposedTransform(*(one(c) for one in self._front)).call_and_ladj(x)
         return x.contiguous(), None if c is None else c.contiguous(), ladj
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants its calls, by a hook or in place of its own."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    )
 
 
 def _parts(transform: LazyTransform) -> tuple[list[LazyTransform], Chain | None]:
