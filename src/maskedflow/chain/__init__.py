@@ -2,6 +2,6 @@
 
 from .chain import Chain, chain_of
 from .descent import Descent
-from .steps import Conditioned, Elementwise, Inverted, Owner, Permuted, Step
+from .steps import Conditioned, Elementwise, Inverted, Owner, Permuted, Step, owner
 
-__all__ = ["Chain", "Conditioned", "Descent", "Elementwise", "Inverted", "Owner", "Permuted", "Step", "chain_of"]
+__all__ = ["Chain", "Conditioned", "Descent", "Elementwise", "Inverted", "Owner", "Permuted", "Step", "chain_of", "owner"]

@@ -65,6 +65,9 @@ class Map(IntEnum):
     ADDITIVE = 2
     SPLINE = 3
     MIXTURE = 4
+    SCALE = 5
+    STANDARDIZE = 6
+    NORMALIZE = 7
 
 
 #: What the kernel calls a univariate map, and the numbers that it takes beside its parameters.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.chain import Chain, Inverted, Step, chain_of
+from maskedflow.chain import Chain, Elementwise, Inverted, Step, chain_of, owner
+from maskedflow.kernels import Kernel
 
 from .base import ComposedTransform
 from .chained import ChainedTransform
@@ -39,6 +40,17 @@ class LazyTransform(nn.Module, abc.ABC):
     def steps(self) -> list[Step] | None:
         """The same for the kernel, whatever the context; None if it cannot compute it as it is."""
         return None
+
+
+def elementwise_step(module: LazyTransform, kernel: Kernel, *names: str) -> list[Step] | None:
+    """A map of features by vectors of a module; None unless each feature has a number of them."""
+    owners = tuple(owner(module, name) for name in names)
+    known = module.__dict__.get("_step")
+    if known is None or known.vectors != owners or known.kernel != kernel:
+        if any(held[name].ndim != 1 for held, name in owners):
+            return None
+        known = module.__dict__["_step"] = Elementwise(kernel, owners)
+    return [known]
 
 
 class LazyInverse(LazyTransform):

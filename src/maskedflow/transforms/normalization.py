@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from maskedflow.chain import Step
+from maskedflow.kernels import Map
+
 from .base import Transform, VectorTransform, check_features
-from .lazy import LazyTransform
+from .lazy import LazyTransform, elementwise_step
 from .preprocessing import ScaleTransform
 
 
@@ -83,6 +86,12 @@ class BatchNorm(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return _BatchNormTransform(self)
+
+    def steps(self) -> list[Step] | None:
+        if self.training:  # a row depends on all others
+            return None
+        names = "mean", "variance", "log_gamma", "beta"
+        return elementwise_step(self, (Map.NORMALIZE, (self.eps,)), *names)
 
 
 class _BatchNormTransform(VectorTransform):
@@ -179,6 +188,11 @@ class ActNorm(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return _ActNormTransform(self)
+
+    def steps(self) -> list[Step] | None:
+        if self.training and not self.initialized:
+            return None
+        return elementwise_step(self, (Map.SCALE, ()), "loc", "log_scale")
 
 
 class _ActNormTransform(ScaleTransform):

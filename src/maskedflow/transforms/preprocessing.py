@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import SigmoidTransform, constraints, transform_to
 
+from maskedflow.chain import Step
+from maskedflow.kernels import Map
+
 from .base import (
     DependentTransform,
     Transform,
@@ -16,7 +19,7 @@ from .base import (
     VectorTransform,
     check_features,
 )
-from .lazy import LazyTransform
+from .lazy import LazyTransform, elementwise_step
 
 
 class ScaleTransform(VectorTransform):
@@ -220,3 +223,6 @@ class Standardize(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> Transform:
         return ScaleTransform(self.loc, self.scale.log())
+
+    def steps(self) -> list[Step] | None:
+        return elementwise_step(self, (Map.STANDARDIZE, ()), "loc", "scale")

@@ -22,7 +22,7 @@ from numba import carray  # type: ignore[attr-defined]
 from maskedflow.kernels import Map
 from maskedflow.kernels.tile import PANEL_BYTES, jit, pointer, size_of
 
-from . import additive, affine, gaussian, mixture, spline
+from . import additive, affine, gaussian, mixture, normalize, scale, spline, standardize
 
 #: The most constants of a map.
 MOST_CONSTANTS = 8
@@ -33,6 +33,9 @@ TABLE: dict[Map, ModuleType] = {
     Map.ADDITIVE: additive,
     Map.SPLINE: spline,
     Map.MIXTURE: mixture,
+    Map.SCALE: scale,
+    Map.STANDARDIZE: standardize,
+    Map.NORMALIZE: normalize,
 }
 
 
