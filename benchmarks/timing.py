@@ -38,19 +38,44 @@ class Job:
     warm_up: bool = True
     seconds: list[float] = field(default_factory=list)
 
+    def once(self) -> float:
+        """The seconds of a call."""
+        start = time.perf_counter()
+        self.call()
+        return time.perf_counter() - start
+
     def turn(self, least: float) -> None:
         until = time.perf_counter() + least
         while True:
-            start = time.perf_counter()
-            self.call()
-            end = time.perf_counter()
-            self.seconds.append(end - start)
-            if end >= until:
+            self.seconds.append(self.once())
+            if time.perf_counter() >= until:
                 return
 
     @property
     def median(self) -> float:
         return self.scale * statistics.median(self.seconds)
+
+
+@dataclass
+class Difference(Job):
+    """A call that does its work so many times as it is told, and something before and after.
+
+    Timed is the work: what a call does twice as often takes longer, divided by how often.
+
+    Args:
+        times: How often the shorter of the two calls does it.
+    """
+
+    call: Callable[[int], object]
+    times: int = 1
+
+    def once(self) -> float:
+        moments = [time.perf_counter()]
+        for times in (self.times, 2 * self.times):
+            self.call(times)
+            moments.append(time.perf_counter())
+        start, between, end = moments
+        return ((end - between) - (between - start)) / self.times
 
 
 def alternate(jobs: Sequence[Job], rounds: int, budget: float, least: float = TURN) -> None:
@@ -65,7 +90,7 @@ def alternate(jobs: Sequence[Job], rounds: int, budget: float, least: float = TU
     """
     for job in jobs:
         if job.warm_up:
-            job.call()  # compiles
+            job.once()  # compiles
             job.turn(least)
             job.seconds.clear()
     for _ in range(rounds):
