@@ -62,7 +62,7 @@ COMPILATION, NEIGHBOUR = "compilation", "neighbour"
 BESIDE = ("MAF-6", "MAF-63")
 NAMES = (*(shape.name for shape in CONFIGURATIONS), COMPILATION, NEIGHBOUR)
 
-#: The batches of an epoch of a fit, and the seconds of two fits, one of twice as many steps.
+#: The batches of an epoch of a fit, and about the seconds of two fits, one twice as long.
 EPOCH, PAIR = 100, 0.2
 
 
@@ -239,11 +239,7 @@ def fitting(shape: Configuration) -> Difference:
 
     job = Difference((shape.name, FIT, STEP), fit)
     job.once()  # compiles
-    while job.times <= EPOCH // 4:
-        start = time.perf_counter()
-        job.once()
-        if time.perf_counter() - start > PAIR / 2:
-            break
+    while job.times <= EPOCH // 4 and job.once() < PAIR / 3:
         job.times *= 2
     return job
 

@@ -58,24 +58,31 @@ class Job:
 
 @dataclass
 class Difference(Job):
-    """A call that does its work so many times as it is told, and something before and after.
+    """A call that does its work as often as it is told, and something before and after.
 
-    Timed is the work: what a call does twice as often takes longer, divided by how often.
+    Its median is the work's: that of calls which do it twice as often, less that of the others.
 
     Args:
-        times: How often the shorter of the two calls does it.
+        times: How often the shorter call does it.
+        shorter: What the shorter calls took, each before the longer one.
     """
 
     call: Callable[[int], object]
     times: int = 1
+    shorter: list[float] = field(default_factory=list)
 
     def once(self) -> float:
-        moments = [time.perf_counter()]
-        for times in (self.times, 2 * self.times):
-            self.call(times)
-            moments.append(time.perf_counter())
-        start, between, end = moments
-        return ((end - between) - (between - start)) / self.times
+        start = time.perf_counter()
+        self.call(self.times)
+        between = time.perf_counter()
+        self.call(2 * self.times)
+        self.shorter.append(between - start)
+        return time.perf_counter() - between
+
+    @property
+    def median(self) -> float:
+        counted = self.shorter[-len(self.seconds) :]  # none of the warm-up
+        return (statistics.median(self.seconds) - statistics.median(counted)) / self.times
 
 
 def alternate(jobs: Sequence[Job], rounds: int, budget: float, least: float = TURN) -> None:
