@@ -40,8 +40,9 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (half an hour)
+bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (an hour)
 	$(BENCH)/bin/python benchmarks/peers.py
+	$(BENCH)/bin/python benchmarks/small.py
 	$(BENCH)/bin/python benchmarks/scaling.py
 
 flows: $(VENV)/.base ## Train all flows for the same time, and compare them (forty minutes, goes on where it was)

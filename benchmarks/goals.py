@@ -85,15 +85,21 @@ def goals_table(seconds: Seconds, errors: Mapping[str, Mapping[str, float]]) -> 
     for goal in GOALS:
         value = goal.ratio(seconds)
         if value is not None:
-            said = verdict(value, goal.sign, goal.goal, goal.stretch)
-            limits = [f"{goal.sign} {limit:,g}" for limit in (goal.goal, goal.stretch)]
-            rows.append([str(goal), number(value), *limits, said])
+            rows.append(
+                goal_row(str(goal), number(value), value, goal.sign, goal.goal, goal.stretch)
+            )
     for name, found in errors.items():
         worst = math.nan if any(map(math.isnan, found.values())) else max(found.values())
-        said = verdict(worst, "<=", *ERROR_GOAL)
-        limits = [f"<= {limit:g}" for limit in ERROR_GOAL]
-        rows.append([f"{name}: worst error", f"{worst:.1e}", *limits, said])
+        rows.append(goal_row(f"{name}: worst error", f"{worst:.1e}", worst, "<=", *ERROR_GOAL))
     return rows
+
+
+def goal_row(
+    name: str, shown: str, value: float, sign: str, goal: float, stretch: float
+) -> list[str]:
+    """What was measured, as it is shown, beside its goal."""
+    limits = (f"{sign} {limit:,g}" for limit in (goal, stretch))
+    return [name, shown, *limits, verdict(value, sign, goal, stretch)]
 
 
 def times_table(shape: Configuration, seconds: Seconds) -> list[list[str]]:

@@ -22,11 +22,16 @@ from pathlib import Path
 import torch
 from goals import GOALS, goals_table, memory_table, times_table
 from pages import RESULTS, machine_table, markdown, write
-from sides import CELLS, CONFIGURATIONS, SIDES, Cells, Configuration, make_ours
+from sides import CELLS, COMPILED, CONFIGURATIONS, SIDES, Cells, Configuration, make_ours
 from timing import Job, alternate, machine, peak_memory, resident
 from torch import nn
 
-PACKAGES = {"zuko": ("zuko",), "nflows": ("nflows",), "flowjax": ("flowjax", "jax")}
+PACKAGES = {
+    "zuko": ("zuko",),
+    COMPILED: ("zuko",),
+    "nflows": ("nflows",),
+    "flowjax": ("flowjax", "jax"),
+}
 #: The steps of Adam between the two errors.
 STEPS = 30
 #: Gradients stay when a cell has made them, and so do Adam's moments.
@@ -40,6 +45,8 @@ NOTE = """Medians in seconds, and in brackets the peer's time divided by ours. f
   Memory of `rsample + backward`, whose graph grows with the passes, is multiplied alike; that of
   `sample` is not.
 - Timed once, without a warm-up: {once}.
+- zuko, compiled: its density, or its loss, under `torch.compile`; nothing where there is no C++
+  compiler.
 - nflows has residual MADEs; used here are its plain ones, with a ReversePermutation between them.
 - Train step: zero_grad, forward, backward, Adam; ours is fused as in `maskedflow.training.fit`,
   torch's default for zuko and nflows, optax's in flowjax, jitted as its `fit_to_data` does.
@@ -87,6 +94,8 @@ def main() -> None:
             errors[shape.name] = worst_errors(shape, 2 if arguments.quick else STEPS)
         if not arguments.no_memory:
             for side in arguments.sides:
+                if side == COMPILED:
+                    continue  # what it takes to compile hides what a call takes
                 say(f"{shape.name}: memory of {side}")
                 memory |= fresh_memory(shape, side, arguments)
         print(f"\n## {shape.name}\n\n{markdown(times_table(shape, seconds))}\n", flush=True)
@@ -154,7 +163,8 @@ def chosen_cells(shape: Configuration, side: str, cells: Sequence[str] | None) -
     """What of a side is to be measured."""
     torch.manual_seed(0)
     every = SIDES[side](shape)
-    return {cell: every[cell] for cell in shape.cells if cells is None or cell in cells}
+    chosen = shape.cells if cells is None else [cell for cell in shape.cells if cell in cells]
+    return {cell: every[cell] for cell in chosen if cell in every}
 
 
 def fresh_memory(

@@ -38,19 +38,51 @@ class Job:
     warm_up: bool = True
     seconds: list[float] = field(default_factory=list)
 
+    def once(self) -> float:
+        """The seconds of a call."""
+        start = time.perf_counter()
+        self.call()
+        return time.perf_counter() - start
+
     def turn(self, least: float) -> None:
         until = time.perf_counter() + least
         while True:
-            start = time.perf_counter()
-            self.call()
-            end = time.perf_counter()
-            self.seconds.append(end - start)
-            if end >= until:
+            self.seconds.append(self.once())
+            if time.perf_counter() >= until:
                 return
 
     @property
     def median(self) -> float:
         return self.scale * statistics.median(self.seconds)
+
+
+@dataclass
+class Difference(Job):
+    """A call that does its work as often as it is told, and something before and after.
+
+    Its median is the work's: that of calls which do it twice as often, less that of the others.
+
+    Args:
+        times: How often the shorter call does it.
+        shorter: What the shorter calls took, each before the longer one.
+    """
+
+    call: Callable[[int], object]
+    times: int = 1
+    shorter: list[float] = field(default_factory=list)
+
+    def once(self) -> float:
+        start = time.perf_counter()
+        self.call(self.times)
+        between = time.perf_counter()
+        self.call(2 * self.times)
+        self.shorter.append(between - start)
+        return time.perf_counter() - between
+
+    @property
+    def median(self) -> float:
+        counted = self.shorter[-len(self.seconds) :]  # none of the warm-up
+        return (statistics.median(self.seconds) - statistics.median(counted)) / self.times
 
 
 def alternate(jobs: Sequence[Job], rounds: int, budget: float, least: float = TURN) -> None:
@@ -65,7 +97,7 @@ def alternate(jobs: Sequence[Job], rounds: int, budget: float, least: float = TU
     """
     for job in jobs:
         if job.warm_up:
-            job.call()  # compiles
+            job.once()  # compiles
             job.turn(least)
             job.seconds.clear()
     for _ in range(rounds):
