@@ -124,6 +124,11 @@ def _moves(panel: Panel, out: Sequence[int], source: Sequence[int]) -> Program:
     return Program(tuple(operations))
 
 
+def _there_and_back(new: Sequence[int], old: Sequence[int]) -> tuple[Program, Program]:
+    """Copies of values from old rows to new ones, and of slopes from new ones to old ones."""
+    return _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
+
+
 def _both(wanted: Program, other: Program) -> dict[tuple[bool, bool], Program]:
     """A way back, whether slopes by the inputs are wanted or not; there is no context."""
     return {(x, c): wanted if x else other for x in (True, False) for c in (True, False)}
@@ -226,6 +231,97 @@ class Elementwise(Step):
         return Route(out, writer.done(), _both(done, done), gradients.done())
 
 
+class Network:
+    """A masked network at its place in a panel, and the layer of its context beside it."""
+
+    def __init__(
+        self, conditioner: MaskedMLP, rows: Rows, place: Place, inputs: int, vector: int
+    ) -> None:
+        self.layout: Layout = conditioner.trunk.layout(
+            kept=rows.kept, inputs=inputs, first=rows.next, vector=vector
+        )
+        rows.take(self.layout.end - self.layout.first)
+        self.outputs = self.layout.sums[-1]
+        self._ones = place.ones
+        self._context: Layout | None = None
+        if conditioner.context is not None:
+            assert isinstance(conditioner.context, MaskedLinear)
+            self._context = Layout(
+                [conditioner.context.stairs],
+                frozenset(),
+                self.layout.activation,
+                in_place=True,
+                inputs=place.context,
+                first=self.layout.sums[0],
+                vector=vector + 2 * len(self.layout.stairs),
+            )
+
+    @property
+    def sums(self) -> Program:
+        """What sums begin with: biases, and what the context adds."""
+        writer = Writer(self.layout)
+        writer.biases()
+        if self._context is None:
+            return writer.done()
+        (stair,) = self._context.stairs
+        context = Writer(self._context)
+        context.product(0, 0, stair.rows, 0, stair.columns)
+        return joined([writer.done(), context.done()])
+
+    @property
+    def forward(self) -> Program:
+        """From the inputs to the outputs."""
+        writer = Writer(self.layout)
+        writer.forward()
+        return joined([self.sums, writer.done()])
+
+    def backward(self, inputs: bool) -> Program:
+        """From slopes by outputs to those by sums, and added to those by inputs, if wanted."""
+        writer = Writer(self.layout)
+        writer.backward(inputs)
+        return writer.done()
+
+    @property
+    def to_context(self) -> Program:
+        """From slopes by sums, added to those by the context."""
+        if self._context is None:
+            return Program()
+        (stair,) = self._context.stairs
+        writer = Writer(self._context)
+        writer.transposed(0, 0, stair.rows, 0, stair.columns)
+        return writer.done()
+
+    @property
+    def gradients(self) -> Program:
+        """The gradients of all its vectors."""
+        writer = Writer(self.layout)
+        writer.gradients(self._ones)
+        if self._context is None:
+            return writer.done()
+        context = Writer(self._context)
+        context.gradient(0)
+        return joined([writer.done(), context.done()])
+
+
+def owners_of(conditioner: MaskedMLP) -> list[Owner]:
+    """Where a network's vectors are kept: weights, biases, and the context's weight."""
+    layers: list[nn.Module] = list(conditioner.layers)
+    found = [owner(layer, name) for name in ("weight", "bias") for layer in layers]
+    context = conditioner.context
+    return found if context is None else [*found, owner(context, "weight")]
+
+
+def is_known(conditioner: nn.Module) -> bool:
+    """Whether the kernel can compute a network, and nobody watches its calls."""
+    watched = conditioner._forward_hooks or conditioner._forward_pre_hooks
+    return type(conditioner) is MaskedMLP and conditioner.trunk.code is not None and not watched
+
+
+def _context_of(conditioner: MaskedMLP) -> int:
+    layer = conditioner.context
+    return 0 if layer is None else layer.in_features
+
+
 @dataclass(frozen=True, eq=False)
 class Conditioned(Step):
     """The map of each feature by parameters that a masked network makes of others and the context.
@@ -243,10 +339,7 @@ class Conditioned(Step):
 
     @cached_property
     def owners(self) -> Sequence[Owner]:
-        layers: list[nn.Module] = list(self.conditioner.layers)
-        found = [owner(layer, name) for name in ("weight", "bias") for layer in layers]
-        context = self.conditioner.context
-        return found if context is None else [*found, owner(context, "weight")]
+        return owners_of(self.conditioner)
 
     @property
     def features(self) -> int:
@@ -258,132 +351,170 @@ class Conditioned(Step):
 
     @property
     def context(self) -> int:
-        layer = self.conditioner.context
-        return 0 if layer is None else layer.in_features
+        return _context_of(self.conditioner)
 
     def is_current(self) -> bool:
         return self.conditioner.trunk is self.trunk
 
     def latents(self, rows: Rows, place: Place) -> Route:
-        features, kept = self.conditioner.in_features, rows.kept
         inputs, moved, returned = self._ordered(rows, place)
         first = rows.next
-        layout = self._layout(rows, place, inputs)
+        network = Network(self.conditioner, rows, place, inputs, place.vector)
         rows.give_back(first)
-        z = rows.take(features) if kept else inputs
-        writer = Writer(layout)
-        writer.forward()
-        where: dict[str, int] = {
-            "rows": features,
-            "columns": self.conditioner.out_features // features,
-            "layer": layout.sums[-1],
+        z = rows.take(self.features) if rows.kept else inputs
+        out, unmoved, back_moved = self._unordered(rows, z)
+        where = {
+            "rows": self.features,
+            "columns": self.conditioner.out_features // self.features,
+            "layer": network.outputs,
             "offset": place.ladj,
         }
-        writer.map(Code.EVALUATE, Panel.VALUES, self.kernel, out=z, source=inputs, **where)
-        out, unmoved, back_moved = self._unordered(rows, z)
-        there = joined([moved, self._sums(layout, place), writer.done(), unmoved])
-        back = {}
-        for x_wanted in (True, False):
-            for c_wanted in (True, False):
-                writer = Writer(layout)
-                writer.map(
-                    Code.DIFFERENTIATE, Panel.SLOPES, self.kernel, out=inputs, source=z, **where
-                )
-                writer.backward(inputs=x_wanted)
-                parts = [back_moved, writer.done(), returned if x_wanted else Program()]
-                parts += [self._to_context(layout, place)] if c_wanted else []
-                back[x_wanted, c_wanted] = joined(parts)
-        return Route(out, there, back, self._gradients(layout, place))
+        there, back = Writer(), Writer()
+        there.map(Code.EVALUATE, Panel.VALUES, self.kernel, out=z, source=inputs, **where)
+        back.map(Code.DIFFERENTIATE, Panel.SLOPES, self.kernel, out=inputs, source=z, **where)
+        backs = {
+            (x_wanted, c_wanted): joined(
+                [
+                    back_moved,
+                    back.done(),
+                    network.backward(x_wanted),
+                    returned if x_wanted else Program(),
+                    network.to_context if c_wanted else Program(),
+                ]
+            )
+            for x_wanted in (True, False)
+            for c_wanted in (True, False)
+        }
+        programs = [moved, network.forward, there.done(), unmoved]
+        return Route(out, joined(programs), backs, network.gradients)
 
     def data(self, rows: Rows, place: Place) -> Route:
-        features = self.conditioner.in_features
         # The data take the place of the latents, which are needed no more; the slopes alike.
         inputs, moved, returned = self._ordered(rows, place, copied=rows.kept)
         first = rows.next
-        layout = self._layout(rows, place, inputs)
+        network = Network(self.conditioner, rows, place, inputs, place.vector)
         rows.give_back(first)
-        plan = Plan(self.conditioner, layout, self.kernel, ladj=place.ladj)
+        plan = Plan(self.conditioner, network.layout, self.kernel, ladj=place.ladj)
         out, unmoved, back_moved = self._unordered(rows, inputs)
-        there = joined([moved, self._sums(layout, place), plan.inverse, unmoved])
-        backs = joined([back_moved, plan.reverse, returned])
-        with_context = joined([backs, self._to_context(layout, place)])
-        back = {(x, c): with_context if c else backs for x in (True, False) for c in (True, False)}
-        return Route(out, there, back, self._gradients(layout, place))
+        there = joined([moved, network.sums, plan.inverse, unmoved])
+        back = joined([back_moved, plan.reverse, returned])
+        backs = {(x, False): back for x in (True, False)}
+        backs |= {(x, True): joined([back, network.to_context]) for x in (True, False)}
+        return Route(out, there, backs, network.gradients)
 
     def _ordered(
         self, rows: Rows, place: Place, copied: bool = False
     ) -> tuple[int, Program, Program]:
         """The row of the features in the network's order, how they come there, and how back."""
-        features = self.conditioner.in_features
         if self.order is None and not copied:
             return place.inputs, Program(), Program()
-        inputs = rows.take(features)
-        new = range(inputs, inputs + features)
-        old = [place.inputs + one for one in self.order or range(features)]
-        return inputs, _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
+        inputs = rows.take(self.features)
+        new = range(inputs, inputs + self.features)
+        old = [place.inputs + one for one in self.order or range(self.features)]
+        return inputs, *_there_and_back(new, old)
 
     def _unordered(self, rows: Rows, ordered: int) -> tuple[int, Program, Program]:
         """The opposite of `_ordered`, for what is in the network's order."""
-        features = self.conditioner.in_features
         if self.order is None:
             return ordered, Program(), Program()
-        out = rows.take(features)
+        out = rows.take(self.features)
         new = [out + one for one in self.order]
-        old = range(ordered, ordered + features)
-        return out, _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
+        return out, *_there_and_back(new, range(ordered, ordered + self.features))
 
-    def _layout(self, rows: Rows, place: Place, inputs: int) -> Layout:
-        layout: Layout = self.trunk.layout(
-            kept=rows.kept, inputs=inputs, first=rows.next, vector=place.vector
+
+@dataclass(frozen=True, eq=False)
+class Coupled(Step):
+    """The map of some features by parameters that networks make of the others and the context.
+
+    Each network makes as many parameters of a feature as its outputs are for.
+    """
+
+    conditioners: tuple[MaskedMLP, ...]
+    kernel: Kernel
+    kept: tuple[int, ...]
+    mapped: tuple[int, ...]
+    trunks: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trunks", tuple(one.trunk for one in self.conditioners))
+
+    @cached_property
+    def owners(self) -> Sequence[Owner]:
+        return [one for conditioner in self.conditioners for one in owners_of(conditioner)]
+
+    @property
+    def features(self) -> int:
+        return len(self.kept) + len(self.mapped)
+
+    @property
+    def is_costly(self) -> bool:
+        return True
+
+    @property
+    def context(self) -> int:
+        return _context_of(self.conditioners[0])
+
+    def is_current(self) -> bool:
+        found = (one.trunk for one in self.conditioners)
+        return all(one is known for one, known in zip(found, self.trunks, strict=True))
+
+    def latents(self, rows: Rows, place: Place) -> Route:
+        return self._route(rows, place, Code.EVALUATE, Code.DIFFERENTIATE)
+
+    def data(self, rows: Rows, place: Place) -> Route:
+        return self._route(rows, place, Code.INVERT, Code.SOLVE)
+
+    def _route(self, rows: Rows, place: Place, there: Code, back: Code) -> Route:
+        mapped = len(self.mapped)
+        # A single feature is mapped, by a network whose one input is masked.
+        inputs, before = rows.take(max(len(self.kept), 1)), rows.take(mapped)
+        after = rows.take(mapped) if rows.kept else before
+        out = rows.take(self.features)
+        first, vector = rows.next, place.vector
+        networks = []
+        for conditioner in self.conditioners:
+            networks.append(Network(conditioner, rows, place, inputs, vector))
+            vector += len(owners_of(conditioner))
+        sizes = [one.out_features // mapped for one in self.conditioners]
+        phi, gathered, scattered = networks[0].outputs, Program(), Program()
+        if len(networks) > 1:
+            phi, total = rows.take(mapped * sum(sizes)), sum(sizes)
+            places, start = [], 0
+            for network, size in zip(networks, sizes, strict=True):
+                places += [
+                    (phi + feature * total + start + number, network.outputs + feature * size + number)
+                    for feature in range(mapped)
+                    for number in range(size)
+                ]
+                start += size
+            gathered, scattered = _there_and_back(*zip(*places, strict=True))
+        rows.give_back(first)
+
+        given = [place.inputs + one for one in (*self.kept, *self.mapped)]
+        own = [*range(inputs, inputs + len(self.kept)), *range(before, before + mapped)]
+        new = [*range(inputs, inputs + len(self.kept)), *range(after, after + mapped)]
+        split, returned = _there_and_back(own, given)
+        merged, taken = _there_and_back([out + one for one in (*self.kept, *self.mapped)], new)
+        where = {"rows": mapped, "columns": sum(sizes), "layer": phi, "offset": place.ladj}
+        forward, backward, zeros = Writer(), Writer(), Writer()
+        zeros.fill(Panel.VALUES, inputs, 1 - min(len(self.kept), 1))
+        zeros.fill(Panel.SLOPES, inputs, 1 - min(len(self.kept), 1))
+        forward.map(there, Panel.VALUES, self.kernel, out=after, source=before, **where)
+        backward.map(back, Panel.SLOPES, self.kernel, out=before, source=after, **where)
+        programs = [zeros.done(), split, *(one.forward for one in networks), gathered]
+        backs = [zeros.done(), taken, backward.done(), scattered]
+        backs += [one.backward(True) for one in networks]
+        with_context = [*backs, *(one.to_context for one in networks)]
+        return Route(
+            out,
+            joined([*programs, forward.done(), merged]),
+            {
+                (x, c): joined([*(with_context if c else backs), returned])
+                for x in (True, False)
+                for c in (True, False)
+            },
+            joined([one.gradients for one in networks]),
         )
-        rows.take(layout.end - layout.first)
-        return layout
-
-    def _context(self, layout: Layout, place: Place) -> Writer | None:
-        """A writer for the layer of the context, which adds to the first sums."""
-        context = self.conditioner.context
-        if context is None:
-            return None
-        assert isinstance(context, MaskedLinear)
-        return Writer(
-            Layout(
-                [context.stairs],
-                frozenset(),
-                layout.activation,
-                in_place=True,
-                inputs=place.context,
-                first=layout.sums[0],
-                vector=layout.vector + 2 * len(layout.stairs),
-            )
-        )
-
-    def _sums(self, layout: Layout, place: Place) -> Program:
-        """What the sums begin with: biases, and what the context adds."""
-        writer = Writer(layout)
-        writer.biases()
-        context = self._context(layout, place)
-        if context is None:
-            return writer.done()
-        stair = context.stairs[0]
-        context.product(0, 0, stair.rows, 0, stair.columns)
-        return joined([writer.done(), context.done()])
-
-    def _to_context(self, layout: Layout, place: Place) -> Program:
-        context = self._context(layout, place)
-        if context is None:
-            return Program()
-        stair = context.stairs[0]
-        context.transposed(0, 0, stair.rows, 0, stair.columns)
-        return context.done()
-
-    def _gradients(self, layout: Layout, place: Place) -> Program:
-        writer = Writer(layout)
-        writer.gradients(place.ones)
-        context = self._context(layout, place)
-        if context is None:
-            return writer.done()
-        context.gradient(0)
-        return joined([writer.done(), context.done()])
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.chain import Chain, Conditioned, Step
+from maskedflow.chain import Chain, Conditioned, Step, is_known
 from maskedflow.distributions import NormalizingFlow
-from maskedflow.kernels import Kernel
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
 from maskedflow.sweep import invert
@@ -104,7 +103,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             generation=None if periodic else generation[ranks],
             **kwargs,
         )
-        self._known = self._kernel()
+        self._known = self.kernel()
         self._chain: Chain | None = None
         self.register_load_state_dict_post_hook(MaskedAutoregressiveTransform._sort)  # type: ignore[no-untyped-call]
 
@@ -148,26 +147,20 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         )
         if not plain or self.periodic or self._known is None:
             return None
-        hyper = self._modules["hyper"]
+        hyper = cast(MaskedMLP, self._modules["hyper"])
+        if not is_known(hyper):
+            return None
         if self._chain is not None:
             (step,) = self._chain.steps
             if cast(Conditioned, step).conditioner is hyper and step.is_current():
                 return [step]
-        if type(hyper) is not MaskedMLP or hyper.trunk.code is None:
-            return None
         order = None if self._order is None else tuple(self._order.tolist())
         step = Conditioned(hyper, self._known, order)
         self._chain = Chain([step])
         return [step]
 
-    def _kernel(self) -> Kernel | None:
-        """What the compiled sweep calls the univariate map; None if it, or a subclass, is new."""
-        made = self.univariate
-        if isinstance(made, partial) and not made.args:
-            made = made.func
-        if not isinstance(made, type) or "kernel" not in vars(made):
-            return None
-        return getattr(self.univariate(*map(torch.zeros, self.shapes)), "kernel", None)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_chain": None}
 
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.chain import Coupled, Step, is_known
 from maskedflow.nn import MaskedMLP
 from maskedflow.transforms import (
     CouplingTransform,
@@ -101,12 +102,14 @@ class GeneralCouplingTransform(ConditionedTransform):
             )
             for size, each in networks
         )
+        self._known = self.kernel()
         self.register_load_state_dict_post_hook(GeneralCouplingTransform._take_mask)  # type: ignore[no-untyped-call]
 
     def _take_mask(self, _: object = None) -> None:
         """Keeps indices as constants: they cannot depend on what torch.func maps over."""
         self._mask = self.mask.cpu().clone()
         self._parts = parts_of(self._mask)
+        self._step: Coupled | None = None
 
     def extra_repr(self) -> str:
         return self.summary("mask", self._mask.int().tolist())
@@ -122,6 +125,24 @@ class GeneralCouplingTransform(ConditionedTransform):
     def forward(self, c: Tensor | None = None) -> CouplingTransform:
         check_context(c, self.context)
         return CouplingTransform(partial(self.meta, c), self._parts)
+
+    def steps(self) -> list[Step] | None:
+        kind, known = type(self), self._known
+        plain = kind.meta is GeneralCouplingTransform.meta and (
+            kind.forward is GeneralCouplingTransform.forward
+        )
+        hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
+        if not plain or known is None or not all(map(is_known, hyper)):
+            return None
+        step = self._step
+        if step is None or step.conditioners != hyper or not step.is_current():
+            kept, mapped, _ = self._parts
+            parts = tuple(kept.tolist()), tuple(mapped.tolist())
+            step = self._step = Coupled(hyper, known, *parts)
+        return [step]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_step": None}
 
 
 def _check_mask(mask: Sequence[bool] | Tensor | None, features: int) -> Tensor:

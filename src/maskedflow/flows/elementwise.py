@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.kernels import Kernel
 from maskedflow.nn import MLP
 from maskedflow.transforms import (
     AutoregressiveTransform,
@@ -64,6 +65,15 @@ class ConditionedTransform(LazyTransform):
     def map_of(self, phi: Tensor, dims: int = 1) -> DependentTransform:
         """The map of features with parameters (*, features, total), the rightmost an event."""
         return DependentTransform(self.univariate(*self.parameters_of(phi)), dims)
+
+    def kernel(self) -> Kernel | None:
+        """What the kernel calls the univariate map; None if it does not know it, or a subclass."""
+        made = self.univariate
+        if isinstance(made, partial) and not made.args:
+            made = made.func
+        if not isinstance(made, type) or "kernel" not in vars(made):
+            return None
+        return getattr(self.univariate(*map(torch.zeros, self.shapes)), "kernel", None)
 
     def summary(self, name: str, values: Sequence[int]) -> str:
         """One line on the univariate, and on a property that each feature has."""
