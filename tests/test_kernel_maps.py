@@ -9,13 +9,14 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from maskedflow.kernels import Map, elementary, maps
-from maskedflow.kernels.tile import PANEL_BYTES
+from maskedflow.kernels.tile import PANEL_BYTES, jit
 from maskedflow.transforms import (
     AdditiveTransform,
     MeanPrecisionTransform,
@@ -68,7 +69,12 @@ def torchs(code: Map, phi: Tensor) -> Any:
     """The map of torch with parameters (parameters, samples)."""
     kind, shapes = MAPS[code]
     parts = phi.t().split([math.prod(shape) for shape in shapes], dim=-1)
-    return kind(*(part.unflatten(-1, shape) if shape else part[..., 0] for part, shape in zip(parts, shapes, strict=True)))
+    return kind(
+        *(
+            part.unflatten(-1, shape) if shape else part[..., 0]
+            for part, shape in zip(parts, shapes, strict=True)
+        )
+    )
 
 
 def torchs_way(code: Map, phi: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,3 +147,73 @@ def test_inverses(code: Map, dtype: Any, size: float, seed: int, reach: float) -
         expected, expected_ladj = f.inv.call_and_ladj(torch.tensor(z).double())
     close(x, expected, dtype, 10)
     close(ladj - 1, expected_ladj, dtype, 100)
+
+
+FUNCTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "exp": (elementary.exp, np.exp),
+    "tanh": (elementary.tanh, np.tanh),
+    "log": (elementary.log, np.log),
+}
+
+
+def compiled(function: Any) -> Callable[[Any], Any]:
+    """A function as a loop over an array."""
+
+    def loop(x: Any, out: Any) -> None:
+        for j in range(x.size):
+            out[j] = function(x[j])
+
+    fast = jit(loop)
+
+    def of(x: Any) -> Any:
+        out = np.empty_like(x)
+        fast(x, out)
+        return out
+
+    return of
+
+
+@precisions
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_elementary_functions_are_exact_to_rounding(name: str, dtype: Any) -> None:
+    function, reference = FUNCTIONS[name]
+    largest = {"exp": 87 if dtype is np.float32 else 708, "tanh": 100}.get(name, 1)
+    x = np.concatenate([np.linspace(-largest, largest, 20_001), np.linspace(-1, 1, 20_001)])
+    if name == "log":
+        number = np.finfo(dtype)
+        far = np.geomspace(number.tiny, number.max, 20_001, dtype=np.longdouble)
+        x = np.concatenate([far[:-1], abs(x) + 0.5, [3 * number.smallest_subnormal]])
+    x = x.astype(dtype)
+    found, expected = compiled(function)(x), reference(x.astype(np.longdouble))
+    assert np.all(abs(found - expected) <= 3 * np.finfo(dtype).eps * abs(expected))
+
+
+@precisions
+def test_what_elementary_functions_are_at_their_ends(dtype: Any) -> None:
+    x = np.array([-math.inf, 0, math.inf, math.nan], dtype)
+    end = compiled(elementary.tanh)(x)
+    np.testing.assert_array_equal(end, np.array([-1, 0, 1, math.nan], dtype))
+    x = np.array([-math.inf, -1, -0.0, 0, 1, math.inf, math.nan], dtype)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(compiled(elementary.log)(x), np.log(x))
+    # An exponential ends at the least and the largest number.
+    x = np.array([-math.inf, math.inf, math.nan], dtype)
+    least, largest, none = compiled(elementary.exp)(x)
+    assert 0 <= least < 1e-37
+    assert 1e38 < largest < math.inf
+    assert np.isnan(none)
+
+
+def test_the_scaled_error_function() -> None:
+    x = np.concatenate([np.linspace(0, 10, 20_001), np.geomspace(1, 1e150, 2_001)])
+    np.testing.assert_allclose(compiled(elementary.erfcx)(x), scipy.special.erfcx(x), rtol=2e-15)
+
+
+@precisions
+def test_a_mixture_far_out_keeps_its_tails(dtype: Any) -> None:
+    """Data and latents correspond where both tails are zero in numbers."""
+    phi, z = draw(Map.MIXTURE, dtype, 1.0, 0, 1e6)
+    x, ladj = z.copy(), np.zeros_like(z)
+    invert(Map.MIXTURE, phi, constants_of(Map.MIXTURE), x, ladj)
+    back, _ = torchs(Map.MIXTURE, torch.tensor(phi)).call_and_ladj(torch.tensor(x))
+    close(z, back, dtype, 10)

@@ -163,7 +163,7 @@ def _log64(x: Any) -> Any:
     p = p * z + 6.666666666666735130e-1
     square = 0.5 * f * f
     low = s * (square + p * z) + n * 1.90821492927058770002e-10
-    result = (low - square) + f + n * 6.93147180369123816490e-1
+    result: Any = (low - square) + f + n * 6.93147180369123816490e-1
     result = x if x == np.inf else result
     result = -np.inf if x == 0.0 else result
     return result if x >= 0.0 else np.nan

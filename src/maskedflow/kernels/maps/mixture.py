@@ -125,11 +125,11 @@ def _differentiate_component(
         facts[BY_X, j] -= by_mean
 
 
-# In the search for x, of a sample: the equation's right side, the hazard of N(0, 1), the sign of the
-# tail, a bracket of the root, the guess, the last step, and the step that ends the search; and of
-# the tail at the guess the greatest probability of a component, in logarithms, and the sums of
-# probabilities and of hazards relative to it; and a component's own.
+# In the search for x, of a sample: the equation's right side, the hazard of N(0, 1), the sign of
+# the tail, a bracket of the root, the guess, the last step, and the step that ends the search.
 TARGET, HAZARD, SIGN, LOW, HIGH, GUESS, LAST, LEAST = range(8)
+# And of the tail at the guess: the greatest probability of a component, in logarithms, the sums of
+# probabilities and of hazards relative to it, and a component's own.
 TOP, PROBABILITY, RATE, COMPONENT, COMPONENT_RATE = range(8, 13)
 ROWS = 13
 MOST_STEPS = 120
@@ -211,7 +211,7 @@ def _enclose(phi: Any, x: Any, parts: Any, rows: Any) -> None:
 
 @inlined
 def _normal_tail(v: float) -> tuple[float, float]:
-    """log Phi(v), and phi(v) / Phi(v), in which the squares have cancelled."""
+    """The log-probability below v, and phi(v) / Phi(v), in which the squares have cancelled."""
     y = abs(v) * math.sqrt(0.5)
     scaled, square = erfcx(y), exp(-y * y)
     lower, upper = 0.5 * scaled, 1.0 - 0.5 * scaled * square
