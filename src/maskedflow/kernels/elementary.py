@@ -14,7 +14,7 @@ inlined: Any = register_jitable(forceinline=True)
 
 
 def exp(x: Any) -> Any:
-    """The exponential. It ends at the largest number, not at infinity."""
+    """The exponential, up to near the largest number, and down to near the smallest."""
     raise NotImplementedError
 
 
