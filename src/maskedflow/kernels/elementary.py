@@ -9,20 +9,23 @@ import numpy as np
 from numba.core import types
 from numba.extending import register_jitable
 
+#: A call would keep a loop from becoming vectors, and so would leaving it to the compiler.
+inlined: Any = register_jitable(forceinline=True)
+
 
 def exp(x: Any) -> Any:
-    """The exponential. It ends at the largest number, not at infinity."""
+    """The exponential, up to near the largest number, and down to near the smallest."""
     raise NotImplementedError
 
 
-@numba.extending.overload(exp, inline="never")
+@numba.extending.overload(exp, jit_options={"forceinline": True})
 def _exp_of_type(x: Any) -> Any:
     if x == types.float32:
         return _exp32
     return _exp64
 
 
-@register_jitable
+@inlined
 def _exp32(x: Any) -> Any:
     # Cephes' expf: reduced by multiples of log 2, which are in two parts, then a polynomial.
     x = min(max(x, np.float32(-87.33)), np.float32(88.72))
@@ -39,7 +42,7 @@ def _exp32(x: Any) -> Any:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@register_jitable
+@inlined
 def _exp64(x: Any) -> Any:
     # Taylor's polynomial on [-log 2 / 2, log 2 / 2]: thirteen terms are exact to rounding.
     x = min(max(x, -708.39), 709.43)
@@ -67,14 +70,14 @@ def tanh(x: Any) -> Any:
     raise NotImplementedError
 
 
-@numba.extending.overload(tanh, inline="never")
+@numba.extending.overload(tanh, jit_options={"forceinline": True})
 def _tanh_of_type(x: Any) -> Any:
     if x == types.float32:
         return _tanh32
     return _tanh64
 
 
-@register_jitable
+@inlined
 def _tanh32(x: Any) -> Any:
     # Cephes' tanhf: a polynomial near zero, where an exponential would cancel.
     z = x * x
@@ -89,7 +92,7 @@ def _tanh32(x: Any) -> Any:
     return near if abs(x) < np.float32(0.625) else far
 
 
-@register_jitable
+@inlined
 def _tanh64(x: Any) -> Any:
     z = x * x
     p = -9.64399179425052238628e-1
@@ -108,14 +111,14 @@ def log(x: Any) -> Any:
     raise NotImplementedError
 
 
-@numba.extending.overload(log, inline="never")
+@numba.extending.overload(log, jit_options={"forceinline": True})
 def _log_of_type(x: Any) -> Any:
     if x == types.float32:
         return _log32
     return _log64
 
 
-@register_jitable
+@inlined
 def _log32(x: Any) -> Any:
     # FreeBSD's logf: x = 2^n (1 + f) with 1 + f around one, then a series in f / (2 + f).
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
@@ -140,7 +143,7 @@ def _log32(x: Any) -> Any:
     return result if x >= zero else np.float32(np.nan)
 
 
-@register_jitable
+@inlined
 def _log64(x: Any) -> Any:
     small = x < 2.2250738585072014e-308
     y = np.float64(x * (2.0**54 if small else 1.0))
@@ -160,7 +163,58 @@ def _log64(x: Any) -> Any:
     p = p * z + 6.666666666666735130e-1
     square = 0.5 * f * f
     low = s * (square + p * z) + n * 1.90821492927058770002e-10
-    result = (low - square) + f + n * 6.93147180369123816490e-1
+    result: Any = (low - square) + f + n * 6.93147180369123816490e-1
     result = x if x == np.inf else result
     result = -np.inf if x == 0.0 else result
     return result if x >= 0.0 else np.nan
+
+
+@inlined
+def erfcx(x: Any) -> Any:
+    """exp(x^2) erfc(x) of numbers from zero on, in double precision."""
+    # Cody's CALERF: the error function itself near zero, and rational functions for what is scaled.
+    z = x * x
+    p = 1.85777706184603153e-1
+    p = p * z + 3.16112374387056560e0
+    p = p * z + 1.13864154151050156e2
+    p = p * z + 3.77485237685302021e2
+    p = p * z + 3.20937758913846947e3
+    q = z + 2.36012909523441209e1
+    q = q * z + 2.44024637934444173e2
+    q = q * z + 1.28261652607737228e3
+    q = q * z + 2.84423683343917062e3
+    near = (1.0 - x * p / q) * _exp64(min(z, 1.0))
+    y = min(x, 4.0)
+    p = 2.15311535474403846e-8
+    p = p * y + 5.64188496988670089e-1
+    p = p * y + 8.88314979438837594e0
+    p = p * y + 6.61191906371416295e1
+    p = p * y + 2.98635138197400131e2
+    p = p * y + 8.81952221241769090e2
+    p = p * y + 1.71204761263407058e3
+    p = p * y + 2.05107837782607147e3
+    p = p * y + 1.23033935479799725e3
+    q = y + 1.57449261107098347e1
+    q = q * y + 1.17693950891312499e2
+    q = q * y + 5.37181101862009858e2
+    q = q * y + 1.62138957456669019e3
+    q = q * y + 3.29079923573345963e3
+    q = q * y + 4.36261909014324716e3
+    q = q * y + 3.43936767414372164e3
+    q = q * y + 1.23033935480374942e3
+    middle = p / q
+    z = 1.0 / z
+    p = 1.63153871373020978e-2
+    p = p * z + 3.05326634961232344e-1
+    p = p * z + 3.60344899949804439e-1
+    p = p * z + 1.25781726111229246e-1
+    p = p * z + 1.60837851487422766e-2
+    p = p * z + 6.58749161529837803e-4
+    q = z + 2.56852019228982242e0
+    q = q * z + 1.87295284992346725e0
+    q = q * z + 5.27905102951428412e-1
+    q = q * z + 6.05183413124413191e-2
+    q = q * z + 2.33520497626869185e-3
+    far = (5.6418958354775628695e-1 - z * p / q) / x
+    far = far if x > 4.0 else middle
+    return near if x <= 0.46875 else far

@@ -15,7 +15,8 @@ from .tile import PANEL_BYTES, jit, pointer, size_of
 @jit
 def width_of(rows: Any) -> int:
     """The number of samples."""
-    return PANEL_BYTES // size_of(rows.dtype.type(0))
+    width: int = PANEL_BYTES // size_of(rows.dtype.type(0))
+    return width
 
 
 @jit

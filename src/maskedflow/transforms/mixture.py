@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.kernels import Kernel, Map
+
 from .base import UnivariateTransform
 from .monotonic import find_root
 
@@ -69,7 +71,15 @@ class MonotonicMixtureTransform(UnivariateTransform):
         super().__init__()
         self.log_weights = logits.log_softmax(dim=-1)
         self.means = means
-        self.log_scales = (0.5 * log_precisions).clamp(math.log(slope), -math.log(slope))
+        self.bound = -math.log(slope)
+        self.log_scales = (0.5 * log_precisions).clamp(-self.bound, self.bound)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """What the compiled sweep calls this map, and its parameters."""
+        shape = self.means.shape
+        known = len(shape) == 1 and shape == self.log_weights.shape == self.log_scales.shape
+        return (Map.MIXTURE, (self.bound,)) if known else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(components={self.log_weights.shape[-1]})"

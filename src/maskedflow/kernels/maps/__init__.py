@@ -1,8 +1,8 @@
 """Univariate maps, on rows of a panel: one number of each of its samples.
 
 A map is a module with three functions, which work in place. The rows of `phi` are the parameters
-of a feature, `constants` the numbers that the map takes beside them; x and ladj are rows. No two of
-the arrays overlap.
+of a feature, `constants` the numbers that the map takes beside them; x and ladj are rows. Rows are
+as long as a panel's, and no two of the arrays overlap.
 
 - `evaluate(phi, constants, x, ladj)` replaces data x by their latents z = f(x), and adds log f'(x).
 - `differentiate(phi, constants, x, ladj, dphi, dx)` has the gradients by z in `dx`, those by the

@@ -80,7 +80,12 @@ def _gather(phi: Any, constants: Any, axis: int, sizes: Any, knots: Any, found: 
     dtype, width, bins = phi.dtype.type, width_of(phi), int(constants[2])
     bound = constants[0]
     zero = dtype(0)
-    phi, sizes, knots, found = fixed(phi, width), fixed(sizes, width), fixed(knots, width), fixed(found, width)
+    phi, sizes, knots, found = (
+        fixed(phi, width),
+        fixed(sizes, width),
+        fixed(knots, width),
+        fixed(found, width),
+    )
     first, last = axis * (bins + 1), axis * (bins + 1) + bins
     other, other_last = (1 - axis) * (bins + 1), (1 - axis) * (bins + 1) + bins
     place = 2 * bins + 2
@@ -132,7 +137,7 @@ def invert(phi: Any, constants: Any, x: Any, ladj: Any) -> None:
 @jit
 def _evaluate_bins(constants: Any, x: Any, ladj: Any, found: Any) -> None:
     dtype, width = x.dtype.type, width_of(x)
-    one, two, zero = dtype(1), dtype(2), dtype(0)
+    one, two = dtype(1), dtype(2)
     bound = dtype(constants[0])
     found = fixed(found, width)
     for j in range(width):
@@ -251,7 +256,9 @@ def _by_parameters(phi: Any, constants: Any, found: Any, dphi: Any) -> None:
         for j in range(width):
             clip = one / (one + abs((scale + scale) * phi[row, j]))
             before, own, other = (
-                found[shift + BEFORE, j], found[shift + OWN, j], found[shift + ANY, j]
+                found[shift + BEFORE, j],
+                found[shift + OWN, j],
+                found[shift + ANY, j],
             )
             by_size = before if k < found[BIN, j] else other
             own = own if k == found[BIN, j] else zero
