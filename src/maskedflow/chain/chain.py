@@ -62,7 +62,7 @@ class Way:
         writer = Writer()
         writer.fill(Panel.VALUES, places.total, 1)
         end = Writer()
-        if self.is_density:
+        if self.is_density and not self.chain.ends_in_density:
             end.write(
                 Code.NORMAL, Panel.VALUES, places.total, self.chain.features, places.outputs
             )
@@ -74,7 +74,7 @@ class Way:
         """From slopes by outputs and total to those that are wanted."""
         places = self.places
         writer = Writer()
-        if self.is_density:
+        if self.is_density and not self.chain.ends_in_density:
             writer.write(
                 Code.NORMAL_SLOPE, Panel.SLOPES, places.total, self.chain.features, places.outputs
             )
@@ -108,6 +108,8 @@ class Chain:
 
     def __init__(self, steps: Sequence[Step], *, is_normal: bool = False) -> None:
         self.steps, self.is_normal = tuple(steps), is_normal
+        #: Whether the last step gives the log-density, and there is nothing to be added.
+        self.ends_in_density = self.steps[-1].is_density
         self.features = self.steps[0].features
         self.context = max(step.context for step in self.steps)
         self.owners = [one for step in self.steps for one in step.owners]
@@ -135,7 +137,9 @@ class Chain:
         """Whether a context is of its size."""
         return self.context == 0 if c is None else c.shape[-1:] == (self.context,)
 
-    def vectors(self, x: Tensor, c: Tensor | None) -> list[Tensor] | None:
+    def vectors(
+        self, x: Tensor, c: Tensor | None, *, inverse: bool = False
+    ) -> list[Tensor] | None:
         """The tensors of its steps, if the kernel can compute with these and with x and c."""
         if is_traced() or not all(step.is_current() for step in self.steps):
             return None
@@ -152,6 +156,8 @@ class Chain:
         for tensor, size in zip(found, self._sizes, strict=True):
             if tensor.dtype != dtype or tensor.ndim != 1 or len(tensor) != size:
                 return None
+        if inverse and self.ends_in_density and _learns(x, c, found):
+            return None
         return found
 
     def __call__(
@@ -173,11 +179,7 @@ class Chain:
             c = c.expand(*shape, self.context).reshape(-1, self.context)
             x = x.expand(*shape, self.features)
         x = x.reshape(-1, self.features)
-        if torch.is_grad_enabled() and (
-            x.requires_grad
-            or (c is not None and c.requires_grad)
-            or any(vector.requires_grad for vector in vectors)
-        ):
+        if _learns(x, c, vectors):
             y, total = _Node.apply(self, inverse, plain, x, c, *vectors)  # type: ignore[no-untyped-call]
         else:
             y, total, _ = self.evaluate(x, c, vectors, inverse=inverse, kept=False)
@@ -252,6 +254,15 @@ class Chain:
             program = way.gradients(tuple(vectors_wanted))
             job.sum_gradients(program, job.addresses(targets), panels, slopes)
         return [dx, dc, *found]
+
+
+def _learns(x: Tensor, c: Tensor | None, vectors: Sequence[Tensor]) -> bool:
+    """Whether a gradient may follow."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad
+        or (c is not None and c.requires_grad)
+        or any(vector.requires_grad for vector in vectors)
+    )
 
 
 def chain_of(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from maskedflow.kernels import Code, Kernel, Panel
+from maskedflow.kernels import Code, Kernel, Map, Panel
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Layout, Operation, Program, Writer, joined
 from maskedflow.sweep import Plan
@@ -97,6 +97,11 @@ class Step(abc.ABC):
     @property
     def is_costly(self) -> bool:
         """Whether it has a network, for which a chain is worth it."""
+        return False
+
+    @property
+    def is_density(self) -> bool:
+        """Whether it gives the log-density of its inputs, and no latents; and data, if inverted."""
         return False
 
     @abc.abstractmethod
@@ -340,6 +345,10 @@ class Conditioned(Step):
     @cached_property
     def owners(self) -> Sequence[Owner]:
         return owners_of(self.conditioner)
+
+    @property
+    def is_density(self) -> bool:
+        return self.kernel[0] is Map.MIXTURE
 
     @property
     def features(self) -> int:

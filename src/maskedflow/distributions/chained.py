@@ -85,10 +85,9 @@ class ChainedFlow(NormalizingFlow):
         like = self._chain.like
         shape = self._extended_shape(Size(sample_shape))
         # Whether the kernel can is asked before anything is drawn.
-        if self._chain.vectors(like.new_empty(self._chain.features), self._c) is None:
+        vectors = self._chain.vectors(like.new_empty(self._chain.features), self._c, inverse=True)
+        if vectors is None:
             return None
         z = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
-        vectors = self._chain.vectors(z, self._c)
-        assert vectors is not None
         x, ladj = self._chain(z, self._c, vectors, inverse=True)
         return z, x, ladj

@@ -165,7 +165,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
         if self.steps() is not None and (chain := self._chain) is not None:
-            vectors = chain.vectors(z, c)
+            vectors = chain.vectors(z, c, inverse=True)
             if vectors is not None:
                 return chain(z, c, vectors, inverse=True)
         z = z if self._order is None else z[..., self._order]
@@ -308,14 +308,14 @@ class MADE(MAF):
             last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
             nn.init.normal_(cast(Tensor, last.bias), generator=generator)
 
-    def unchecked(self, c: Tensor | None) -> NormalizingFlow:
-        flow = super().unchecked(c)
-        if not self._is_mixture:
-            return flow
+    def distribution(self, c: Tensor | None) -> NormalizingFlow:
+        flow = super().distribution(c)
         # A batch norm behind the network, or another base, leaves no mixture of the data.
-        mixtures = _Mixtures(flow.transform, flow.base)
-        mixtures.origin = flow.origin
-        return mixtures
+        return _Mixtures(flow.transform, flow.base) if self._is_mixture else flow
+
+    def steps(self) -> list[Step] | None:
+        steps = super().steps()
+        return None if steps and steps[-1].is_density and not self._is_mixture else steps
 
 
 class _Mixtures(NormalizingFlow):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.chain import Chain, chain_of
+from maskedflow.chain import Chain, Step, chain_of
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
 from maskedflow.transforms.lazy import Unconditional
@@ -148,11 +148,25 @@ class Flow(LazyDistribution):
     @property
     def chain(self) -> Chain | None:
         """The whole flow as one program; None if the kernel does not know all of it."""
-        steps = self.transform.steps() if is_standard_normal(self.base) else None
-        if steps is not None and not any(step.is_costly for step in steps):
-            steps = None
-        self._chain = chain_of(self._chain, steps, is_normal=True)
+        self._chain = chain_of(self._chain, self.steps(), is_normal=True)
         return self._chain
+
+    def steps(self) -> list[Step] | None:
+        """What the kernel computes, to latents that are N(0, I); None if it does not know it."""
+        steps, base = self.transform.steps(), self.base
+        if steps is None:
+            return None
+        if isinstance(base, Flow) and base.embedding is None:
+            further = base.steps()
+            if further is None:
+                return None
+            steps = steps + further
+        elif not is_standard_normal(base):
+            return None
+        costly = [step for step in steps if step.is_costly]
+        if len({step.context for step in costly}) != 1:
+            return None
+        return None if any(step.is_density for step in steps[:-1]) else steps
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow:
         """Makes the distribution p(x | c), whose batch shape is that of `c`.
@@ -170,11 +184,12 @@ class Flow(LazyDistribution):
             c = cast(Tensor, self.embedding(c))
         chain = self.chain
         if chain is not None and chain.takes(c):
-            whole = ChainedFlow(chain, c, partial(self._distribution, c))
+            whole = ChainedFlow(chain, c, partial(self.distribution, c))
             return whole.made_by(self, unchecked, *origin)
-        return self._distribution(c).made_by(self, unchecked, *origin)
+        return self.distribution(c).made_by(self, unchecked, *origin)
 
-    def _distribution(self, c: Tensor | None) -> NormalizingFlow:
+    def distribution(self, c: Tensor | None) -> NormalizingFlow:
+        """The distribution for a context that has been through the embedding, of its parts."""
         # What an embedding makes of a finite context need not be finite.
         base = self.base(c) if self.embedding is None else self.base.unchecked(c)
         transform = self.transform(c)

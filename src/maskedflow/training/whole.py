@@ -9,10 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from maskedflow.chain import Chain, Descent, chain_of
+from maskedflow.chain import Chain, Descent
 from maskedflow.data import Split, StreamedSplit
 from maskedflow.flows import Flow
-from maskedflow.flows.flow import is_standard_normal
 from maskedflow.transforms import BatchNorm, ComposedTransform, LazyComposedTransform, LazyTransform
 
 from .batches import Training, take
@@ -55,12 +54,12 @@ class WholeSteps:
             return None
         if type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules())):
             return None
-        if config.compile or not is_standard_normal(flow.base):
+        if config.compile:
             return None
         embedding = flow.embedding
         if embedding is not None and not getattr(embedding, "is_fixed", False):
             return None
-        front, chain = _parts(flow.transform)
+        front, chain = _parts(flow)
         learned = {id(one) for one in optimizer.param_groups[0]["params"]}
         if chain is None or chain.vectors(like.new_empty(1, chain.features, dtype=chain.like.dtype), None if chain.context == 0 else like.new_empty(1, chain.context, dtype=chain.like.dtype)) is None:
             return None
@@ -116,8 +115,9 @@ def is_watched(module: nn.Module) -> bool:
     )
 
 
-def _parts(transform: LazyTransform) -> tuple[list[LazyTransform], Chain | None]:
+def _parts(flow: Flow) -> tuple[list[LazyTransform], Chain | None]:
     """The transforms before those that are learned, and the rest as a chain."""
+    transform = flow.transform
     transforms = (
         cast(list[LazyTransform], list(transform.transforms))
         if isinstance(transform, LazyComposedTransform)
@@ -128,6 +128,6 @@ def _parts(transform: LazyTransform) -> tuple[list[LazyTransform], Chain | None]
         if isinstance(one, BatchNorm) or any(True for _ in one.parameters()):
             break
         front.append(one)
-    rest = LazyComposedTransform(*transforms[len(front) :]) if transforms[len(front) :] else None
-    steps = None if rest is None else rest.steps()
-    return front, chain_of(None, steps, is_normal=True)
+    learned = transforms[len(front) :]
+    rest = Flow(LazyComposedTransform(*learned), flow.base) if learned else flow.base
+    return front, rest.chain if isinstance(rest, Flow) else None

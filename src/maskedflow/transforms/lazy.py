@@ -107,7 +107,7 @@ class LazyComposedTransform(LazyTransform):
 
         for lazy, transform in zip(self.transforms, made, strict=True):
             found = lazy.steps() if isinstance(lazy, LazyTransform) else None
-            if found is None:
+            if found is None or any(step.is_density for step in found):
                 close()
                 pieces.append(transform)
             else:
