@@ -113,7 +113,7 @@ class Chain:
         self.features = self.steps[0].features
         self.context = max(step.context for step in self.steps)
         self.owners = [one for step in self.steps for one in step.owners]
-        self._sizes = [one.numel() for one in tensors(self.owners)]
+        self._shapes = [one.shape for one in tensors(self.owners)]
         self._ways: dict[tuple[bool, bool], Way] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,8 +153,8 @@ class Chain:
         if torch.is_autocast_enabled("cpu"):
             return None
         found = tensors(self.owners)
-        for tensor, size in zip(found, self._sizes, strict=True):
-            if tensor.dtype != dtype or tensor.ndim != 1 or len(tensor) != size:
+        for one, shape in zip(found, self._shapes, strict=True):
+            if one.dtype is not dtype or one.shape != shape:  # dense ones: functional_call
                 return None
         if inverse and self.ends_in_density and _learns(x, c, found):
             return None
@@ -175,9 +175,10 @@ class Chain:
         """
         shape = x.shape[:-1]
         if c is not None:
-            shape = torch.broadcast_shapes(shape, c.shape[:-1])
-            c = c.expand(*shape, self.context).reshape(-1, self.context)
-            x = x.expand(*shape, self.features)
+            if c.shape[:-1] != shape:
+                shape = torch.broadcast_shapes(shape, c.shape[:-1])
+                c, x = c.expand(*shape, self.context), x.expand(*shape, self.features)
+            c = c.reshape(-1, self.context)
         x = x.reshape(-1, self.features)
         if _learns(x, c, vectors):
             y, total = _Node.apply(self, inverse, plain, x, c, *vectors)  # type: ignore[no-untyped-call]

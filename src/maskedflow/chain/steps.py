@@ -318,8 +318,15 @@ def owners_of(conditioner: MaskedMLP) -> list[Owner]:
 
 def is_known(conditioner: nn.Module) -> bool:
     """Whether the kernel can compute a network, and nobody watches its calls."""
-    watched = conditioner._forward_hooks or conditioner._forward_pre_hooks
-    return type(conditioner) is MaskedMLP and conditioner.trunk.code is not None and not watched
+    return (
+        type(conditioner) is MaskedMLP
+        and conditioner.trunk.code is not None
+        and not _is_watched(conditioner)
+    )
+
+
+def _is_watched(conditioner: nn.Module) -> bool:
+    return bool(conditioner._forward_hooks or conditioner._forward_pre_hooks)
 
 
 def _context_of(conditioner: MaskedMLP) -> int:
@@ -363,7 +370,7 @@ class Conditioned(Step):
         return _context_of(self.conditioner)
 
     def is_current(self) -> bool:
-        return self.conditioner.trunk is self.trunk
+        return self.conditioner.trunk is self.trunk and not _is_watched(self.conditioner)
 
     def latents(self, rows: Rows, place: Place) -> Route:
         inputs, moved, returned = self._ordered(rows, place)
@@ -464,8 +471,10 @@ class Coupled(Step):
         return _context_of(self.conditioners[0])
 
     def is_current(self) -> bool:
-        found = (one.trunk for one in self.conditioners)
-        return all(one is known for one, known in zip(found, self.trunks, strict=True))
+        return all(
+            one.trunk is trunk and not _is_watched(one)
+            for one, trunk in zip(self.conditioners, self.trunks, strict=True)
+        )
 
     def latents(self, rows: Rows, place: Place) -> Route:
         return self._route(rows, place, Code.EVALUATE, Code.DIFFERENTIATE)

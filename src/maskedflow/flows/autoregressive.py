@@ -141,19 +141,17 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
         return AutoregressiveTransform(partial(self.meta, c), self.passes, sweep)
 
     def steps(self) -> list[Step] | None:
+        known, hyper = self._chain, cast(MaskedMLP, self._modules["hyper"])
+        if known is not None:
+            step = cast(Conditioned, known.steps[0])
+            if step.conditioner is hyper and step.is_current():
+                return [step]
         kind = type(self)
         plain = kind.meta is MaskedAutoregressiveTransform.meta and (
             kind.forward is MaskedAutoregressiveTransform.forward
         )
-        if not plain or self.periodic or self._known is None:
+        if not plain or self.periodic or self._known is None or not is_known(hyper):
             return None
-        hyper = cast(MaskedMLP, self._modules["hyper"])
-        if not is_known(hyper):
-            return None
-        if self._chain is not None:
-            (step,) = self._chain.steps
-            if cast(Conditioned, step).conditioner is hyper and step.is_current():
-                return [step]
         order = None if self._order is None else tuple(self._order.tolist())
         step = Conditioned(hyper, self._known, order)
         self._chain = Chain([step])

@@ -127,19 +127,19 @@ class GeneralCouplingTransform(ConditionedTransform):
         return CouplingTransform(partial(self.meta, c), self._parts)
 
     def steps(self) -> list[Step] | None:
-        kind, known = type(self), self._known
+        step = self._step
+        hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
+        if step is not None and step.conditioners == hyper and step.is_current():
+            return [step]
+        kind = type(self)
         plain = kind.meta is GeneralCouplingTransform.meta and (
             kind.forward is GeneralCouplingTransform.forward
         )
-        hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
-        if not plain or known is None or not all(map(is_known, hyper)):
+        if not plain or self._known is None or not all(map(is_known, hyper)):
             return None
-        step = self._step
-        if step is None or step.conditioners != hyper or not step.is_current():
-            kept, mapped, _ = self._parts
-            parts = tuple(kept.tolist()), tuple(mapped.tolist())
-            step = self._step = Coupled(hyper, known, *parts)
-        return [step]
+        kept, mapped, _ = self._parts
+        self._step = Coupled(hyper, self._known, tuple(kept.tolist()), tuple(mapped.tolist()))
+        return [self._step]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_step": None}

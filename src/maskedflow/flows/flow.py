@@ -148,25 +148,27 @@ class Flow(LazyDistribution):
     @property
     def chain(self) -> Chain | None:
         """The whole flow as one program; None if the kernel does not know all of it."""
-        self._chain = chain_of(self._chain, self.steps(), is_normal=True)
+        steps = self.steps()
+        known = self._chain
+        if steps is None or known is None or known.steps != tuple(steps):
+            # Those that take a context take the same; a mixture's density is nobody's input.
+            wrong = steps is None or (
+                len({step.context for step in steps if step.is_costly}) != 1
+                or any(step.is_density for step in steps[:-1])
+            )
+            self._chain = None if wrong else chain_of(None, steps, is_normal=True)
         return self._chain
 
     def steps(self) -> list[Step] | None:
         """What the kernel computes, to latents that are N(0, I); None if it does not know it."""
-        steps, base = self.transform.steps(), self.base
-        if steps is None:
-            return None
+        modules = self._modules
+        steps, base = cast(LazyTransform, modules["transform"]).steps(), modules["base"]
+        if steps is None or (type(base) is UnconditionalDistribution and is_standard_normal(base)):
+            return steps
         if isinstance(base, Flow) and base.embedding is None:
             further = base.steps()
-            if further is None:
-                return None
-            steps = steps + further
-        elif not is_standard_normal(base):
-            return None
-        costly = [step for step in steps if step.is_costly]
-        if len({step.context for step in costly}) != 1:
-            return None
-        return None if any(step.is_density for step in steps[:-1]) else steps
+            return None if further is None else steps + further
+        return None
 
     def forward(self, c: Tensor | None = None) -> NormalizingFlow:
         """Makes the distribution p(x | c), whose batch shape is that of `c`.

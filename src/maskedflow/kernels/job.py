@@ -23,7 +23,6 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 _local = threading.local()
 _team = Team()
-_PLACES = {one.name.lower(): int(one) for one in Job}
 _STEPS = {one.name.lower(): int(one) for one in Steps}
 
 
@@ -112,34 +111,18 @@ def panels_job(
         [(*_matrix(*one), number < ordered) for number, one in enumerate(dense)], np.int64
     )
     stored = np.array([(*_matrix(m, row, where), 0) for m, row, where in stores], np.int64)
-    job = _job(
-        **program.addresses,
-        functions=_functions(program, values.memory.element_size()).ctypes.data,
-        batch=values.batch,
-        vectors=vectors.ctypes.data,
-        loads=loaded.ctypes.data,
-        load_count=len(loaded),
-        stores=stored.ctypes.data,
-        store_count=len(stored),
-        height=values.height,
-        values=values.memory.data_ptr(),
-        keep=values.kept,
-        slopes=0 if slopes is None else slopes.memory.data_ptr(),
-        keep_slopes=slopes is not None and slopes.kept,
-        places=values.places if slopes is None else min(values.places, slopes.places),
-    )
+    job = _job(program, values.memory.element_size())
+    job[Job.BATCH] = values.batch
+    job[Job.VECTORS] = vectors.ctypes.data
+    job[Job.LOADS], job[Job.LOAD_COUNT] = loaded.ctypes.data, len(loaded)
+    job[Job.STORES], job[Job.STORE_COUNT] = stored.ctypes.data, len(stored)
+    job[Job.HEIGHT] = values.height
+    job[Job.VALUES], job[Job.KEEP] = values.memory.data_ptr(), values.kept
+    job[Job.PLACES] = values.places
+    if slopes is not None:
+        job[Job.SLOPES], job[Job.KEEP_SLOPES] = slopes.memory.data_ptr(), slopes.kept
+        job[Job.PLACES] = min(values.places, slopes.places)
     return job, (dense, loaded, stored, vectors)
-
-
-def _functions(program: Any, size: int) -> Integers:
-    """The addresses of the functions that operations call, one for each operation."""
-    if size not in program.compiled:
-        program.compiled[size] = np.array(
-            [entry(one.function, size) if one.function else 0 for one in program.operations],
-            np.int64,
-        )
-    found: Integers = program.compiled[size]
-    return found
 
 
 def sum_gradients(program: Any, vectors: Integers, values: Panels, slopes: Panels) -> None:
@@ -153,14 +136,11 @@ def sum_gradients(program: Any, vectors: Integers, values: Panels, slopes: Panel
 
 def sums_job(program: Any, vectors: Integers, values: Panels, slopes: Panels) -> Integers:
     """The integers of a job that sums up gradients."""
-    return _job(
-        **program.addresses,
-        batch=values.batch,
-        vectors=vectors.ctypes.data,
-        height=values.height,
-        values=values.memory.data_ptr(),
-        slopes=slopes.memory.data_ptr(),
-    )
+    job = _job(program, values.memory.element_size())
+    job[Job.BATCH], job[Job.VECTORS] = values.batch, vectors.ctypes.data
+    job[Job.HEIGHT], job[Job.VALUES] = values.height, values.memory.data_ptr()
+    job[Job.SLOPES] = slopes.memory.data_ptr()
+    return job
 
 
 def steps_job(size: int, **values: int) -> Integers:
@@ -187,11 +167,20 @@ def share(name: str, size: int, job: Integers, work: int, most: int) -> None:
         _team.note(asked, int(job[Job.BUSY]))
 
 
-def _job(**values: int) -> Integers:
-    job = np.zeros(len(Job), np.int64)
-    for name, value in values.items():
-        job[_PLACES[name]] = value
-    return job
+def _job(program: Any, size: int) -> Integers:
+    """The integers of a job, as far as they follow from its program."""
+    if size not in program.jobs:
+        functions = np.array(
+            [entry(one.function, size) if one.function else 0 for one in program.operations],
+            np.int64,
+        )
+        job = np.zeros(len(Job), np.int64)
+        for name, table in (*program.tables.items(), ("FUNCTIONS", functions)):
+            job[Job[name]] = table.ctypes.data
+        job[Job.OPERATIONS], job[Job.HOLE_COUNT] = len(program.operations), len(program.holes)
+        program.jobs[size] = job, functions
+    found: Integers = program.jobs[size][0].copy()
+    return found
 
 
 def _matrix(matrix: Tensor, row: int, where: int) -> tuple[int, ...]:

@@ -106,8 +106,8 @@ def clear(address: int, like: Any) -> None:
 
 
 @jit
-def _run_program(like: Any, job: Any, values: Any, slopes: Any) -> None:
-    """The program of a job, on one panel of values and one of slopes."""
+def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> None:
+    """The program of a job, on a panel of values and one of slopes, with so many samples."""
     program = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
     weights = integers(job[Job.VECTORS], 1 << 20)
     functions = integers(job[Job.FUNCTIONS], job[Job.OPERATIONS])
@@ -136,6 +136,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any) -> None:
                 base + out * PANEL_BYTES,
                 width,
                 columns,
+                count * size,
             )
         elif code == Code.COPY:
             _copy(panel, out, source, rows)
@@ -273,7 +274,7 @@ def run_panels(address: int, like: Any) -> None:
         for source, step, row, rows, where, index in loads:
             panel = slopes if where == Panel.SLOPES else values
             _load(like, source, step, index, first, count, panel[row : row + rows])
-        _run_program(like, job, values, slopes)
+        _run_program(like, job, values, slopes, count)
         for target, step, row, rows, where, _ in stores:
             panel = slopes if where == Panel.SLOPES else values
             _store(like, target, step, first, count, panel[row : row + rows])

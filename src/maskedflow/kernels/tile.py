@@ -75,8 +75,8 @@ def call(typingctx: Any, function: Any, argument: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
-def _tile(rows: int) -> Any:
-    """C[u] += sum_k A[u, k] B[k] for `rows` rows u of one tile's width.
+def _tile(rows: int, vectors: int) -> Any:
+    """C[u] += sum_k A[u, k] B[k] for `rows` rows u, and so many vectors of columns.
 
     Written in LLVM's own language, since no loop that Numba accepts keeps 24 sums in registers.
     Addresses are in bytes, steps in numbers.
@@ -132,7 +132,7 @@ def _tile(rows: int) -> Any:
             places = [
                 [
                     at(c, builder.add(builder.mul(c_step, constant(u)), constant(v * lanes)))
-                    for v in range(_VECTORS)
+                    for v in range(vectors)
                 ]
                 for u in range(rows)
             ]
@@ -146,7 +146,7 @@ def _tile(rows: int) -> Any:
             k = builder.phi(integer)
             sums = [[builder.phi(vector) for _ in row] for row in places]
             row = at(b, builder.mul(k, b_step))
-            inputs = [load(at(row, constant(v * lanes))) for v in range(_VECTORS)]
+            inputs = [load(at(row, constant(v * lanes))) for v in range(vectors)]
             column = builder.mul(k, column_step)
             after = []
             for u in range(rows):
@@ -183,8 +183,6 @@ def _tile(rows: int) -> Any:
 
     return tile
 
-
-_tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (_tile(rows) for rows in range(1, GROUP + 1))
 
 
 def _dot(rows: int, columns: int) -> Any:
@@ -292,6 +290,12 @@ DOT_ROWS, DOT_COLUMNS = 4, 4 if _VECTOR_BYTES == 64 else 2
 dot = _dot(DOT_ROWS, DOT_COLUMNS)
 
 
+_tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (
+    _tile(rows, _VECTORS) for rows in range(1, GROUP + 1)
+)
+_narrow1, _narrow6 = _tile(1, 1), _tile(GROUP, 1)
+
+
 @jit
 def add_product(
     like: Any,
@@ -304,11 +308,13 @@ def add_product(
     c: int,
     c_step: int,
     n: int,
+    width: int,
 ) -> None:
     """Adds the product of A, rows by n, with n rows of a panel, from b on, to rows from c on.
 
     All numbers are of the type of `like`; a, b and c are addresses, steps are in numbers: A's go
-    from A[u, k] to A[u + 1, k] and to A[u, k + 1], the others from a row to the next.
+    from A[u, k] to A[u + 1, k] and to A[u, k + 1], the others from a row to the next. Of each row
+    the first `width` bytes, at least, are of interest.
     """
     size = size_of(like)
     # Neighbours in a column of A lie far apart: few of them at a time stay in the cache, for all
@@ -320,10 +326,18 @@ def add_product(
         for u in range(0, rows, GROUP):
             left = rows - u
             w = first + u * row_step * size
-            for byte in range(0, PANEL_BYTES, _TILE_BYTES):
+            for byte in range(0, width, _TILE_BYTES):
                 x = b + start * b_step * size + byte
                 y = c + u * c_step * size + byte
-                if left >= GROUP:
+                if width - byte <= _VECTOR_BYTES:
+                    if left >= GROUP:
+                        _narrow6(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    else:
+                        for _ in range(left):
+                            _narrow1(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                            w += row_step * size
+                            y += c_step * size
+                elif left >= GROUP:
                     _tile6(like, w, row_step, column_step, x, b_step, y, c_step, part)
                 elif left == 5:
                     _tile5(like, w, row_step, column_step, x, b_step, y, c_step, part)

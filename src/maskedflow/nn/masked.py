@@ -251,12 +251,16 @@ class MaskedMLP(nn.Module):
         """The layers as a chain that can be evaluated at once."""
         # Looked up for each call, and nn.Module takes its time over an attribute.
         layers = self._modules["layers"]._modules.values()  # type: ignore[union-attr]
-        stairs = tuple(layer.__dict__["stairs"] for layer in layers)
-        activation = self._modules["activation"]
         known = self._trunk
-        if known is None or known.activation is not activation or known.stairs != stairs:
-            known = self._trunk = Trunk(stairs, self.skips, self.activation)
-        return known
+        if known is not None and known.activation is self._modules["activation"]:
+            for layer, stair in zip(layers, known.stairs, strict=True):
+                if layer.__dict__["stairs"] is not stair:
+                    break
+            else:
+                return known
+        stairs = [layer.stairs for layer in self._linear]
+        self._trunk = Trunk(stairs, self.skips, self.activation)
+        return self._trunk
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trunk": None}

@@ -150,23 +150,16 @@ class Program:
 
     @cached_property
     def tables(self) -> dict[str, Any]:
-        """The same as arrays for the kernel."""
+        """The same as arrays, by the names that the kernel has for them."""
         return {
-            "program": np.array([one[:-1] for one in self.operations], np.int64).reshape(-1, WORDS),
-            "reals": np.array([*self.constants, 0.0], np.float64),
-            "holes": self.holes,
+            "PROGRAM": np.array([one[:-1] for one in self.operations], np.int64).reshape(-1, WORDS),
+            "REALS": np.array([*self.constants, 0.0], np.float64),
+            "HOLES": self.holes,
         }
 
     @cached_property
-    def addresses(self) -> dict[str, int]:
-        """Where these arrays are, and how long, by the names that a job has for them."""
-        places = {name: table.ctypes.data for name, table in self.tables.items()}
-        counts = {"operations": "program", "hole_count": "holes"}
-        return places | {name: len(self.tables[table]) for name, table in counts.items()}
-
-    @cached_property
-    def compiled(self) -> dict[int, Integers]:
-        """The addresses of operations' functions, for numbers of so many bytes."""
+    def jobs(self) -> dict[int, Any]:
+        """What the kernel has made of it, for numbers of so many bytes; `kernels.job` fills it."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -119,7 +119,8 @@ class LazyComposedTransform(LazyTransform):
 
     def steps(self) -> list[Step] | None:
         found: list[Step] = []
-        for transform in self.transforms.children():
+        transforms = cast(nn.ModuleList, self._modules["transforms"])
+        for transform in transforms._modules.values():
             steps = transform.steps() if isinstance(transform, LazyTransform) else None
             if steps is None:
                 return None
