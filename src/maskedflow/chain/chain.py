@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.kernels import ONES, Code, Panel
-from maskedflow.staircase import Program, Writer, is_traced, joined
+from maskedflow.staircase import Program, Writer, is_traced, joined, merged
 
 from .steps import Place, Route, Rows, Step, tensors
 
@@ -67,7 +67,7 @@ class Way:
                 Code.NORMAL, Panel.VALUES, places.total, self.chain.features, places.outputs
             )
         parts = [route.there for route in self._routes]
-        return joined([writer.done(), *parts, end.done()])
+        return merged(joined([writer.done(), *parts, end.done()]))
 
     @cache  # noqa: B019 - as long-lived as the programs it keeps
     def back(self, x_wanted: bool, c_wanted: bool, learns: bool) -> Program:
@@ -84,7 +84,7 @@ class Way:
             writer.fill(Panel.VALUES, places.ones, 1, ONES)
         first, *rest = self._routes
         parts = [route.back[True, c_wanted] for route in reversed(rest)]
-        return joined([writer.done(), *parts, first.back[x_wanted, c_wanted]])
+        return merged(joined([writer.done(), *parts, first.back[x_wanted, c_wanted]]))
 
     @cache  # noqa: B019
     def gradients(self, wanted: tuple[bool, ...]) -> Program:

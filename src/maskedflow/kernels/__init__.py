@@ -10,13 +10,13 @@ from enum import IntEnum
 
 from . import threads  # noqa: F401 - from now on, forked children compute alone
 
-__all__ = ["GROUP", "ONES", "ZEROS", "Activation", "Code", "Kernel", "Map", "Panel"]
+__all__ = ["AS_IT_IS", "GROUP", "ONES", "ZEROS", "Activation", "Code", "Kernel", "Map", "Panel"]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program
 #: come in groups of so many, and the kernel's buffers hold one.
 GROUP = 6
 #: What rows may begin with in place of the numbers of a vector.
-ZEROS, ONES = -1, -2
+ZEROS, ONES, AS_IT_IS = -1, -2, -3
 
 
 class Panel(IntEnum):

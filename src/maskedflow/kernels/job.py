@@ -17,7 +17,7 @@ from .entries import entry
 from .run import Job
 from .steps import CHUNK, Setting, Steps
 from .threads import Team, run_on
-from .tile import DOT_ROWS, PANEL_BYTES
+from .tile import PANEL_BYTES, SUMS
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -59,7 +59,7 @@ class Panels:
         self.count = -(-batch // width)
         self.places = self.count if kept else min(torch.get_num_threads(), self.count)
         # A piece of a gradient may begin with the last row.
-        size = (self.places * self.height + DOT_ROWS) * width
+        size = (self.places * self.height + SUMS) * width
         self.memory = (
             torch.empty(size, dtype=like.dtype) if memory is None else scratch(memory, size, like)
         )
@@ -117,6 +117,7 @@ def panels_job(
     job[Job.LOADS], job[Job.LOAD_COUNT] = loaded.ctypes.data, len(loaded)
     job[Job.STORES], job[Job.STORE_COUNT] = stored.ctypes.data, len(stored)
     job[Job.HEIGHT] = values.height
+    job[Job.FRESH] = any(where is Panel.VALUES for _, _, where in loads)
     job[Job.VALUES], job[Job.KEEP] = values.memory.data_ptr(), values.kept
     job[Job.PLACES] = values.places
     if slopes is not None:
@@ -178,6 +179,7 @@ def _job(program: Any, size: int) -> Integers:
         for name, table in (*program.tables.items(), ("FUNCTIONS", functions)):
             job[Job[name]] = table.ctypes.data
         job[Job.OPERATIONS], job[Job.HOLE_COUNT] = len(program.operations), len(program.holes)
+        job[Job.REAL_COUNT] = len(program.constants)
         program.jobs[size] = job, functions
     found: Integers = program.jobs[size][0].copy()
     return found

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from maskedflow.kernels import ONES, ZEROS, Code, Panel
+from maskedflow.kernels import AS_IT_IS, ONES, ZEROS, Code, Panel
 
 from .tile import (
-    DOT_COLUMNS,
-    DOT_ROWS,
     PANEL_BYTES,
+    SHAPES,
+    SUMS,
     add_product,
     call,
-    dot,
+    dots,
     fetch_add,
     jit,
     pointer,
@@ -31,16 +31,16 @@ from .tile import (
 #: `index[j]` if there is an index.
 #: Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to work in;
 #: `BUSY` is how many of them found something to do. Panels that are kept, each in a place of its
-#: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`).
+#: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`). `FRESH` values are not those of a run before.
 Job = IntEnum(
     "Job",
-    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS FUNCTIONS REALS VECTORS LOADS LOAD_COUNT "
-    " STORES STORE_COUNT HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT",
+    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS FUNCTIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
+    " STORES STORE_COUNT FRESH HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT",
     start=0,
 )
 SIZE = len(Job)
 #: The integers of an operation, see `staircase.Operation`.
-WORDS = 11
+WORDS = 13
 #: The panels that a sum of a gradient takes in at a time: their rows stay in a cache.
 SPAN = 16
 
@@ -112,19 +112,20 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
     weights = integers(job[Job.VECTORS], 1 << 20)
     functions = integers(job[Job.FUNCTIONS], job[Job.OPERATIONS])
     reals = job[Job.REALS]
+    nothing = reals + 8 * job[Job.REAL_COUNT]
     arguments = np.empty(7, np.int64)
     size = size_of(like)
     width = values.shape[1]
     for number in range(program.shape[0]):
-        code, where, out, rows, source, columns, layer, offset, row_step, column_step, real = program[
-            number
-        ]
+        code, where, out, rows, source, columns, layer, offset, row_step, column_step, real, start, begin = program[number]
         panel = slopes if where == Panel.SLOPES else values
         base = panel.ctypes.data
         if code == Code.FILL:
-            address = weights[layer] if layer >= 0 else layer
+            address = weights[layer] + begin * size if layer >= 0 else layer
             _fill(like, panel, out, rows, row_step, address)
         elif code == Code.PRODUCT:
+            # What is after the last real is a zero.
+            first = weights[start] + begin * size if start >= 0 else nothing
             add_product(
                 like,
                 weights[layer] + offset * size,
@@ -137,6 +138,8 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
                 width,
                 columns,
                 count * size,
+                0 if start == AS_IT_IS else first,
+                min(max(start + 1, 0), 1),
             )
         elif code == Code.COPY:
             _copy(panel, out, source, rows)
@@ -271,6 +274,11 @@ def run_panels(address: int, like: Any) -> None:
             place = number if job[Job.KEEP_SLOPES] else slot
             start = job[Job.SLOPES] + place * height * PANEL_BYTES
             slopes = carray(pointer(start, like), (height, width))
+        # Products leave out what has no sample, and gradients are sums of everything.
+        if count < width and job[Job.FRESH]:
+            values[:] = 0
+        if count < width and job[Job.SLOPES]:
+            slopes[:] = 0
         for source, step, row, rows, where, index in loads:
             panel = slopes if where == Panel.SLOPES else values
             _load(like, source, step, index, first, count, panel[row : row + rows])
@@ -280,39 +288,71 @@ def run_panels(address: int, like: Any) -> None:
             _store(like, target, step, first, count, panel[row : row + rows])
 
 
+def _pieces(shape: tuple[int, int], dot: Any) -> Any:
+    """Sums up a gradient from some panels, in pieces of a shape."""
+    high, wide = shape
+
+    @jit
+    def run(
+        like: Any,
+        a: int,
+        b: int,
+        step: int,
+        c: int,
+        row_step: int,
+        column_step: int,
+        rows: int,
+        columns: int,
+        panels: int,
+        more: bool,
+        sums: Any,
+    ) -> None:
+        size = size_of(like)
+        for row in range(0, rows, high):
+            for column in range(0, columns, wide):
+                left = a + row * PANEL_BYTES
+                right = b + column * PANEL_BYTES
+                place = c + (row * row_step + column * column_step) * size
+                whole = row + high <= rows and column + wide <= columns
+                if whole and column_step == 1 and not more:
+                    dot(like, left, right, step, place, row_step * size, panels)
+                    continue
+                dot(like, left, right, step, sums.ctypes.data, wide * size, panels)
+                for u in range(min(high, rows - row)):
+                    for v in range(min(wide, columns - column)):
+                        one = place + (u * row_step + v * column_step) * size
+                        target = carray(pointer(one, like), (1,))
+                        total = sums[u * wide + v]
+                        if more:
+                            total += target[0]
+                        target[0] = total
+
+    return run
+
+
+_tall, _oblong, _square = (_pieces(*both) for both in zip(SHAPES, dots, strict=True))
+
+
 @jit
 def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
     """The slopes by some weights, from all panels: rows of slopes times rows of values."""
     vectors = integers(job[Job.VECTORS], 1 << 20)
-    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _ = operation
+    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _, _ = operation
     width = PANEL_BYTES // size_of(like)
     panels = (job[Job.BATCH] + width - 1) // width
     step = job[Job.HEIGHT] * PANEL_BYTES
     size = size_of(like)
     for start in range(0, max(panels, 1), SPAN):
         span = min(SPAN, panels - start)
-        for row in range(0, rows, DOT_ROWS):
-            a = job[Job.SLOPES] + start * step + (out + row) * PANEL_BYTES
-            b = job[Job.VALUES] + start * step + source * PANEL_BYTES
-            c = vectors[layer] + (offset + row * row_step) * size
-            whole = columns if start == 0 and column_step == 1 and row + DOT_ROWS <= rows else 0
-            whole -= whole % DOT_COLUMNS
-            for column in range(0, whole, DOT_COLUMNS):
-                dot(like, a, b, step, c, row_step * size, span)
-                b += DOT_COLUMNS * PANEL_BYTES
-                c += DOT_COLUMNS * size
-            for column in range(whole, columns, DOT_COLUMNS):
-                dot(like, a, b, step, sums.ctypes.data, DOT_COLUMNS * size, span)
-                b += DOT_COLUMNS * PANEL_BYTES
-                high, wide = min(DOT_ROWS, rows - row), min(DOT_COLUMNS, columns - column)
-                for u in range(high):
-                    place = c + (u * row_step + (column - whole) * column_step) * size
-                    target = carray(pointer(place, like), (1 + (wide - 1) * column_step,))
-                    for v in range(wide):
-                        total = sums[u * DOT_COLUMNS + v]
-                        if start:
-                            total += target[v * column_step]
-                        target[v * column_step] = total
+        a = job[Job.SLOPES] + start * step + out * PANEL_BYTES
+        b = job[Job.VALUES] + start * step + source * PANEL_BYTES
+        c = vectors[layer] + offset * size
+        if columns == 1:
+            _tall(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
+        elif columns == 2:
+            _oblong(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
+        else:
+            _square(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
 
 
 @jit
@@ -320,7 +360,7 @@ def sum_gradients(address: int, like: Any) -> None:
     """Takes gradients until there are none left."""
     job = integers(address, SIZE)
     operations = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
-    sums = np.full(DOT_ROWS * DOT_COLUMNS, like)
+    sums = np.full(SUMS, like)
     taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)

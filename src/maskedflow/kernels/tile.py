@@ -78,6 +78,8 @@ def call(typingctx: Any, function: Any, argument: Any) -> Any:
 def _tile(rows: int, vectors: int) -> Any:
     """C[u] += sum_k A[u, k] B[k] for `rows` rows u, and so many vectors of columns.
 
+    If there is a `start`, C is not read, and its rows begin with the numbers there.
+
     Written in LLVM's own language, since no loop that Numba accepts keeps 24 sums in registers.
     Addresses are in bytes, steps in numbers.
     """
@@ -94,9 +96,11 @@ def _tile(rows: int, vectors: int) -> Any:
         c: Any,
         c_step: Any,
         n: Any,
+        start: Any,
+        start_step: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _, a, row_step, column_step, b, b_step, c, c_step, n = arguments
+            _, a, row_step, column_step, b, b_step, c, c_step, n, start, start_step = arguments
             number = context.get_value_type(signature.args[0])
             size = signature.args[0].bitwidth // 8
             lanes = _VECTOR_BYTES // size
@@ -136,8 +140,26 @@ def _tile(rows: int, vectors: int) -> Any:
                 ]
                 for u in range(rows)
             ]
-            before = [[load(place) for place in row] for row in places]
-            entry = builder.block
+            adds, begins, entry = (
+                builder.append_basic_block(name) for name in ("adds", "begins", "entry")
+            )
+            builder.cbranch(builder.icmp_signed("==", start, constant(0)), adds, begins)
+            builder.position_at_end(adds)
+            found = [[load(place) for place in row] for row in places]
+            builder.branch(entry)
+            builder.position_at_end(begins)
+            first = builder.inttoptr(start, number.as_pointer())
+            given = [
+                spread(at(first, builder.mul(start_step, constant(u)))) for u in range(rows)
+            ]
+            builder.branch(entry)
+            builder.position_at_end(entry)
+            before = []
+            for u, row in enumerate(found):
+                before.append([builder.phi(vector) for _ in row])
+                for one, value in zip(before[-1], row, strict=True):
+                    one.add_incoming(value, adds)
+                    one.add_incoming(given[u], begins)
             loop = builder.append_basic_block("loop")
             done = builder.append_basic_block("done")
             builder.cbranch(builder.icmp_signed(">", n, constant(0)), loop, done)
@@ -178,7 +200,7 @@ def _tile(rows: int, vectors: int) -> Any:
                     stored.align = size
             return context.get_dummy_value()
 
-        integers = [types.int64] * 8
+        integers = [types.int64] * 10
         return types.void(like, *integers), codegen
 
     return tile
@@ -285,9 +307,11 @@ def _halves(lanes: int) -> Any:
     return [ir.Constant(places, [2 * n + odd for n in range(lanes)]) for odd in (0, 1)]
 
 
-#: The rows and columns of a piece of a gradient, whose sums stay in registers.
-DOT_ROWS, DOT_COLUMNS = 4, 4 if _VECTOR_BYTES == 64 else 2
-dot = _dot(DOT_ROWS, DOT_COLUMNS)
+#: The sums of a piece of a gradient, which stay in registers.
+SUMS = 16 if _VECTOR_BYTES == 64 else 8
+#: Its rows and columns, the fewest columns first.
+SHAPES = ((SUMS, 1), (SUMS // 2, 2), (4, SUMS // 4))
+dots = tuple(_dot(rows, columns) for rows, columns in SHAPES)
 
 
 _tile1, _tile2, _tile3, _tile4, _tile5, _tile6 = (
@@ -309,43 +333,59 @@ def add_product(
     c_step: int,
     n: int,
     width: int,
+    start: int,
+    start_step: int,
 ) -> None:
     """Adds the product of A, rows by n, with n rows of a panel, from b on, to rows from c on.
 
     All numbers are of the type of `like`; a, b and c are addresses, steps are in numbers: A's go
     from A[u, k] to A[u + 1, k] and to A[u, k + 1], the others from a row to the next. Of each row
-    the first `width` bytes, at least, are of interest.
+    the first `width` bytes, at least, are of interest. Rows begin with what is at `start`, an
+    address or 0, and whose numbers are `start_step` apart.
     """
     size = size_of(like)
     # Neighbours in a column of A lie far apart: few of them at a time stay in the cache, for all
     # the rows that share their lines.
     most = n if column_step == 1 else CHUNK
-    for start in range(0, n, max(most, 1)):
-        part = min(most, n - start)
-        first = a + start * column_step * size
+    for k in range(0, n, max(most, 1)):
+        part = min(most, n - k)
+        first = a + k * column_step * size
         for u in range(0, rows, GROUP):
             left = rows - u
             w = first + u * row_step * size
+            s = start + u * start_step * size if start and k == 0 else 0
             for byte in range(0, width, _TILE_BYTES):
-                x = b + start * b_step * size + byte
+                x = b + k * b_step * size + byte
                 y = c + u * c_step * size + byte
                 if width - byte <= _VECTOR_BYTES:
                     if left >= GROUP:
-                        _narrow6(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                        _narrow6(
+                            like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        )
                     else:
-                        for _ in range(left):
-                            _narrow1(like, w, row_step, column_step, x, b_step, y, c_step, part)
-                            w += row_step * size
-                            y += c_step * size
+                        for row in range(left):
+                            _narrow1(
+                                like,
+                                w + row * row_step * size,
+                                row_step,
+                                column_step,
+                                x,
+                                b_step,
+                                y + row * c_step * size,
+                                c_step,
+                                part,
+                                s + row * start_step * size if s else 0,
+                                start_step,
+                            )
                 elif left >= GROUP:
-                    _tile6(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile6(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
                 elif left == 5:
-                    _tile5(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile5(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
                 elif left == 4:
-                    _tile4(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile4(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
                 elif left == 3:
-                    _tile3(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile3(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
                 elif left == 2:
-                    _tile2(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile2(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
                 else:
-                    _tile1(like, w, row_step, column_step, x, b_step, y, c_step, part)
+                    _tile1(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)

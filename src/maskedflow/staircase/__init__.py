@@ -1,7 +1,7 @@
 """Masked matrices with sorted rows: packed, multiplied and differentiated."""
 
 from .packing import Slab, Staircase, slab_of, slab_size
-from .program import Layout, Operation, Program, Writer, joined
+from .program import Layout, Operation, Program, Writer, joined, merged
 from .trunk import Trunk, is_traced, layer_sums, masked_product
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "joined",
     "layer_sums",
     "masked_product",
+    "merged",
     "slab_of",
     "slab_size",
 ]

@@ -8,7 +8,7 @@ printable and can be checked by itself; the compiled kernel runs it, or a few li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskedflow.kernels import GROUP, ONES, ZEROS, Activation, Code, Kernel, Panel
+from maskedflow.kernels import AS_IT_IS, GROUP, ONES, ZEROS, Activation, Code, Kernel, Panel
 
 from .packing import Staircase
 
@@ -24,11 +24,11 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Rows of a transposed product that do: they share the lines of the matrix in the cache.
 STRIP = 12
-#: Rows and most columns of a gradient: their slopes and values stay in caches.
-GRADIENT_ROWS, GRADIENT_COLUMNS = 4, 96
+#: Rows, most of them, and most columns of a gradient: their slopes and values stay in caches.
+GRADIENT_ROWS, MOST_GRADIENT_ROWS, GRADIENT_COLUMNS = 4, 16, 96
 
 #: The integers of an operation.
-WORDS = 11
+WORDS = 13
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.
 WORK_OF_A_ROW = {
@@ -52,7 +52,8 @@ class Operation(NamedTuple):
     - FILL has so many rows, each `row_step` after the last, begin with the numbers of vector
       `layer`, or with zeros or ones.
     - PRODUCT adds to `rows` rows from `out` on what the weights of vector `layer` make of `columns`
-      rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`.
+      rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`. Rows
+      may have a `start`: the numbers of that vector from `begin` on, or zeros.
     - COPY writes the rows from `source` on.
     - ADD adds them.
     - ACTIVATE writes their activations, by a compiled `function` with constant `real`.
@@ -83,7 +84,27 @@ class Operation(NamedTuple):
     row_step: int = 0
     column_step: int = 0
     real: int = 0
+    start: int = AS_IT_IS
+    begin: int = 0
     function: str = ""
+
+    @property
+    def touched(self) -> Iterator[tuple[Panel, int, int]]:
+        """What it reads and writes: of what panel, the first row, and how many."""
+        yield self.panel, self.out, 1 + (self.rows - 1) * max(self.row_step, 1) if (
+            self.code is Code.FILL
+        ) else self.rows
+        if self.code is not Code.FILL:
+            yield self.panel, self.source, max(self.rows, self.columns)
+        if self.code is Code.SLOPE:
+            yield Panel.VALUES, self.columns, self.rows
+            yield Panel.VALUES, self.layer, self.rows
+        elif self.function and self.code is not Code.ACTIVATE:
+            for panel in Panel:
+                yield panel, self.layer, self.rows * self.columns
+                yield panel, self.out, self.rows
+                yield panel, self.source, self.rows
+                yield panel, self.offset, 1
 
     def __str__(self) -> str:
         def span(start: int, count: int) -> str:
@@ -97,6 +118,9 @@ class Operation(NamedTuple):
                 text = f"{out} = {what}" + (f", every {self.row_step}th" * (self.row_step > 1))
             case Code.PRODUCT:
                 text = f"{out} += vector {self.layer} of {span(self.source, self.columns)}"
+                if self.start != AS_IT_IS:
+                    what = "0" if self.start == ZEROS else f"vector {self.start}"
+                    text = text.replace("+=", f"= {what} +")
             case Code.COPY:
                 text = f"{out} = {source}"
             case Code.ADD:
@@ -180,6 +204,42 @@ def joined(programs: Iterable[Program]) -> Program:
     return Program(tuple(operations), tuple(constants), np.concatenate(holes))
 
 
+def merged(program: Program) -> Program:
+    """The same, where products begin with what rows would be filled with before.
+
+    Example:
+        >>> fill = Operation(Code.FILL, Panel.VALUES, 3, 2, 0, layer=1)
+        >>> product = Operation(Code.PRODUCT, Panel.VALUES, 3, 2, 0, columns=3)
+        >>> print(merged(Program((fill._replace(row_step=1), product))))
+        3-5 = vector 1 + vector 0 of 0-3
+    """
+    operations: list[list[Operation]] = [[one] for one in program.operations]
+    for place, fill in enumerate(program.operations):
+        if fill.code is not Code.FILL or fill.row_step != 1 or fill.layer == ONES:
+            continue
+        begins = np.zeros(fill.rows, np.bool_)  # rows that a product begins
+        seen = np.zeros(fill.rows, np.bool_)
+        for later in range(place + 1, len(operations)):
+            one = operations[later][0]
+            first = one.out - fill.out
+            inside = 0 <= first and first + one.rows <= fill.rows
+            fresh = inside and not seen[first : first + one.rows].any()
+            if one.code is Code.PRODUCT and one.panel is fill.panel and fresh:
+                begins[first : first + one.rows] = True
+                operations[later] = [one._replace(start=fill.layer, begin=first)]
+            for panel, row, rows in one.touched:
+                if panel is fill.panel:
+                    seen[max(row - fill.out, 0) : max(row + rows - fill.out, 0)] = True
+            if seen.all():
+                break
+        operations[place] = [
+            fill._replace(out=fill.out + start, rows=count, begin=start)
+            for _, start, count in runs(~begins, 0).tolist()
+        ]
+    flat = tuple(one for some in operations for one in some)
+    return Program(flat, program.constants, program.holes)
+
+
 class Layout:
     """Where the numbers of a chain of masked layers are, and the programs that evaluate it.
 
@@ -224,7 +284,7 @@ class Layout:
         writer = Writer(self)
         writer.biases(start)
         writer.forward()
-        return writer.done()
+        return merged(writer.done())
 
     @cached_property
     def backward(self) -> Program:
@@ -233,7 +293,7 @@ class Layout:
         writer.fill(Panel.SLOPES, self.inputs, self.stairs[0].columns)
         writer.backward()
         writer.fill(Panel.VALUES, self.end, 1, ONES)
-        return writer.done()
+        return merged(writer.done())
 
     @cached_property
     def gradients(self) -> Program:
@@ -393,19 +453,31 @@ class Writer:
                     end = min(row + GRADIENT_ROWS, slab.bottom)
                     start = max(left, slab.left, int(stair.row_starts[row:end].min()))
                     stop = min(right, slab.right, int(stair.row_ends[row:end].max()))
-                    if start < stop:
-                        self.write(
-                            Code.GRADIENT,
-                            Panel.SLOPES,
-                            layout.sums[layer] + row,
-                            end - row,
-                            layout.levels[layer] + start,
-                            columns=stop - start,
-                            layer=layout.vector + layer,
-                            offset=slab.place(row, start),
-                            row_step=slab.shape[1],
-                            column_step=1,
-                        )
+                    if start >= stop:
+                        continue
+                    one = Operation(
+                        Code.GRADIENT,
+                        Panel.SLOPES,
+                        layout.sums[layer] + row,
+                        end - row,
+                        layout.levels[layer] + start,
+                        columns=stop - start,
+                        layer=layout.vector + layer,
+                        offset=slab.place(row, start),
+                        row_step=slab.shape[1],
+                        column_step=1,
+                    )
+                    last = self.operations[-1] if self.operations else one
+                    more = last.rows + one.rows
+                    next_one = one._replace(
+                        out=last.out + last.rows,
+                        offset=last.offset + last.rows * last.row_step,
+                    )
+                    same = one._replace(out=last.out, rows=last.rows, offset=last.offset) == last
+                    if same and one == next_one and more <= MOST_GRADIENT_ROWS:
+                        self.operations[-1] = last._replace(rows=more)
+                    else:
+                        self.operations.append(one)
 
     def activate(self, layer: int, top: int, bottom: int) -> None:
         """Completes the sums of a hidden layer's rows and activates them."""
