@@ -83,13 +83,13 @@ class Way:
         if learns:
             writer.fill(Panel.VALUES, places.ones, 1, ONES)
         first, *rest = self._routes
-        parts = [route.back[True, c_wanted] for route in reversed(rest)]
-        return merged(joined([writer.done(), *parts, first.back[x_wanted, c_wanted]]))
+        parts = [route.back(True, c_wanted) for route in reversed(rest)]
+        return merged(joined([writer.done(), *parts, first.back(x_wanted, c_wanted)]))
 
     @cache  # noqa: B019
     def gradients(self, wanted: tuple[bool, ...]) -> Program:
         """The gradients of the vectors that are wanted."""
-        program = joined([route.gradients for route in self._routes])
+        program = joined([route.gradients() for route in self._routes])
         operations = tuple(one for one in program.operations if wanted[one.layer])
         holes = program.holes[[wanted[vector] for vector in program.holes[:, 0]]]
         return Program(operations, program.constants, holes)

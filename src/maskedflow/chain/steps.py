@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,13 +67,14 @@ class Route(NamedTuple):
     """A step in one direction: the row of its outputs, and the programs there and back.
 
     The program `back` goes from slopes by the outputs to those by the inputs and the context, of
-    which either may not be wanted; `gradients` are those of the vectors.
+    which either may not be wanted; `gradients` are those of the vectors. Both are written when they
+    are asked for.
     """
 
     outputs: int
     there: Program
-    back: dict[tuple[bool, bool], Program]
-    gradients: Program
+    back: Callable[[bool, bool], Program]
+    gradients: Callable[[], Program]
 
 
 class Step(abc.ABC):
@@ -134,11 +135,6 @@ def _there_and_back(new: Sequence[int], old: Sequence[int]) -> tuple[Program, Pr
     return _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
 
 
-def _both(wanted: Program, other: Program) -> dict[tuple[bool, bool], Program]:
-    """A way back, whether slopes by the inputs are wanted or not; there is no context."""
-    return {(x, c): wanted if x else other for x in (True, False) for c in (True, False)}
-
-
 @dataclass(frozen=True, eq=False)
 class Permuted(Step):
     """The features in another order: output i is input `order[i]`."""
@@ -164,8 +160,8 @@ class Permuted(Step):
         out = rows.take(len(order))
         new = range(out, out + len(order))
         old = [place.inputs + one for one in order]
-        back = _moves(Panel.SLOPES, old, new)
-        return Route(out, _moves(Panel.VALUES, new, old), _both(back, Program()), Program())
+        there, back = _there_and_back(new, old)
+        return Route(out, there, lambda x, _: back if x else Program(), Program)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +228,7 @@ class Elementwise(Step):
             source=latents if back is Code.DIFFERENTIATE else data,
             **ends,
         )
-        done = backward.done()
-        return Route(out, writer.done(), _both(done, done), gradients.done())
+        return Route(out, writer.done(), lambda *_: backward.done(), gradients.done)
 
 
 class Network:
@@ -388,21 +383,15 @@ class Conditioned(Step):
         there, back = Writer(), Writer()
         there.map(Code.EVALUATE, Panel.VALUES, self.kernel, out=z, source=inputs, **where)
         back.map(Code.DIFFERENTIATE, Panel.SLOPES, self.kernel, out=inputs, source=z, **where)
-        backs = {
-            (x_wanted, c_wanted): joined(
-                [
-                    back_moved,
-                    back.done(),
-                    network.backward(x_wanted),
-                    returned if x_wanted else Program(),
-                    network.to_context if c_wanted else Program(),
-                ]
-            )
-            for x_wanted in (True, False)
-            for c_wanted in (True, False)
-        }
+
+        def write_back(x_wanted: bool, c_wanted: bool) -> Program:
+            parts = [back_moved, back.done(), network.backward(x_wanted)]
+            parts += [returned] if x_wanted else []
+            parts += [network.to_context] if c_wanted else []
+            return joined(parts)
+
         programs = [moved, network.forward, there.done(), unmoved]
-        return Route(out, joined(programs), backs, network.gradients)
+        return Route(out, joined(programs), write_back, lambda: network.gradients)
 
     def data(self, rows: Rows, place: Place) -> Route:
         # The data take the place of the latents, which are needed no more; the slopes alike.
@@ -413,10 +402,12 @@ class Conditioned(Step):
         plan = Plan(self.conditioner, network.layout, self.kernel, ladj=place.ladj)
         out, unmoved, back_moved = self._unordered(rows, inputs)
         there = joined([moved, network.sums, plan.inverse, unmoved])
-        back = joined([back_moved, plan.reverse, returned])
-        backs = {(x, False): back for x in (True, False)}
-        backs |= {(x, True): joined([back, network.to_context]) for x in (True, False)}
-        return Route(out, there, backs, network.gradients)
+
+        def write_back(_: bool, c_wanted: bool) -> Program:
+            context = network.to_context if c_wanted else Program()
+            return joined([back_moved, plan.reverse, returned, context])
+
+        return Route(out, there, write_back, lambda: network.gradients)
 
     def _ordered(
         self, rows: Rows, place: Place, copied: bool = False
@@ -520,18 +511,18 @@ class Coupled(Step):
         forward.map(there, Panel.VALUES, self.kernel, out=after, source=before, **where)
         backward.map(back, Panel.SLOPES, self.kernel, out=before, source=after, **where)
         programs = [zeros.done(), split, *(one.forward for one in networks), gathered]
-        backs = [zeros.done(), taken, backward.done(), scattered]
-        backs += [one.backward(True) for one in networks]
-        with_context = [*backs, *(one.to_context for one in networks)]
+
+        def write_back(_: bool, c_wanted: bool) -> Program:
+            parts = [zeros.done(), taken, backward.done(), scattered]
+            parts += [one.backward(True) for one in networks]
+            parts += [one.to_context for one in networks] if c_wanted else []
+            return joined([*parts, returned])
+
         return Route(
             out,
             joined([*programs, forward.done(), merged]),
-            {
-                (x, c): joined([*(with_context if c else backs), returned])
-                for x in (True, False)
-                for c in (True, False)
-            },
-            joined([one.gradients for one in networks]),
+            write_back,
+            lambda: joined([one.gradients for one in networks]),
         )
 
 

@@ -146,6 +146,11 @@ class Flow(LazyDistribution):
         return {**self.__dict__, "_chain": None}
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its density is that of its transform and its base, and nothing else."""
+        return type(self).unchecked is Flow.unchecked
+
+    @property
     def chain(self) -> Chain | None:
         """The whole flow as one program; None if the kernel does not know all of it."""
         steps = self.steps()

@@ -84,6 +84,10 @@ class Staircase:
         self.rows, self.columns = mask.shape
         self.row_starts, self.row_ends = _hulls(self.mask)
         self.column_starts, self.column_ends = _hulls(self.mask.T)
+        #: Whether no row has a zero between two others.
+        self.is_filled = self.mask.sum() == sum(
+            max(end - start, 0) for start, end in zip(self.row_starts, self.row_ends, strict=True)
+        )
         self.slabs: list[Slab] = []
         self.size = 0
         edges = [0, *((slab[1:] != slab[:-1]).nonzero().flatten() + 1).tolist(), self.rows]
@@ -208,11 +212,12 @@ class Staircase:
         return mask
 
 
-def _hulls(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[Any, Any]:
+def _hulls(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[list[int], list[int]]:
     """The first non-zero of each row and the end of its last; an empty row begins at its end."""
     width = mask.shape[1]
     if not width:
-        return np.zeros(len(mask), np.int64), np.zeros(len(mask), np.int64)
+        return [0] * len(mask), [0] * len(mask)
     used = mask.any(axis=1)
     starts = np.where(used, mask.argmax(axis=1), width)
-    return starts, np.where(used, width - mask[:, ::-1].argmax(axis=1), 0)
+    ends = np.where(used, width - mask[:, ::-1].argmax(axis=1), 0)
+    return starts.tolist(), ends.tolist()

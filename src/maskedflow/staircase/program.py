@@ -198,7 +198,10 @@ def joined(programs: Iterable[Program]) -> Program:
     holes = [np.empty((0, 3), np.int64)]
     for program in programs:
         shift = len(constants)
-        operations += [one._replace(real=one.real + shift) for one in program.operations]
+        operations += (
+            one._replace(real=one.real + shift) if shift and one.function else one
+            for one in program.operations
+        )
         constants += program.constants
         holes.append(program.holes)
     return Program(tuple(operations), tuple(constants), np.concatenate(holes))
@@ -401,8 +404,8 @@ class Writer:
             first, last = max(top, slab.top), min(bottom, slab.bottom)
             for row in range(first, last, self._group):
                 end = min(row + self._group, last)
-                start = max(left, slab.left, int(stair.row_starts[row:end].min()))
-                stop = min(right, slab.right, int(stair.row_ends[row:end].max()))
+                start = max(left, slab.left, min(stair.row_starts[row:end]))
+                stop = min(right, slab.right, max(stair.row_ends[row:end]))
                 if start < stop:
                     self._note_holes(layer, slab, (row, end), (start, stop))
                     self.write(
@@ -425,8 +428,8 @@ class Writer:
             first, last = max(left, slab.left), min(right, slab.right)
             for column in range(first, last, self._strip):
                 end = min(column + self._strip, last)
-                start = max(top, slab.top, int(stair.column_starts[column:end].min()))
-                stop = min(bottom, slab.bottom, int(stair.column_ends[column:end].max()))
+                start = max(top, slab.top, min(stair.column_starts[column:end]))
+                stop = min(bottom, slab.bottom, max(stair.column_ends[column:end]))
                 if start < stop:
                     self._note_holes(layer, slab, (start, stop), (column, end))
                     self.write(
@@ -451,8 +454,8 @@ class Writer:
             for slab in stair.slabs:
                 for row in range(slab.top, slab.bottom, GRADIENT_ROWS):
                     end = min(row + GRADIENT_ROWS, slab.bottom)
-                    start = max(left, slab.left, int(stair.row_starts[row:end].min()))
-                    stop = min(right, slab.right, int(stair.row_ends[row:end].max()))
+                    start = max(left, slab.left, min(stair.row_starts[row:end]))
+                    stop = min(right, slab.right, max(stair.row_ends[row:end]))
                     if start >= stop:
                         continue
                     one = Operation(
@@ -469,12 +472,14 @@ class Writer:
                     )
                     last = self.operations[-1] if self.operations else one
                     more = last.rows + one.rows
-                    next_one = one._replace(
-                        out=last.out + last.rows,
-                        offset=last.offset + last.rows * last.row_step,
+                    follows = (
+                        last.layer == one.layer
+                        and last.columns == one.columns
+                        and last.source == one.source
+                        and last.out + last.rows == one.out
+                        and last.offset + last.rows * last.row_step == one.offset
                     )
-                    same = one._replace(out=last.out, rows=last.rows, offset=last.offset) == last
-                    if same and one == next_one and more <= MOST_GRADIENT_ROWS:
+                    if follows and more <= MOST_GRADIENT_ROWS:
                         self.operations[-1] = last._replace(rows=more)
                     else:
                         self.operations.append(one)
@@ -503,9 +508,11 @@ class Writer:
     def _note_holes(
         self, layer: int, slab: Any, rows: tuple[int, int], columns: tuple[int, int]
     ) -> None:
-        allowed = self.stairs[layer].mask[rows[0] : rows[1], columns[0] : columns[1]]
-        if allowed.all():
+        stair = self.stairs[layer]
+        starts, ends = stair.row_starts[rows[0] : rows[1]], stair.row_ends[rows[0] : rows[1]]
+        if stair.is_filled and max(starts) <= columns[0] and min(ends) >= columns[1]:
             return
+        allowed = stair.mask[rows[0] : rows[1], columns[0] : columns[1]]
         row, column = np.nonzero(~allowed)
         self._holes[layer][slab.place(row + rows[0], column + columns[0])] = True
 

@@ -16,6 +16,7 @@ from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 from maskedflow.flows import (
     ElementWiseTransform,
+    Flow,
     LazyDistribution,
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
@@ -36,7 +37,7 @@ from maskedflow.transforms import (
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 
-class PartialFlow(LazyDistribution):
+class PartialFlow(Flow):
     r"""A lazy flow of x some of whose features may be absent, as the context says.
 
     With O the features that are observed, it is a density of these,
@@ -82,12 +83,11 @@ class PartialFlow(LazyDistribution):
         present: Sequence[int | None],
         embedding: nn.Module | None = None,
     ) -> None:
-        super().__init__()
         if isinstance(transforms, LazyTransform):
             transforms = [transforms]
         if not transforms:
             raise ValueError("transforms: expected at least one")
-        self.transform = LazyComposedTransform(*transforms)
+        super().__init__(LazyComposedTransform(*transforms), base, embedding)
         for transform in steps_of(self.transform):
             if not _is_known(transform):
                 raise ValueError(
@@ -100,32 +100,28 @@ class PartialFlow(LazyDistribution):
         features = base().event_shape.numel()
         if len(present) != features:
             raise ValueError(f"present: expected {features} entries, got {len(present)}")
-        self.base = base
-        self.embedding = embedding
         self.present = tuple(present)
 
     def extra_repr(self) -> str:
         return f"present={self.present}"
 
-    def forward(self, c: Tensor | None = None) -> NormalizingFlow | PartialDistribution:
-        """Makes the distribution p(x | c) for the context `c`, with shape (*, context), or none.
+    @property
+    def is_plain(self) -> bool:
+        return not any(column is not None for column in self.present)
 
-        Raises:
-            ValueError: If a context is missing, needless, of another size, or not finite.
-        """
-        if c is not None:
-            refuse_nan("c", c, infinite=False)
-        return self.unchecked(c)
+    def unchecked(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:  # type: ignore[override]
+        observed = observed_features(self.present, c)
+        if observed is None:
+            return super().unchecked(c)
+        assert c is not None
+        embedded = c if self.embedding is None else cast(Tensor, self.embedding(c))
+        transform, base = cast(ComposedTransform, self.transform(embedded)), self.base()
+        return PartialDistribution(transform, base, observed).made_by(self, unchecked, c)
 
-    def unchecked(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:
-        observed, origin = observed_features(self.present, c), () if c is None else (c,)
-        if c is not None and self.embedding is not None:
-            c = cast(Tensor, self.embedding(c))
-        transform, base = cast(ComposedTransform, self.transform(c)), self.base()
-        if observed is not None:
-            return PartialDistribution(transform, base, observed).made_by(self, unchecked, *origin)
-        flow = NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
-        return flow.made_by(self, unchecked, *origin)
+    def distribution(self, c: Tensor | None) -> NormalizingFlow:
+        base = self.base()  # the same for each context
+        shape = () if c is None else c.shape[:-1]
+        return NormalizingFlow(self.transform(c), base.expand(shape))
 
 
 def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:

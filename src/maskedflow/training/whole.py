@@ -50,7 +50,7 @@ class WholeSteps:
         rows: int,
     ) -> WholeSteps | None:
         """The steps of a flow; None if a part that is learned is not in the program."""
-        if not isinstance(flow, Flow) or type(flow).unchecked is not Flow.unchecked:
+        if not isinstance(flow, Flow) or not flow.is_plain:
             return None
         if type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules())):
             return None
