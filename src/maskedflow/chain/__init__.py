@@ -2,6 +2,29 @@
 
 from .chain import Chain, chain_of
 from .descent import Descent
-from .steps import Conditioned, Coupled, Elementwise, Inverted, Owner, Permuted, Step, is_known, owner
+from .steps import (
+    Conditioned,
+    Coupled,
+    Elementwise,
+    Inverted,
+    Owner,
+    Permuted,
+    Step,
+    is_known,
+    owner,
+)
 
-__all__ = ["Chain", "Conditioned", "Coupled", "Descent", "Elementwise", "Inverted", "Owner", "Permuted", "Step", "chain_of", "is_known", "owner"]
+__all__ = [
+    "Chain",
+    "Conditioned",
+    "Coupled",
+    "Descent",
+    "Elementwise",
+    "Inverted",
+    "Owner",
+    "Permuted",
+    "Step",
+    "chain_of",
+    "is_known",
+    "owner",
+]

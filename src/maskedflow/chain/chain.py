@@ -63,9 +63,7 @@ class Way:
         writer.fill(Panel.VALUES, places.total, 1)
         end = Writer()
         if self.is_density and not self.chain.ends_in_density:
-            end.write(
-                Code.NORMAL, Panel.VALUES, places.total, self.chain.features, places.outputs
-            )
+            end.write(Code.NORMAL, Panel.VALUES, places.total, self.chain.features, places.outputs)
         parts = [route.there for route in self._routes]
         return merged(joined([writer.done(), *parts, end.done()]))
 
@@ -133,13 +131,18 @@ class Chain:
         like: Tensor = held[name]
         return like
 
+    @property
+    def is_computable(self) -> bool:
+        """Whether the kernel can compute it as it is."""
+        x = self.like.new_empty(1, self.features + self.context)
+        c = x[:, self.features :] if self.context else None
+        return self.vectors(x[:, : self.features], c) is not None
+
     def takes(self, c: Tensor | None) -> bool:
         """Whether a context is of its size."""
         return self.context == 0 if c is None else c.shape[-1:] == (self.context,)
 
-    def vectors(
-        self, x: Tensor, c: Tensor | None, *, inverse: bool = False
-    ) -> list[Tensor] | None:
+    def vectors(self, x: Tensor, c: Tensor | None, *, inverse: bool = False) -> list[Tensor] | None:
         """The tensors of its steps, if the kernel can compute with these and with x and c."""
         if is_traced() or not all(step.is_current() for step in self.steps):
             return None
@@ -219,7 +222,7 @@ class Chain:
 
     def gradient(
         self,
-        dy: Tensor | None,
+        dy: Tensor,
         dt: Tensor,
         panels: Any,
         vectors: Sequence[Tensor],
@@ -236,7 +239,11 @@ class Chain:
         learns = any(vectors_wanted)
         dx = dt.new_empty(batch, self.features) if x_wanted else None
         dc = dt.new_empty(batch, self.context) if c_wanted else None
-        stores = [(one, row, Panel.SLOPES) for one, row in ((dx, 0), (dc, places.context)) if one is not None]
+        stores = [
+            (one, row, Panel.SLOPES)
+            for one, row in ((dx, 0), (dc, places.context))
+            if one is not None
+        ]
         loads = [(dt[:, None], places.total, Panel.SLOPES)]
         if not way.is_density:
             loads.append((dy, places.outputs, Panel.SLOPES))
@@ -249,9 +256,13 @@ class Chain:
             loads=loads,
             stores=stores,
         )
-        found = [torch.empty_like(v) if w else None for v, w in zip(vectors, vectors_wanted, strict=True)]
+        found = [
+            torch.empty_like(v) if w else None for v, w in zip(vectors, vectors_wanted, strict=True)
+        ]
         if learns:
-            targets = [vector if one is None else one for one, vector in zip(found, vectors, strict=True)]
+            targets = [
+                vector if one is None else one for one, vector in zip(found, vectors, strict=True)
+            ]
             program = way.gradients(tuple(vectors_wanted))
             job.sum_gradients(program, job.addresses(targets), panels, slopes)
         return [dx, dc, *found]
@@ -307,7 +318,11 @@ class _Node(torch.autograd.Function):
             sources = [s for s, want in zip((x, c, *vectors), wanted, strict=True) if want]
             y, total = ctx.plain(x, c)
             outputs, upstream = ([total], [dt]) if chain.is_normal else ([y, total], [dy, dt])
-            found = iter(torch.autograd.grad(outputs, sources, upstream, create_graph=True, allow_unused=True))
+            found = iter(
+                torch.autograd.grad(
+                    outputs, sources, upstream, create_graph=True, allow_unused=True
+                )
+            )
             return None, None, None, *(next(found) if want else None for want in wanted)
-        found = chain.gradient(dy, dt, ctx.panels, vectors, wanted, inverse=ctx.inverse)
-        return None, None, None, *found
+        gradients = chain.gradient(dy, dt, ctx.panels, vectors, wanted, inverse=ctx.inverse)
+        return None, None, None, *gradients

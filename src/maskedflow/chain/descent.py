@@ -118,6 +118,7 @@ class Descent:
             The loss of each step, and the norm of its gradient, as far as they were computed.
         """
         from maskedflow.kernels import job
+        from maskedflow.kernels.steps import Steps
 
         self._flatten()
         steps = len(rates)
@@ -158,7 +159,7 @@ class Descent:
             settings=self._settings.ctypes.data,
         )
         job.take_steps(table, panels, sums, x.element_size())
-        done = int(table[job.Steps.DONE])
+        done = int(table[Steps.DONE])
         torch._foreach_add_(counts, done)
         tried = min(done + 1, steps)
         return losses[:tried].tolist(), norms[:tried].tolist()

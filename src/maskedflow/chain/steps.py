@@ -22,7 +22,7 @@ Owner = tuple[dict[str, Any], str]
 def owner(module: nn.Module, name: str) -> Owner:
     """Where a module keeps a parameter or a buffer."""
     held = module._parameters if name in module._parameters else module._buffers
-    return held, name  # type: ignore[return-value]
+    return held, name
 
 
 @dataclass
@@ -491,7 +491,10 @@ class Coupled(Step):
             places, start = [], 0
             for network, size in zip(networks, sizes, strict=True):
                 places += [
-                    (phi + feature * total + start + number, network.outputs + feature * size + number)
+                    (
+                        phi + feature * total + start + number,
+                        network.outputs + feature * size + number,
+                    )
                     for feature in range(mapped)
                     for number in range(size)
                 ]

@@ -27,9 +27,7 @@ class ChainedFlow(NormalizingFlow):
         make: Makes the same distribution of its parts.
     """
 
-    def __init__(
-        self, chain: Chain, c: Tensor | None, make: Callable[[], NormalizingFlow]
-    ) -> None:
+    def __init__(self, chain: Chain, c: Tensor | None, make: Callable[[], NormalizingFlow]) -> None:
         self._chain, self._c, self._make = chain, c, make
         batch = () if c is None else c.shape[:-1]
         Density.__init__(self, batch, (chain.features,))

@@ -1,9 +1,9 @@
 """Compiled loops for the CPU: programs run on rows of samples, by all threads of torch.
 
 A *panel* holds some samples as rows of 256 bytes: row r is one number of each of them, a feature,
-a hidden unit, a parameter. Beside a panel of values there may be one of *slopes*, whose row r is the
-gradient by the values in row r. A program (see :mod:`maskedflow.staircase.program`) works on such
-rows, and one panel after another is taken by whichever thread is free.
+a hidden unit, a parameter. Beside a panel of values there may be one of *slopes*, whose row r is
+the gradient by the values in row r. A program (see :mod:`maskedflow.staircase.program`) works on
+such rows, and one panel after another is taken by whichever thread is free.
 """
 
 from enum import IntEnum

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import Activation
@@ -20,42 +19,42 @@ from .tile import jit, pointer
 
 
 @jit
-def relu(a: float, total: Any) -> None:
+def _relu(a: float, total: Any) -> None:
     zero = total.dtype.type(0)
     for j in range(total.size):
         total[j] = max(total[j], zero)
 
 
 @jit
-def relu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _relu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     zero = total.dtype.type(0)
     for j in range(total.size):
         gradient[j] = gradient[j] if activation[j] > zero else zero
 
 
 @jit
-def leaky_relu(a: float, total: Any) -> None:
+def _leaky_relu(a: float, total: Any) -> None:
     zero, slope = total.dtype.type(0), total.dtype.type(a)
     for j in range(total.size):
         total[j] = total[j] if total[j] > zero else slope * total[j]
 
 
 @jit
-def leaky_relu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _leaky_relu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     zero, slope = total.dtype.type(0), total.dtype.type(a)
     for j in range(total.size):
         gradient[j] = gradient[j] if total[j] > zero else slope * gradient[j]
 
 
 @jit
-def silu(a: float, total: Any) -> None:
+def _silu(a: float, total: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         total[j] = total[j] / (one + exp(-total[j]))
 
 
 @jit
-def silu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _silu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         s = one / (one + exp(-total[j]))
@@ -63,34 +62,34 @@ def silu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
 
 
 @jit
-def sigmoid(a: float, total: Any) -> None:
+def _sigmoid(a: float, total: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         total[j] = one / (one + exp(-total[j]))
 
 
 @jit
-def sigmoid_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _sigmoid_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         gradient[j] *= activation[j] * (one - activation[j])
 
 
 @jit
-def hyperbolic(a: float, total: Any) -> None:
+def _hyperbolic(a: float, total: Any) -> None:
     for j in range(total.size):
         total[j] = tanh(total[j])
 
 
 @jit
-def hyperbolic_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _hyperbolic_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         gradient[j] *= one - activation[j] * activation[j]
 
 
 @jit
-def elu(a: float, total: Any) -> None:
+def _elu(a: float, total: Any) -> None:
     zero, one, depth = total.dtype.type(0), total.dtype.type(1), total.dtype.type(a)
     for j in range(total.size):
         # exp(t) - 1 = 2 h / (1 - h), h = tanh(t / 2), does not cancel near zero.
@@ -99,28 +98,28 @@ def elu(a: float, total: Any) -> None:
 
 
 @jit
-def elu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _elu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     zero, depth = total.dtype.type(0), total.dtype.type(a)
     for j in range(total.size):
         gradient[j] = gradient[j] if total[j] > zero else gradient[j] * (activation[j] + depth)
 
 
 @jit
-def softplus(a: float, total: Any) -> None:
+def _softplus(a: float, total: Any) -> None:
     for j in range(total.size):
         t = total[j]
         total[j] = t if t > 20 else math.log1p(math.exp(t))
 
 
 @jit
-def softplus_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _softplus_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     one = total.dtype.type(1)
     for j in range(total.size):
         gradient[j] = gradient[j] if total[j] > 20 else gradient[j] / (one + exp(-total[j]))
 
 
 @jit
-def gelu(a: float, total: Any) -> None:
+def _gelu(a: float, total: Any) -> None:
     one, root = total.dtype.type(1), total.dtype.type(math.sqrt(0.5))
     for j in range(total.size):
         t = total[j]
@@ -128,7 +127,7 @@ def gelu(a: float, total: Any) -> None:
 
 
 @jit
-def gelu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
+def _gelu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
     one, root = total.dtype.type(1), total.dtype.type(math.sqrt(0.5))
     half, density = total.dtype.type(0.5), total.dtype.type(math.sqrt(0.5 / math.pi))
     for j in range(total.size):
@@ -139,14 +138,14 @@ def gelu_slope(a: float, total: Any, activation: Any, gradient: Any) -> None:
 
 #: The activations that the kernel knows.
 TABLE: dict[Activation, tuple[Any, Any]] = {
-    Activation.RELU: (relu, relu_slope),
-    Activation.TANH: (hyperbolic, hyperbolic_slope),
-    Activation.ELU: (elu, elu_slope),
-    Activation.LEAKY_RELU: (leaky_relu, leaky_relu_slope),
-    Activation.SILU: (silu, silu_slope),
-    Activation.SIGMOID: (sigmoid, sigmoid_slope),
-    Activation.SOFTPLUS: (softplus, softplus_slope),
-    Activation.GELU: (gelu, gelu_slope),
+    Activation.RELU: (_relu, _relu_slope),
+    Activation.TANH: (_hyperbolic, _hyperbolic_slope),
+    Activation.ELU: (_elu, _elu_slope),
+    Activation.LEAKY_RELU: (_leaky_relu, _leaky_relu_slope),
+    Activation.SILU: (_silu, _silu_slope),
+    Activation.SIGMOID: (_sigmoid, _sigmoid_slope),
+    Activation.SOFTPLUS: (_softplus, _softplus_slope),
+    Activation.GELU: (_gelu, _gelu_slope),
 }
 
 
@@ -155,7 +154,7 @@ def _activate(function: Any) -> Callable[[int, Any], None]:
 
     @jit
     def run(address: int, like: Any) -> None:
-        arguments = numba.carray(pointer(address, 0), (3,))
+        arguments = carray(pointer(address, 0), (3,))
         total = carray(pointer(arguments[0], like), (arguments[1],))
         function(carray(pointer(arguments[2], 0.0), (1,))[0], total)
 
@@ -167,7 +166,7 @@ def _slope(function: Any) -> Callable[[int, Any], None]:
 
     @jit
     def run(address: int, like: Any) -> None:
-        arguments = numba.carray(pointer(address, 0), (5,))
+        arguments = carray(pointer(address, 0), (5,))
         total = carray(pointer(arguments[0], like), (arguments[1],))
         activation = carray(pointer(arguments[3], like), (arguments[1],))
         gradient = carray(pointer(arguments[4], like), (arguments[1],))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from maskedflow.kernels import Panel
 
 from .entries import entry
 from .run import Job
-from .steps import CHUNK, Setting, Steps
+from .steps import Steps
 from .threads import Team, run_on
 from .tile import PANEL_BYTES, SUMS
 

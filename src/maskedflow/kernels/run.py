@@ -52,7 +52,9 @@ def integers(address: int, *shape: int) -> Any:
 
 
 @jit
-def _load(like: Any, address: int, step: int, index: int, first: int, count: int, panel: Any) -> None:
+def _load(
+    like: Any, address: int, step: int, index: int, first: int, count: int, panel: Any
+) -> None:
     """Fills a panel with the columns of some rows of a matrix, and what is beyond with zeros."""
     rows, width = panel.shape
     chosen = integers(index, first + count)
@@ -117,7 +119,21 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
     size = size_of(like)
     width = values.shape[1]
     for number in range(program.shape[0]):
-        code, where, out, rows, source, columns, layer, offset, row_step, column_step, real, start, begin = program[number]
+        (
+            code,
+            where,
+            out,
+            rows,
+            source,
+            columns,
+            layer,
+            offset,
+            row_step,
+            column_step,
+            real,
+            start,
+            begin,
+        ) = program[number]
         panel = slopes if where == Panel.SLOPES else values
         base = panel.ctypes.data
         if code == Code.FILL:
@@ -148,7 +164,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             below = _rows(panel, source, rows)
             for j in range(above.size):
                 above[j] += below[j]
-        elif code == Code.ACTIVATE or code == Code.SLOPE:
+        elif code in (Code.ACTIVATE, Code.SLOPE):
             _copy(panel, out, source, rows)
             arguments[1] = rows * width
             arguments[2] = reals + real * 8
@@ -350,9 +366,13 @@ def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
         if columns == 1:
             _tall(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
         elif columns == 2:
-            _oblong(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
+            _oblong(
+                like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums
+            )
         else:
-            _square(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
+            _square(
+                like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums
+            )
 
 
 @jit

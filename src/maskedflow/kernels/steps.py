@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from .run import Job, integers
 from .run import SIZE as JOB_SIZE
+from .run import Job, integers
 from .tile import call, fetch_add, jit, pointer
 
 #: What stands where in the integers that describe steps. `RUN_PANELS` to `UPDATE` are addresses of
-#: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS` are the jobs of a
-#: step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each one's rows in
-#: the `ORDER` (or 0, and they are the rows of the loads), `RATES` its learning rate. A step writes
-#: its loss and the norm of its gradient, and `DONE` is how many were taken: one that is not finite
-#: ends them. `UPSTREAM` and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their
-#: gradients and Adam's two moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS`
-#: are `Setting`s. `TAKEN` is how many steps Adam had taken before.
+#: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS` are
+#: the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each
+#: one's rows in the `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its
+#: gradient, and `DONE` is how many were taken: one that is not finite ends them. `UPSTREAM` and
+#: `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and Adam's two
+#: moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s. `TAKEN` is
+#: how many steps Adam had taken before.
 Steps = IntEnum(
     "Steps",
-    "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS FIRST LAST DONE TAKEN BOUNDS ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB "
-    "NUMBERS MANY PARTS SETTINGS",
+    "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS FIRST LAST DONE TAKEN BOUNDS "
+    "ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB NUMBERS MANY PARTS SETTINGS",
     start=0,
 )
 SIZE = len(Steps)

@@ -149,9 +149,7 @@ def _tile(rows: int, vectors: int) -> Any:
             builder.branch(entry)
             builder.position_at_end(begins)
             first = builder.inttoptr(start, number.as_pointer())
-            given = [
-                spread(at(first, builder.mul(start_step, constant(u)))) for u in range(rows)
-            ]
+            given = [spread(at(first, builder.mul(start_step, constant(u)))) for u in range(rows)]
             builder.branch(entry)
             builder.position_at_end(entry)
             before = []
@@ -204,7 +202,6 @@ def _tile(rows: int, vectors: int) -> Any:
         return types.void(like, *integers), codegen
 
     return tile
-
 
 
 def _dot(rows: int, columns: int) -> Any:
@@ -278,7 +275,9 @@ def _dot(rows: int, columns: int) -> Any:
             for _ in range(lanes.bit_length() - 1):
                 pairs = [*zip(parts[::2], parts[1::2], strict=True)]
                 parts = [
-                    builder.fadd(*(builder.shuffle_vector(*pair, every) for every in _halves(lanes)))
+                    builder.fadd(
+                        *(builder.shuffle_vector(*pair, every) for every in _halves(lanes))
+                    )
                     for pair in pairs
                 ]
             row = ir.VectorType(number, columns)
@@ -360,7 +359,17 @@ def add_product(
                 if width - byte <= _VECTOR_BYTES:
                     if left >= GROUP:
                         _narrow6(
-                            like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                            like,
+                            w,
+                            row_step,
+                            column_step,
+                            x,
+                            b_step,
+                            y,
+                            c_step,
+                            part,
+                            s,
+                            start_step,
                         )
                     else:
                         for row in range(left):
@@ -378,14 +387,26 @@ def add_product(
                                 start_step,
                             )
                 elif left >= GROUP:
-                    _tile6(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile6(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )
                 elif left == 5:
-                    _tile5(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile5(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )
                 elif left == 4:
-                    _tile4(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile4(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )
                 elif left == 3:
-                    _tile3(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile3(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )
                 elif left == 2:
-                    _tile2(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile2(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )
                 else:
-                    _tile1(like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step)
+                    _tile1(
+                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                    )

@@ -91,9 +91,11 @@ class Operation(NamedTuple):
     @property
     def touched(self) -> Iterator[tuple[Panel, int, int]]:
         """What it reads and writes: of what panel, the first row, and how many."""
-        yield self.panel, self.out, 1 + (self.rows - 1) * max(self.row_step, 1) if (
-            self.code is Code.FILL
-        ) else self.rows
+        yield (
+            self.panel,
+            self.out,
+            1 + (self.rows - 1) * max(self.row_step, 1) if (self.code is Code.FILL) else self.rows,
+        )
         if self.code is not Code.FILL:
             yield self.panel, self.source, max(self.rows, self.columns)
         if self.code is Code.SLOPE:
@@ -168,7 +170,11 @@ class Program:
         """About how many multiplications there are for a sample."""
         return sum(
             one.rows
-            * (one.columns if one.code in (Code.PRODUCT, Code.GRADIENT) else WORK_OF_A_ROW[one.code])
+            * (
+                one.columns
+                if one.code in (Code.PRODUCT, Code.GRADIENT)
+                else WORK_OF_A_ROW[one.code]
+            )
             for one in self.operations
         )
 
@@ -225,7 +231,7 @@ def merged(program: Program) -> Program:
         for later in range(place + 1, len(operations)):
             one = operations[later][0]
             first = one.out - fill.out
-            inside = 0 <= first and first + one.rows <= fill.rows
+            inside = first >= 0 and first + one.rows <= fill.rows
             fresh = inside and not seen[first : first + one.rows].any()
             if one.code is Code.PRODUCT and one.panel is fill.panel and fresh:
                 begins[first : first + one.rows] = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.chain import Chain, Descent
-from maskedflow.data import Split, StreamedSplit
+from maskedflow.data import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, ComposedTransform, LazyComposedTransform, LazyTransform
 
@@ -52,17 +52,16 @@ class WholeSteps:
         """The steps of a flow; None if a part that is learned is not in the program."""
         if not isinstance(flow, Flow) or not flow.is_plain:
             return None
-        if type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules())):
-            return None
-        if config.compile:
+        watched = type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules()))
+        if watched or config.compile:
             return None
         embedding = flow.embedding
         if embedding is not None and not getattr(embedding, "is_fixed", False):
             return None
         front, chain = _parts(flow)
-        learned = {id(one) for one in optimizer.param_groups[0]["params"]}
-        if chain is None or chain.vectors(like.new_empty(1, chain.features, dtype=chain.like.dtype), None if chain.context == 0 else like.new_empty(1, chain.context, dtype=chain.like.dtype)) is None:
+        if chain is None or not chain.is_computable:
             return None
+        learned = {id(one) for one in optimizer.param_groups[0]["params"]}
         found = [id(held[name]) for held, name in chain.owners]
         if len(set(found)) < len(found) or not learned <= set(found):
             return None
@@ -110,9 +109,7 @@ class WholeSteps:
 
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody wants its calls, by a hook or in place of its own."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-    )
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _parts(flow: Flow) -> tuple[list[LazyTransform], Chain | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 from torch.distributions.transforms import Transform as TorchTransform
 

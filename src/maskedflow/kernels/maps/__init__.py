@@ -40,8 +40,11 @@ TABLE: dict[Map, ModuleType] = {
 
 
 def _in_place(function: Any) -> Callable[[int, Any], None]:
-    """The same of an address, where are: that of the parameters' first row, their number, the
-    addresses of the constants, of x, and of the ladj."""
+    """The same of an address.
+
+    There are the address of the parameters' first row, their number, and the addresses of the
+    constants, of x, and of the ladj.
+    """
 
     @jit
     def run(address: int, like: Any) -> None:
