@@ -14,8 +14,8 @@ from .run import Job, integers
 from .tile import call, fetch_add, jit, pointer
 
 #: What stands where in the integers that describe steps. `RUN_PANELS` to `UPDATE` are addresses of
-#: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS` are
-#: the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each
+#: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS`
+#: are the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each
 #: one's rows in the `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its
 #: gradient, and `DONE` is how many were taken: one that is not finite ends them. `UPSTREAM` and
 #: `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and Adam's two
