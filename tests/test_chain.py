@@ -137,7 +137,8 @@ def gradients(outputs: Sequence[Tensor], leaves: Sequence[Tensor], **options: An
     for one in outputs:
         weight = torch.randn(one.shape, generator=source, dtype=torch.float64).to(one.dtype)
         loss = loss + (weight * one).sum()
-    return list(torch.autograd.grad(loss, leaves, materialize_grads=True, **options))
+    options = {"materialize_grads": True, "retain_graph": True, **options}
+    return list(torch.autograd.grad(loss, leaves, **options))
 
 
 def learned(flow: nn.Module) -> list[Tensor]:
@@ -472,21 +473,25 @@ def steps_of_adam(flow: Any, case: Case) -> Any:
     first, *rest = flow.parameters()
     groups = [{"params": [first], "lr": 0.1}, {"params": rest, "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, lr=0.01)
-    twin, theirs = copy.deepcopy(flow), []
+    twin = copy.deepcopy(flow)
     first, *rest = twin.parameters()
     groups = [{"params": [first], "lr": 0.1}, {"params": rest, "weight_decay": 0.1}]
     other = torch.optim.AdamW(groups, lr=0.01)
     x, c = case.x(30), case.c(30)
     for _ in range(3):
-        for mine, density, adam in (
-            (flow, lambda: flow(c).log_prob(x), optimizer),
-            (twin, lambda: evaluated(twin, x, c), other),
+        for density, adam in (
+            (lambda: flow(c).log_prob(x), optimizer),
+            (lambda: evaluated(twin, x, c), other),
         ):
             adam.zero_grad()
             (-density().mean()).backward()
             adam.step()
-            theirs = list(mine.parameters())
-        close(list(flow.parameters()), theirs, case, slack=100)
+        # Dense: what masks forbid is of no matter.
+        ours, theirs = (
+            [value for value in one.state_dict().values() if value.is_floating_point()]
+            for one in (flow, twin)
+        )
+        close(ours, theirs, case, slack=100)
 
 
 def tied(flow: Any, case: Case) -> Any:
@@ -518,6 +523,8 @@ def all_frozen(flow: Any, case: Case) -> Any:
 
 
 class Doubled(nn.Module):
+    """Makes a parameter of half of it."""
+
     def forward(self, weight: Tensor) -> Tensor:
         return 2 * weight
 
@@ -592,8 +599,8 @@ def test_a_distribution_is_pickled_and_copied() -> None:
     distribution = case.build()(case.c(5))
     x = case.x(5)
     expected = distribution.log_prob(x)
-    assert torch.equal(copy.deepcopy(distribution).log_prob(x), expected)
-    assert torch.equal(pickled(distribution).log_prob(x), expected)
+    for again in (copy.deepcopy(distribution), pickled(distribution)):
+        close([again.log_prob(x)], [expected], case)
 
 
 def test_another_dtype() -> None:
@@ -613,9 +620,6 @@ def test_a_flow_elsewhere_is_an_error() -> None:
     flow().sample()
     with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
         flow.to("meta")().log_prob(case.x(2))
-    assert (
-        case.build()().log_prob(case.x(2).to("meta").to("meta")[:0].new_empty(0, 3)).is_meta or True
-    )
 
 
 class LogProb(nn.Module):
@@ -630,6 +634,7 @@ class LogProb(nn.Module):
         return log_prob
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
 def test_torch_func() -> None:
     case = Case(3, 2)
     flow = case.build()
@@ -898,7 +903,7 @@ def test_what_stands_in_memory_is_of_no_matter(activation: Callable[[], nn.Modul
     flow = case.build()
     x, c = case.x(40), case.c(40)
     with torch.no_grad():
-        flow(c).log_prob(x * torch.nan)
+        flow(c).log_prob(x * torch.inf)
         flow(c).transform.inv(x * torch.nan)
     init = job.Panels.__init__
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ class Chain:
             return None
         if x.shape[-1:] != (self.features,) or not self.takes(c):
             return None
-        if c is not None and c.dtype != dtype:
+        if c is not None and (c.dtype != dtype or c.device != x.device):
             return None
         if torch.is_autocast_enabled("cpu"):
             return None
@@ -152,7 +153,21 @@ class Chain:
         for tensor, size in zip(found, self._sizes, strict=True):
             if tensor.dtype != dtype or tensor.ndim != 1 or len(tensor) != size:
                 return None
+            if tensor.device != x.device or not tensor.is_contiguous():
+                return None
         return found
+
+    @contextmanager
+    def holding(self, vectors: Sequence[Tensor]) -> Iterator[None]:
+        """Has its steps' modules hold other tensors, as in a call of long ago."""
+        before = tensors(self.owners)
+        try:
+            for (held, name), vector in zip(self.owners, vectors, strict=True):
+                held[name] = vector
+            yield
+        finally:
+            for (held, name), vector in zip(self.owners, before, strict=True):
+                held[name] = vector
 
     def __call__(
         self,
@@ -293,7 +308,8 @@ class _Node(torch.autograd.Function):
                     "AutoregressiveTransform.reference_inverse"
                 )
             sources = [s for s, want in zip((x, c, *vectors), wanted, strict=True) if want]
-            y, total = ctx.plain(x, c)
+            with chain.holding(vectors):
+                y, total = ctx.plain(x, c)
             outputs, upstream = ([total], [dt]) if chain.is_normal else ([y, total], [dy, dt])
             found = iter(torch.autograd.grad(outputs, sources, upstream, create_graph=True, allow_unused=True))
             return None, None, None, *(next(found) if want else None for want in wanted)

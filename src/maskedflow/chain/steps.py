@@ -237,9 +237,11 @@ class Conditioned(Step):
     kernel: Kernel
     order: tuple[int, ...] | None = None
     trunk: Any = field(init=False)
+    on_context: Any = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trunk", self.conditioner.trunk)
+        object.__setattr__(self, "on_context", self.conditioner.context)
 
     @cached_property
     def owners(self) -> Sequence[Owner]:
@@ -262,7 +264,9 @@ class Conditioned(Step):
         return 0 if layer is None else layer.in_features
 
     def is_current(self) -> bool:
-        return self.conditioner.trunk is self.trunk
+        net = self.conditioner
+        same = net.trunk is self.trunk and net.context is self.on_context
+        return same and all(held.get(name) is not None for held, name in self.owners)
 
     def latents(self, rows: Rows, place: Place) -> Route:
         features, kept = self.conditioner.in_features, rows.kept
