@@ -62,7 +62,7 @@ class Shuffle(LazyTransform):
 
     def __init__(self, order: Sequence[int]) -> None:
         super().__init__()
-        self.permutation = mf.transforms.Permutation(torch.tensor(order))
+        self.permutation = mf.transforms.Permutation(len(order), order)
         self._step = Permuted(tuple(order))
 
     def forward(self, c: Tensor | None = None) -> Any:
@@ -162,6 +162,7 @@ def check_samples(flow: Any, case: Case, shape: tuple[int, ...], c: Tensor | Non
         shape = shape[: max(len(shape) - c.ndim + 1, 0)]
     full = (*shape, *(() if c is None else c.shape[:-1]), case.features)
     z = torch.randn(full, dtype=case.dtype, generator=torch.Generator().manual_seed(3))
+    z = flow.base().loc + flow.base().scale * z
     expected = inverted(flow, z, c)
     log_prob = evaluated(flow, expected, c)
 
@@ -325,16 +326,16 @@ def test_what_the_kernel_does_not_know_splits_the_chain(name: str, dtype: torch.
     assert not isinstance(flow(case.c()), ChainedFlow)
     if name == "batch norm":
         x, c = case.x(20).requires_grad_(), case.c(20)
-        state = copy.deepcopy(flow.state_dict())
-        found = flow(c).log_prob(x)
-        after = flow.state_dict()
-        flow.load_state_dict(state)
-        expected = evaluated(flow, x, c)
+        twin = copy.deepcopy(flow)
+        found, expected = flow(c).log_prob(x), evaluated(twin, x, c)
         close([found], [expected], case)
-        leaves = [x, *learned(flow)]
-        close(gradients([found], leaves), gradients([expected], leaves), case, slack=10)
-        for key, value in flow.state_dict().items():
-            close([after[key].double()], [value.double()], case)
+        ours = gradients([found], [x, *flow.parameters()])
+        close(ours, gradients([expected], [x, *twin.parameters()]), case, slack=10)
+        for (key, one), other in zip(
+            flow.state_dict().items(), twin.state_dict().values(), strict=True
+        ):
+            if "running" in key or "mean" in key or "var" in key:
+                close([one], [other], case)
         flow.eval()
     check(flow, case, (20,), (20,))
 
@@ -345,9 +346,10 @@ def test_noise_in_the_middle_splits_the_chain() -> None:
     x, c = case.x(6).requires_grad_(), case.c(6)
     assert flow.chain is None
     leaves = [x, *learned(flow)]
-    torch.manual_seed(5)
+    noise = flow.transform.transforms[2]
+    noise.seed(5)
     found = flow(c).log_prob(x)
-    torch.manual_seed(5)
+    noise.seed(5)
     expected = evaluated(flow, x, c)
     close([found], [expected], case)
     close(gradients([found], leaves), gradients([expected], leaves), case)
@@ -448,10 +450,6 @@ def no_step(flow: Any, case: Case) -> Any:
     del flow.transform.transforms[0]
 
 
-def other_univariate(flow: Any, case: Case) -> Any:
-    masked_steps(flow)[0].univariate = MeanPrecisionTransform
-
-
 def loaded(flow: Any, case: Case) -> Any:
     flow.load_state_dict(case.but(seed=3).build().state_dict())
 
@@ -539,7 +537,7 @@ CHANGES = {
     for change in (
         *(replaced, strided, expanded, other_activation, unknown_activation, other_alpha),
         *(other_network, other_layer, other_context, other_step, another_step, no_step),
-        *(other_univariate, loaded, loaded_order, loaded_masks, in_place, steps_of_adam),
+        *(loaded, loaded_order, loaded_masks, in_place, steps_of_adam),
         *(tied, shared, shared_inverse, frozen, all_frozen, parametrized),
     )
 }

@@ -310,8 +310,12 @@ class _Node(torch.autograd.Function):
             sources = [s for s, want in zip((x, c, *vectors), wanted, strict=True) if want]
             with chain.holding(vectors):
                 y, total = ctx.plain(x, c)
-            outputs, upstream = ([total], [dt]) if chain.is_normal else ([y, total], [dy, dt])
-            found = iter(torch.autograd.grad(outputs, sources, upstream, create_graph=True, allow_unused=True))
+            pairs = [(y, dy), (total, dt)]  # a ladj may be the same whatever the sources are
+            outputs, upstream = zip(*(pair for pair in pairs if pair[0].grad_fn), strict=True)
+            slopes = torch.autograd.grad(
+                outputs, sources, upstream, create_graph=True, allow_unused=True
+            )
+            found = iter(slopes)
             return None, None, None, *(next(found) if want else None for want in wanted)
         found = chain.gradient(dy, dt, ctx.panels, vectors, wanted, inverse=ctx.inverse)
         return None, None, None, *found
