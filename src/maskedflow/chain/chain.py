@@ -310,8 +310,10 @@ class _Node(torch.autograd.Function):
             sources = [s for s, want in zip((x, c, *vectors), wanted, strict=True) if want]
             with chain.holding(vectors):
                 y, total = ctx.plain(x, c)
-            pairs = [(y, dy), (total, dt)]  # a ladj may be the same whatever the sources are
-            outputs, upstream = zip(*(pair for pair in pairs if pair[0].grad_fn), strict=True)
+            pairs = [(total, dt)] if chain.is_normal else [(y, dy), (total, dt)]
+            # A ladj may be the same whatever the sources are.
+            pairs = [pair for pair in pairs if pair[0].requires_grad]
+            outputs, upstream = zip(*pairs, strict=True)
             slopes = torch.autograd.grad(
                 outputs, sources, upstream, create_graph=True, allow_unused=True
             )
