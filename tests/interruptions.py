@@ -6,10 +6,12 @@ import os
 import signal
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import maskedflow as mf
+from maskedflow.chain import Descent
 from maskedflow.data import Split
 from maskedflow.training import TrainConfig
 
@@ -44,14 +46,38 @@ def everything(seed: int = 0, random: bool = False) -> mf.flows.Flow:
 
 
 def interrupt(flow: nn.Module, at: int, kill: bool = False) -> None:
-    """Makes a training step of the flow fail, counted from 0."""
+    """Makes a training step of the flow fail, counted from 0; its steps go through torch."""
     forward, left = flow.forward, iter(range(at))
 
     def call(c: Tensor | None = None) -> Any:
         if flow.training and next(left, None) is None:
-            if kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
+            stop(kill)
         return forward(c)
 
     flow.forward = call
+
+
+def interrupt_compiled(patch: pytest.MonkeyPatch, at: int, kill: bool = False) -> None:
+    """Makes a compiled training step fail, counted from 0, in the middle of a call if need be.
+
+    The steps before it have moved the weights, and nobody has taken note of them.
+    """
+    take, left = Descent.take, at
+
+    def call(self: Descent, x: Any, c: Any, order: Any, bounds: Any, rates: Any) -> Any:
+        nonlocal left
+        if left >= len(rates):
+            found = take(self, x, c, order, bounds, rates)
+            left -= len(found[0])
+            return found
+        take(self, x, c, order, bounds[:left], rates[:left])
+        stop(kill)
+
+    patch.setattr(Descent, "take", call)
+
+
+def stop(kill: bool) -> None:
+    """Interrupts this process, or kills it."""
+    if kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise KeyboardInterrupt

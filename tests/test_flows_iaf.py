@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor, nn
 
 import maskedflow as mf
 from family import FLOWS, masked_steps
+from maskedflow.kernels import Code, job
 from oracles import autograd_ladjs, jacobian
 from strategies import SMOOTH, Case, cases
 
 FEATURES, TRANSFORMS = 40, 3
 
 
-def pair(case: Case) -> tuple[mf.flows.Flow, mf.flows.Flow]:
+def pair(case: Case, **options: Any) -> tuple[mf.flows.Flow, mf.flows.Flow]:
     """A MAF and an IAF with the same weights."""
-    maf, iaf = case.build(mf.flows.MAF), case.build(mf.flows.IAF)
+    maf, iaf = case.build(mf.flows.MAF, **options), case.build(mf.flows.IAF, **options)
     for ours, theirs in zip(masked_steps(iaf), masked_steps(maf), strict=True):
         ours.load_state_dict(theirs.state_dict())
     return maf, iaf
@@ -116,35 +118,83 @@ def passes_of(flow: nn.Module) -> list[int]:
     return made
 
 
+def affine_that_no_kernel_knows(shift: Tensor, scale: Tensor) -> mf.transforms.Transform:
+    return mf.transforms.MonotonicAffineTransform(shift, scale)
+
+
+def uses_of(flow: mf.flows.Flow, x: Tensor) -> dict[str, Callable[[], Any]]:
+    """What a flow is used for."""
+    return {
+        "log_prob": torch.no_grad()(lambda: flow().log_prob(x)),
+        "sample": lambda: flow().sample((7,)),
+        "rsample_and_log_prob": torch.no_grad()(lambda: flow().rsample_and_log_prob((7,))),
+        "training": lambda: flow().log_prob(x).sum().backward(),
+        "variational training": lambda: flow().rsample_and_log_prob((7,))[1].sum().backward(),
+    }
+
+
+def costs_of(
+    count: Callable[[nn.Module, Callable[[], Any]], Any], **options: Any
+) -> dict[tuple[str, str], Any]:
+    """What is counted in each use of a MAF and of an IAF."""
+    case = Case(features=FEATURES, transforms=TRANSFORMS, hidden_features=(FEATURES,))
+    return {
+        (name, use): count(flow, call)
+        for name, flow in zip(("maf", "iaf"), pair(case, **options), strict=True)
+        for use, call in uses_of(flow, case.x(7)).items()
+    }
+
+
 def test_passes_of_the_networks_in_each_direction() -> None:
     """A sweep makes no pass at all; as a loop, which is the usual way, it would make D."""
-    case = Case(features=FEATURES, transforms=TRANSFORMS, hidden_features=(FEATURES,))
-    maf, iaf = pair(case)
-    x, counts = case.x(7), {}
-    for name, flow in (("maf", maf), ("iaf", iaf)):
+
+    def passes(flow: nn.Module, call: Callable[[], Any]) -> int:
         made = passes_of(flow)
-        with torch.no_grad():
-            for use in ("log_prob", "sample", "rsample_and_log_prob"):
-                made.clear()
-                getattr(flow(), use)(x if use == "log_prob" else (7,))
-                counts[name, use] = len(made)
-        made.clear()
-        flow().log_prob(x).sum().backward()
-        counts[name, "training"] = len(made)
-        made.clear()
-        flow().rsample_and_log_prob((7,))[1].sum().backward()
-        counts[name, "variational training"] = len(made)
+        call()
+        return len(made)
+
+    counts = costs_of(passes, univariate=affine_that_no_kernel_knows)
     assert counts["maf", "log_prob"] == counts["iaf", "sample"] == TRANSFORMS
     assert counts["maf", "sample"] == counts["iaf", "log_prob"] == 0
     assert counts["maf", "rsample_and_log_prob"] == 0
     assert counts["iaf", "rsample_and_log_prob"] == TRANSFORMS
     assert counts["maf", "training"] == counts["iaf", "variational training"] == TRANSFORMS
-    # With gradients a sweep needs its ladj once more; all else it has left behind.
-    assert counts["iaf", "training"] == counts["maf", "variational training"] == TRANSFORMS
+    # With gradients a sweep in torch operations makes one for its slopes and one for its ladj.
+    assert counts["iaf", "training"] == counts["maf", "variational training"] == 2 * TRANSFORMS
+    # As one program, a whole flow makes none either way.
+    assert not any(costs_of(passes).values())
 
+    case = Case(features=FEATURES, transforms=TRANSFORMS, hidden_features=(FEATURES,))
+    _, iaf = pair(case)
     made = passes_of(iaf)
-    reference_log_prob(iaf, x, None)
+    reference_log_prob(iaf, case.x(7), None)
     assert len(made) == TRANSFORMS * (FEATURES + 1)
+
+
+def test_a_whole_flow_is_one_program_in_each_direction() -> None:
+    """It uses each weight about once, there and back, whichever way it goes."""
+
+    def programs(_: nn.Module, call: Callable[[], Any]) -> list[int]:
+        with mock.patch.object(job, "run_panels", wraps=job.run_panels) as run:
+            call()
+        return [multiplications(one.args[0]) for one in run.call_args_list]
+
+    def multiplications(program: Any) -> int:
+        products = [one for one in program.operations if one.code is Code.PRODUCT]
+        return sum(one.rows * one.columns for one in products)
+
+    found = costs_of(programs)
+    (pass_there,), (sweep_there,) = found["maf", "log_prob"], found["iaf", "log_prob"]
+    assert found["iaf", "sample"] == found["iaf", "rsample_and_log_prob"] == [pass_there]
+    assert found["maf", "sample"] == found["maf", "rsample_and_log_prob"] == [sweep_there]
+    case = Case(features=FEATURES, transforms=TRANSFORMS, hidden_features=(FEATURES,))
+    layers = [layer for step in masked_steps(case.build()) for layer in step.hyper.layers]
+    weights = sum(int(layer.stairs.packed_mask().sum()) for layer in layers)
+    for use in ("training", "variational training"):
+        for name in ("maf", "iaf"):
+            there, back = found[name, use]
+            assert weights <= there < 1.5 * weights
+            assert 0.5 * weights < back < 1.5 * weights
 
 
 def test_the_representation_tells_the_cost() -> None:

@@ -14,11 +14,11 @@ from numba.core.ccallback import CFunc
 
 from maskedflow.kernels import cache
 from maskedflow.kernels.cache import compile_cached
-from maskedflow.kernels.run import _integers
+from maskedflow.kernels.run import integers
 
 
 def set_to_seven(address: int) -> None:
-    _integers(address, 1)[0] = 7
+    integers(address, 1)[0] = 7
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answer(stamp: str = "first") -> int:
     """Compiles or reads the function, and calls it."""
     place = ctypes.c_int64(0)
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compile_cached(set_to_seven, stamp))(
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compile_cached(set_to_seven, "seven", stamp))(
         ctypes.addressof(place)
     )
     return place.value

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import maskedflow as mf
-from maskedflow.kernels import GROUP
+from maskedflow.kernels import GROUP, Code
 from maskedflow.kernels.elementary import exp
 from maskedflow.kernels.job import scratch
 from maskedflow.kernels.tile import CHUNK, PANEL_BYTES, add_product
-from maskedflow.staircase import Code
 from strategies import ACTIVATIONS, Case, cases
 
 few = settings(max_examples=6)
@@ -144,7 +143,10 @@ def test_programs_are_what_they_say() -> None:
     net = Case(5, hidden_features=(9,)).build(mf.flows.MADE).transform.transforms[0].hyper
     program = net.trunk.kept.forward
     assert [one.code for one in program.operations][-1] is Code.PRODUCT
-    assert len(str(program).splitlines()) == len(program.operations) == len(program.table)
+    assert len(str(program).splitlines()) == len(program.operations)
+    assert (
+        len(program.tables["program"]) == program.addresses["operations"] == len(program.operations)
+    )
 
 
 def test_scratch_memory_is_reused_and_grows() -> None:

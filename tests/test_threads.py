@@ -19,7 +19,7 @@ from torch import Tensor
 from commands import run
 from digests import FLOWS, digests
 from maskedflow.kernels import threads
-from maskedflow.kernels.run import _compiling
+from maskedflow.kernels.entries import _compiling
 from maskedflow.kernels.threads import Team
 from strategies import Case
 

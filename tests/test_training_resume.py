@@ -16,7 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 import maskedflow as mf
-from interruptions import CONFIG, TRAIN, VALIDATION, everything, interrupt
+from interruptions import (
+    CONFIG,
+    TRAIN,
+    VALIDATION,
+    everything,
+    interrupt,
+    interrupt_compiled,
+)
 from maskedflow.data import Split
 from maskedflow.training import History, TrainConfig, fit, load
 
@@ -118,7 +125,10 @@ def test_killed_between_the_log_and_the_checkpoint(
     assert_same(tmp_path, uninterrupted[0])  # no epoch is there twice
 
 
-def test_resumes_after_a_roll_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])
+def test_resumes_after_a_roll_back(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     x[::4] = 1e25  # most batches of four break
     split = Split(x)
@@ -127,16 +137,23 @@ def test_resumes_after_a_roll_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("maskedflow.training.loop.SKIPS_IN_A_ROW", 2)
 
     def flow(seed: int = 0) -> mf.flows.Flow:
-        return mf.flows.MAF(2, hidden_features=(8,), generator=torch.Generator().manual_seed(seed))
+        maf = mf.flows.MAF(2, hidden_features=(8,), generator=torch.Generator().manual_seed(seed))
+        if not compiled:
+            maf.register_forward_pre_hook(lambda *_: None)  # whose calls are watched
+        return maf
 
     validation = Split(torch.zeros(5, 2))
     history = fit(flow(), split, validation, config, directory=tmp_path / "whole")
     assert history.records[-1].rollbacks > 2
     for at in range(1, 20, 3):
         broken, directory = flow(), tmp_path / str(at)
-        interrupt(broken, at)
-        with pytest.raises(KeyboardInterrupt):
-            fit(broken, split, validation, config, directory=directory)
+        with monkeypatch.context() as patch:
+            if compiled:
+                interrupt_compiled(patch, at)
+            else:
+                interrupt(broken, at)
+            with pytest.raises(KeyboardInterrupt):
+                fit(broken, split, validation, config, directory=directory)
         fit(flow(1), split, validation, config, directory=directory, resume=True)
         assert_same(tmp_path / "whole", directory)
 

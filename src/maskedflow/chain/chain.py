@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -151,17 +152,32 @@ class Chain:
             return None
         if x.shape[-1:] != (self.features,) or not self.takes(c):
             return None
-        if c is not None and c.dtype != dtype:
+        if c is not None and (c.dtype != dtype or c.device != x.device):
             return None
         if torch.is_autocast_enabled("cpu"):
             return None
         found = tensors(self.owners)
         for one, shape in zip(found, self._shapes, strict=True):
-            if one.dtype is not dtype or one.shape != shape:  # dense ones: functional_call
+            # Dense weights are of a functional_call, and where there are none of a parametrization.
+            if one is None or one.dtype is not dtype or one.shape != shape:
+                return None
+            if not one.is_cpu or not one.is_contiguous():
                 return None
         if inverse and self.ends_in_density and _learns(x, c, found):
             return None
         return found
+
+    @contextmanager
+    def holding(self, vectors: Sequence[Tensor]) -> Iterator[None]:
+        """Has its steps' modules hold other tensors, as in a call of long ago."""
+        before = tensors(self.owners)
+        try:
+            for (held, name), vector in zip(self.owners, vectors, strict=True):
+                held[name] = vector
+            yield
+        finally:
+            for (held, name), vector in zip(self.owners, before, strict=True):
+                held[name] = vector
 
     def __call__(
         self,
@@ -316,13 +332,16 @@ class _Node(torch.autograd.Function):
                     "AutoregressiveTransform.reference_inverse"
                 )
             sources = [s for s, want in zip((x, c, *vectors), wanted, strict=True) if want]
-            y, total = ctx.plain(x, c)
-            outputs, upstream = ([total], [dt]) if chain.is_normal else ([y, total], [dy, dt])
-            found = iter(
-                torch.autograd.grad(
-                    outputs, sources, upstream, create_graph=True, allow_unused=True
-                )
+            with chain.holding(vectors):
+                y, total = ctx.plain(x, c)
+            pairs = [(total, dt)] if chain.is_normal else [(y, dy), (total, dt)]
+            # A ladj may be the same whatever the sources are.
+            pairs = [pair for pair in pairs if pair[0].requires_grad]
+            outputs, upstream = zip(*pairs, strict=True)
+            slopes = torch.autograd.grad(
+                outputs, sources, upstream, create_graph=True, allow_unused=True
             )
+            found = iter(slopes)
             return None, None, None, *(next(found) if want else None for want in wanted)
         gradients = chain.gradient(dy, dt, ctx.panels, vectors, wanted, inverse=ctx.inverse)
         return None, None, None, *gradients

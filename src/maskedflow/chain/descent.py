@@ -85,7 +85,8 @@ class Descent:
                 own = state[parameter]
                 if not own:
                     own["step"] = torch.zeros(())
-                value = parameter.data if name is None else own.get(name, view)
+                    own.update({moment: torch.zeros_like(view) for moment in names})
+                value = parameter.data if name is None else own[name]
                 if value.data_ptr() != view.data_ptr():
                     view.copy_(value)
                 if name is None:
@@ -98,8 +99,7 @@ class Descent:
         for parameter in self.parameters:
             parameter.data = parameter.data.clone()
             state = self.optimizer.state[parameter]
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name].clone()
+            state.update({name: value.clone() for name, value in state.items()})
 
     def take(
         self,

@@ -340,9 +340,11 @@ class Conditioned(Step):
     kernel: Kernel
     order: tuple[int, ...] | None = None
     trunk: Any = field(init=False)
+    on_context: Any = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trunk", self.conditioner.trunk)
+        object.__setattr__(self, "on_context", self.conditioner.context)
 
     @cached_property
     def owners(self) -> Sequence[Owner]:
@@ -365,7 +367,9 @@ class Conditioned(Step):
         return _context_of(self.conditioner)
 
     def is_current(self) -> bool:
-        return self.conditioner.trunk is self.trunk and not _is_watched(self.conditioner)
+        net = self.conditioner
+        same = net.trunk is self.trunk and net._modules.get("context") is self.on_context
+        return same and not _is_watched(net)
 
     def latents(self, rows: Rows, place: Place) -> Route:
         inputs, moved, returned = self._ordered(rows, place)
@@ -572,4 +576,4 @@ class Inverted(Step):
 
 def tensors(owners: Sequence[Owner]) -> list[Tensor]:
     """What is there now."""
-    return [held[name] for held, name in owners]
+    return [held.get(name) for held, name in owners]  # type: ignore[misc]

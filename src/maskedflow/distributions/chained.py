@@ -24,17 +24,19 @@ class ChainedFlow(NormalizingFlow):
     Args:
         chain: The transforms and the base N(0, I).
         c: The context, with shape (*batch, context); none if None.
-        make: Makes the same distribution of its parts.
+        make: Makes the same distribution of its parts, given a context.
     """
 
-    def __init__(self, chain: Chain, c: Tensor | None, make: Callable[[], NormalizingFlow]) -> None:
+    def __init__(
+        self, chain: Chain, c: Tensor | None, make: Callable[[Tensor | None], NormalizingFlow]
+    ) -> None:
         self._chain, self._c, self._make = chain, c, make
         batch = () if c is None else c.shape[:-1]
         Density.__init__(self, batch, (chain.features,))
 
     @cached_property
     def _plain(self) -> NormalizingFlow:
-        return self._make()
+        return self._make(self._c)
 
     @property
     def transform(self) -> Transform:  # type: ignore[override]
@@ -59,8 +61,8 @@ class ChainedFlow(NormalizingFlow):
             return self._plain.density(value)
         return self._chain(value, self._c, vectors, self._again)[1]
 
-    def _again(self, x: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor]:
-        return x, self._plain.density(x)
+    def _again(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x, self._make(c).density(x)
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         drawn = self._draw(sample_shape, generator)

@@ -154,6 +154,8 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             return None
         order = None if self._order is None else tuple(self._order.tolist())
         step = Conditioned(hyper, self._known, order)
+        if not step.is_current():  # a parameter is computed from others
+            return None
         self._chain = Chain([step])
         return [step]
 

@@ -7,7 +7,6 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -191,7 +190,7 @@ class Flow(LazyDistribution):
             c = cast(Tensor, self.embedding(c))
         chain = self.chain
         if chain is not None and chain.takes(c):
-            whole = ChainedFlow(chain, c, partial(self.distribution, c))
+            whole = ChainedFlow(chain, c, self.distribution)
             return whole.made_by(self, unchecked, *origin)
         return self.distribution(c).made_by(self, unchecked, *origin)
 

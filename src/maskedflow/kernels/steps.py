@@ -15,12 +15,12 @@ from .tile import call, fetch_add, jit, pointer
 
 #: What stands where in the integers that describe steps. `RUN_PANELS` to `UPDATE` are addresses of
 #: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS`
-#: are the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of each
-#: one's rows in the `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its
-#: gradient, and `DONE` is how many were taken: one that is not finite ends them. `UPSTREAM` and
-#: `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and Adam's two
-#: moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s. `TAKEN` is
-#: how many steps Adam had taken before.
+#: are the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of
+#: each one's rows in the `ORDER`, `RATES` its learning rate. A step writes its loss and the norm
+#: of its gradient, and `DONE` is how many were taken: one that is not finite ends them. `UPSTREAM`
+#: and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and Adam's two
+#: moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s. `TAKEN`
+#: is how many steps Adam had taken before.
 Steps = IntEnum(
     "Steps",
     "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS FIRST LAST DONE TAKEN BOUNDS "

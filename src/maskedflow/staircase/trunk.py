@@ -192,7 +192,7 @@ class Trunk:
         if not learns:
             return [dx, *(None for _ in parameters_wanted)]
         of_weight = [torch.empty_like(weight) for weight in weights]
-        summed = [torch.empty_like(bias[0]) if bias.ndim > 1 else bias for bias in of_bias]
+        summed = [bias.new_empty(bias.shape[-1]) if bias.ndim > 1 else bias for bias in of_bias]
         job.sum_gradients(layout.gradients, job.addresses([*of_weight, *summed]), values, slopes)
         return [dx, *of_weight, *of_bias]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.distributions.transforms import Transform as TorchTransform
 
@@ -11,11 +13,20 @@ from .base import VectorTransform, call_and_ladj
 
 
 class ChainedTransform(VectorTransform):
-    """What a chain makes of the context, in place of the `plain` transform that does the same."""
+    """What a chain makes of the context, in place of the `plain` transform that does the same.
 
-    def __init__(self, chain: Chain, c: Tensor | None, plain: TorchTransform) -> None:
+    A function makes the latter for any context.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        c: Tensor | None,
+        plain: TorchTransform,
+        make: Callable[[Tensor | None], TorchTransform],
+    ) -> None:
         super().__init__()
-        self.chain, self.plain = chain, plain
+        self.chain, self.plain, self._make = chain, plain, make
         self.c = c if chain.context else None
 
     def __repr__(self) -> str:
@@ -34,4 +45,4 @@ class ChainedTransform(VectorTransform):
         return self.chain(y, self.c, vectors, self._again, inverse=True)
 
     def _again(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        return call_and_ladj(self.plain, x)
+        return call_and_ladj(self._make(c), x)

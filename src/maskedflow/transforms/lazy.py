@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -91,7 +92,7 @@ class LazyComposedTransform(LazyTransform):
         """The transforms, where those that follow each other in a chain are one."""
         pieces: list[TorchTransform] = []
         steps: list[Step] = []
-        run: list[TorchTransform] = []
+        run: list[tuple[LazyTransform, TorchTransform]] = []
         chains: dict[tuple[Step, ...], Chain] = {}
 
         def close() -> None:
@@ -99,9 +100,11 @@ class LazyComposedTransform(LazyTransform):
                 chain = chain_of(self._chains.get(tuple(steps)), steps)
                 assert chain is not None
                 chains[chain.steps] = chain
-                pieces.append(ChainedTransform(chain, c, ComposedTransform(*run)))
+                lazies, parts = zip(*run, strict=True)
+                plain = ComposedTransform(*parts)
+                pieces.append(ChainedTransform(chain, c, plain, partial(_composed, lazies)))
             else:
-                pieces.extend(run)
+                pieces.extend(one for _, one in run)
             steps.clear()
             run.clear()
 
@@ -112,7 +115,7 @@ class LazyComposedTransform(LazyTransform):
                 pieces.append(transform)
             else:
                 steps += found
-                run.append(transform)
+                run.append((lazy, transform))
         close()
         self._chains = chains
         return pieces
@@ -129,6 +132,10 @@ class LazyComposedTransform(LazyTransform):
 
     def __repr__(self) -> str:
         return repr(self.transforms).replace("ModuleList", type(self).__name__, 1)
+
+
+def _composed(transforms: Sequence[LazyTransform], c: Tensor | None) -> TorchTransform:
+    return ComposedTransform(*(transform(c) for transform in transforms))
 
 
 class Unconditional(nn.Module):
