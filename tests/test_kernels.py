@@ -26,8 +26,10 @@ precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 @numba.njit
 def call_product(like: Any, integers: Any) -> None:
-    a, row_step, column_step, rows, b, b_step, c, c_step, n = integers
-    add_product(like, a, row_step, column_step, rows, b, b_step, c, c_step, n)
+    a, row_step, column_step, rows, b, b_step, c, c_step, n, width, start, start_step = integers
+    add_product(
+        like, a, row_step, column_step, rows, b, b_step, c, c_step, n, width, start, start_step
+    )
 
 
 @numba.njit

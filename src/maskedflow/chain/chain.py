@@ -112,7 +112,7 @@ class Chain:
         self.features = self.steps[0].features
         self.context = max(step.context for step in self.steps)
         self.owners = [one for step in self.steps for one in step.owners]
-        self._shapes = [one.shape for one in tensors(self.owners)]
+        self._shapes = [None if one is None else one.shape for one in tensors(self.owners)]
         self._ways: dict[tuple[bool, bool], Way] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,13 +156,14 @@ class Chain:
             return None
         if torch.is_autocast_enabled("cpu"):
             return None
-        found = tensors(self.owners)
-        for one, shape in zip(found, self._shapes, strict=True):
-            # Dense weights are of a functional_call, and where there are none of a parametrization.
+        found = []
+        for one, shape in zip(tensors(self.owners), self._shapes, strict=True):
+            # The weights of a functional_call are dense.
             if one is None or one.dtype is not dtype or one.shape != shape:
                 return None
             if not one.is_cpu or not one.is_contiguous():
                 return None
+            found.append(one)
         if inverse and self.ends_in_density and _learns(x, c, found):
             return None
         return found

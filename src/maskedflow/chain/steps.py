@@ -574,6 +574,6 @@ class Inverted(Step):
         return self.step.latents(rows, place)
 
 
-def tensors(owners: Sequence[Owner]) -> list[Tensor]:
-    """What is there now."""
-    return [held.get(name) for held, name in owners]  # type: ignore[misc]
+def tensors(owners: Sequence[Owner]) -> list[Tensor | None]:
+    """What is there now; None where a parametrization has taken a parameter away."""
+    return [held.get(name) for held, name in owners]
