@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from maskedflow.chain import Chain, Step, chain_of
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
+from maskedflow.staircase import is_traced
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
 from maskedflow.transforms.lazy import Unconditional
 
@@ -98,7 +99,7 @@ def standard_normal(features: int) -> UnconditionalDistribution:
 
 def is_standard_normal(base: nn.Module) -> bool:
     """Whether a base is N(0, I), and its parameters are not learned."""
-    if type(base) is not UnconditionalDistribution or base.f is not DiagNormal:
+    if is_traced() or type(base) is not UnconditionalDistribution or base.f is not DiagNormal:
         return False
     buffers = base._buffers
     loc, scale = buffers.get("loc"), buffers.get("scale")

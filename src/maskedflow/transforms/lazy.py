@@ -92,7 +92,7 @@ class LazyComposedTransform(LazyTransform):
         """The transforms, where those that follow each other in a chain are one."""
         pieces: list[TorchTransform] = []
         steps: list[Step] = []
-        run: list[tuple[LazyTransform, TorchTransform]] = []
+        run: list[tuple[nn.Module, TorchTransform]] = []
         chains: dict[tuple[Step, ...], Chain] = {}
 
         def close() -> None:
@@ -134,7 +134,7 @@ class LazyComposedTransform(LazyTransform):
         return repr(self.transforms).replace("ModuleList", type(self).__name__, 1)
 
 
-def _composed(transforms: Sequence[LazyTransform], c: Tensor | None) -> TorchTransform:
+def _composed(transforms: Sequence[nn.Module], c: Tensor | None) -> TorchTransform:
     return ComposedTransform(*(transform(c) for transform in transforms))
 
 
