@@ -21,7 +21,7 @@ from family import masked_steps
 from maskedflow.chain import Chain, Elementwise, Permuted, Step
 from maskedflow.chain.steps import owner
 from maskedflow.distributions import ChainedFlow
-from maskedflow.kernels import ONES, ZEROS, Code, Map, Panel, job
+from maskedflow.kernels import AS_IT_IS, ONES, ZEROS, Code, Map, Panel, job
 from maskedflow.transforms import (
     AdditiveTransform,
     AutoregressiveTransform,
@@ -527,6 +527,10 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
+def other_univariate(flow: Any, case: Case) -> Any:
+    masked_steps(flow)[0].univariate = mf.transforms.MeanPrecisionTransform
+
+
 def parametrized(flow: Any, case: Case) -> Any:
     layer = masked_steps(flow)[0].hyper.layers[0]
     parametrize.register_parametrization(layer, "weight", Doubled())
@@ -538,7 +542,7 @@ CHANGES = {
         *(replaced, strided, expanded, other_activation, unknown_activation, other_alpha),
         *(other_network, other_layer, other_context, other_step, another_step, no_step),
         *(loaded, loaded_order, loaded_masks, in_place, steps_of_adam),
-        *(tied, shared, shared_inverse, frozen, all_frozen, parametrized),
+        *(tied, shared, shared_inverse, frozen, all_frozen, parametrized, other_univariate),
     )
 }
 
@@ -731,7 +735,7 @@ class Walk:
         match one.code:
             case Code.FILL:
                 if one.layer not in (ZEROS, ONES):
-                    self.used[one.layer][: one.rows] += 1
+                    self.used[one.layer][one.begin : one.begin + one.rows] += 1
                 self.write(one.panel, one.out, one.rows, one.row_step)
                 return
             case Code.PRODUCT:
@@ -739,7 +743,10 @@ class Walk:
                 places = one.offset + u * one.row_step + k * one.column_step
                 np.add.at(self.used[one.layer], places, 1)
                 self.read(one.panel, one.source, one.columns)
-                self.read(one.panel, one.out, one.rows)
+                if one.start == AS_IT_IS:
+                    self.read(one.panel, one.out, one.rows)
+                elif one.start != ZEROS:
+                    self.used[one.start][one.begin : one.begin + one.rows] += 1
             case Code.COPY | Code.ACTIVATE:
                 self.read(one.panel, one.source, one.rows)
             case Code.ADD:

@@ -54,8 +54,8 @@ def test_product(dtype: Any, transposed: bool, n: int, rows: int) -> None:
     expected[1 : rows + 1, :width] += used @ b[:n, :width]
     steps = (1, a.shape[1]) if transposed else (a.shape[1], 1)
     place = c.ctypes.data + c.strides[0]
-    integers = (a.ctypes.data, *steps, rows, b.ctypes.data, width + 3, place, width + 5, n)
-    call_product(dtype(0), np.array(integers))
+    places = (a.ctypes.data, *steps, rows, b.ctypes.data, width + 3, place, width + 5, n)
+    call_product(dtype(0), np.array([*places, PANEL_BYTES, 0, 0]))
     np.testing.assert_allclose(c, expected, rtol=1e-4 if dtype is np.float32 else 1e-12, atol=1e-4)
     assert (c[[0, -1]] == expected[[0, -1]]).all()
     assert (c[:, width:] == expected[:, width:]).all()
@@ -146,9 +146,7 @@ def test_programs_are_what_they_say() -> None:
     program = net.trunk.kept.forward
     assert [one.code for one in program.operations][-1] is Code.PRODUCT
     assert len(str(program).splitlines()) == len(program.operations)
-    assert (
-        len(program.tables["program"]) == program.addresses["operations"] == len(program.operations)
-    )
+    assert len(program.tables["PROGRAM"]) == len(program.operations)
 
 
 def test_scratch_memory_is_reused_and_grows() -> None:

@@ -128,9 +128,7 @@ class Chain:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype, and on the device, of its vectors."""
-        held, name = self.owners[0]
-        like: Tensor = held[name]
-        return like
+        return next(one for one in tensors(self.owners) if one is not None)
 
     @property
     def is_computable(self) -> bool:
@@ -177,8 +175,8 @@ class Chain:
                 held[name] = vector
             yield
         finally:
-            for (held, name), vector in zip(self.owners, before, strict=True):
-                held[name] = vector
+            for (held, name), old in zip(self.owners, before, strict=True):
+                held[name] = old
 
     def __call__(
         self,

@@ -103,7 +103,6 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
             generation=None if periodic else generation[ranks],
             **kwargs,
         )
-        self._known = self.kernel()
         self._chain: Chain | None = None
         self.register_load_state_dict_post_hook(MaskedAutoregressiveTransform._sort)  # type: ignore[no-untyped-call]
 
@@ -142,18 +141,19 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
 
     def steps(self) -> list[Step] | None:
         known, hyper = self._chain, cast(MaskedMLP, self._modules["hyper"])
+        kernel = self.kernel()
         if known is not None:
             step = cast(Conditioned, known.steps[0])
-            if step.conditioner is hyper and step.is_current():
+            if step.conditioner is hyper and step.kernel == kernel and step.is_current():
                 return [step]
         kind = type(self)
         plain = kind.meta is MaskedAutoregressiveTransform.meta and (
             kind.forward is MaskedAutoregressiveTransform.forward
         )
-        if not plain or self.periodic or self._known is None or not is_known(hyper):
+        if not plain or self.periodic or kernel is None or not is_known(hyper):
             return None
         order = None if self._order is None else tuple(self._order.tolist())
-        step = Conditioned(hyper, self._known, order)
+        step = Conditioned(hyper, kernel, order)
         if not step.is_current():  # a parameter is computed from others
             return None
         self._chain = Chain([step])

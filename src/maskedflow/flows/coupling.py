@@ -102,7 +102,6 @@ class GeneralCouplingTransform(ConditionedTransform):
             )
             for size, each in networks
         )
-        self._known = self.kernel()
         self.register_load_state_dict_post_hook(GeneralCouplingTransform._take_mask)  # type: ignore[no-untyped-call]
 
     def _take_mask(self, _: object = None) -> None:
@@ -129,16 +128,18 @@ class GeneralCouplingTransform(ConditionedTransform):
     def steps(self) -> list[Step] | None:
         step = self._step
         hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
-        if step is not None and step.conditioners == hyper and step.is_current():
-            return [step]
+        kernel = self.kernel()
+        if step is not None and step.conditioners == hyper and step.kernel == kernel:
+            if step.is_current():
+                return [step]
         kind = type(self)
         plain = kind.meta is GeneralCouplingTransform.meta and (
             kind.forward is GeneralCouplingTransform.forward
         )
-        if not plain or self._known is None or not all(map(is_known, hyper)):
+        if not plain or kernel is None or not all(map(is_known, hyper)):
             return None
         kept, mapped, _ = self._parts
-        self._step = Coupled(hyper, self._known, tuple(kept.tolist()), tuple(mapped.tolist()))
+        self._step = Coupled(hyper, kernel, tuple(kept.tolist()), tuple(mapped.tolist()))
         return [self._step]
 
     def __getstate__(self) -> dict[str, Any]:

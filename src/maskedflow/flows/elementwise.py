@@ -52,6 +52,7 @@ class ConditionedTransform(LazyTransform):
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.sizes = [prod(shape) for shape in self.shapes]
         self.total = sum(self.sizes)
+        self._known: tuple[object, Kernel | None] = None, None
 
     def parameters_of(self, phi: Tensor) -> list[Tensor]:
         """Cuts (*, features, total) into the parameters of the maps, (*, features, *shape) each."""
@@ -68,6 +69,12 @@ class ConditionedTransform(LazyTransform):
 
     def kernel(self) -> Kernel | None:
         """What the kernel calls the univariate map; None if it does not know it, or a subclass."""
+        made = self.univariate
+        if self._known[0] is not made:
+            self._known = made, self._kernel()
+        return self._known[1]
+
+    def _kernel(self) -> Kernel | None:
         made = self.univariate
         if isinstance(made, partial) and not made.args:
             made = made.func
