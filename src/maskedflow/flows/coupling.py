@@ -129,9 +129,9 @@ class GeneralCouplingTransform(ConditionedTransform):
         step = self._step
         hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
         kernel = self.kernel()
-        if step is not None and step.conditioners == hyper and step.kernel == kernel:
-            if step.is_current():
-                return [step]
+        same = step is not None and step.conditioners == hyper and step.kernel == kernel
+        if same and step.is_current():
+            return [step]
         kind = type(self)
         plain = kind.meta is GeneralCouplingTransform.meta and (
             kind.forward is GeneralCouplingTransform.forward
