@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from . import activations, maps, run, steps
+from . import activations, maps, products, run, steps
 from .cache import compile_cached
 
 #: Functions of the address of what they work on, and of a number of its type.
 FUNCTIONS: dict[str, Callable[[int, Any], None]] = {
     "clear": run.clear,
+    "product": products.product,
+    "tall": products.tall,
+    "oblong": products.oblong,
+    "square": products.square,
     "panels": run.run_panels,
     "gradients": run.sum_gradients,
     "measure": steps.measure,

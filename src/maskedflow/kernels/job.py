@@ -179,6 +179,8 @@ def _job(program: Any, size: int) -> Integers:
             job[Job[name]] = table.ctypes.data
         job[Job.OPERATIONS], job[Job.HOLE_COUNT] = len(program.operations), len(program.holes)
         job[Job.REAL_COUNT] = len(program.constants)
+        for name in ("product", "tall", "oblong", "square"):
+            job[Job[name.upper()]] = entry(name, size)
         program.jobs[size] = job, functions
     found: Integers = program.jobs[size][0].copy()
     return found

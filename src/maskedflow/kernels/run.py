@@ -13,11 +13,7 @@ from maskedflow.kernels import AS_IT_IS, ONES, ZEROS, Code, Panel
 
 from .tile import (
     PANEL_BYTES,
-    SHAPES,
-    SUMS,
-    add_product,
     call,
-    dots,
     fetch_add,
     jit,
     pointer,
@@ -32,10 +28,13 @@ from .tile import (
 #: Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to work in;
 #: `BUSY` is how many of them found something to do. Panels that are kept, each in a place of its
 #: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`). `FRESH` values are not those of a run before.
+#: `PRODUCT` to `SQUARE` are addresses of `kernels.products`: linked into others, they would be
+#: compiled once more at each level.
 Job = IntEnum(
     "Job",
     "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS FUNCTIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
-    " STORES STORE_COUNT FRESH HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT",
+    " STORES STORE_COUNT FRESH HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT "
+    "PRODUCT TALL OBLONG SQUARE",
     start=0,
 )
 SIZE = len(Job)
@@ -115,7 +114,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
     functions = integers(job[Job.FUNCTIONS], job[Job.OPERATIONS])
     reals = job[Job.REALS]
     nothing = reals + 8 * job[Job.REAL_COUNT]
-    arguments = np.empty(7, np.int64)
+    arguments = np.empty(10, np.int64)
     size = size_of(like)
     width = values.shape[1]
     for number in range(program.shape[0]):
@@ -140,23 +139,20 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             address = weights[layer] + begin * size if layer >= 0 else layer
             _fill(like, panel, out, rows, row_step, address)
         elif code == Code.PRODUCT:
+            arguments[0] = weights[layer] + offset * size
+            arguments[1] = row_step
+            arguments[2] = column_step
+            arguments[3] = rows
+            arguments[4] = base + source * PANEL_BYTES
+            arguments[5] = base + out * PANEL_BYTES
+            arguments[6] = columns
+            arguments[7] = count * size
             # What is after the last real is a zero.
-            first = weights[start] + begin * size if start >= 0 else nothing
-            add_product(
-                like,
-                weights[layer] + offset * size,
-                row_step,
-                column_step,
-                rows,
-                base + source * PANEL_BYTES,
-                width,
-                base + out * PANEL_BYTES,
-                width,
-                columns,
-                count * size,
-                0 if start == AS_IT_IS else first,
-                min(max(start + 1, 0), 1),
-            )
+            arguments[8] = weights[start] + begin * size if start >= 0 else nothing
+            if start == AS_IT_IS:
+                arguments[8] = 0
+            arguments[9] = min(max(start + 1, 0), 1)
+            call(job[Job.PRODUCT], arguments.ctypes.data)
         elif code == Code.COPY:
             _copy(panel, out, source, rows)
         elif code == Code.ADD:
@@ -304,53 +300,8 @@ def run_panels(address: int, like: Any) -> None:
             _store(like, target, step, first, count, panel[row : row + rows])
 
 
-def _pieces(shape: tuple[int, int], dot: Any) -> Any:
-    """Sums up a gradient from some panels, in pieces of a shape."""
-    high, wide = shape
-
-    @jit
-    def run(
-        like: Any,
-        a: int,
-        b: int,
-        step: int,
-        c: int,
-        row_step: int,
-        column_step: int,
-        rows: int,
-        columns: int,
-        panels: int,
-        more: bool,
-        sums: Any,
-    ) -> None:
-        size = size_of(like)
-        for row in range(0, rows, high):
-            for column in range(0, columns, wide):
-                left = a + row * PANEL_BYTES
-                right = b + column * PANEL_BYTES
-                place = c + (row * row_step + column * column_step) * size
-                whole = row + high <= rows and column + wide <= columns
-                if whole and column_step == 1 and not more:
-                    dot(like, left, right, step, place, row_step * size, panels)
-                    continue
-                dot(like, left, right, step, sums.ctypes.data, wide * size, panels)
-                for u in range(min(high, rows - row)):
-                    for v in range(min(wide, columns - column)):
-                        one = place + (u * row_step + v * column_step) * size
-                        target = carray(pointer(one, like), (1,))
-                        total = sums[u * wide + v]
-                        if more:
-                            total += target[0]
-                        target[0] = total
-
-    return run
-
-
-_tall, _oblong, _square = (_pieces(*both) for both in zip(SHAPES, dots, strict=True))
-
-
 @jit
-def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
+def _gradient(like: Any, job: Any, operation: Any, arguments: Any) -> None:
     """The slopes by some weights, from all panels: rows of slopes times rows of values."""
     vectors = integers(job[Job.VECTORS], 1 << 20)
     _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _, _ = operation
@@ -360,19 +311,18 @@ def _gradient(like: Any, job: Any, operation: Any, sums: Any) -> None:
     size = size_of(like)
     for start in range(0, max(panels, 1), SPAN):
         span = min(SPAN, panels - start)
-        a = job[Job.SLOPES] + start * step + out * PANEL_BYTES
-        b = job[Job.VALUES] + start * step + source * PANEL_BYTES
-        c = vectors[layer] + offset * size
-        if columns == 1:
-            _tall(like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums)
-        elif columns == 2:
-            _oblong(
-                like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums
-            )
-        else:
-            _square(
-                like, a, b, step, c, row_step, column_step, rows, columns, span, start > 0, sums
-            )
+        arguments[0] = job[Job.SLOPES] + start * step + out * PANEL_BYTES
+        arguments[1] = job[Job.VALUES] + start * step + source * PANEL_BYTES
+        arguments[2] = step
+        arguments[3] = vectors[layer] + offset * size
+        arguments[4] = row_step
+        arguments[5] = column_step
+        arguments[6] = rows
+        arguments[7] = columns
+        arguments[8] = span
+        arguments[9] = start > 0
+        shape = Job.TALL if columns == 1 else Job.OBLONG if columns == 2 else Job.SQUARE
+        call(job[shape], arguments.ctypes.data)
 
 
 @jit
@@ -380,7 +330,7 @@ def sum_gradients(address: int, like: Any) -> None:
     """Takes gradients until there are none left."""
     job = integers(address, SIZE)
     operations = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
-    sums = np.full(SUMS, like)
+    arguments = np.empty(10, np.int64)
     taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)
@@ -388,4 +338,4 @@ def sum_gradients(address: int, like: Any) -> None:
             fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
         taken += 1
-        _gradient(like, job, operations[number], sums)
+        _gradient(like, job, operations[number], arguments)

@@ -27,7 +27,13 @@ _TILE_BYTES = _VECTOR_BYTES * _VECTORS
 _intrinsic: Any = intrinsic
 
 #: NaN and infinity keep their meaning; a product and a sum may become one instruction.
-jit: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+jit: Any = numba.njit(
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract", "nsz"},
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+)
 
 
 @_intrinsic
