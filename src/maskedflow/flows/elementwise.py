@@ -131,7 +131,6 @@ class ElementWiseTransform(ConditionedTransform):
             self.phi = nn.ParameterList(
                 torch.randn(features, *shape, generator=generator) for shape in self.shapes
             )
-            self._known = self.kernel()
         self._step: Elementwise | None = None
 
     def extra_repr(self) -> str:
@@ -151,13 +150,15 @@ class ElementWiseTransform(ConditionedTransform):
         plain = kind.meta is ElementWiseTransform.meta and (
             kind.forward is ElementWiseTransform.forward
         )
+        kernel = None if self.context else self.kernel()
         # A mixture of the kernel's gives a density, and no latents.
-        if self.context or not plain or self._known is None or self._known[0] is Map.MIXTURE:
+        if not plain or kernel is None or kernel[0] is Map.MIXTURE:
             return None
         owners = tuple(owner(self.phi, str(number)) for number in range(len(self.shapes)))
-        if self._step is None or self._step.vectors != owners:
-            self._step = Elementwise(self._known, owners, is_costly=True)
-        return [self._step]
+        step = self._step
+        if step is None or step.vectors != owners or step.kernel != kernel:
+            step = self._step = Elementwise(kernel, owners, is_costly=True)
+        return [step]
 
     def meta(self, univariate: TorchTransform, x: Tensor) -> DependentTransform:
         """The transform of all features, which is the same for all x."""
