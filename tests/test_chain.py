@@ -308,11 +308,17 @@ def one_unknown(case: Case, **options: Any) -> mf.flows.Flow:
     return mf.flows.Flow([first, second, other.transform.transforms[0], *rest], maf.base)
 
 
+def rotation(features: int) -> mf.transforms.LazyTransform:
+    """A linear layer that the kernel does not know, its matrix not zero."""
+    turn = torch.full((features, features), 0.1).triu(1)
+    return mf.transforms.UnconditionalTransform(mf.transforms.RotationTransform, A=turn)
+
+
 SPLIT: dict[str, Callable[[Case], mf.flows.Flow]] = {
     "activation": lambda case: one_unknown(case, activation=nn.Mish),
     "univariate": lambda case: one_unknown(case, univariate=affine_that_no_kernel_knows),
     "batch norm": lambda case: case.build(transforms=3, batch_norm=True),
-    "linear layer": lambda case: case.build(transforms=3, between=mf.transforms.LULinear),
+    "rotation": lambda case: case.build(transforms=3, between=rotation),
     "everything": lambda case: case.build(transforms=2, activation=nn.Mish),
 }
 

@@ -319,9 +319,15 @@ OTHERS: dict[str, tuple[int, Callable[[], mf.flows.Flow]]] = {
     "base": (0, mixture_base),
     "activation": (0, lambda: maf(activation=nn.Mish)),
     "tied": (0, lambda: tied(maf())),
-    "linear layer": (0, lambda: maf(between=mf.transforms.LULinear)),
+    "rotation": (0, lambda: maf(between=rotation)),
     "hook": (0, lambda: watched(maf())),
 }
+
+
+def rotation(features: int) -> mf.transforms.LazyTransform:
+    """A linear layer that the kernel does not know, its matrix not zero."""
+    turn = torch.full((features, features), 0.1).triu(1)
+    return mf.transforms.UnconditionalTransform(mf.transforms.RotationTransform, A=turn)
 
 
 def tied(flow: Any) -> Any:

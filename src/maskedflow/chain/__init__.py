@@ -2,6 +2,7 @@
 
 from .chain import Chain, chain_of
 from .descent import Descent
+from .linear import Linear
 from .steps import (
     Conditioned,
     Coupled,
@@ -21,6 +22,7 @@ __all__ = [
     "Descent",
     "Elementwise",
     "Inverted",
+    "Linear",
     "Owner",
     "Permuted",
     "Step",

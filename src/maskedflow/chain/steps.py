@@ -97,7 +97,7 @@ class Step(abc.ABC):
 
     @property
     def is_costly(self) -> bool:
-        """Whether it has a network, for which a chain is worth it."""
+        """Whether it is a layer of its own, such as a network, for which a chain is worth it."""
         return False
 
     @property
@@ -135,6 +135,43 @@ def _there_and_back(new: Sequence[int], old: Sequence[int]) -> tuple[Program, Pr
     return _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
 
 
+class Numbers(NamedTuple):
+    """Parameters of features that are in a vector: `each` has some, `apart` from the last one's.
+
+    In place of a vector there may be zeros or ones.
+    """
+
+    vector: int
+    each: int = 1
+    apart: int = 1
+
+
+def parameters(
+    phi: int, features: int, vectors: Sequence[Numbers], ones: int
+) -> tuple[Program, Callable[[], Program]]:
+    """Has the rows of the features' parameters, from `phi` on, begin; the vectors' gradients."""
+    writer, gradients = Writer(), Writer()
+    step, row = sum(one.each for one in vectors), phi
+    for vector, each, apart in vectors:
+        for number in range(each):
+            place = {"first": number, "apart": apart}
+            writer.fill(Panel.VALUES, row + number, features, vector, step, **place)
+        for feature in range(features if vector >= 0 else 0):
+            gradients.write(
+                Code.GRADIENT,
+                Panel.SLOPES,
+                row + feature * step,
+                each,
+                ones,
+                columns=1,
+                layer=vector,
+                offset=feature * apart,
+                row_step=1,
+            )
+        row += each
+    return writer.done(), gradients.done
+
+
 @dataclass(frozen=True, eq=False)
 class Permuted(Step):
     """The features in another order: output i is input `order[i]`."""
@@ -166,10 +203,11 @@ class Permuted(Step):
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Step):
-    """The map of each feature by parameters of its own, each a vector with shape (features,)."""
+    """The map of each feature by parameters of its own, in vectors with shape (features, *)."""
 
     kernel: Kernel
     vectors: tuple[Owner, ...]
+    is_costly: bool = False
 
     @property
     def features(self) -> int:
@@ -187,27 +225,15 @@ class Elementwise(Step):
         return self._route(rows, place, Code.INVERT, Code.SOLVE)
 
     def _route(self, rows: Rows, place: Place, there: Code, back: Code) -> Route:
+        sizes = [held[name].numel() // self.features for held, name in self.vectors]
         before = rows.next
-        phi = rows.take(self.features * len(self.vectors))
+        phi = rows.take(self.features * sum(sizes))
         rows.give_back(before)
         out = rows.take(self.features) if rows.kept else place.inputs
-        ends: dict[str, int] = {"columns": len(self.vectors), "layer": phi, "offset": place.ladj}
-        writer, backward, gradients = Writer(), Writer(), Writer()
-        for number in range(len(self.vectors)):
-            step, vector = len(self.vectors), place.vector + number
-            writer.fill(Panel.VALUES, phi + number, self.features, vector, step)
-            for feature in range(self.features):
-                row = phi + feature * step + number
-                gradients.write(
-                    Code.GRADIENT,
-                    Panel.SLOPES,
-                    row,
-                    1,
-                    place.ones,
-                    columns=1,
-                    layer=vector,
-                    offset=feature,
-                )
+        ends: dict[str, int] = {"columns": sum(sizes), "layer": phi, "offset": place.ladj}
+        vectors = [Numbers(place.vector + n, size, size) for n, size in enumerate(sizes)]
+        fills, gradients = parameters(phi, self.features, vectors, place.ones)
+        writer, backward = Writer(), Writer()
         writer.map(
             there,
             Panel.VALUES,
@@ -228,7 +254,7 @@ class Elementwise(Step):
             source=latents if back is Code.DIFFERENTIATE else data,
             **ends,
         )
-        return Route(out, writer.done(), lambda *_: backward.done(), gradients.done)
+        return Route(out, fills + writer.done(), lambda *_: backward.done(), gradients)
 
 
 class Network:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.kernels import Kernel
+from maskedflow.chain import Elementwise, Step, owner
+from maskedflow.kernels import Kernel, Map
 from maskedflow.nn import MLP
 from maskedflow.transforms import (
     AutoregressiveTransform,
@@ -130,6 +131,7 @@ class ElementWiseTransform(ConditionedTransform):
             self.phi = nn.ParameterList(
                 torch.randn(features, *shape, generator=generator) for shape in self.shapes
             )
+        self._step: Elementwise | None = None
 
     def extra_repr(self) -> str:
         return self.summary("features", [self.features])
@@ -142,6 +144,21 @@ class ElementWiseTransform(ConditionedTransform):
             phi = self.parameters_of(self.hyper(c).unflatten(-1, (self.features, -1)))
         # No feature depends on another: one pass.
         return AutoregressiveTransform(partial(self.meta, self.univariate(*phi)), passes=1)
+
+    def steps(self) -> list[Step] | None:
+        kind = type(self)
+        plain = kind.meta is ElementWiseTransform.meta and (
+            kind.forward is ElementWiseTransform.forward
+        )
+        kernel = None if self.context else self.kernel()
+        # A mixture of the kernel's gives a density, and no latents.
+        if not plain or kernel is None or kernel[0] is Map.MIXTURE:
+            return None
+        owners = tuple(owner(self.phi, str(number)) for number in range(len(self.shapes)))
+        step = self._step
+        if step is None or step.vectors != owners or step.kernel != kernel:
+            step = self._step = Elementwise(kernel, owners, is_costly=True)
+        return [step]
 
     def meta(self, univariate: TorchTransform, x: Tensor) -> DependentTransform:
         """The transform of all features, which is the same for all x."""

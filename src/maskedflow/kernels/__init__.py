@@ -42,6 +42,7 @@ class Code(IntEnum):
     NORMAL = 10
     NORMAL_SLOPE = 11
     GRADIENT = 12
+    NEGATE = 13
 
 
 class Activation(IntEnum):
@@ -68,6 +69,7 @@ class Map(IntEnum):
     SCALE = 5
     STANDARDIZE = 6
     NORMALIZE = 7
+    LINEAR = 8
 
 
 #: What the kernel calls a univariate map, and the numbers that it takes beside its parameters.

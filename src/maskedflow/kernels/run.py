@@ -83,14 +83,14 @@ def _store(like: Any, address: int, step: int, first: int, count: int, panel: An
 
 
 @jit
-def _fill(like: Any, panel: Any, row: int, rows: int, step: int, values: int) -> None:
-    numbers = carray(pointer(values, like), (rows,))
+def _fill(like: Any, panel: Any, row: int, rows: int, step: int, values: int, apart: int) -> None:
+    numbers = carray(pointer(values, like), (rows * apart,))
     for place in range(rows):
         value = like
         if values == ONES:
             value += 1
         elif values != ZEROS:
-            value += numbers[place]
+            value += numbers[place * apart]
         panel[row + place * step] = value
 
 
@@ -137,7 +137,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
         base = panel.ctypes.data
         if code == Code.FILL:
             address = weights[layer] + begin * size if layer >= 0 else layer
-            _fill(like, panel, out, rows, row_step, address)
+            _fill(like, panel, out, rows, row_step, address, column_step)
         elif code == Code.PRODUCT:
             arguments[0] = weights[layer] + offset * size
             arguments[1] = row_step
@@ -160,6 +160,11 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             below = _rows(panel, source, rows)
             for j in range(above.size):
                 above[j] += below[j]
+        elif code == Code.NEGATE:
+            above = _rows(panel, out, rows)
+            below = _rows(panel, source, rows)
+            for j in range(above.size):
+                above[j] = -below[j]
         elif code in (Code.ACTIVATE, Code.SLOPE):
             _copy(panel, out, source, rows)
             arguments[1] = rows * width

@@ -43,6 +43,7 @@ WORK_OF_A_ROW = {
     Code.SOLVE: 2048,
     Code.NORMAL: 16,
     Code.NORMAL_SLOPE: 16,
+    Code.NEGATE: 8,
 }
 
 
@@ -50,12 +51,13 @@ class Operation(NamedTuple):
     """A step of a program, on values or on slopes.
 
     - FILL has so many rows, each `row_step` after the last, begin with the numbers of vector
-      `layer`, or with zeros or ones.
+      `layer`, each `column_step` after the last, from number `begin` on; or with zeros or ones.
     - PRODUCT adds to `rows` rows from `out` on what the weights of vector `layer` make of `columns`
       rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`. Rows
       may have a `start`: the numbers of that vector from `begin` on, or zeros.
     - COPY writes the rows from `source` on.
     - ADD adds them.
+    - NEGATE writes them with the other sign.
     - ACTIVATE writes their activations, by a compiled `function` with constant `real`.
     - SLOPE writes them, times that function's derivative. `columns` and `layer` are the first rows
       of the sums and of the activations among the values.
@@ -127,6 +129,8 @@ class Operation(NamedTuple):
                 text = f"{out} = {source}"
             case Code.ADD:
                 text = f"{out} += {source}"
+            case Code.NEGATE:
+                text = f"{out} = -{source}"
             case Code.ACTIVATE:
                 text = f"{out} = a({source})"
             case Code.SLOPE:
@@ -219,12 +223,14 @@ def merged(program: Program) -> Program:
     Example:
         >>> fill = Operation(Code.FILL, Panel.VALUES, 3, 2, 0, layer=1)
         >>> product = Operation(Code.PRODUCT, Panel.VALUES, 3, 2, 0, columns=3)
-        >>> print(merged(Program((fill._replace(row_step=1), product))))
+        >>> print(merged(Program((fill._replace(row_step=1, column_step=1), product))))
         3-5 = vector 1 + vector 0 of 0-3
     """
     operations: list[list[Operation]] = [[one] for one in program.operations]
     for place, fill in enumerate(program.operations):
         if fill.code is not Code.FILL or fill.row_step != 1 or fill.layer == ONES:
+            continue
+        if fill.begin > 0 or fill.column_step != 1:
             continue
         begins = np.zeros(fill.rows, np.bool_)  # rows that a product begins
         seen = np.zeros(fill.rows, np.bool_)
@@ -352,9 +358,23 @@ class Writer:
         if rows > 0:
             self.operations.append(Operation(code, panel, out, rows, source, **more))
 
-    def fill(self, panel: Panel, row: int, rows: int, vector: int = ZEROS, step: int = 1) -> None:
-        """Has rows begin with the numbers of a vector, each `step` after the last."""
-        self.write(Code.FILL, panel, row, rows, 0, layer=vector, row_step=step)
+    def fill(
+        self,
+        panel: Panel,
+        row: int,
+        rows: int,
+        vector: int = ZEROS,
+        step: int = 1,
+        *,
+        first: int = 0,
+        apart: int = 1,
+    ) -> None:
+        """Has rows, each `step` after the last, begin with the numbers of a vector.
+
+        They are those from the `first` on, each `apart` from the last.
+        """
+        where = {"layer": vector, "row_step": step, "begin": first, "column_step": apart}
+        self.write(Code.FILL, panel, row, rows, 0, **where)
 
     def biases(self, start: int = 0) -> None:
         """Has the sums of the layers from `start` on begin with their biases."""

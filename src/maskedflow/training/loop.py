@@ -38,7 +38,7 @@ from .history import History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
 from .state import Pace, TrainingState
-from .whole import WholeSteps
+from .whole import WholeSteps, awaits_batch
 
 SNAPSHOT_STEPS = 100
 """Steps between two snapshots: where a roll-back returns to and a checkpoint may be written.
@@ -213,6 +213,13 @@ class _Run:
             self.log.line(f"training {what}, {len(self.bounds)} steps an epoch")
             self.log.line(repr(self.config))
         self.pace = Pace(self.config, self.state, len(self.bounds))
+        self.flow.train()
+        if awaits_batch(self.flow):
+            self.initialize()
+        if not self.integers:
+            rows = max(end - start for start, end in self.bounds)
+            arguments = self.optimizer, self.train, self.config, self.like, rows
+            self.whole = WholeSteps.of(self.flow, *arguments)
         if not self.is_finite():
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
@@ -246,10 +253,15 @@ class _Run:
         self.like = input_like(self.flow)
         decay = self.config.weight_decay
         self.optimizer = torch.optim.Adam(self.parameters, weight_decay=decay, fused=True)
-        if not self.integers:
-            rows = max(end - start for start, end in self.bounds)
-            arguments = self.optimizer, self.train, self.config, self.like, rows
-            self.whole = WholeSteps.of(self.flow, *arguments)
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Has the first batch set what waits for it: a program only reads."""
+        state, seed = self.state, self.config.seed
+        following = self.bounds[state.batch : state.batch + 1]
+        _, batch = next(shuffled(self.train, following, seed, state.epoch))
+        seed_step(self.noise, self.device, seed, state.epoch, state.batch)
+        self._nll(*take(batch, slice(None), self.like, self.integers))
 
     def stop_reason(self) -> StopReason | None:
         """Why no further epoch is trained, or None."""

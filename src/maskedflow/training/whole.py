@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from maskedflow.chain import Chain, Descent
 from maskedflow.data import Split
 from maskedflow.flows import Flow
-from maskedflow.transforms import BatchNorm, ComposedTransform, LazyComposedTransform, LazyTransform
+from maskedflow.transforms import (
+    ActNorm,
+    BatchNorm,
+    ComposedTransform,
+    LazyComposedTransform,
+    LazyTransform,
+)
 
 from .batches import Training, take
 from .config import TrainConfig
@@ -105,6 +111,11 @@ class WholeSteps:
         if self._front:
             x, ladj = ComposedTransform(*(one(c) for one in self._front)).call_and_ladj(x)
         return x.contiguous(), None if c is None else c.contiguous(), ladj
+
+
+def awaits_batch(flow: nn.Module) -> bool:
+    """Whether a first batch is still to set some of its parameters."""
+    return any(isinstance(one, ActNorm) and not one.initialized for one in flow.modules())
 
 
 def is_watched(module: nn.Module) -> bool:

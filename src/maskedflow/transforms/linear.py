@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from maskedflow.chain import Linear, Permuted, Step, owner
 from maskedflow.staircase import is_traced
 
 from .base import ComposedTransform, VectorTransform, check_features
@@ -190,6 +191,9 @@ class Permutation(LazyTransform):
     def forward(self, c: Tensor | None = None) -> PermutationTransform:
         return PermutationTransform(self.order)
 
+    def steps(self) -> list[Step] | None:
+        return _permuted(self, "order")
+
 
 class LULinear(LazyTransform):
     r"""A learned linear map between the layers of a flow, the identity to begin with.
@@ -223,6 +227,9 @@ class LULinear(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> LULinearTransform:
         return LULinearTransform(_with_slopes(self.weight), self.bias)
+
+    def steps(self) -> list[Step] | None:
+        return [_linear(self, bias=None if self.bias is None else "bias")]
 
 
 class PLULinear(LazyTransform):
@@ -267,6 +274,32 @@ class PLULinear(LazyTransform):
     def forward(self, c: Tensor | None = None) -> ComposedTransform:
         LU = _with_slopes(self.weight, self.sign)
         return ComposedTransform(PermutationTransform(self.order), LULinearTransform(LU))
+
+    def steps(self) -> list[Step] | None:
+        permuted = _permuted(self, "order")
+        return None if permuted is None else [*permuted, _linear(self, sign="sign")]
+
+
+def _linear(module: nn.Module, bias: str | None = None, sign: str | None = None) -> Linear:
+    """The step of a module's `weight`, and of other tensors of these names."""
+    weight = owner(module, "weight")
+    others = [None if name is None else owner(module, name) for name in (bias, sign)]
+    known: Linear | None = module.__dict__.get("_linear")
+    if known is None or [known.weight, known.bias, known.sign] != [weight, *others]:
+        known = module.__dict__["_linear"] = Linear(weight, *others)
+    return known
+
+
+def _permuted(module: nn.Module, name: str) -> list[Step] | None:
+    """The step of a permutation that is a buffer; None if nobody may look at its numbers now."""
+    order: Tensor = module._buffers[name]  # type: ignore[assignment]
+    key = id(order), order._version
+    known = module.__dict__.get("_permuted", (None, None))
+    if known[0] != key:
+        if is_traced():
+            return None
+        known = module.__dict__["_permuted"] = key, Permuted(tuple(order.tolist()))
+    return [known[1]]
 
 
 def _with_slopes(weight: Tensor, sign: Tensor | float = 1.0) -> Tensor:

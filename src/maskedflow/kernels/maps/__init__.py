@@ -22,7 +22,7 @@ from numba import carray  # type: ignore[attr-defined]
 from maskedflow.kernels import Map
 from maskedflow.kernels.tile import PANEL_BYTES, jit, pointer, size_of
 
-from . import additive, affine, gaussian, mixture, normalize, scale, spline, standardize
+from . import additive, affine, gaussian, linear, mixture, normalize, scale, spline, standardize
 
 #: The most constants of a map.
 MOST_CONSTANTS = 8
@@ -36,6 +36,7 @@ TABLE: dict[Map, ModuleType] = {
     Map.SCALE: scale,
     Map.STANDARDIZE: standardize,
     Map.NORMALIZE: normalize,
+    Map.LINEAR: linear,
 }
 
 
