@@ -158,7 +158,15 @@ class Descent:
             parts=self._parts.ctypes.data,
             settings=self._settings.ctypes.data,
         )
-        job.take_steps(table, panels, sums, x.element_size())
+        job.take_steps(
+            table,
+            panels,
+            sums,
+            x.element_size(),
+            team=self._program.team,
+            work=(self._program.work + self._gradients.work) * np.diff(edges)[:, 0],
+            most=self._values.count,
+        )
         done = int(table[Steps.DONE])
         torch._foreach_add_(counts, done)
         tried = min(done + 1, steps)
