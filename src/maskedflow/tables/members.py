@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from maskedflow.columns.rows import Layout
 from maskedflow.flows import LazyDistribution
-from maskedflow.flows.flow import standard_normal
 from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, evaluate
@@ -21,9 +21,10 @@ from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
 from .density import present_columns
-from .missing import PartialFlow, call_layers
+from .missing import call_layers, layered
 from .mixture import fit_mixture
 from .plan import assemble, build_layers
+from .together import together
 from .weighed import Weighed, effective, train
 from .work import Budget, batch_size_of, epochs_within, training_work
 
@@ -79,6 +80,19 @@ class _Member:
     density: LazyDistribution
 
 
+@dataclass(frozen=True)
+class _Training:
+    """How a flow is trained: what comes before it, its layers, on which rows, as what work."""
+
+    name: str
+    layers: str
+    hidden: int
+    rows: Tensor
+    validation: Tensor
+    config: TrainConfig
+    epoch: float
+
+
 class MemberSearch:
     """The search for the density of distinct rows of values, given their context."""
 
@@ -109,25 +123,32 @@ class MemberSearch:
         if self.flow == "auto" and can_whiten and self.observed.all():
             members += self.mixture(rows, others, members)
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
-        flows: dict[int, tuple[str, str]] = {}
+        trainings = []
         for number, kind in enumerate(kinds if large else ()):
             work = 0.6 * self.budget.left / (len(kinds) - number + 1)
-            if made := self.train(*kind, 0, work):
-                flows[len(members)] = kind
-                members.append(made)
+            trainings += self.settle(*kind, 0, work)
+        flows = dict(enumerate(trainings, start=len(members)))
+        members += self.train(trainings)
         log_probs = torch.stack([evaluate(one.density, others.split) for one in members], dim=1)
         weights = stacking_weights(log_probs, others.weight).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
-        for fold in range(1, _MEMBERS if again else 1):
-            if self.budget.left < 0.1 * self.budget.total:
-                break
-            k = max(again, key=lambda k: weights[k] / (len(groups[k]) + 1))
-            work = self.budget.left / (_MEMBERS - fold)
-            work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
-            if made := self.train(*flows[k], fold, work):
-                groups[k].append(made)
+        fold = 1
+        while again and fold < _MEMBERS and self.budget.left >= 0.1 * self.budget.total:
+            wave: list[tuple[int, _Training]] = []
+            while fold < _MEMBERS and self.budget.left >= 0.1 * self.budget.total:
+                many = Counter(k for k, _ in wave)
+                k = max(again, key=lambda k: weights[k] / (len(groups[k]) + many[k] + 1))
+                work = self.budget.left / (_MEMBERS - fold)
+                work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
+                wave += [
+                    (k, one) for one in self.settle(flows[k].name, flows[k].layers, fold, work)
+                ]
+                fold += 1
+            made = self.train([training for _, training in wave])
+            for (k, _), member in zip(wave, made, strict=True):
+                groups[k].append(member)
         found = [one for group in groups.values() for one in group]
         shares = [weights[k] / len(group) for k, group in groups.items() for _ in group]
         stack = Stack([one.density for one in found], torch.tensor(shares, dtype=torch.float64))
@@ -167,7 +188,6 @@ class MemberSearch:
 
     def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
-        self.budget.spent += self.whitening_work(len(rows))
         x, c = part.split.x, part.split.context
         return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
 
@@ -186,9 +206,12 @@ class MemberSearch:
     def gaussian(self, name: str, rows: Tensor, others: Weighed) -> _Member:
         """Fits a Gaussian, with the ridge under which other rows are likeliest."""
         value, found = -math.inf, list[_Member]()
+        once = self.whitening_work(len(rows))
         before = self.front(name, rows, self.ridge)[:-1]
+        self.budget.spent += once
         part = self.through(before, rows)
         for ridge in _RIDGES:
+            self.budget.spent += once
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
             now = others.score(density)
@@ -204,6 +227,7 @@ class MemberSearch:
         By itself a mixture can lose all for a row far out, which others in the stack can bear.
         """
         front = self.front("whiten", rows, self.ridge)
+        self.budget.spent += self.whitening_work(len(rows))
         whole = self.through(front, rows[: _MIXED // self.features])
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
@@ -230,35 +254,50 @@ class MemberSearch:
                     value, found = now, [_Member(_plan(front) | plan, density)]
         return found
 
-    def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:
-        """Trains a flow on what its front leaves; none if that is more work than it may do."""
+    def settle(self, name: str, layers: str, fold: int, work: float) -> list[_Training]:
+        """Settles how a flow is trained, and takes that off the budget; none if it is too much."""
         rows, validation = self.fold(fold)
         # As wide as MADE needs: a unit for each feature that others depend on.
         hidden = max(128 if self.features <= 64 else 256, self.features - 1 + bool(self.given))
-        seed = self.seed + fold
         weights = _weights(self.features, self.given, layers, hidden)
         batch_size = batch_size_of(len(rows))
         epochs = min(_EPOCHS, epochs_within(work, len(rows), weights, batch_size))
         if not epochs:  # once, as many rows as there is work for
             rows = rows[: int(len(rows) * work / training_work(len(rows), weights, batch_size))]
         if weights > _WEIGHTS or len(rows) < _FEWEST // 2:
-            return None
-        front = self.front(name, rows, self.ridge)
-        flow = build_layers(self.features, self.given, layers, hidden, seed)
-        density = PartialFlow(flow, standard_normal(self.features), present_columns(self.layout)[1])
+            return []
         config = TrainConfig(
             epochs=max(epochs, 1),
             batch_size=batch_size,
             lr=2e-3 if name == "margins" else 1e-3,
             schedule="cosine",
             patience=_PATIENCE,
-            seed=seed,
+            seed=self.seed + fold,
         )
-        history = train(density, self.through(front, rows), self.through(front, validation), config)
         epoch = training_work(len(rows), weights, batch_size)
-        self.budget.spent += len(history.records) * epoch
-        plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
-        return _Member(plan, assemble(self.layout, front, flow).double())
+        self.budget.spent += config.epochs * epoch
+        if _FRONTS[name][1]:
+            self.budget.spent += self.whitening_work(len(rows))
+        return [_Training(name, layers, hidden, rows, validation, config, epoch)]
+
+    def train(self, trainings: Sequence[_Training]) -> list[_Member]:
+        """Trains flows, some at once; what they need not do is in the budget again."""
+        found = together(self.train_one, trainings)
+        for one, (_, epochs) in zip(trainings, found, strict=True):
+            self.budget.spent -= (one.config.epochs - epochs) * one.epoch
+        return [member for member, _ in found]
+
+    def train_one(self, settled: _Training) -> tuple[_Member, int]:
+        """Trains a flow on what its front leaves; counts the epochs, too."""
+        rows, config = settled.rows, settled.config
+        front = self.front(settled.name, rows, self.ridge)
+        shape = {"layers": settled.layers, "hidden": settled.hidden, "seed": config.seed}
+        flow = build_layers(self.features, self.given, *shape.values())
+        density = layered(flow, present_columns(self.layout)[1])
+        parts = self.through(front, rows), self.through(front, settled.validation)
+        history = train(density, *parts, config)
+        member = _Member(_plan(front) | shape, assemble(self.layout, front, flow).double())
+        return member, len(history.records)
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:

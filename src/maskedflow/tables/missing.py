@@ -21,7 +21,7 @@ from maskedflow.flows import (
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
 )
-from maskedflow.flows.flow import unchecked
+from maskedflow.flows.flow import standard_normal, unchecked
 from maskedflow.transforms import (
     AutoregressiveTransform,
     ComposedTransform,
@@ -122,6 +122,14 @@ class PartialFlow(Flow):
         base = self.base()  # the same for each context
         shape = () if c is None else c.shape[:-1]
         return NormalizingFlow(self.transform(c), base.expand(shape))
+
+
+def layered(layers: Sequence[LazyTransform], present: Sequence[int | None]) -> LazyDistribution:
+    """A flow of layers from a normal base, whose features may be absent if `present` says so."""
+    base = standard_normal(len(present))
+    if any(column is not None for column in present):
+        return PartialFlow(layers, base, present)
+    return Flow(layers, base)
 
 
 def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
