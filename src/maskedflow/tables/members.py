@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
 _MIXING = 0.15
-"""The share of the work after which no larger mixture is tried: the next takes twice as much."""
+"""The share of the work that mixtures may do: the next larger one takes twice as much."""
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
@@ -120,15 +121,19 @@ class MemberSearch:
         members = [self.gaussian("whiten", rows, others) if can_whiten else self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
             members.append(self.gaussian("scores", rows, others))
+        mixtures = []
         if self.flow == "auto" and can_whiten and self.observed.all():
-            members += self.mixture(rows, others, members)
+            budget = Budget(min(_MIXING * self.budget.total, self.budget.left))
+            self.budget.spent += budget.total
+            mixtures.append(partial(self.mixture, rows, others, tuple(members), budget))
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
-        trainings = []
+        trainings: list[_Training] = []
         for number, kind in enumerate(kinds if large else ()):
             work = 0.6 * self.budget.left / (len(kinds) - number + 1)
             trainings += self.settle(*kind, 0, work)
-        flows = dict(enumerate(trainings, start=len(members)))
-        members += self.train(trainings)
+        found = self.make([*mixtures, *(partial(self.train, one) for one in trainings)])
+        flows = dict(enumerate(trainings, start=len(members) + len(found) - len(trainings)))
+        members += found
         log_probs = torch.stack([evaluate(one.density, others.split) for one in members], dim=1)
         weights = stacking_weights(log_probs, others.weight).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
@@ -146,7 +151,7 @@ class MemberSearch:
                     (k, one) for one in self.settle(flows[k].name, flows[k].layers, fold, work)
                 ]
                 fold += 1
-            made = self.train([training for _, training in wave])
+            made = self.make([partial(self.train, training) for _, training in wave])
             for (k, _), member in zip(wave, made, strict=True):
                 groups[k].append(member)
         found = [one for group in groups.values() for one in group]
@@ -221,17 +226,19 @@ class MemberSearch:
             found.append(_Member(_plan(front), density))
         return found[-1]
 
-    def mixture(self, rows: Tensor, others: Weighed, beside: Sequence[_Member]) -> list[_Member]:
+    def mixture(
+        self, rows: Tensor, others: Weighed, beside: Sequence[_Member], budget: Budget
+    ) -> tuple[list[_Member], float]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
 
-        By itself a mixture can lose all for a row far out, which others in the stack can bear.
+        By itself a mixture can lose all for a row far out, which others in the stack can bear. Says
+        what is left of the budget, too.
         """
         front = self.front("whiten", rows, self.ridge)
-        self.budget.spent += self.whitening_work(len(rows))
+        budget.spent += self.whitening_work(len(rows))
         whole = self.through(front, rows[: _MIXED // self.features])
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
-        least = self.budget.left - _MIXING * self.budget.total
         for slopes in (False, True) if self.given else (False,):
             worse, size = 0, self.features + slopes * self.given
             for components in _COMPONENTS:
@@ -239,11 +246,11 @@ class MemberSearch:
                 if components * 4 * (size + 1) > effective(part.weight) or worse == 2:
                     break
                 per_step = components * (3 * len(part) * size**2 / _OPERATIONS + 2e-4)
-                if self.budget.left - 20 * per_step < least:
+                if budget.left < 20 * per_step:
                     break
                 c = part.split.context if slopes else None
                 base, steps = fit_mixture(part.split.x, part.weight, components, self.seed, c)
-                self.budget.spent += (steps + 5) * per_step
+                budget.spent += (steps + 5) * per_step
                 density = assemble(self.layout, front, (), base).double()
                 log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
                 weights = stacking_weights(log_probs, others.weight)
@@ -252,7 +259,7 @@ class MemberSearch:
                 if now > value:
                     plan = {"components": components} | ({"slopes": True} if slopes else {})
                     value, found = now, [_Member(_plan(front) | plan, density)]
-        return found
+        return found, budget.total - budget.spent
 
     def settle(self, name: str, layers: str, fold: int, work: float) -> list[_Training]:
         """Settles how a flow is trained, and takes that off the budget; none if it is too much."""
@@ -280,15 +287,8 @@ class MemberSearch:
             self.budget.spent += self.whitening_work(len(rows))
         return [_Training(name, layers, hidden, rows, validation, config, epoch)]
 
-    def train(self, trainings: Sequence[_Training]) -> list[_Member]:
-        """Trains flows, some at once; what they need not do is in the budget again."""
-        found = together(self.train_one, trainings)
-        for one, (_, epochs) in zip(trainings, found, strict=True):
-            self.budget.spent -= (one.config.epochs - epochs) * one.epoch
-        return [member for member, _ in found]
-
-    def train_one(self, settled: _Training) -> tuple[_Member, int]:
-        """Trains a flow on what its front leaves; counts the epochs, too."""
+    def train(self, settled: _Training) -> tuple[list[_Member], float]:
+        """Trains a flow on what its front leaves; says what work it did without."""
         rows, config = settled.rows, settled.config
         front = self.front(settled.name, rows, self.ridge)
         shape = {"layers": settled.layers, "hidden": settled.hidden, "seed": config.seed}
@@ -297,7 +297,14 @@ class MemberSearch:
         parts = self.through(front, rows), self.through(front, settled.validation)
         history = train(density, *parts, config)
         member = _Member(_plan(front) | shape, assemble(self.layout, front, flow).double())
-        return member, len(history.records)
+        return [member], (config.epochs - len(history.records)) * settled.epoch
+
+    def make(self, calls: Sequence[Callable[[], tuple[list[_Member], float]]]) -> list[_Member]:
+        """Makes members, some at once; the work that they did without is in the budget again."""
+        made = together(calls)
+        for _, spare in made:
+            self.budget.spent -= spare
+        return [member for members, _ in made for member in members]
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:

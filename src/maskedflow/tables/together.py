@@ -8,24 +8,23 @@ from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def together(call: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Calls a function of each item, as many at once as torch has threads.
+def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Makes calls, as many at once as torch has threads, and returns what each of them does.
 
-    Each computes with one thread then: small trainings gain nothing from more. So the function
-    must draw nothing from torch's own generator, which all would share; it is put back afterwards
-    to where it was.
+    Each computes with one thread then: small trainings gain nothing from more. So they must draw
+    nothing from torch's own generator, which all would share; it is put back afterwards to where it
+    was.
     """
     threads = torch.get_num_threads()
-    if threads < 2 or len(items) < 2:
-        return [call(item) for item in items]
+    if threads < 2 or len(calls) < 2:
+        return [call() for call in calls]
     torch.set_num_threads(1)  # of this thread, and of those that start from now on
     try:
-        with torch.random.fork_rng([]), ThreadPoolExecutor(min(threads, len(items))) as pool:
-            futures = [pool.submit(call, item) for item in items]
+        with torch.random.fork_rng([]), ThreadPoolExecutor(min(threads, len(calls))) as pool:
+            futures = [pool.submit(call) for call in calls]
             try:
                 return [future.result() for future in futures]
             except BaseException:
