@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskedflow.columns.rows import Layout
 from maskedflow.flows import LazyDistribution
+from maskedflow.flows.flow import standard_normal
 from maskedflow.flows.stack import Stack, stacking_weights
 from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, evaluate
@@ -22,7 +23,7 @@ from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
 from .density import present_columns
-from .missing import call_layers, layered
+from .missing import PartialFlow, call_layers
 from .mixture import fit_mixture
 from .plan import assemble, build_layers
 from .together import together
@@ -293,7 +294,8 @@ class MemberSearch:
         front = self.front(settled.name, rows, self.ridge)
         shape = {"layers": settled.layers, "hidden": settled.hidden, "seed": config.seed}
         flow = build_layers(self.features, self.given, *shape.values())
-        density = layered(flow, present_columns(self.layout)[1])
+        present = present_columns(self.layout)[1]
+        density = PartialFlow(flow, standard_normal(self.features), present)
         parts = self.through(front, rows), self.through(front, settled.validation)
         history = train(density, *parts, config)
         member = _Member(_plan(front) | shape, assemble(self.layout, front, flow).double())

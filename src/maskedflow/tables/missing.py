@@ -16,12 +16,11 @@ from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 from maskedflow.flows import (
     ElementWiseTransform,
-    Flow,
     LazyDistribution,
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
 )
-from maskedflow.flows.flow import standard_normal, unchecked
+from maskedflow.flows.flow import unchecked
 from maskedflow.transforms import (
     AutoregressiveTransform,
     ComposedTransform,
@@ -122,14 +121,6 @@ class PartialFlow(Flow):
         base = self.base()  # the same for each context
         shape = () if c is None else c.shape[:-1]
         return NormalizingFlow(self.transform(c), base.expand(shape))
-
-
-def layered(layers: Sequence[LazyTransform], present: Sequence[int | None]) -> LazyDistribution:
-    """A flow of layers from a normal base, whose features may be absent if `present` says so."""
-    base = standard_normal(len(present))
-    if any(column is not None for column in present):
-        return PartialFlow(layers, base, present)
-    return Flow(layers, base)
 
 
 def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor | None:
