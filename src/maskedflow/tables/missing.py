@@ -16,6 +16,7 @@ from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
 from maskedflow.flows import (
     ElementWiseTransform,
+    Flow,
     LazyDistribution,
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
