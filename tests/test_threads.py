@@ -171,7 +171,7 @@ def test_threads_are_not_asked_for_while_other_calls_have_the_cores() -> None:
         sizes.append(team.size(WORK, 9))
 
     class Nothing:
-        class ctypes:  # noqa: N801 - as NumPy calls it
+        class ctypes:
             data = 0
 
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ask)

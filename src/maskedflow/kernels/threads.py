@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 #: The multiplications that are worth a thread: what one does while another wakes up, and back.
-WORTH_A_THREAD = 2**23
+WORTH_A_THREAD = 2**25
 #: How many times as long as threads have cost calls do without them.
 PAUSE = 16
 #: The seconds of shared calls after which one is timed alone again.

@@ -107,6 +107,9 @@ class MemberSearch:
         self.given = rows.context
         self.ridge = _RIDGES[0]
         self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
+        # Otherwise steps go through torch, and Python's lock makes trainings wait for each other.
+        absent = any(column is not None for column in present_columns(layout)[1])
+        self.is_whole = not absent and bool((rows.weight == rows.weight[0]).all())
         n = len(rows)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         # Members are weighed by the first tenth, and trained on the others.
@@ -303,7 +306,7 @@ class MemberSearch:
 
     def make(self, calls: Sequence[Callable[[], tuple[list[_Member], float]]]) -> list[_Member]:
         """Makes members, some at once; the work that they did without is in the budget again."""
-        made = together(calls)
+        made = together(calls) if self.is_whole else [call() for call in calls]
         for _, spare in made:
             self.budget.spent -= spare
         return [member for members, _ in made for member in members]
