@@ -69,7 +69,7 @@ def digests(name: str) -> dict[str, str]:
 
 def ask_for_all() -> None:
     """Has every call ask for all threads, whether they are worth it or not."""
-    threads.Team.size = lambda _, work, most: min(torch.get_num_threads(), most)  # type: ignore[method-assign]
+    vars(threads)["Team"].size = lambda _, work, most: min(torch.get_num_threads(), most)
 
 
 def main() -> None:

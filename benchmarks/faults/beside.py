@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 CALLS = """
 import json, statistics, sys, time
@@ -73,7 +74,7 @@ FLOWS = ((6, 100, 100), (63, 512, 512))
 POLICIES = {"spin": {}, "sleep": {"OMP_WAIT_POLICY": "passive"}}
 
 
-def python(code: str, *arguments: object, **environment: str) -> object:
+def python(code: str, *arguments: object, **environment: str) -> Any:
     """What a fresh Python prints, as JSON says it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MKL_"))}
     done = subprocess.run(

@@ -295,13 +295,14 @@ class MemberSearch:
         """Trains a flow on what its front leaves; says what work it did without."""
         rows, config = settled.rows, settled.config
         front = self.front(settled.name, rows, self.ridge)
-        shape = {"layers": settled.layers, "hidden": settled.hidden, "seed": config.seed}
-        flow = build_layers(self.features, self.given, *shape.values())
+        layers, hidden, seed = settled.layers, settled.hidden, config.seed
+        flow = build_layers(self.features, self.given, layers, hidden, seed)
         present = present_columns(self.layout)[1]
         density = PartialFlow(flow, standard_normal(self.features), present)
         parts = self.through(front, rows), self.through(front, settled.validation)
         history = train(density, *parts, config)
-        member = _Member(_plan(front) | shape, assemble(self.layout, front, flow).double())
+        plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
+        member = _Member(plan, assemble(self.layout, front, flow).double())
         return [member], (config.epochs - len(history.records)) * settled.epoch
 
     def make(self, calls: Sequence[Callable[[], tuple[list[_Member], float]]]) -> list[_Member]:
