@@ -123,7 +123,7 @@ class Descent:
         self._flatten()
         steps = len(rates)
         losses, norms = np.zeros((2, steps))
-        edges, speeds = np.array(bounds, np.int64), np.array(rates, np.float64)
+        edges, speeds = np.array(bounds, np.int64).reshape(-1, 2), np.array(rates, np.float64)
         order = torch.arange(len(x)) if order is None else order
         counts = [self.optimizer.state[one]["step"] for one in self.parameters]
         loads = [(x, 0, Panel.VALUES)]
