@@ -26,6 +26,8 @@ FLOWS: dict[str, Callable[[], mf.flows.Flow]] = {
     "conditional": lambda: mf.flows.MAF(
         6, 3, transforms=1, hidden_features=(64, 64), residual=True, activation=torch.nn.SiLU
     ),
+    # More parameters than are updated at a time.
+    "wide": lambda: mf.flows.MAF(4, transforms=2, hidden_features=(160, 160)),
 }
 ROWS = 1000
 
@@ -67,8 +69,7 @@ def digests(name: str) -> dict[str, str]:
 
 def ask_for_all() -> None:
     """Has every call ask for all threads, whether they are worth it or not."""
-    threads.WORTH_A_THREAD = 1
-    threads.LONGEST_PAUSE = 0
+    vars(threads)["Team"].size = lambda _, work, most: min(torch.get_num_threads(), most)
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
 
     def noted(count: int, function: int, integers: Any) -> None:
         threads.run_on(count, function, integers)
-        if count > 1:
+        if len(integers) == run.SIZE:  # not of training steps
             teams.append((count, int(integers[run.Job.SLOT])))
 
     job.run_on = noted

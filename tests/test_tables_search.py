@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
 from maskedflow.tables.mixture import fit_mixture
+from maskedflow.tables.together import together
 from maskedflow.tables.weighed import distinct_rows, effective
 from maskedflow.tables.work import default_work
 
@@ -276,3 +279,45 @@ def test_what_is_unknown_is_refused() -> None:
         fit_density(plain(1), numbers(torch.zeros(3, 1).double()), flow="mof")
     with pytest.raises(ValueError, match="weights: expected a positive one"):
         Stack([MAF(1)], torch.zeros(1))
+
+
+def test_calls_are_made_together_in_threads_of_their_own() -> None:
+    """Two wait for each other, each with one thread of torch; all is put back afterwards."""
+    before = torch.get_num_threads()
+    both = threading.Barrier(2, timeout=20)
+
+    def call(number: int) -> tuple[int, int]:
+        both.wait()
+        torch.manual_seed(number)
+        return number, torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        state = torch.get_rng_state()
+        assert together([partial(call, k) for k in range(4)]) == [(k, 1) for k in range(4)]
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            together([lambda: 1 // 0, lambda: 1])
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        here = threading.get_ident()
+        assert together([threading.get_ident] * 2) == [here, here]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_search_finds_the_same_with_any_number_of_threads() -> None:
+    rows = numbers(crescents(500, seed=0))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            density = fit_density(plain(2), rows, work=1.0)
+            found.append((density.plan, density.log_prob(rows)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found[0][0]["members"]) > 1
+    for plan, log_prob in found[1:]:
+        assert plan == found[0][0]
+        assert torch.equal(log_prob, found[0][1])

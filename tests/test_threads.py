@@ -69,8 +69,7 @@ def grant(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(threads, "_start", start)
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(threads, "WORTH_A_THREAD", 1)
-    monkeypatch.setattr(threads, "LONGEST_PAUSE", 0)
+    monkeypatch.setattr(Team, "size", lambda _, work, most: min(4, most))
     return of
 
 
@@ -117,6 +116,17 @@ def four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_start", print)
 
 
+WORK = 100 * threads.WORTH_A_THREAD
+
+
+def timed() -> Team:
+    """A team that knows what one thread takes: a second."""
+    team = Team()
+    team.note(1, WORK, 1.0)
+    team.alone = 0.0
+    return team
+
+
 @pytest.mark.usefixtures("four")
 @pytest.mark.parametrize(
     ("worth", "most", "expected"),
@@ -125,19 +135,51 @@ def four(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_work_says_how_many_threads_are_asked_for(
     worth: int, most: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Team().size(worth * threads.WORTH_A_THREAD, most) == expected
+    assert timed().size(worth * threads.WORTH_A_THREAD, most) == expected
+    assert Team().size(worth * threads.WORTH_A_THREAD, most) == 1  # it is timed alone first
     monkeypatch.setattr(threads, "_start", None)
-    assert Team().size(worth * threads.WORTH_A_THREAD, most) == 1
+    assert timed().size(worth * threads.WORTH_A_THREAD, most) == 1
 
 
 @pytest.mark.usefixtures("four")
-def test_a_thread_that_came_late_is_not_asked_for_again_at_once() -> None:
-    team = Team()
+def test_threads_that_cost_time_are_not_asked_for_until_it_is_made_up_for() -> None:
+    team = timed()
     sizes = []
-    for call in range(12):
-        sizes.append(team.size(2**40, 9))
-        team.note(sizes[-1], busy=min(sizes[-1], 3 if call < 6 else 4))
-    assert sizes == [4, 3, 4, 3, 3, 3, 4, 4, 4, 4, 4, 4]
+    for _ in range(2 * threads.PAUSE):
+        sizes.append(team.size(WORK, 9))
+        team.note(sizes[-1], WORK, seconds=1.5 if sizes[-1] > 1 else 1.0)
+    assert sizes[0] == sizes[threads.PAUSE // 2 + 1] == 4
+    assert sizes.count(4) <= 4
+
+
+@pytest.mark.usefixtures("four")
+def test_a_call_is_timed_alone_now_and_then() -> None:
+    """What one thread takes may have changed: threads that seem to be faster are not always."""
+    team = timed()
+    sizes = []
+    for _ in range(8):
+        sizes.append(team.size(WORK, 9))
+        team.note(sizes[-1], WORK, seconds=0.9 * threads.FRESH)
+    assert sizes == [4, 4, 1, 4, 4, 1, 4, 4]
+
+
+@pytest.mark.usefixtures("four")
+def test_threads_are_not_asked_for_while_other_calls_have_the_cores() -> None:
+    team, sizes = timed(), []
+
+    def ask(_: int) -> None:
+        sizes.append(team.size(WORK, 9))
+
+    class Nothing:
+        class ctypes:
+            data = 0
+
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ask)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    threads.run_on(1, address, Nothing)
+    assert sizes == [3]
+    assert team.size(WORK, 9) == 4
 
 
 def test_python_threads_do_not_disturb_each_other() -> None:

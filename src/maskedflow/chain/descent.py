@@ -123,7 +123,7 @@ class Descent:
         self._flatten()
         steps = len(rates)
         losses, norms = np.zeros((2, steps))
-        edges, speeds = np.array(bounds, np.int64), np.array(rates, np.float64)
+        edges, speeds = np.array(bounds, np.int64).reshape(-1, 2), np.array(rates, np.float64)
         order = torch.arange(len(x)) if order is None else order
         counts = [self.optimizer.state[one]["step"] for one in self.parameters]
         loads = [(x, 0, Panel.VALUES)]
@@ -158,7 +158,15 @@ class Descent:
             parts=self._parts.ctypes.data,
             settings=self._settings.ctypes.data,
         )
-        job.take_steps(table, panels, sums, x.element_size())
+        job.take_steps(
+            table,
+            panels,
+            sums,
+            x.element_size(),
+            team=self._program.team,
+            work=(self._program.work + self._gradients.work) * np.diff(edges)[:, 0],
+            most=self._values.count,
+        )
         done = int(table[Steps.DONE])
         torch._foreach_add_(counts, done)
         tried = min(done + 1, steps)

@@ -26,6 +26,8 @@ FUNCTIONS: dict[str, Callable[[int, Any], None]] = {
     "gradients": run.sum_gradients,
     "measure": steps.measure,
     "update": steps.update,
+    "begin": steps.begin,
+    "judge": steps.judge,
     "steps": steps.take_steps,
     **activations.FUNCTIONS,
     **maps.FUNCTIONS,

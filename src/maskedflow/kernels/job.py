@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,6 @@ from .tile import PANEL_BYTES, SUMS
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 _local = threading.local()
-_team = Team()
 _STEPS = {one.name.lower(): int(one) for one in Steps}
 
 
@@ -88,7 +88,7 @@ def run_panels(
     job, _kept = panels_job(program, vectors, values, slopes, loads=loads, stores=stores)
     if len(program.holes):
         run_on(1, entry("clear", size), job)
-    share("panels", size, job, program.work * values.batch, values.places)
+    share("panels", size, job, program, values.batch, values.places)
 
 
 def panels_job(
@@ -129,7 +129,7 @@ def sum_gradients(program: Any, vectors: Integers, values: Panels, slopes: Panel
     """Writes gradients to vectors: what a program sums up, and zero where masks forbid a weight."""
     size = values.memory.element_size()
     job = sums_job(program, vectors, values, slopes)
-    share("gradients", size, job, program.work * values.batch, len(program.operations))
+    share("gradients", size, job, program, values.batch, len(program.operations))
     if len(program.holes):
         run_on(1, entry("clear", size), job)
 
@@ -159,12 +159,13 @@ def steps_job(size: int, **values: int) -> Integers:
     return job
 
 
-def share(name: str, size: int, job: Integers, work: int, most: int) -> None:
+def share(name: str, size: int, job: Integers, program: Any, batch: int, most: int) -> None:
     """Has a job done by as many threads as it is worth."""
-    asked = _team.size(work, most)
+    team, work = program.team, program.work * batch
+    asked = team.size(work, most)
+    start = time.perf_counter()
     run_on(asked, entry(name, size), job)
-    if asked > 1:
-        _team.note(asked, int(job[Job.BUSY]))
+    team.note(asked, work, time.perf_counter() - start)
 
 
 def _job(program: Any, size: int) -> Integers:
@@ -196,6 +197,41 @@ def _dense_rows(matrix: Tensor) -> Tensor:
     return matrix if dense else matrix.contiguous()
 
 
-def take_steps(table: Integers, panels: Integers, sums: Integers, size: int) -> None:
-    """Has training steps taken: all by this thread, or one after the other by several."""
-    run_on(1, entry("steps", size), table)
+def take_steps(
+    table: Integers,
+    panels: Integers,
+    sums: Integers,
+    size: int,
+    *,
+    team: Team,
+    work: Integers,
+    most: int,
+) -> None:
+    """Has training steps taken, all by this thread, or each by several.
+
+    They are so many multiplications, of which `most` threads find any.
+    """
+    while (first := table[Steps.DONE]) < table[Steps.LAST]:
+        asked = team.size(int(work[first]), most)
+        start = time.perf_counter()
+        if asked == 1:
+            run_on(1, entry("steps", size), table)
+        else:
+            _share_step(asked, table, panels, sums, size)
+        taken = max(table[Steps.DONE], first + 1)
+        team.note(asked, int(work[first:taken].sum()), time.perf_counter() - start)
+
+
+def _share_step(
+    threads: int, table: Integers, panels: Integers, sums: Integers, size: int
+) -> None:
+    """Takes a step with several threads, in the order of :func:`.steps.take_steps`."""
+    run_on(1, entry("begin", size), table)
+    run_on(threads, entry("panels", size), panels)
+    run_on(threads, entry("gradients", size), sums)
+    run_on(1, entry("clear", size), sums)
+    run_on(threads, entry("measure", size), table)
+    run_on(1, entry("judge", size), table)
+    if table[Steps.DONE] < table[Steps.LAST]:
+        run_on(threads, entry("update", size), table)
+        table[Steps.DONE] += 1

@@ -15,16 +15,16 @@ from .tile import call, fetch_add, jit, pointer
 
 #: What stands where in the integers that describe steps. `RUN_PANELS` to `UPDATE` are addresses of
 #: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS`
-#: are the jobs of a step, `FIRST` to `LAST` the steps, `BOUNDS` the first and the last position of
-#: each one's rows in the `ORDER`, `RATES` its learning rate. A step writes its loss and the norm
-#: of its gradient, and `DONE` is how many were taken: one that is not finite ends them. `UPSTREAM`
-#: and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and Adam's two
-#: moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s. `TAKEN`
-#: is how many steps Adam had taken before.
+#: are the jobs of a step, `DONE` is how many steps were taken, `LAST` how many there are: one that
+#: is not finite ends them. `BOUNDS` are the first and the last position of each one's rows in the
+#: `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its gradient.
+#: `UPSTREAM` and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and
+#: Adam's two moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s.
+#: `TAKEN` is how many steps Adam had taken before.
 Steps = IntEnum(
     "Steps",
-    "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS FIRST LAST DONE TAKEN BOUNDS "
-    "ORDER RATES LOSSES NORMS UPSTREAM LOG_PROB NUMBERS MANY PARTS SETTINGS",
+    "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS DONE LAST TAKEN BOUNDS ORDER "
+    "RATES LOSSES NORMS UPSTREAM LOG_PROB NUMBERS MANY PARTS SETTINGS",
     start=0,
 )
 SIZE = len(Steps)
@@ -101,44 +101,58 @@ def update(address: int, like: Any) -> None:
 
 
 @jit
+def begin(address: int, like: Any) -> None:
+    """Prepares the next step: its rows, and the slope of the mean by each one's log-density."""
+    job = integers(address, SIZE)
+    panels, sums = integers(job[Steps.PANELS], JOB_SIZE), integers(job[Steps.SUMS], JOB_SIZE)
+    loads = integers(panels[Job.LOADS], panels[Job.LOAD_COUNT], 6)
+    start, end = integers(job[Steps.BOUNDS], job[Steps.LAST], 2)[job[Steps.DONE]]
+    batch = end - start
+    for load in loads:
+        if load[5]:
+            load[5] = job[Steps.ORDER] + 8 * start
+    upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
+    upstream[:] = upstream.dtype.type(-1 / batch)
+    panels[Job.BATCH] = sums[Job.BATCH] = batch
+    panels[Job.NEXT] = panels[Job.SLOT] = panels[Job.BUSY] = 0
+    sums[Job.NEXT] = sums[Job.BUSY] = job[Steps.NEXT] = 0
+
+
+@jit
+def judge(address: int, like: Any) -> None:
+    """Writes loss and norm, and how to update; there is no further step if they are not finite."""
+    job = integers(address, SIZE)
+    step, last = job[Steps.DONE], job[Steps.LAST]
+    start, end = integers(job[Steps.BOUNDS], last, 2)[step]
+    log_prob = carray(pointer(job[Steps.LOG_PROB], like), (end - start,))
+    total = 0.0
+    for row in range(log_prob.size):
+        total += log_prob[row]
+    parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
+    norm = math.sqrt(parts.sum())
+    carray(pointer(job[Steps.LOSSES], 0.0), (last,))[step] = -total / (end - start)
+    carray(pointer(job[Steps.NORMS], 0.0), (last,))[step] = norm
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        job[Steps.LAST] = step
+        return
+    reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
+    reals[Setting.RATE] = carray(pointer(job[Steps.RATES], 0.0), (last,))[step]
+    reals[Setting.SCALE] = min(1.0, reals[Setting.CLIP] / (norm + 1e-6))
+    job[Steps.TAKEN] += 1
+    job[Steps.NEXT] = 0
+
+
+@jit
 def take_steps(address: int, like: Any) -> None:
     """Takes one step after another, on this thread alone."""
     job = integers(address, SIZE)
-    panels, sums = integers(job[Steps.PANELS], JOB_SIZE), integers(job[Steps.SUMS], JOB_SIZE)
-    last = job[Steps.LAST]
-    bounds = integers(job[Steps.BOUNDS], last, 2)
-    loads = integers(panels[Job.LOADS], panels[Job.LOAD_COUNT], 6)
-    reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
-    rates = carray(pointer(job[Steps.RATES], 0.0), (last,))
-    losses = carray(pointer(job[Steps.LOSSES], 0.0), (last,))
-    norms = carray(pointer(job[Steps.NORMS], 0.0), (last,))
-    parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
-    for step in range(job[Steps.FIRST], last):
-        start, end = bounds[step]
-        batch = end - start
-        for load in loads:
-            if load[5]:
-                load[5] = job[Steps.ORDER] + 8 * start
-        upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
-        upstream[:] = upstream.dtype.type(-1 / batch)
-        panels[Job.BATCH] = sums[Job.BATCH] = batch
-        panels[Job.NEXT] = panels[Job.SLOT] = sums[Job.NEXT] = 0
+    while job[Steps.DONE] < job[Steps.LAST]:
+        begin(address, like)
         call(job[Steps.RUN_PANELS], job[Steps.PANELS])
         call(job[Steps.SUM_GRADIENTS], job[Steps.SUMS])
         call(job[Steps.CLEAR], job[Steps.SUMS])
-        job[Steps.NEXT] = 0
         call(job[Steps.MEASURE], address)
-        log_prob = carray(pointer(job[Steps.LOG_PROB], like), (batch,))
-        total = 0.0
-        for row in range(batch):
-            total += log_prob[row]
-        norm = math.sqrt(parts.sum())
-        losses[step], norms[step] = -total / batch, norm
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            return
-        reals[Setting.RATE] = rates[step]
-        reals[Setting.SCALE] = min(1.0, reals[Setting.CLIP] / (norm + 1e-6))
-        job[Steps.TAKEN] += 1
-        job[Steps.NEXT] = 0
-        call(job[Steps.UPDATE], address)
-        job[Steps.DONE] += 1
+        judge(address, like)
+        if job[Steps.DONE] < job[Steps.LAST]:
+            call(job[Steps.UPDATE], address)
+            job[Steps.DONE] += 1

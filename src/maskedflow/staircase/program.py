@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskedflow.kernels import AS_IT_IS, GROUP, ONES, ZEROS, Activation, Code, Kernel, Panel
+from maskedflow.kernels.threads import Team
 
 from .packing import Staircase
 
@@ -195,6 +196,11 @@ class Program:
     def jobs(self) -> dict[int, Any]:
         """What the kernel has made of it, for numbers of so many bytes; `kernels.job` fills it."""
         return {}
+
+    @cached_property
+    def team(self) -> Team:
+        """What its runs tell of how many threads they are worth."""
+        return Team()
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("operations", "constants", "holes")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from .density import present_columns
 from .missing import PartialFlow, call_layers
 from .mixture import fit_mixture
 from .plan import assemble, build_layers
+from .together import together
 from .weighed import Weighed, effective, train
 from .work import Budget, batch_size_of, epochs_within, training_work
 
@@ -49,7 +52,7 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
 _MIXING = 0.15
-"""The share of the work after which no larger mixture is tried: the next takes twice as much."""
+"""The share of the work that mixtures may do: the next larger one takes twice as much."""
 _FEWEST = 200
 """Rows below which no flow is tried."""
 _FOLDS = 10
@@ -79,6 +82,19 @@ class _Member:
     density: LazyDistribution
 
 
+@dataclass(frozen=True)
+class _Training:
+    """How a flow is trained: what comes before it, its layers, on which rows, as what work."""
+
+    name: str
+    layers: str
+    hidden: int
+    rows: Tensor
+    validation: Tensor
+    config: TrainConfig
+    epoch: float
+
+
 class MemberSearch:
     """The search for the density of distinct rows of values, given their context."""
 
@@ -91,6 +107,9 @@ class MemberSearch:
         self.given = rows.context
         self.ridge = _RIDGES[0]
         self.patterns = 0 if observed.all() else len(observed.unique(dim=0))
+        # Otherwise steps go through torch, and Python's lock makes trainings wait for each other.
+        absent = any(column is not None for column in present_columns(layout)[1])
+        self.is_whole = not absent and bool((rows.weight == rows.weight[0]).all())
         n = len(rows)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         # Members are weighed by the first tenth, and trained on the others.
@@ -106,28 +125,39 @@ class MemberSearch:
         members = [self.gaussian("whiten", rows, others) if can_whiten else self.margins(rows)]
         if self.flow == "auto" and large and can_whiten:
             members.append(self.gaussian("scores", rows, others))
+        mixtures = []
         if self.flow == "auto" and can_whiten and self.observed.all():
-            members += self.mixture(rows, others, members)
+            budget = Budget(min(_MIXING * self.budget.total, self.budget.left))
+            self.budget.spent += budget.total
+            mixtures.append(partial(self.mixture, rows, others, tuple(members), budget))
         kinds = [kind for kind in FLOWS[self.flow] if can_whiten or not _FRONTS[kind[0]][1]]
-        flows: dict[int, tuple[str, str]] = {}
+        trainings: list[_Training] = []
         for number, kind in enumerate(kinds if large else ()):
             work = 0.6 * self.budget.left / (len(kinds) - number + 1)
-            if made := self.train(*kind, 0, work):
-                flows[len(members)] = kind
-                members.append(made)
+            trainings += self.settle(*kind, 0, work)
+        found = self.make([*mixtures, *(partial(self.train, one) for one in trainings)])
+        flows = dict(enumerate(trainings, start=len(members) + len(found) - len(trainings)))
+        members += found
         log_probs = torch.stack([evaluate(one.density, others.split) for one in members], dim=1)
         weights = stacking_weights(log_probs, others.weight).tolist()
         kept = [k for k, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
         groups = {k: [members[k]] for k in kept}
         again = [k for k in kept if k in flows]
-        for fold in range(1, _MEMBERS if again else 1):
-            if self.budget.left < 0.1 * self.budget.total:
-                break
-            k = max(again, key=lambda k: weights[k] / (len(groups[k]) + 1))
-            work = self.budget.left / (_MEMBERS - fold)
-            work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
-            if made := self.train(*flows[k], fold, work):
-                groups[k].append(made)
+        fold = 1
+        while again and fold < _MEMBERS and self.budget.left >= 0.1 * self.budget.total:
+            wave: list[tuple[int, _Training]] = []
+            while fold < _MEMBERS and self.budget.left >= 0.1 * self.budget.total:
+                many = Counter(k for k, _ in wave)
+                k = max(again, key=lambda k: weights[k] / (len(groups[k]) + many[k] + 1))
+                work = self.budget.left / (_MEMBERS - fold)
+                work = max(work, min(_ENOUGH, 0.8 * self.budget.left))  # better one that is trained
+                wave += [
+                    (k, one) for one in self.settle(flows[k].name, flows[k].layers, fold, work)
+                ]
+                fold += 1
+            made = self.make([partial(self.train, training) for _, training in wave])
+            for (k, _), member in zip(wave, made, strict=True):
+                groups[k].append(member)
         found = [one for group in groups.values() for one in group]
         shares = [weights[k] / len(group) for k, group in groups.items() for _ in group]
         stack = Stack([one.density for one in found], torch.tensor(shares, dtype=torch.float64))
@@ -167,7 +197,6 @@ class MemberSearch:
 
     def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
-        self.budget.spent += self.whitening_work(len(rows))
         x, c = part.split.x, part.split.context
         return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
 
@@ -186,9 +215,12 @@ class MemberSearch:
     def gaussian(self, name: str, rows: Tensor, others: Weighed) -> _Member:
         """Fits a Gaussian, with the ridge under which other rows are likeliest."""
         value, found = -math.inf, list[_Member]()
+        once = self.whitening_work(len(rows))
         before = self.front(name, rows, self.ridge)[:-1]
+        self.budget.spent += once
         part = self.through(before, rows)
         for ridge in _RIDGES:
+            self.budget.spent += once
             front = [*before, self.whiten(part, rows, ridge)]
             density = assemble(self.layout, front).double()
             now = others.score(density)
@@ -198,16 +230,19 @@ class MemberSearch:
             found.append(_Member(_plan(front), density))
         return found[-1]
 
-    def mixture(self, rows: Tensor, others: Weighed, beside: Sequence[_Member]) -> list[_Member]:
+    def mixture(
+        self, rows: Tensor, others: Weighed, beside: Sequence[_Member], budget: Budget
+    ) -> tuple[list[_Member], float]:
         """Fits mixtures of Gaussians to whitened rows, and keeps the one that helps others most.
 
-        By itself a mixture can lose all for a row far out, which others in the stack can bear.
+        By itself a mixture can lose all for a row far out, which others in the stack can bear. Says
+        what is left of the budget, too.
         """
         front = self.front("whiten", rows, self.ridge)
+        budget.spent += self.whitening_work(len(rows))
         whole = self.through(front, rows[: _MIXED // self.features])
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
-        least = self.budget.left - _MIXING * self.budget.total
         for slopes in (False, True) if self.given else (False,):
             worse, size = 0, self.features + slopes * self.given
             for components in _COMPONENTS:
@@ -215,11 +250,11 @@ class MemberSearch:
                 if components * 4 * (size + 1) > effective(part.weight) or worse == 2:
                     break
                 per_step = components * (3 * len(part) * size**2 / _OPERATIONS + 2e-4)
-                if self.budget.left - 20 * per_step < least:
+                if budget.left < 20 * per_step:
                     break
                 c = part.split.context if slopes else None
                 base, steps = fit_mixture(part.split.x, part.weight, components, self.seed, c)
-                self.budget.spent += (steps + 5) * per_step
+                budget.spent += (steps + 5) * per_step
                 density = assemble(self.layout, front, (), base).double()
                 log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
                 weights = stacking_weights(log_probs, others.weight)
@@ -228,37 +263,54 @@ class MemberSearch:
                 if now > value:
                     plan = {"components": components} | ({"slopes": True} if slopes else {})
                     value, found = now, [_Member(_plan(front) | plan, density)]
-        return found
+        return found, budget.total - budget.spent
 
-    def train(self, name: str, layers: str, fold: int, work: float) -> _Member | None:
-        """Trains a flow on what its front leaves; none if that is more work than it may do."""
+    def settle(self, name: str, layers: str, fold: int, work: float) -> list[_Training]:
+        """Settles how a flow is trained, and takes that off the budget; none if it is too much."""
         rows, validation = self.fold(fold)
         # As wide as MADE needs: a unit for each feature that others depend on.
         hidden = max(128 if self.features <= 64 else 256, self.features - 1 + bool(self.given))
-        seed = self.seed + fold
         weights = _weights(self.features, self.given, layers, hidden)
         batch_size = batch_size_of(len(rows))
         epochs = min(_EPOCHS, epochs_within(work, len(rows), weights, batch_size))
         if not epochs:  # once, as many rows as there is work for
             rows = rows[: int(len(rows) * work / training_work(len(rows), weights, batch_size))]
         if weights > _WEIGHTS or len(rows) < _FEWEST // 2:
-            return None
-        front = self.front(name, rows, self.ridge)
-        flow = build_layers(self.features, self.given, layers, hidden, seed)
-        density = PartialFlow(flow, standard_normal(self.features), present_columns(self.layout)[1])
+            return []
         config = TrainConfig(
             epochs=max(epochs, 1),
             batch_size=batch_size,
             lr=2e-3 if name == "margins" else 1e-3,
             schedule="cosine",
             patience=_PATIENCE,
-            seed=seed,
+            seed=self.seed + fold,
         )
-        history = train(density, self.through(front, rows), self.through(front, validation), config)
         epoch = training_work(len(rows), weights, batch_size)
-        self.budget.spent += len(history.records) * epoch
+        self.budget.spent += config.epochs * epoch
+        if _FRONTS[name][1]:
+            self.budget.spent += self.whitening_work(len(rows))
+        return [_Training(name, layers, hidden, rows, validation, config, epoch)]
+
+    def train(self, settled: _Training) -> tuple[list[_Member], float]:
+        """Trains a flow on what its front leaves; says what work it did without."""
+        rows, config = settled.rows, settled.config
+        front = self.front(settled.name, rows, self.ridge)
+        layers, hidden, seed = settled.layers, settled.hidden, config.seed
+        flow = build_layers(self.features, self.given, layers, hidden, seed)
+        present = present_columns(self.layout)[1]
+        density = PartialFlow(flow, standard_normal(self.features), present)
+        parts = self.through(front, rows), self.through(front, settled.validation)
+        history = train(density, *parts, config)
         plan = _plan(front) | {"layers": layers, "hidden": hidden, "seed": seed}
-        return _Member(plan, assemble(self.layout, front, flow).double())
+        member = _Member(plan, assemble(self.layout, front, flow).double())
+        return [member], (config.epochs - len(history.records)) * settled.epoch
+
+    def make(self, calls: Sequence[Callable[[], tuple[list[_Member], float]]]) -> list[_Member]:
+        """Makes members, some at once; the work that they did without is in the budget again."""
+        made = together(calls) if self.is_whole else [call() for call in calls]
+        for _, spare in made:
+            self.budget.spent -= spare
+        return [member for members, _ in made for member in members]
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:
