@@ -171,7 +171,7 @@ def compiled(function: Any) -> Callable[[Any], Any]:
         for j in range(x.size):
             out[j] = function(x[j])
 
-    fast = jit(loop)
+    fast = numba.njit(loop, error_model="numpy", fastmath={"contract", "nsz"})
 
     def of(x: Any) -> Any:
         out = np.empty_like(x)

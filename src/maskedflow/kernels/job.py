@@ -222,9 +222,7 @@ def take_steps(
         team.note(asked, int(work[first:taken].sum()), time.perf_counter() - start)
 
 
-def _share_step(
-    threads: int, table: Integers, panels: Integers, sums: Integers, size: int
-) -> None:
+def _share_step(threads: int, table: Integers, panels: Integers, sums: Integers, size: int) -> None:
     """Takes a step with several threads, in the order of :func:`.steps.take_steps`."""
     run_on(1, entry("begin", size), table)
     run_on(threads, entry("panels", size), panels)
