@@ -12,6 +12,7 @@ from .steps import (
     Permuted,
     Step,
     is_known,
+    is_watched,
     owner,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "Step",
     "chain_of",
     "is_known",
+    "is_watched",
     "owner",
 ]

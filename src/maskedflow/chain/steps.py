@@ -342,12 +342,13 @@ def is_known(conditioner: nn.Module) -> bool:
     return (
         type(conditioner) is MaskedMLP
         and conditioner.trunk.code is not None
-        and not _is_watched(conditioner)
+        and not is_watched(conditioner)
     )
 
 
-def _is_watched(conditioner: nn.Module) -> bool:
-    return bool(conditioner._forward_hooks or conditioner._forward_pre_hooks)
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants its calls, by a hook or in place of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _context_of(conditioner: MaskedMLP) -> int:
@@ -395,7 +396,7 @@ class Conditioned(Step):
     def is_current(self) -> bool:
         net = self.conditioner
         same = net.trunk is self.trunk and net._modules.get("context") is self.on_context
-        return same and not _is_watched(net)
+        return same and not is_watched(net)
 
     def latents(self, rows: Rows, place: Place) -> Route:
         inputs, moved, returned = self._ordered(rows, place)
@@ -493,7 +494,7 @@ class Coupled(Step):
 
     def is_current(self) -> bool:
         return all(
-            one.trunk is trunk and not _is_watched(one)
+            one.trunk is trunk and not is_watched(one)
             for one, trunk in zip(self.conditioners, self.trunks, strict=True)
         )
 

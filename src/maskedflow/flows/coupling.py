@@ -129,9 +129,10 @@ class GeneralCouplingTransform(ConditionedTransform):
         step = self._step
         hyper = cast(tuple[MaskedMLP, ...], tuple(self.hyper.children()))
         kernel = self.kernel()
-        same = step is not None and step.conditioners == hyper and step.kernel == kernel
-        if same and step.is_current():
-            return [step]
+        if step is not None:
+            same = step.conditioners == hyper and step.kernel == kernel
+            if same and step.is_current():
+                return [step]
         kind = type(self)
         plain = kind.meta is GeneralCouplingTransform.meta and (
             kind.forward is GeneralCouplingTransform.forward
@@ -181,7 +182,7 @@ class NICE(Flow):
 
         >>> from maskedflow.transforms import AdditiveTransform
         >>> flow = NICE(3, univariate=AdditiveTransform, shapes=[()])
-        >>> flow().transform.call_and_ladj(torch.zeros(3))[1]
+        >>> flow().transform.call_and_ladj(torch.zeros(3))[1].detach()
         tensor(0.)
     """
 

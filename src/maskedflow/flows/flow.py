@@ -17,7 +17,7 @@ from maskedflow.chain import Chain, Step, chain_of
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
-from maskedflow.transforms.lazy import Unconditional
+from maskedflow.transforms.lazy import Unconditional, steps_of
 
 
 class NamesKeywords(abc.ABCMeta):
@@ -167,7 +167,7 @@ class Flow(LazyDistribution):
     def steps(self) -> list[Step] | None:
         """What the kernel computes, to latents that are N(0, I); None if it does not know it."""
         modules = self._modules
-        steps, base = cast(LazyTransform, modules["transform"]).steps(), modules["base"]
+        steps, base = steps_of(modules["transform"]), modules["base"]
         if steps is None or (type(base) is UnconditionalDistribution and is_standard_normal(base)):
             return steps
         if isinstance(base, Flow) and base.embedding is None:

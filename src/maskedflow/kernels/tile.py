@@ -27,7 +27,8 @@ _TILE_BYTES = _VECTOR_BYTES * _VECTORS
 _intrinsic: Any = intrinsic
 
 #: NaN and infinity keep their meaning; a product and a sum may become one instruction.
-jit: Any = numba.njit(
+_njit: Any = numba.njit  # whose types miss some options
+jit = _njit(
     nogil=True,
     error_model="numpy",
     fastmath={"contract", "nsz"},

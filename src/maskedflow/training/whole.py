@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from maskedflow.chain import Chain, Descent
+from maskedflow.chain import Chain, Descent, is_watched
 from maskedflow.data import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import (
@@ -116,11 +116,6 @@ class WholeSteps:
 def awaits_batch(flow: nn.Module) -> bool:
     """Whether a first batch is still to set some of its parameters."""
     return any(isinstance(one, ActNorm) and not one.initialized for one in flow.modules())
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants its calls, by a hook or in place of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _parts(flow: Flow) -> tuple[list[LazyTransform], Chain | None]:

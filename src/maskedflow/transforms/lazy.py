@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.chain import Chain, Elementwise, Inverted, Step, chain_of, owner
+from maskedflow.chain import Chain, Elementwise, Inverted, Step, chain_of, is_watched, owner
 from maskedflow.kernels import Kernel
 
 from .base import ComposedTransform
@@ -43,6 +43,13 @@ class LazyTransform(nn.Module, abc.ABC):
         return None
 
 
+def steps_of(module: nn.Module | None) -> list[Step] | None:
+    """The steps of a lazy transform whose own call nobody wants."""
+    if not isinstance(module, LazyTransform) or is_watched(module):
+        return None
+    return module.steps()
+
+
 def elementwise_step(module: LazyTransform, kernel: Kernel, *names: str) -> list[Step] | None:
     """A map of features by vectors of a module; None unless each feature has a number of them."""
     owners = tuple(owner(module, name) for name in names)
@@ -65,7 +72,7 @@ class LazyInverse(LazyTransform):
         return cast(TorchTransform, self.transform(c).inv)
 
     def steps(self) -> list[Step] | None:
-        steps = self.transform.steps()
+        steps = steps_of(self.transform)
         return None if steps is None else [Inverted.of(step) for step in reversed(steps)]
 
     @property
@@ -109,7 +116,7 @@ class LazyComposedTransform(LazyTransform):
             run.clear()
 
         for lazy, transform in zip(self.transforms, made, strict=True):
-            found = lazy.steps() if isinstance(lazy, LazyTransform) else None
+            found = steps_of(lazy)
             if found is None or any(step.is_density for step in found):
                 close()
                 pieces.append(transform)
@@ -124,7 +131,7 @@ class LazyComposedTransform(LazyTransform):
         found: list[Step] = []
         transforms = cast(nn.ModuleList, self._modules["transforms"])
         for transform in transforms._modules.values():
-            steps = transform.steps() if isinstance(transform, LazyTransform) else None
+            steps = steps_of(transform)
             if steps is None:
                 return None
             found += steps
