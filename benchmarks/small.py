@@ -133,13 +133,13 @@ def main() -> None:
     if arguments.threads:
         print(json.dumps(times(shapes, arguments)))
         return
+    rate = multiplication_rate()
     found = [one for threads in THREADS if shapes for one in apart(threads, arguments)]
     others = {}
     if COMPILATION in arguments.only:
         others[COMPILATION] = compilation(1 if arguments.quick else 3)
     if NEIGHBOUR in arguments.only and sys.platform == "linux":
         others |= {name: slowed(name, arguments) for name in BESIDE}
-    rate = multiplication_rate()
     setting = machine(("torch", "numba", "zuko", "nflows", "flowjax", "jax"))
     del setting["threads of torch"]  # not those of what was measured
     text = report(shapes, found, others, rate, setting)
@@ -253,7 +253,8 @@ def multiplication_rate() -> float:
     @numba.njit
     def multiply(repeats: int, a: int, b: int, c: int) -> None:
         for _ in range(repeats):
-            add_product(np.float32(0), a, inner, 1, rows, b, width, c, width, inner)
+            like = np.float32(0)
+            add_product(like, a, inner, 1, rows, b, width, c, width, inner, PANEL_BYTES, 0, 0)
 
     repeats = 1000
     job = Job(("product",), lambda: multiply(repeats, *(one.ctypes.data for one in (a, b, c))))

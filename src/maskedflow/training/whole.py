@@ -85,10 +85,10 @@ class WholeSteps:
         x, c, ladj = self._rows
         losses, norms = self._descent.take(x, c, order, bounds, rates)
         if ladj is not None:
-            losses = [
-                loss - float(ladj[order[start:end]].double().mean())
-                for loss, (start, end) in zip(losses, bounds, strict=False)
-            ]
+            taken = bounds[: len(losses)]
+            rows = ladj[order[taken[0][0] : taken[-1][1]]].double()
+            means = (part.mean() for part in rows.split([end - start for start, end in taken]))
+            losses = [loss - float(mean) for loss, mean in zip(losses, means, strict=True)]
         return losses, norms
 
     def take_one(self, batch: Split, rate: float) -> tuple[float, float]:
