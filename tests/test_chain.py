@@ -741,7 +741,8 @@ class Walk:
         match one.code:
             case Code.FILL:
                 if one.layer not in (ZEROS, ONES):
-                    self.used[one.layer][one.begin : one.begin + one.rows] += 1
+                    apart = one.column_step
+                    self.used[one.layer][one.begin :: apart][: one.rows] += 1
                 self.write(one.panel, one.out, one.rows, one.row_step)
                 return
             case Code.PRODUCT:
@@ -753,7 +754,7 @@ class Walk:
                     self.read(one.panel, one.out, one.rows)
                 elif one.start != ZEROS:
                     self.used[one.start][one.begin : one.begin + one.rows] += 1
-            case Code.COPY | Code.ACTIVATE:
+            case Code.COPY | Code.NEGATE | Code.ACTIVATE:
                 self.read(one.panel, one.source, one.rows)
             case Code.ADD:
                 self.read(one.panel, one.source, one.rows)
@@ -808,7 +809,9 @@ def allowed_of(flow: Any, chain: Chain) -> list[Any]:
         if isinstance(layer, mf.nn.MaskedLinear)
     }
     return [
-        masks[id(held)] if name == "weight" else np.ones(held[name].numel(), bool)
+        masks[id(held)]
+        if name == "weight" and id(held) in masks
+        else np.ones(held[name].numel(), bool)
         for held, name in chain.owners
     ]
 
@@ -882,6 +885,16 @@ def test_programs_of_large_flows(inverse: bool, residual: bool) -> None:
 @given(cases(), st.booleans())
 def test_programs_of_steps_of_every_kind(case: Case, inverse: bool) -> None:
     check_programs(mixed(case), inverse=inverse)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("layer", [mf.transforms.LULinear, mf.transforms.PLULinear])
+def test_programs_of_linear_layers(layer: Any, inverse: bool) -> None:
+    flow = Case(9, 2, hidden_features=(12,)).build(between=layer)
+    for step in flow.transform.transforms:
+        if isinstance(step, layer):
+            nn.init.normal_(step.weight, std=0.1)
+    check_programs(flow, inverse=inverse)
 
 
 def test_programs_are_pure_data() -> None:
