@@ -254,7 +254,7 @@ def multiplication_rate() -> float:
     def multiply(repeats: int, a: int, b: int, c: int) -> None:
         for _ in range(repeats):
             like = np.float32(0)
-            add_product(like, a, inner, 1, rows, b, width, c, width, inner, PANEL_BYTES, 0, 0)
+            add_product(like, a, inner, 1, rows, b, width, c, width, inner, PANEL_BYTES, 0, 0, 0)
 
     repeats = 1000
     job = Job(("product",), lambda: multiply(repeats, *(one.ctypes.data for one in (a, b, c))))

@@ -26,9 +26,24 @@ precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 @numba.njit
 def call_product(like: Any, integers: Any) -> None:
-    a, row_step, column_step, rows, b, b_step, c, c_step, n, width, start, start_step = integers
+    a, row_step, column_step, rows, b, b_step, c, c_step, n, width, start, start_step, gate = (
+        integers
+    )
     add_product(
-        like, a, row_step, column_step, rows, b, b_step, c, c_step, n, width, start, start_step
+        like,
+        a,
+        row_step,
+        column_step,
+        rows,
+        b,
+        b_step,
+        c,
+        c_step,
+        n,
+        width,
+        start,
+        start_step,
+        gate,
     )
 
 
@@ -55,7 +70,7 @@ def test_product(dtype: Any, transposed: bool, n: int, rows: int) -> None:
     steps = (1, a.shape[1]) if transposed else (a.shape[1], 1)
     place = c.ctypes.data + c.strides[0]
     places = (a.ctypes.data, *steps, rows, b.ctypes.data, width + 3, place, width + 5, n)
-    call_product(dtype(0), np.array([*places, PANEL_BYTES, 0, 0]))
+    call_product(dtype(0), np.array([*places, PANEL_BYTES, 0, 0, 0]))
     np.testing.assert_allclose(c, expected, rtol=1e-4 if dtype is np.float32 else 1e-12, atol=1e-4)
     assert (c[[0, -1]] == expected[[0, -1]]).all()
     assert (c[:, width:] == expected[:, width:]).all()

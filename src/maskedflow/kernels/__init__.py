@@ -10,13 +10,28 @@ from enum import IntEnum
 
 from . import threads  # noqa: F401 - from now on, forked children compute alone
 
-__all__ = ["AS_IT_IS", "GROUP", "ONES", "ZEROS", "Activation", "Code", "Kernel", "Map", "Panel"]
+__all__ = [
+    "AS_IT_IS",
+    "AT_VALUES",
+    "GROUP",
+    "NO_GATE",
+    "ONES",
+    "ZEROS",
+    "Activation",
+    "Code",
+    "Kernel",
+    "Map",
+    "Panel",
+]
 
 #: Rows that a product computes at a time, whose sums stay in registers. The products of a program
 #: come in groups of so many, and the kernel's buffers hold one.
 GROUP = 6
 #: What rows may begin with in place of the numbers of a vector.
 ZEROS, ONES, AS_IT_IS = -1, -2, -3
+#: What a product's sums go through in the end: nothing, a ReLU, or a gate, that many values' rows
+#: further on, which lets through what is beside something positive.
+NO_GATE, RELU_GATE, AT_VALUES = 0, 1, 2
 
 
 class Panel(IntEnum):

@@ -13,11 +13,13 @@ from .tile import PANEL_BYTES, SHAPES, SUMS, add_product, dots, jit, pointer, si
 @jit
 def product(address: int, like: Any) -> None:
     """Adds a product of weights and rows of a panel to other rows of it, see `add_product`."""
-    a, row_step, column_step, rows, b, c, n, width, start, start_step = carray(
-        pointer(address, 0), (10,)
+    a, row_step, column_step, rows, b, c, n, width, start, start_step, gate = carray(
+        pointer(address, 0), (11,)
     )
     step = PANEL_BYTES // size_of(like)
-    add_product(like, a, row_step, column_step, rows, b, step, c, step, n, width, start, start_step)
+    add_product(
+        like, a, row_step, column_step, rows, b, step, c, step, n, width, start, start_step, gate
+    )
 
 
 def _pieces(shape: tuple[int, int], dot: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from maskedflow.kernels import AS_IT_IS, ONES, ZEROS, Code, Panel
+from maskedflow.kernels import AS_IT_IS, AT_VALUES, ONES, ZEROS, Code, Panel
 
 from .tile import (
     PANEL_BYTES,
     call,
     fetch_add,
+    fills_row,
     jit,
     pointer,
     size_of,
@@ -39,7 +40,7 @@ Job = IntEnum(
 )
 SIZE = len(Job)
 #: The integers of an operation, see `staircase.Operation`.
-WORDS = 13
+WORDS = 14
 #: The panels that a sum of a gradient takes in at a time: their rows stay in a cache.
 SPAN = 16
 
@@ -114,7 +115,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
     functions = integers(job[Job.FUNCTIONS], job[Job.OPERATIONS])
     reals = job[Job.REALS]
     nothing = reals + 8 * job[Job.REAL_COUNT]
-    arguments = np.empty(10, np.int64)
+    arguments = np.empty(11, np.int64)
     size = size_of(like)
     width = values.shape[1]
     for number in range(program.shape[0]):
@@ -132,6 +133,7 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             real,
             start,
             begin,
+            gate,
         ) = program[number]
         panel = slopes if where == Panel.SLOPES else values
         base = panel.ctypes.data
@@ -152,6 +154,9 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             if start == AS_IT_IS:
                 arguments[8] = 0
             arguments[9] = min(max(start + 1, 0), 1)
+            arguments[10] = gate
+            if gate >= AT_VALUES:
+                arguments[10] = values.ctypes.data + (gate - AT_VALUES) * PANEL_BYTES
             call(job[Job.PRODUCT], arguments.ctypes.data)
         elif code == Code.COPY:
             _copy(panel, out, source, rows)
@@ -292,10 +297,11 @@ def run_panels(address: int, like: Any) -> None:
             start = job[Job.SLOPES] + place * height * PANEL_BYTES
             slopes = carray(pointer(start, like), (height, width))
         # Products leave out what has no sample, and gradients are sums of everything.
-        if count < width and job[Job.FRESH]:
-            values[:] = 0
-        if count < width and job[Job.SLOPES]:
-            slopes[:] = 0
+        if not fills_row(count * size_of(like)):
+            if job[Job.FRESH]:
+                values[:] = 0
+            if job[Job.SLOPES]:
+                slopes[:] = 0
         for source, step, row, rows, where, index in loads:
             panel = slopes if where == Panel.SLOPES else values
             _load(like, source, step, index, first, count, panel[row : row + rows])
@@ -309,7 +315,7 @@ def run_panels(address: int, like: Any) -> None:
 def _gradient(like: Any, job: Any, operation: Any, arguments: Any) -> None:
     """The slopes by some weights, from all panels: rows of slopes times rows of values."""
     vectors = integers(job[Job.VECTORS], 1 << 20)
-    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _, _ = operation
+    _, _, out, rows, source, columns, layer, offset, row_step, column_step, _, _, _, _ = operation
     width = PANEL_BYTES // size_of(like)
     panels = (job[Job.BATCH] + width - 1) // width
     step = job[Job.HEIGHT] * PANEL_BYTES

@@ -85,7 +85,8 @@ def call(typingctx: Any, function: Any, argument: Any) -> Any:
 def _tile(rows: int, vectors: int) -> Any:
     """C[u] += sum_k A[u, k] B[k] for `rows` rows u, and so many vectors of columns.
 
-    If there is a `start`, C is not read, and its rows begin with the numbers there.
+    If there is a `start`, C is not read, and its rows begin with the numbers there. With 1 as its
+    `gate` sums below zero become zero; with an address, sums where there is nothing positive.
 
     Written in LLVM's own language, since no loop that Numba accepts keeps 24 sums in registers.
     Addresses are in bytes, steps in numbers.
@@ -105,9 +106,12 @@ def _tile(rows: int, vectors: int) -> Any:
         n: Any,
         start: Any,
         start_step: Any,
+        gate: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _, a, row_step, column_step, b, b_step, c, c_step, n, start, start_step = arguments
+            _, a, row_step, column_step, b, b_step, c, c_step, n, start, start_step, gate = (
+                arguments
+            )
             number = context.get_value_type(signature.args[0])
             size = signature.args[0].bitwidth // 8
             lanes = _VECTOR_BYTES // size
@@ -199,13 +203,38 @@ def _tile(rows: int, vectors: int) -> Any:
                     total.add_incoming(before[u][v], entry)
                     total.add_incoming(after[u][v], loop)
                     places[u][v] = (total, place)
-            for row_of_places in places:
-                for total, place in row_of_places:
-                    stored = builder.store(total, builder.bitcast(place, vector.as_pointer()))
-                    stored.align = size
+
+            def store(value: Any, place: Any) -> None:
+                stored = builder.store(value, builder.bitcast(place, vector.as_pointer()))
+                stored.align = size
+
+            zero = ir.Constant(vector, [0.0] * lanes)
+            plain, rectified, gated, end = (
+                builder.append_basic_block(name) for name in ("plain", "rectified", "gated", "end")
+            )
+            gates = builder.inttoptr(gate, number.as_pointer())
+            switch = builder.switch(gate, gated)
+            switch.add_case(constant(0), plain)
+            switch.add_case(constant(1), rectified)
+            for block in (plain, rectified, gated):
+                builder.position_at_end(block)
+                for u, row_of_places in enumerate(places):
+                    for v, (total, place) in enumerate(row_of_places):
+                        value = total
+                        if block is rectified:  # a nan stays one
+                            negative = builder.fcmp_ordered("<", total, zero)
+                            value = builder.select(negative, zero, total)
+                        elif block is gated:
+                            offset = builder.mul(c_step, constant(u))
+                            offset = builder.add(offset, constant(v * lanes))
+                            opens = builder.fcmp_ordered(">", load(at(gates, offset)), zero)
+                            value = builder.select(opens, total, zero)
+                        store(value, place)
+                builder.branch(end)
+            builder.position_at_end(end)
             return context.get_dummy_value()
 
-        integers = [types.int64] * 10
+        integers = [types.int64] * 11
         return types.void(like, *integers), codegen
 
     return tile
@@ -327,6 +356,13 @@ _narrow1, _narrow6 = _tile(1, 1), _tile(GROUP, 1)
 
 
 @jit
+def fills_row(width: int) -> bool:
+    """Whether a product for so many bytes of each row writes all of it."""
+    left = width % _TILE_BYTES
+    return width > PANEL_BYTES - _TILE_BYTES and (left == 0 or left > _VECTOR_BYTES)
+
+
+@jit
 def add_product(
     like: Any,
     a: int,
@@ -341,13 +377,15 @@ def add_product(
     width: int,
     start: int,
     start_step: int,
+    gate: int,
 ) -> None:
     """Adds the product of A, rows by n, with n rows of a panel, from b on, to rows from c on.
 
     All numbers are of the type of `like`; a, b and c are addresses, steps are in numbers: A's go
     from A[u, k] to A[u + 1, k] and to A[u, k + 1], the others from a row to the next. Of each row
     the first `width` bytes, at least, are of interest. Rows begin with what is at `start`, an
-    address or 0, and whose numbers are `start_step` apart.
+    address or 0, and whose numbers are `start_step` apart. In the end they go through a `gate`: 0
+    for none, 1 for a ReLU, or the address of rows whose positive numbers let sums through.
     """
     size = size_of(like)
     # Neighbours in a column of A lie far apart: few of them at a time stay in the cache, for all
@@ -360,9 +398,12 @@ def add_product(
             left = rows - u
             w = first + u * row_step * size
             s = start + u * start_step * size if start and k == 0 else 0
+            g = gate + u * c_step * size if gate > 1 else gate
+            g = g if k + part >= n else 0  # not before the sums are complete
             for byte in range(0, width, _TILE_BYTES):
                 x = b + k * b_step * size + byte
                 y = c + u * c_step * size + byte
+                here = g + byte if g > 1 else g
                 if width - byte <= _VECTOR_BYTES:
                     if left >= GROUP:
                         _narrow6(
@@ -377,6 +418,7 @@ def add_product(
                             part,
                             s,
                             start_step,
+                            here,
                         )
                     else:
                         for row in range(left):
@@ -392,28 +434,95 @@ def add_product(
                                 part,
                                 s + row * start_step * size if s else 0,
                                 start_step,
+                                here + row * c_step * size if here > 1 else here,
                             )
                 elif left >= GROUP:
                     _tile6(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )
                 elif left == 5:
                     _tile5(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )
                 elif left == 4:
                     _tile4(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )
                 elif left == 3:
                     _tile3(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )
                 elif left == 2:
                     _tile2(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )
                 else:
                     _tile1(
-                        like, w, row_step, column_step, x, b_step, y, c_step, part, s, start_step
+                        like,
+                        w,
+                        row_step,
+                        column_step,
+                        x,
+                        b_step,
+                        y,
+                        c_step,
+                        part,
+                        s,
+                        start_step,
+                        here,
                     )

@@ -12,11 +12,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from maskedflow.kernels import AS_IT_IS, GROUP, ONES, ZEROS, Activation, Code, Kernel, Panel
+from maskedflow.kernels import (
+    AS_IT_IS,
+    AT_VALUES,
+    GROUP,
+    NO_GATE,
+    ONES,
+    RELU_GATE,
+    ZEROS,
+    Activation,
+    Code,
+    Kernel,
+    Panel,
+)
 from maskedflow.kernels.threads import Team
 
 from .packing import Staircase
@@ -29,7 +41,7 @@ STRIP = 12
 GRADIENT_ROWS, MOST_GRADIENT_ROWS, GRADIENT_COLUMNS = 4, 16, 96
 
 #: The integers of an operation.
-WORDS = 13
+WORDS = 14
 
 #: What takes as long as a row of another operation does for a sample, in multiplications.
 WORK_OF_A_ROW = {
@@ -55,7 +67,8 @@ class Operation(NamedTuple):
       `layer`, each `column_step` after the last, from number `begin` on; or with zeros or ones.
     - PRODUCT adds to `rows` rows from `out` on what the weights of vector `layer` make of `columns`
       rows from `source` on. Weight (u, k) is number `offset + u * row_step + k * column_step`. Rows
-      may have a `start`: the numbers of that vector from `begin` on, or zeros.
+      may have a `start`: the numbers of that vector from `begin` on, or zeros; and sums go through
+      a `gate`, if any: a ReLU, or that of the values from row `gate - AT_VALUES` on.
     - COPY writes the rows from `source` on.
     - ADD adds them.
     - NEGATE writes them with the other sign.
@@ -89,6 +102,7 @@ class Operation(NamedTuple):
     real: int = 0
     start: int = AS_IT_IS
     begin: int = 0
+    gate: int = NO_GATE
     function: str = ""
 
     @property
@@ -126,6 +140,10 @@ class Operation(NamedTuple):
                 if self.start != AS_IT_IS:
                     what = "0" if self.start == ZEROS else f"vector {self.start}"
                     text = text.replace("+=", f"= {what} +")
+                if self.gate == RELU_GATE:
+                    text += ", a(it)"
+                elif self.gate >= AT_VALUES:
+                    text += f", * a'({span(self.gate - AT_VALUES, self.rows)})"
             case Code.COPY:
                 text = f"{out} = {source}"
             case Code.ADD:
@@ -257,8 +275,45 @@ def merged(program: Program) -> Program:
             fill._replace(out=fill.out + start, rows=count, begin=start)
             for _, start, count in runs(~begins, 0).tolist()
         ]
-    flat = tuple(one for some in operations for one in some)
-    return Program(flat, program.constants, program.holes)
+    flat = [one for some in operations for one in some]
+    return Program(tuple(_gated(flat)), program.constants, program.holes)
+
+
+def _gated(operations: list[Operation]) -> list[Operation]:
+    """The same, where a ReLU, or its slope, is the gate of the products that make what it takes."""
+    found: list[Operation | None] = [*operations]
+    for place, one in enumerate(operations):
+        relu = one.function in ("relu.activate", "relu.slope") and one.out == one.source
+        if not relu:
+            continue
+        left = set(range(one.out, one.out + one.rows))
+        products = []
+        for before in range(place - 1, -1, -1):
+            other = found[before]
+            if other is None:
+                continue
+            rows = set(range(other.out, other.out + other.rows))
+            made = other.code is Code.PRODUCT and other.panel is one.panel and rows <= left
+            if made:
+                products.append(before)
+                left -= rows
+            elif any(
+                panel is one.panel and not left.isdisjoint(range(row, row + count))
+                for panel, row, count in other.touched
+            ):
+                break
+            if not left:
+                break
+        if left:
+            continue
+        for number in products:
+            product = cast(Operation, found[number])
+            gate = RELU_GATE
+            if one.panel is Panel.SLOPES:
+                gate = AT_VALUES + one.layer + product.out - one.out
+            found[number] = product._replace(gate=gate)
+        found[place] = None
+    return [one for one in found if one is not None]
 
 
 class Layout:
