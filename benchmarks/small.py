@@ -62,8 +62,10 @@ COMPILATION, NEIGHBOUR = "compilation", "neighbour"
 BESIDE = ("MAF-6", "MAF-63")
 NAMES = (*(shape.name for shape in CONFIGURATIONS), COMPILATION, NEIGHBOUR)
 
-#: The batches of an epoch of a fit, and about the seconds of two fits, one twice as long.
-EPOCH, PAIR = 100, 0.2
+#: The most batches of an epoch of a fit, and the most numbers in it.
+EPOCH, NUMBERS = 2000, 20_000_000
+#: About the seconds of two fits, one twice as long.
+PAIR = 1.5
 
 
 def _goals(name: str, peer: str, goal: float, stretch: float, cell: str = STEP) -> Goal:
@@ -112,7 +114,7 @@ threads.
   row: `flow(c).log_prob(x)`, or `flow(c).sample()`.
 - A step is zero_grad, forward, backward, Adam. `maskedflow` is a loop of one's own with torch's
   fused Adam; `maskedflow fit` a step of `maskedflow.training.fit`: the difference of two fits, one
-  of which takes twice as many steps of an epoch of {epoch} batches. It also picks each batch's
+  of which takes twice as many steps of an epoch. It also picks each batch's
   rows, clips the gradient and looks whether it is finite. Adam is torch's default for zuko and
   nflows, and optax's for flowjax, whose step is that of its `fit_to_data`.
 - zuko, compiled: its density, or its loss, under `torch.compile`; nothing where there is no C++
@@ -226,7 +228,8 @@ def jobs_of(shape: Configuration, side: str) -> Iterator[Job]:
 def fitting(shape: Configuration) -> Difference:
     """A step of `maskedflow.training.fit`, in fits of as many steps as there is time for."""
     flow = make_ours(shape)
-    rows, few = EPOCH * shape.batch, 10
+    epoch = min(EPOCH, NUMBERS // (shape.batch * (shape.features + shape.context)))
+    rows, few = epoch * shape.batch, 10
     x, c = torch.randn(rows, shape.features), torch.randn(rows, shape.context)
     train = mf.data.Split(x, c if shape.context else None, checked=True)
     validation = train[:few]
@@ -239,7 +242,7 @@ def fitting(shape: Configuration) -> Difference:
 
     job = Difference((shape.name, FIT, STEP), fit)
     job.once()  # compiles
-    while job.times <= EPOCH // 4 and job.once() < PAIR / 3:
+    while job.times <= epoch // 4 and job.once() < PAIR / 3:
         job.times *= 2
     return job
 
@@ -328,7 +331,7 @@ def report(
     setting: dict[str, str | int],
 ) -> str:
     """All of it as Markdown."""
-    note = NOTE.format(epoch=EPOCH, rate=number(rate / 1e9))
+    note = NOTE.format(rate=number(rate / 1e9))
     sections = [
         "# Small flows beside the peers",
         markdown(goals_table(seconds_of(found, 1), others)),

@@ -104,8 +104,7 @@ class Chain:
         >>> chain = MAF(2, transforms=1, hidden_features=[3]).chain
         >>> print(chain.way(inverse=False, kept=False).there)
         2-3 = 0
-        4-7 = vector 2 + vector 0 of 0-1
-        4-7 = a(4-7)
+        4-7 = vector 2 + vector 0 of 0-1, a(it)
         7-11 = vector 3 + vector 1 of 4-7
         0-2 = f(0-2), given 7-11
         2 += normal(0-2)
