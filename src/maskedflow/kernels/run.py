@@ -23,18 +23,17 @@ from .tile import (
 
 #: What stands where in the integers that describe a job. The *vectors* are addresses of parameters,
 #: or of their gradients, and the *functions* those of activations and maps, one for each operation.
-#: A *load* or a *store* is (address, step, first row, rows, panel, index):
-#: numbers of sample j, a row of a matrix, go to rows of a panel, or back; for a load the row is
-#: `index[j]` if there is an index.
-#: Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to work in;
-#: `BUSY` is how many of them found something to do. Panels that are kept, each in a place of its
-#: own, are values (`KEEP`) or slopes (`KEEP_SLOPES`). `FRESH` values are not those of a run before.
-#: `PRODUCT` to `SQUARE` are addresses of `kernels.products`: linked into others, they would be
-#: compiled once more at each level.
+#: A *load* or a *store* is (address, step, first row, rows, panel, index): numbers of sample j, a
+#: row of a matrix, go to rows of a panel, or back; for a load the row is `index[j]` if there is an
+#: index. Threads take from `NEXT`, a panel or a gradient, and from `SLOT`, one of the `PLACES` to
+#: work in. Panels that are kept, each in a place of its own, are values (`KEEP`) or slopes
+#: (`KEEP_SLOPES`). `FRESH` values are not those of a run before. `PRODUCT` to `SQUARE` are
+#: addresses of `kernels.products`: linked into others, they would be compiled once more at each
+#: level.
 Job = IntEnum(
     "Job",
-    "NEXT SLOT BUSY BATCH PROGRAM OPERATIONS FUNCTIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
-    " STORES STORE_COUNT FRESH HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT "
+    "NEXT SLOT BATCH PROGRAM OPERATIONS FUNCTIONS REALS REAL_COUNT VECTORS LOADS LOAD_COUNT "
+    "STORES STORE_COUNT FRESH HEIGHT VALUES KEEP SLOPES KEEP_SLOPES PLACES HOLES HOLE_COUNT "
     "PRODUCT TALL OBLONG SQUARE",
     start=0,
 )
@@ -279,14 +278,11 @@ def run_panels(address: int, like: Any) -> None:
     batch, height = job[Job.BATCH], job[Job.HEIGHT]
     loads = integers(job[Job.LOADS], job[Job.LOAD_COUNT], 6)
     stores = integers(job[Job.STORES], job[Job.STORE_COUNT], 6)
-    taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)
         first = number * width
         if first >= batch:
-            fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
-        taken += 1
         count = min(width, batch - first)
         place = number if job[Job.KEEP] else slot
         start = job[Job.VALUES] + place * height * PANEL_BYTES
@@ -342,11 +338,8 @@ def sum_gradients(address: int, like: Any) -> None:
     job = integers(address, SIZE)
     operations = integers(job[Job.PROGRAM], job[Job.OPERATIONS], WORDS)
     arguments = np.empty(10, np.int64)
-    taken = 0
     while True:
         number = fetch_add(address + 8 * Job.NEXT, 1)
         if number >= job[Job.OPERATIONS]:
-            fetch_add(address + 8 * Job.BUSY, min(taken, 1))
             return
-        taken += 1
         _gradient(like, job, operations[number], arguments)

@@ -114,8 +114,8 @@ def begin(address: int, like: Any) -> None:
     upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
     upstream[:] = upstream.dtype.type(-1 / batch)
     panels[Job.BATCH] = sums[Job.BATCH] = batch
-    panels[Job.NEXT] = panels[Job.SLOT] = panels[Job.BUSY] = 0
-    sums[Job.NEXT] = sums[Job.BUSY] = job[Steps.NEXT] = 0
+    panels[Job.NEXT] = panels[Job.SLOT] = 0
+    sums[Job.NEXT] = job[Steps.NEXT] = 0
 
 
 @jit
