@@ -1,6 +1,6 @@
 """A chain of transforms as one program: densities, samples and their gradients in one call."""
 
-from .chain import Chain, chain_of
+from .chain import Chain
 from .descent import Descent
 from .linear import Linear
 from .steps import (
@@ -27,7 +27,6 @@ __all__ = [
     "Owner",
     "Permuted",
     "Step",
-    "chain_of",
     "is_known",
     "is_watched",
     "owner",

@@ -297,17 +297,6 @@ def _learns(x: Tensor, c: Tensor | None, vectors: Sequence[Tensor]) -> bool:
     )
 
 
-def chain_of(
-    known: Chain | None, steps: Sequence[Step] | None, *, is_normal: bool = False
-) -> Chain | None:
-    """The chain of some steps: the one that is known, if it still is; None for no steps."""
-    if not steps:
-        return None
-    if known is not None and known.steps == tuple(steps) and known.is_normal == is_normal:
-        return known
-    return Chain(steps, is_normal=is_normal)
-
-
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(

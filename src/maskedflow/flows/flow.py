@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.chain import Chain, Step, chain_of
+from maskedflow.chain import Chain, Step
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
@@ -155,13 +155,13 @@ class Flow(LazyDistribution):
         """The whole flow as one program; None if the kernel does not know all of it."""
         steps = self.steps()
         known = self._chain
-        if steps is None or known is None or known.steps != tuple(steps):
+        if steps is None:
+            self._chain = None
+        elif known is None or known.steps != tuple(steps):
             # Those that take a context take the same; a mixture's density is nobody's input.
-            wrong = steps is None or (
-                len({step.context for step in steps if step.is_costly}) != 1
-                or any(step.is_density for step in steps[:-1])
-            )
-            self._chain = None if wrong else chain_of(None, steps, is_normal=True)
+            contexts = {step.context for step in steps if step.is_costly}
+            fits = len(contexts) == 1 and not any(step.is_density for step in steps[:-1])
+            self._chain = Chain(steps, is_normal=True) if fits else None
         return self._chain
 
     def steps(self) -> list[Step] | None:

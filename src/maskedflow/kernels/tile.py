@@ -82,6 +82,13 @@ def call(typingctx: Any, function: Any, argument: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
+def _multiply_add(builder: Any, vector: Any, size: int) -> Any:
+    """LLVM's a * b + c, rounded once, of vectors of numbers of `size` bytes."""
+    kind = ir.FunctionType(vector, [vector] * 3)
+    name = f"llvm.fma.v{vector.count}f{8 * size}"
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
 def _tile(rows: int, vectors: int) -> Any:
     """C[u] += sum_k A[u, k] B[k] for `rows` rows u, and so many vectors of columns.
 
@@ -117,11 +124,7 @@ def _tile(rows: int, vectors: int) -> Any:
             lanes = _VECTOR_BYTES // size
             vector = ir.VectorType(number, lanes)
             integer = n.type
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{lanes}f{8 * size}",
-            )
+            multiply_add = _multiply_add(builder, vector, size)
 
             def constant(value: int) -> Any:
                 return ir.Constant(integer, value)
@@ -258,11 +261,7 @@ def _dot(rows: int, columns: int) -> Any:
             lanes = _VECTOR_BYTES // size
             vector = ir.VectorType(number, lanes)
             integer = panels.type
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{lanes}f{8 * size}",
-            )
+            multiply_add = _multiply_add(builder, vector, size)
 
             def constant(value: int) -> Any:
                 return ir.Constant(integer, value)

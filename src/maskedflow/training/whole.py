@@ -41,7 +41,7 @@ class WholeSteps:
     ) -> None:
         self._flow, self._front, self._descent = flow, front, descent
         self._train, self._like = train, like
-        fixed = all(getattr(one, "is_fixed", False) for one in front)
+        fixed = all(one.is_fixed for one in front)
         #: Whether many steps can be taken in a call.
         self.many = fixed and isinstance(train, Split)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.chain import Chain, Elementwise, Inverted, Step, chain_of, is_watched, owner
+from maskedflow.chain import Chain, Elementwise, Inverted, Step, is_watched, owner
 from maskedflow.kernels import Kernel
 
 from .base import ComposedTransform
@@ -104,8 +104,7 @@ class LazyComposedTransform(LazyTransform):
 
         def close() -> None:
             if any(step.is_costly for step in steps):
-                chain = chain_of(self._chains.get(tuple(steps)), steps)
-                assert chain is not None
+                chain = self._chains.get(tuple(steps)) or Chain(steps)
                 chains[chain.steps] = chain
                 lazies, parts = zip(*run, strict=True)
                 plain = ComposedTransform(*parts)

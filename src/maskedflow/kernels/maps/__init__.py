@@ -87,5 +87,4 @@ FUNCTIONS = {
         "differentiate": _gradient,
         "invert": _in_place,
     }.items()
-    if hasattr(module, what)
 }
