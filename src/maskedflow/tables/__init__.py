@@ -26,11 +26,11 @@ from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 from .bounds import Bounds, BoundsTransform, column_maps
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
+from .contest import FLOWS
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
 from .fitted import FittedTable
 from .marginal import Marginal, given_columns, log_marginal, pieces_of, units_of
-from .members import FLOWS
 from .missing import PartialDistribution, PartialFlow
 from .pit import pit
 from .plan import build_density

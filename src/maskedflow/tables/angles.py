@@ -19,7 +19,7 @@ from maskedflow.training import TrainConfig, evaluate
 from .circular import AutoregressiveVonMises
 from .missing import observed_features
 from .weighed import Weighed, effective, train
-from .work import batch_size_of, epochs_within
+from .work import INTERPRETED, batch_size_of
 
 Numbers = NDArray[np.float64]
 Margin = tuple[Tensor, Tensor, Tensor]
@@ -115,7 +115,7 @@ def _train(
     weights = sum(parameter.numel() for parameter in network.parameters())
     epochs = round(_STEPS / math.ceil(len(rows) / batch))
     epochs = min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
-    epochs = max(min(epochs, epochs_within(work, len(rows), weights, batch)), 1)
+    epochs = max(min(epochs, INTERPRETED.epochs_within(work, len(rows), weights, batch)), 1)
     config = TrainConfig(
         epochs=epochs,
         batch_size=batch,

@@ -16,7 +16,7 @@ from maskedflow.training import TrainConfig
 from .categories import AutoregressiveCategorical
 from .plan import build_categories
 from .weighed import Weighed, effective, train
-from .work import epochs_within
+from .work import INTERPRETED
 
 _FOLDS, _MANY = 5, 5_000
 """The folds of the rows, which validate in turn; of so many rows a single one does."""
@@ -71,7 +71,7 @@ def fit_categories(
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
     turns = folds if len(rows) < _MANY else folds[:1]
-    most = epochs_within(work / (len(turns) + 1), len(rows), weights, batch_size)
+    most = INTERPRETED.epochs_within(work / (len(turns) + 1), len(rows), weights, batch_size)
     if not most:
         return start(rows, None)
     config = TrainConfig(

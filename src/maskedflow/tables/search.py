@@ -15,8 +15,9 @@ from maskedflow.data import Split
 
 from .angles import fit_angles
 from .codes import fit_categories
+from .contest import FLOWS, Contest
 from .density import TableDensity, angle_context, number_context, present_columns
-from .members import FLOWS, MemberSearch
+from .task import Task
 from .weighed import Weighed, distinct_rows
 from .work import default_work, work_within
 
@@ -106,9 +107,9 @@ def fit_density(
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
         x = rows.values + noise * torch.tensor(layout.steps, dtype=torch.float64)
         of = Weighed(Split(x, given), weight)
-        search = MemberSearch(layout, of, rows.observed, flow, seed, work * 3 / parts)
-        numbers, plan["members"] = search.run()
-        plan["given"] = search.given
+        task = Task(layout, of, rows.observed, seed)
+        numbers, plan["members"] = Contest(task, flow, work * 3 / parts).run()
+        plan["given"] = task.given
     found = TableDensity(layout, categories, angles, numbers)
     found.plan = plan
     return found.double().eval()

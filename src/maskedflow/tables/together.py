@@ -11,12 +11,15 @@ import torch
 Result = TypeVar("Result")
 
 
-def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+def together(
+    calls: Sequence[Callable[[], Result]], stop: Callable[[], None] = lambda: None
+) -> list[Result]:
     """Makes calls, as many at once as torch has threads, and returns what each of them does.
 
     Each computes with one thread then: small trainings gain nothing from more. So they must draw
     nothing from torch's own generator, which all would share; it is put back afterwards to where it
-    was.
+    was. If one fails, or somebody interrupts, the calls that wait are not made, and `stop` is called
+    for those that run.
     """
     threads = torch.get_num_threads()
     if threads < 2 or len(calls) < 2:
@@ -28,6 +31,7 @@ def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
             try:
                 return [future.result() for future in futures]
             except BaseException:
+                stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +75,18 @@ class _WeighedDensity(nn.Module):
         return found
 
 
-def train(density: nn.Module, rows: Weighed, validation: Weighed, config: TrainConfig) -> History:
+def train(
+    density: nn.Module,
+    rows: Weighed,
+    validation: Weighed,
+    config: TrainConfig,
+    stopped: Callable[[], bool] | None = None,
+) -> History:
     """Trains by weighted log-likelihood, in single precision, until validation shows no gain."""
     weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, validation))
     trained = _WeighedDensity(density) if weighed else density
-    return fit(trained, rows.single(weighed), validation.single(weighed), config)
+    parts = rows.single(weighed), validation.single(weighed)
+    return fit(trained, *parts, config, stopped=stopped)
 
 
 def distinct_rows(

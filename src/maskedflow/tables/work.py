@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 import torch
 
+from maskedflow.data import Split
 from maskedflow.flows.flow import standard_normal
+from maskedflow.training import TrainConfig
 
 from .missing import PartialFlow
 from .plan import build_layers
+from .weighed import Weighed, train
 
-_PRODUCTS = 5e9
-"""Rows times weights that one unit of work trains: a second of one core, more or less."""
-_STEP, _EPOCH = 3e-3, 2e-2
-"""What a step costs besides, and an epoch with its validation."""
-_PROBE = (64, 256, 5)
+_PROBE = (32, 256, 20)
 """The most features, the rows of a step and the steps by which a machine's pace is measured."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What training costs: products a unit of work, and units for a weight's step, step, epoch."""
+
+    products: float
+    weight: float
+    step: float
+    epoch: float
+
+    def training_work(self, rows: float, weights: float, batch_size: int) -> float:
+        """The work of one epoch."""
+        steps = math.ceil(rows / batch_size)
+        return (
+            rows * weights / self.products
+            + steps * (self.weight * weights + self.step)
+            + (self.epoch)
+        )
+
+    def epochs_within(self, work: float, rows: int, weights: int, batch_size: int) -> int:
+        """How many epochs are no more than so much work."""
+        return int(work / self.training_work(rows, weights, batch_size))
+
+
+COMPILED = Pace(products=1.6e10, weight=5e-9, step=2e-4, epoch=5e-3)
+"""Of steps that are compiled, as those of a flow: a unit is about a second of a core."""
+INTERPRETED = Pace(products=5e9, weight=0.0, step=3e-3, epoch=2e-2)
+"""Of steps through torch."""
 
 
 def default_work(rows: int, columns: int) -> float:
@@ -25,19 +54,10 @@ def default_work(rows: int, columns: int) -> float:
     return min(300.0, 60.0 * math.sqrt(rows * columns / 30_000))
 
 
-def training_work(rows: float, weights: float, batch_size: int) -> float:
-    """The work of one epoch."""
-    return rows * weights / _PRODUCTS + math.ceil(rows / batch_size) * _STEP + _EPOCH
-
-
-def epochs_within(work: float, rows: int, weights: int, batch_size: int) -> int:
-    """How many epochs are no more than so much work."""
-    return int(work / training_work(rows, weights, batch_size))
-
-
 def batch_size_of(rows: int) -> int:
     """The rows of a step."""
-    return 256 if rows < 20_000 else 512 if rows < 100_000 else 1000
+    sizes = {500: 32, 1_500: 64, 5_000: 128, 20_000: 256, 100_000: 512}
+    return next((size for most, size in sizes.items() if rows < most), 1000)
 
 
 def work_within(seconds: float, features: int, since: float) -> float:
@@ -46,23 +66,17 @@ def work_within(seconds: float, features: int, since: float) -> float:
     It has three digits, so that it is the same number wherever it is written down.
     """
     features, rows, steps = min(max(features, 1), _PROBE[0]), *_PROBE[1:]
-    flow = PartialFlow(
-        build_layers(features, 0, "as", 128, 0), standard_normal(features), [None] * features
-    )
-    parameters = list(flow.parameters())
-    optimizer = torch.optim.Adam(parameters, fused=True)
-    x = torch.zeros(rows, features)
+    layers = build_layers(features, 0, "as", 128, 0)
+    flow = PartialFlow(layers, standard_normal(features), [None] * features)
+    x = torch.zeros(rows * steps, features, dtype=torch.float64)
+    part = Weighed(Split(x), torch.ones(len(x), dtype=torch.float64))
+    config = TrainConfig(epochs=1, batch_size=rows)
     begun = 0.0
-    for step in range(2 * steps):
-        if step == steps:  # what is not compiled yet is compiled in the first steps
-            begun = time.perf_counter()
-        optimizer.zero_grad()
-        (-flow().log_prob(x).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-    weights = sum(parameter.numel() for parameter in parameters)
-    done = steps * (training_work(rows, weights, rows) - _EPOCH)
-    pace = (time.perf_counter() - begun) / done
+    for _ in range(2):  # what is not compiled yet is compiled in the first turn
+        begun = time.perf_counter()
+        train(flow, part, part[torch.arange(1)], config)
+    weights = sum(parameter.numel() for parameter in flow.parameters())
+    pace = (time.perf_counter() - begun) / COMPILED.training_work(len(x), weights, rows)
     left = max(seconds - (time.perf_counter() - since), 0.5 * seconds)
     return float(f"{left / pace:.3g}")
 

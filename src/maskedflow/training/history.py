@@ -14,7 +14,7 @@ from maskedflow.files import CLOSED, Count, Size, write_text
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-StopReason = Literal["epochs", "patience", "time_limit", "steps"]
+StopReason = Literal["epochs", "patience", "time_limit", "steps", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class History:
     Attributes:
         records: One record an epoch.
         best_epoch: The epoch whose weights the flow has now.
-        stopped_because: `"epochs"`, `"patience"`, `"time_limit"` or `"steps"`.
+        stopped_because: `"epochs"`, `"patience"`, `"time_limit"`, `"steps"` or `"interrupted"`.
         steps: The steps that there was time for.
         lr_steps: The steps that were planned, over which the learning rate fell.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ def fit(
     metadata: Mapping[str, Any] | None = None,
     progress: bool = False,
     tensorboard: bool = False,
+    stopped: Callable[[], bool] | None = None,
 ) -> History:
     r"""Fits a flow to data by maximum likelihood.
 
@@ -102,6 +103,7 @@ def fit(
         metadata: JSON-serializable values for the header of the checkpoints.
         progress: Whether to draw a progress bar, if standard error is a terminal.
         tensorboard: Whether to write TensorBoard's event files beside `metrics.jsonl`.
+        stopped: Asked after steps whether to end, with a last validation; None never does.
 
     Returns:
         Training and validation NLL, learning rate and wall time of each epoch.
@@ -131,6 +133,7 @@ def fit(
     root = None if directory is None else Path(directory)
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
+    run.stopped = stopped or run.stopped
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
     device = [run.device] if run.device.type == "cuda" else []
@@ -183,6 +186,7 @@ class _Run:
         self.bounds = bounds(len(train), config.batch_size, merge=merge)
         self.integers = takes_integers(flow, self.sample)
         self.whole: WholeSteps | None = None
+        self.stopped: Callable[[], bool] = lambda: False
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
@@ -274,6 +278,8 @@ class _Run:
             return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
+        if self.stopped():
+            return "interrupted"
         return "time_limit" if self.pace.out_of_time else None
 
     def finish(self, reason: StopReason) -> History:
@@ -307,7 +313,7 @@ class _Run:
         for _ in self.taken_many() if self.whole and self.whole.many else self.taken_singly():
             state = self.state
             bar.step(state.epoch, state.batch, state.train_nll)
-            if state.step >= self.pace.steps or self.pace.out_of_time:
+            if state.step >= self.pace.steps or self.pace.out_of_time or self.stopped():
                 break
 
     def taken_singly(self) -> Iterator[None]:

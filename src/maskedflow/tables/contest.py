@@ -1,0 +1,261 @@
+"""The search for a density of numbers: members of every kind are fitted, judged and stacked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedflow.flows.stack import Stack, stacking_weights
+
+from .flow_training import FEWEST, FlowTraining
+from .kinds import Gaussian, Kind, Margins, Mixture
+from .member import Member
+from .task import FRONTS, Task
+from .together import together
+from .work import Budget
+
+FLOWS: dict[str, tuple[tuple[str, str], ...]] = {
+    "auto": (
+        ("whiten", "aaas"),
+        ("scores", "aaas"),
+        ("margins", "sss"),
+        ("whiten", "aaaaa"),
+        ("whiten", "asas"),
+    ),
+    "gaussian": (),
+    "maf": (("whiten", "aaaaa"),),
+    "nsf": (("whiten", "sss"), ("margins", "sss")),
+}
+"""What `flow` may be, and the kinds of flows that each tries: a front, and layers."""
+
+_CROSSED, _JUDGED = 5_000, 1_500
+"""Rows below which a fifth, not a tenth, judges, and so many fifths that there are enough rows."""
+_VALIDATION = 5_000
+"""Most rows that judge at a time."""
+_CELLS = 10_000_000
+"""Most cells that a member is fitted to: more could not be seen within minutes."""
+_FIRST, _MIXING = 0.25, 0.2
+"""The shares of the work for the first turns of flows, and for mixtures."""
+_COPIES = 8
+"""Most flows of other orders and other judges."""
+_LEAST_WEIGHT, _LEAST_WORK = 0.01, 0.1
+"""A kind of less weight is left out; with a smaller share of the work nothing more is begun."""
+
+
+@dataclass
+class _Entry:
+    """A kind that was tried: its members, and what they say of rows that they have not seen."""
+
+    label: str
+    members: list[Member]
+    log_probs: list[Tensor]
+    kind: Kind | None = None
+    training: FlowTraining | None = None
+    weight: float = field(default=0.0)
+
+
+class Contest:
+    """The search for the stack of densities under which rows that none has seen are likeliest.
+
+    Args:
+        task: The rows.
+        flow: What is tried, one of `FLOWS`.
+        work: The work that it may do.
+        watch: Called with a line after each member.
+    """
+
+    def __init__(self, task: Task, flow: str, work: float) -> None:
+        self.task, self.flow, self.budget = task, flow, Budget(work)
+        n = len(task.all)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(task.seed))
+        folds = 5 if n < _CROSSED else 10
+        self.folds = order.tensor_split(folds) if n >= folds else (order,)
+        self.judged = min(len(self.folds), math.ceil(_JUDGED * len(self.folds) / n))
+        self.is_crossed = n < _CROSSED and self.judged > 1
+        self.entries: list[_Entry] = []
+
+    def run(self) -> tuple[Stack, list[dict[str, Any]]]:
+        """Tries each kind, gives more work to the best, and weighs them."""
+        self.simple()
+        self.flows()
+        self.weigh(range(1))
+        if self.is_crossed:
+            self.cross()
+        return self.stack()
+
+    def fold(self, number: int) -> tuple[Tensor, Tensor]:
+        """Rows to fit, and other rows to judge, as far as there are any."""
+        validation = self.folds[number % len(self.folds)]
+        if len(self.folds) == 1:
+            return validation, validation
+        rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
+        return torch.cat(rest)[: _CELLS // self.task.features], validation[:_VALIDATION]
+
+    def simple(self) -> None:
+        """Fits the kinds that are no flows."""
+        rows, others = self.fold(0)
+        self.ridge = 0.0
+        kinds: list[tuple[Kind, float]] = [(Margins(self.task), math.inf)]
+        self.can_whiten = self.task.can_whiten(self.budget.left)
+        if self.can_whiten:
+            kinds.append((Gaussian(self.task, "whiten"), math.inf))
+        if self.can_whiten and self.flow == "auto":
+            kinds.append((Gaussian(self.task, "scores"), math.inf))
+            kinds.append((Mixture(self.task, self.ridge), _MIXING))
+        # What is fitted once for each judge, and once more at the end, has that much less.
+        times = self.judged + 1 if self.is_crossed else 1
+        for kind, share in kinds:
+            if isinstance(kind, Mixture):
+                kind.ridge = self.ridge
+            work = min(share * self.budget.total / times, self.budget.left / times)
+            beside = [entry.log_probs[0] for entry in self.entries]
+            member = kind.fit(rows, others, beside, work)
+            self.budget.spent += kind.spent
+            if member is None:
+                continue
+            if isinstance(kind, Gaussian) and kind.front == "whiten":
+                self.ridge = kind.ridge
+            log_probs = self.task.log_probs(member.density, others)
+            self.entries.append(_Entry(kind.label, [member], [log_probs], kind))
+        if self.is_crossed:
+            again = sum(entry.kind.again_work for entry in self.entries if entry.kind)
+            self.budget.spent += self.judged * again
+
+    def flows(self) -> None:
+        """Trains a flow of each kind a little, and those that are worth it for longer."""
+        kinds = [k for k in FLOWS[self.flow] if self.can_whiten or not FRONTS[k[0]][1]]
+        if self.task.rows < FEWEST or not kinds:
+            return
+        rows, others = self.fold(0)
+        trainings = [FlowTraining(self.task, *kind, rows, others, 0, self.ridge) for kind in kinds]
+        times = self.judged if self.is_crossed else 1
+        work = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
+        work *= self.budget.left / times
+        self.take_turns({one: work / len(kinds) for one in trainings})
+        trainings = [one for one in trainings if one.member is not None]
+        for training in trainings:
+            assert training.member is not None
+            log_probs = self.task.log_probs(training.member.density, others)
+            self.entries.append(
+                _Entry(training.label, [training.member], [log_probs], training=training)
+            )
+        if self.is_crossed:
+            return
+        copies = 0
+        while self.budget.left > _LEAST_WORK * self.budget.total:
+            self.weigh(range(1))
+            alive = [entry for entry in self.entries if entry.training and entry.weight > 0]
+            if not alive:
+                return
+            alive.sort(key=lambda entry: -entry.weight / len(entry.members))
+            growing = [entry for entry in alive if entry.training and not entry.training.is_done]
+            if growing:
+                best = growing[:2]
+                share = 0.5 * self.budget.left / len(best)
+                taken = self.take_turns({one.training: share for one in best if one.training})
+                for entry in best:
+                    training = entry.training
+                    assert training is not None
+                    assert training.member is not None
+                    entry.members = [training.member]
+                    entry.log_probs = [self.task.log_probs(training.member.density, others)]
+                if taken:
+                    continue
+            if copies >= _COPIES:
+                return
+            wave = []
+            for entry in alive[:2]:
+                copies += 1
+                assert entry.training is not None
+                wave.append((entry, self.copy(entry.training, copies)))
+            share = 0.5 * self.budget.left / len(wave)
+            if not self.take_turns({copy: share for _, copy in wave}):
+                return
+            for entry, copy in wave:
+                if copy.member is not None:
+                    entry.members.append(copy.member)
+
+    def copy(self, training: FlowTraining, fold: int) -> FlowTraining:
+        """The same kind of flow, with another order, for other judges."""
+        rows, others = self.fold(fold)
+        return FlowTraining(
+            self.task, training.name, training.letters, rows, others, fold, self.ridge
+        )
+
+    def take_turns(self, shares: dict[FlowTraining, float]) -> float:
+        """Gives flows so much work each, some at once; returns what was done."""
+        before = self.budget.spent
+        for training, share in shares.items():
+            self.budget.spent += training.settle(min(share, self.budget.left))
+        self.budget.spent -= sum(together([training.turn for training in shares]))
+        return self.budget.spent - before
+
+    def weigh(self, folds: range) -> None:
+        """Finds the weights under which the rows that judged are likeliest."""
+        log_probs = torch.stack(
+            [torch.cat([entry.log_probs[k] for k in folds]) for entry in self.entries], dim=1
+        )
+        weight = torch.cat([self.task.all.weight[self.fold(k)[1]] for k in folds])
+        weights = stacking_weights(log_probs, weight).tolist()
+        for entry, weight_of in zip(self.entries, weights, strict=True):
+            entry.weight = weight_of if weight_of >= _LEAST_WEIGHT else 0.0
+
+    def cross(self) -> None:
+        """Has the other folds judge, too, and fits to all rows then."""
+        flows = [entry for entry in self.entries if entry.training is not None]
+        flows.sort(key=lambda entry: -float(entry.log_probs[0].mean()))
+        kept = {id(entry) for entry in flows[:2]}
+        self.entries = [
+            e for e in self.entries if e.kind is not None or e.weight > 0 or id(e) in kept
+        ]
+        flows = [entry for entry in self.entries if entry.training is not None]
+        left = self.budget.left
+        pending = [
+            (entry, self.copy(entry.training, k))
+            for entry in flows
+            if entry.training
+            for k in range(1, self.judged)
+        ]
+        self.take_turns({copy: left / max(len(pending), 1) for _, copy in pending})
+        for entry, copy in pending:
+            if copy.member is None:
+                self.entries.remove(entry) if entry in self.entries else None
+                continue
+            entry.members.append(copy.member)
+            entry.log_probs.append(self.task.log_probs(copy.member.density, copy.validation))
+        kinds = [(entry, entry.kind) for entry in self.entries if entry.kind is not None]
+
+        def judge(kind: Kind, k: int) -> Tensor:
+            rows, others = self.fold(k)
+            return self.task.log_probs(kind.again(rows).density, others)
+
+        calls: list[Callable[[], Any]] = [
+            partial(judge, kind, k) for _, kind in kinds for k in range(1, self.judged)
+        ]
+        found = iter(together(calls))
+        for entry, _ in kinds:
+            entry.log_probs += [next(found) for _ in range(1, self.judged)]
+        self.weigh(range(self.judged))
+        every = torch.cat(self.folds)
+        final = [(entry, kind) for entry, kind in kinds if entry.weight > 0]
+        made = together([partial(kind.again, every) for _, kind in final])
+        for (entry, _), member in zip(final, made, strict=True):
+            entry.members = [member]
+
+    def stack(self) -> tuple[Stack, list[dict[str, Any]]]:
+        """The members of weight, and how to build them again."""
+        found: list[tuple[Member, float]] = [
+            (member, entry.weight / len(entry.members))
+            for entry in self.entries
+            for member in entry.members
+            if entry.weight > 0
+        ]
+        members: Sequence[Member] = [member for member, _ in found]
+        shares = torch.tensor([share for _, share in found], dtype=torch.float64)
+        return Stack([one.density for one in members], shares), [one.plan for one in members]

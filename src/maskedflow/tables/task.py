@@ -1,0 +1,117 @@
+"""What a density of numbers is fitted to: rows, what is observed of them, what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from maskedflow.columns.rows import Layout
+from maskedflow.flows import LazyDistribution
+from maskedflow.training import evaluate
+from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
+from maskedflow.transforms.whiten import MOST_STEPS, Whiten
+
+from .bounds import column_maps
+from .density import present_columns
+from .missing import call_layers
+from .weighed import Weighed, effective
+
+OPERATIONS = 1e10
+"""The operations of linear algebra that are one unit of work."""
+FRONTS = {"plain": (False, False), "whiten": (False, True), "scores": (True, True)}
+FRONTS |= {"margins": (True, False)}
+"""Whether a front makes margins normal, and whether it whitens then."""
+_WIDEST = 2000
+"""The most columns that are whitened: a score costs the cube of their number."""
+_BLOCK = 10_000
+"""Rows that are mapped at once."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Distinct rows of numbers to which densities are fitted, given a context or not.
+
+    Args:
+        layout: What the columns are.
+        all: The rows, of which those on a grid lie somewhere in their cells.
+        observed: Which numbers are there, with shape (n, D).
+        seed: Seed of every random draw.
+    """
+
+    layout: Layout
+    all: Weighed
+    observed: Tensor
+    seed: int
+
+    @property
+    def features(self) -> int:
+        """The number of columns."""
+        return self.all.split.x.shape[1]
+
+    @property
+    def given(self) -> int:
+        """The number of features of the context."""
+        return self.all.context
+
+    @cached_property
+    def present(self) -> tuple[int | None, ...]:
+        """The feature of the context that says whether a number is there; None if it always is."""
+        return present_columns(self.layout)[1]
+
+    @cached_property
+    def patterns(self) -> int:
+        """How many sets of numbers are there together; 0 if all of them always are."""
+        return 0 if self.observed.all() else len(self.observed.unique(dim=0))
+
+    @cached_property
+    def rows(self) -> float:
+        """The number of rows of equal weight that are worth as much."""
+        return effective(self.all.weight)
+
+    def through(self, front: Sequence[LazyTransform], rows: Tensor) -> Weighed:
+        """Some of the rows, mapped to the real line and through what comes before a flow."""
+        steps = [column_maps(self.layout), *front]
+        whole = LazyComposedTransform(*steps)
+        found = []
+        for block in rows.split(_BLOCK):
+            given, observed = self.all[block].split, self.observed[block]
+            if observed.all():
+                found.append(whole(given.context)(given.x))
+            else:
+                found.append(call_layers(steps, given.x, given.context, observed)[0])
+        return self.all[rows].with_x(torch.cat(found))
+
+    def front(self, name: str, rows: Tensor, ridge: float = 0.0) -> list[LazyTransform]:
+        """Fits what comes before a flow."""
+        scores, whiten = FRONTS[name]
+        steps: list[LazyTransform] = []
+        if scores:
+            part = self.through([], rows)
+            steps.append(NormalScores.fit(part.split.x, self.observed[rows], part.weight))
+        if whiten:
+            steps.append(self.whiten(self.through(steps, rows), rows, ridge))
+        return steps
+
+    def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
+        """Fits a linear map that makes rows, mapped already, uncorrelated."""
+        x, c = part.split.x, part.split.context
+        return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
+
+    def can_whiten(self, work: float) -> bool:
+        """Whether there is work to whiten the columns."""
+        return self.features <= _WIDEST and 3 * self.whitening_work(len(self.all)) < work
+
+    def whitening_work(self, rows: int) -> float:
+        """The work of fitting such a map, and of judging it."""
+        cube = self.features**3
+        once = 2 * rows * self.features**2 + 2 * cube
+        steps = MOST_STEPS if self.patterns else 1
+        return steps * (once + 3 * self.patterns * cube) / OPERATIONS
+
+    def log_probs(self, density: LazyDistribution, rows: Tensor) -> Tensor:
+        """The log-density of some of the rows, in nats."""
+        return evaluate(density, self.all[rows].split)
