@@ -23,8 +23,8 @@ from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
 from .density import present_columns
+from .em import Sample, grow
 from .missing import PartialFlow, call_layers
-from .mixture import fit_mixture
 from .plan import assemble, build_layers
 from .together import together
 from .weighed import Weighed, effective, train
@@ -50,7 +50,6 @@ _FRONTS = {"whiten": (False, True), "scores": (True, True), "margins": (True, Fa
 """Whether a front makes margins normal, and whether it whitens then."""
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-_COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
 _MIXING = 0.15
 """The share of the work that mixtures may do: the next larger one takes twice as much."""
 _FEWEST = 200
@@ -62,14 +61,16 @@ _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
 _BLOCK = 10_000
 """Rows that are mapped at once."""
-_MIXED, _PARTS = 2_000_000, 20_000_000
-"""Most cells that a mixture is fitted to, and most rows times components."""
+_MIXED = 2_000_000
+"""Most cells that a mixture is fitted to."""
 _WEIGHTS = 10_000_000
 """Most weights of a flow: tables so wide that one has more have too few rows for it."""
 _EPOCHS, _PATIENCE = 30, 12
 _MEMBERS, _ENOUGH = 8, 15.0
 """Most members, and the work that each of the later ones may do even if few others are left."""
 _LEAST_WEIGHT = 0.02
+_MULTIPLICATIONS = 2.5e9
+"""Those of expectation-maximisation that are one unit of work."""
 _OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
 
@@ -240,29 +241,26 @@ class MemberSearch:
         """
         front = self.front("whiten", rows, self.ridge)
         budget.spent += self.whitening_work(len(rows))
-        whole = self.through(front, rows[: _MIXED // self.features])
+        part = self.through(front, rows[: _MIXED // self.features])
+        judges = self.through(front, self.fold(0)[1])
         known = [evaluate(one.density, others.split) for one in beside]
         value, found = -math.inf, list[_Member]()
         for slopes in (False, True) if self.given else (False,):
-            worse, size = 0, self.features + slopes * self.given
-            for components in _COMPONENTS:
-                part = whole[torch.arange(min(len(whole), _PARTS // components))]
-                if components * 4 * (size + 1) > effective(part.weight) or worse == 2:
-                    break
-                per_step = components * (3 * len(part) * size**2 / _OPERATIONS + 2e-4)
-                if budget.left < 20 * per_step:
-                    break
-                c = part.split.context if slopes else None
-                base, steps = fit_mixture(part.split.x, part.weight, components, self.seed, c)
-                budget.spent += (steps + 5) * per_step
-                density = assemble(self.layout, front, (), base).double()
+            worse, spent = 0, budget.spent
+            samples = [Sample(one.split.x, one.weight, one.split.context) for one in (part, judges)]
+            for grown in grow(*samples, slopes=slopes):
+                density = assemble(self.layout, front, (), grown.mixture).double()
                 log_probs = torch.stack([*known, evaluate(density, others.split)], dim=1)
                 weights = stacking_weights(log_probs, others.weight)
                 now = others.mean((log_probs + weights.log()).logsumexp(dim=1))
                 worse = 0 if now > value else worse + 1
                 if now > value:
-                    plan = {"components": components} | ({"slopes": True} if slopes else {})
+                    plan: dict[str, Any] = {"components": len(grown.mixture.logits)}
+                    plan |= {"slopes": True} if slopes else {}
                     value, found = now, [_Member(_plan(front) | plan, density)]
+                budget.spent = spent + grown.work / _MULTIPLICATIONS
+                if worse == 2 or 2 * grown.work / _MULTIPLICATIONS > budget.left:
+                    break
         return found, budget.total - budget.spent
 
     def settle(self, name: str, layers: str, fold: int, work: float) -> list[_Training]:
