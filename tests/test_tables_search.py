@@ -13,7 +13,6 @@ from torch import Tensor
 
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
-from maskedflow.tables.mixture import fit_mixture
 from maskedflow.tables.together import together
 from maskedflow.tables.weighed import distinct_rows, effective
 from maskedflow.tables.work import default_work
@@ -239,18 +238,6 @@ def test_narrow_clusters_may_each_follow_a_context() -> None:
     assert torch.allclose(again.eval().log_prob(numbers(x), c), scores)
     drawn = density.sample(2000, c, torch.Generator().manual_seed(0))
     assert abs(density.log_prob(drawn, c).mean() - truth) < 0.1
-
-
-def test_a_mixture_counts_weights_as_repetitions() -> None:
-    x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x[:20] += 8
-    often = torch.arange(60) % 3 + 1
-    one, _ = fit_mixture(x, often.double(), 2, 0)
-    other, _ = fit_mixture(x.repeat_interleave(often, dim=0), torch.ones(int(often.sum())), 2, 0)
-    order, same = (found.loc[:, 0].argsort() for found in (one, other))
-    assert torch.allclose(one.loc[order], other.loc[same])
-    assert torch.allclose(one.scale_tril[order], other.scale_tril[same])
-    assert torch.allclose(one.logits[order], other.logits[same])
 
 
 def test_what_a_wide_table_has_no_work_for_is_not_begun(recwarn: pytest.WarningsRecorder) -> None:

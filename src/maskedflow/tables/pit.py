@@ -12,7 +12,6 @@ from torch.distributions import Distribution
 
 from maskedflow.columns.rows import Rows
 from maskedflow.columns.schema import Schema
-from maskedflow.distributions import MixtureOfGaussians
 from maskedflow.flows.stack import Stack
 from maskedflow.transforms import PermutationTransform
 
@@ -127,15 +126,8 @@ def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(made, PartialDistribution):
         observed = made.observed.expand(x.shape)
     z, ladj, observed = call_observed(transform, torch.where(observed, x, 0), observed)
-    if isinstance(base, MixtureOfGaussians):
-        each = base.base.log_prob(z[:, None]) + base.logits.log_softmax(dim=-1)
-        rows = torch.arange(len(z))
-        loc = base.base.loc.expand(*each.shape, -1)
-        factor = cast(Any, base.base).scale_tril.expand(*each.shape, -1, -1)
-        which = rows, _choose(each, u)
-        centred = (z - loc[which])[..., None]
-        v = torch.linalg.solve_triangular(factor[which], centred, upper=False)[..., 0]
-        residual, log_prob = torch.special.ndtr(v), each.logsumexp(dim=-1)
+    if hasattr(base, "residuals"):
+        residual, log_prob = base.residuals(z, u), base.log_prob(z)
     else:
         elements = elements_of(base)
         if elements is None or not hasattr(elements, "cdf"):
