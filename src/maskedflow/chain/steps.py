@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from maskedflow.kernels import Code, Kernel, Map, Panel
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.staircase import Layout, Operation, Program, Writer, joined
 from maskedflow.sweep import Plan
+
+#: The maps that are the identity if their parameters are 0, and leave 0 at 0 exactly.
+_IDENTITY_AT_ZERO = (Map.AFFINE, Map.GAUSSIAN, Map.ADDITIVE, Map.SPLINE)
 
 #: Where a module keeps a tensor: it may be replaced, so it is looked up for each call.
 Owner = tuple[dict[str, Any], str]
@@ -360,12 +363,15 @@ def _context_of(conditioner: MaskedMLP) -> int:
 class Conditioned(Step):
     """The map of each feature by parameters that a masked network makes of others and the context.
 
-    The network reads, and parameterizes, the features in an `order`, unless that is None.
+    The network reads, and parameterizes, the features in an `order`, unless that is None. If some
+    may be absent, `present` says for each feature which number of the context is 0 then, or None:
+    the feature is 0, and so are its parameters, by which the map leaves it at 0.
     """
 
     conditioner: MaskedMLP
     kernel: Kernel
     order: tuple[int, ...] | None = None
+    present: tuple[int | None, ...] | None = None
     trunk: Any = field(init=False)
     on_context: Any = field(init=False)
 
@@ -398,7 +404,21 @@ class Conditioned(Step):
         same = net.trunk is self.trunk and net._modules.get("context") is self.on_context
         return same and not is_watched(net)
 
+    def of_observed(self, present: tuple[int | None, ...]) -> Conditioned | None:
+        """The same of features that may be absent; None if there is no such map.
+
+        It is the same for the same.
+        """
+        if self.kernel[0] not in _IDENTITY_AT_ZERO:
+            return None
+        known = self.__dict__.get("partial")
+        if known is None or known.present != present:
+            known = replace(self, present=present)
+            object.__setattr__(self, "partial", known)
+        return cast(Conditioned, known)
+
     def latents(self, rows: Rows, place: Place) -> Route:
+        masked, returned_masked, present = self._masked(place)
         inputs, moved, returned = self._ordered(rows, place)
         first = rows.next
         network = Network(self.conditioner, rows, place, inputs, place.vector)
@@ -412,33 +432,48 @@ class Conditioned(Step):
             "offset": place.ladj,
         }
         there, back = Writer(), Writer()
+        each = where["columns"]
+        there.mask(Panel.VALUES, network.outputs, present, each)
         there.map(Code.EVALUATE, Panel.VALUES, self.kernel, out=z, source=inputs, **where)
         back.map(Code.DIFFERENTIATE, Panel.SLOPES, self.kernel, out=inputs, source=z, **where)
+        back.mask(Panel.SLOPES, network.outputs, present, each)
 
         def write_back(x_wanted: bool, c_wanted: bool) -> Program:
             parts = [back_moved, back.done(), network.backward(x_wanted)]
-            parts += [returned] if x_wanted else []
+            parts += [returned, returned_masked] if x_wanted else []
             parts += [network.to_context] if c_wanted else []
             return joined(parts)
 
-        programs = [moved, network.forward, there.done(), unmoved]
+        programs = [masked, moved, network.forward, there.done(), unmoved]
         return Route(out, joined(programs), write_back, lambda: network.gradients)
 
     def data(self, rows: Rows, place: Place) -> Route:
         # The data take the place of the latents, which are needed no more; the slopes alike.
+        masked, returned_masked, present = self._masked(place)
         inputs, moved, returned = self._ordered(rows, place, copied=rows.kept)
         first = rows.next
         network = Network(self.conditioner, rows, place, inputs, place.vector)
         rows.give_back(first)
-        plan = Plan(self.conditioner, network.layout, self.kernel, ladj=place.ladj)
+        where: dict[str, Any] = {"ladj": place.ladj, "present": present}
+        plan = Plan(self.conditioner, network.layout, self.kernel, **where)
         out, unmoved, back_moved = self._unordered(rows, inputs)
-        there = joined([moved, network.sums, plan.inverse, unmoved])
+        there = joined([masked, moved, network.sums, plan.inverse, unmoved])
 
         def write_back(_: bool, c_wanted: bool) -> Program:
             context = network.to_context if c_wanted else Program()
-            return joined([back_moved, plan.reverse, returned, context])
+            return joined([back_moved, plan.reverse, returned, returned_masked, context])
 
         return Route(out, there, write_back, lambda: network.gradients)
+
+    def _masked(self, place: Place) -> tuple[Program, Program, Sequence[int | None]]:
+        """How absent features become 0, and slopes by them; the rows that tell, as it has them."""
+        none: list[int | None] = [None] * self.features
+        present = [p if p is None else place.context + p for p in self.present or none]
+        there, back = Writer(), Writer()
+        there.mask(Panel.VALUES, place.inputs, present)
+        back.mask(Panel.SLOPES, place.inputs, present)
+        ordered = [present[one] for one in self.order or range(self.features)]
+        return there.done(), back.done(), ordered
 
     def _ordered(
         self, rows: Rows, place: Place, copied: bool = False

@@ -25,7 +25,8 @@ class Base(Distribution):
       shape (\*sample, \*batch); outside of the support it is :math:`-\infty`;
     - `rsample(sample_shape, generator)`, with `has_rsample = True`, or `sample` where draws have no
       gradients;
-    - `expand(batch_shape)`, if a flow whose context is a batch has it for a base.
+    - `expand(batch_shape)`, if a flow whose context is a batch has it for a base;
+    - `log_mean(value, offsets)`, where a mean over places has work in common.
 
     They hand batch and event shape to the constructor. The rest of torch's methods comes free.
     """
@@ -38,6 +39,32 @@ class Base(Distribution):
     def density(self, value: Tensor) -> Tensor:
         """The log-density as it comes out, of values that are not checked."""
         return self.log_prob(value)
+
+    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
+        r"""The logarithm of the mean density at some places around each value.
+
+        .. math:: \log \frac{1}{M} \sum_{m=1}^M p(x + t_m)
+
+        They go through `log_prob` at once, as M samples: a distribution for which they have work in
+        common does it once, there or here.
+
+        Args:
+            value: The points x, with shape (\*batch, D).
+            offsets: What is added to each of them, t, with shape (M, D).
+
+        Returns:
+            The logarithms, in nats, with shape (\*batch,).
+
+        Example:
+            >>> from maskedflow.distributions import DiagNormal
+            >>> normal, cell = DiagNormal(torch.zeros(1), torch.ones(1)), torch.rand(1000, 1)
+            >>> normal.log_mean(torch.zeros(5, 1), cell).shape
+            torch.Size([5])
+        """
+        if len(offsets) == 1:
+            return self.log_prob(value + offsets[0])
+        offsets = offsets.view(len(offsets), *[1] * (value.ndim - 1), -1)
+        return self.log_prob(value + offsets).logsumexp(dim=0) - math.log(len(offsets))
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points, with shape (*sample_shape, *batch_shape, *event_shape), no gradients."""

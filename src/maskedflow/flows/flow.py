@@ -16,7 +16,12 @@ from torch.distributions import Distribution
 from maskedflow.chain import Chain, Step
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.staircase import is_traced
-from maskedflow.transforms import BatchNorm, LazyComposedTransform, LazyTransform
+from maskedflow.transforms import (
+    BatchNorm,
+    ComposedTransform,
+    LazyComposedTransform,
+    LazyTransform,
+)
 from maskedflow.transforms.lazy import Unconditional, steps_of
 
 
@@ -145,10 +150,35 @@ class Flow(LazyDistribution):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_chain": None}
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether its density is that of its transform and its base, and nothing else."""
-        return type(self).unchecked is Flow.unchecked
+    def parts(self) -> tuple[list[LazyTransform], Chain | None]:
+        """The transforms before those that are learned, and the rest as one program.
+
+        The latter is None if the kernel does not know it, or the density is another one.
+        """
+        if type(self).unchecked is not Flow.unchecked:
+            return [], None
+        transform = self.transform
+        transforms = (
+            cast(list[LazyTransform], list(transform.transforms))
+            if isinstance(transform, LazyComposedTransform)
+            else [transform]
+        )
+        front = []
+        for one in transforms:
+            if isinstance(one, BatchNorm) or any(True for _ in one.parameters()):
+                break
+            front.append(one)
+        learned = transforms[len(front) :]
+        rest = Flow(LazyComposedTransform(*learned), self.base) if learned else self.base
+        return front, rest.chain if isinstance(rest, Flow) else None
+
+    def through(
+        self, front: Sequence[LazyTransform], x: Tensor, c: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the program of its :meth:`parts` takes, and what its total lacks, if anything."""
+        if not front:
+            return x, None
+        return ComposedTransform(*(one(c) for one in front)).call_and_ladj(x)
 
     @property
     def chain(self) -> Chain | None:

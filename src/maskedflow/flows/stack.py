@@ -63,7 +63,13 @@ class StackDistribution(Base):
         return f"StackDistribution(members={len(self.stack.members)})"
 
     def log_prob(self, value: Tensor) -> Tensor:
-        each = torch.stack([member(self.c).log_prob(value) for member in self.stack.members], -1)
+        return self._mix([member(self.c).log_prob(value) for member in self.stack.members])
+
+    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
+        return self._mix([member(self.c).log_mean(value, offsets) for member in self.stack.members])
+
+    def _mix(self, log_probs: list[Tensor]) -> Tensor:
+        each = torch.stack(log_probs, dim=-1)
         return torch.logsumexp(each + self.stack.weights.log(), dim=-1)
 
     @torch.no_grad()

@@ -58,6 +58,7 @@ class Code(IntEnum):
     NORMAL_SLOPE = 11
     GRADIENT = 12
     NEGATE = 13
+    MASK = 14
 
 
 class Activation(IntEnum):

@@ -169,6 +169,12 @@ def _run_program(like: Any, job: Any, values: Any, slopes: Any, count: int) -> N
             below = _rows(panel, source, rows)
             for j in range(above.size):
                 above[j] = -below[j]
+        elif code == Code.MASK:
+            there = values[source]
+            for row in range(out, out + rows):
+                masked = panel[row]
+                for j in range(width):
+                    masked[j] = masked[j] if there[j] != 0 else there[j]
         elif code in (Code.ACTIVATE, Code.SLOPE):
             _copy(panel, out, source, rows)
             arguments[1] = rows * width

@@ -57,6 +57,7 @@ WORK_OF_A_ROW = {
     Code.NORMAL: 16,
     Code.NORMAL_SLOPE: 16,
     Code.NEGATE: 8,
+    Code.MASK: 8,
 }
 
 
@@ -72,6 +73,7 @@ class Operation(NamedTuple):
     - COPY writes the rows from `source` on.
     - ADD adds them.
     - NEGATE writes them with the other sign.
+    - MASK sets the rows from `out` on to 0, of the samples whose value in row `source` is 0.
     - ACTIVATE writes their activations, by a compiled `function` with constant `real`.
     - SLOPE writes them, times that function's derivative. `columns` and `layer` are the first rows
       of the sums and of the activations among the values.
@@ -113,7 +115,9 @@ class Operation(NamedTuple):
             self.out,
             1 + (self.rows - 1) * max(self.row_step, 1) if (self.code is Code.FILL) else self.rows,
         )
-        if self.code is not Code.FILL:
+        if self.code is Code.MASK:
+            yield Panel.VALUES, self.source, 1
+        elif self.code is not Code.FILL:
             yield self.panel, self.source, max(self.rows, self.columns)
         if self.code is Code.SLOPE:
             yield Panel.VALUES, self.columns, self.rows
@@ -150,6 +154,8 @@ class Operation(NamedTuple):
                 text = f"{out} += {source}"
             case Code.NEGATE:
                 text = f"{out} = -{source}"
+            case Code.MASK:
+                text = f"{out} = 0 where {self.source} is"
             case Code.ACTIVATE:
                 text = f"{out} = a({source})"
             case Code.SLOPE:
@@ -443,6 +449,15 @@ class Writer:
         for layer in range(start, layers):
             vector = layout.vector + layers + layer
             self.fill(Panel.VALUES, layout.sums[layer], layout.widths[layer], vector)
+
+    def mask(self, panel: Panel, out: int, present: Sequence[int | None], each: int = 1) -> None:
+        """Sets features, of which each has some rows from `out` on, to 0 where they are absent.
+
+        `present` are the rows of values that say so; None of those that never are.
+        """
+        for feature, row in enumerate(present):
+            if row is not None:
+                self.write(Code.MASK, panel, out + feature * each, each, row)
 
     def map(self, code: Code, panel: Panel, kernel: Kernel, **more: int) -> None:
         """Adds an operation of a univariate map."""

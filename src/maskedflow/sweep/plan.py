@@ -10,6 +10,7 @@ small diagonal pieces are left for the steps inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
 
@@ -27,8 +28,10 @@ class Plan:
     """The programs of a sweep through a masked MLP, there and back.
 
     The latents are in the rows that the layout's network reads, and the data take their place; the
-    row `ladj` gets the inverse's. About `block_features` features share a block, whose first and
-    last generation are in `blocks`, and `group` rows of a product a range of columns.
+    row `ladj` gets the inverse's. A feature that may be absent has a row of values in `present`
+    that is 0 then: so are its parameters, and it stays at 0. About `block_features` features share
+    a block, whose first and last generation are in `blocks`, and `group` rows of a product a range
+    of columns.
 
     Example:
         >>> lower = torch.ones(2, 2).tril(-1).bool().repeat_interleave(2, dim=0)
@@ -48,6 +51,7 @@ class Plan:
         kernel: Kernel = (Map.AFFINE, ()),
         *,
         ladj: int | None = None,
+        present: Sequence[int | None] | None = None,
         block_features: int = BLOCK_FEATURES,
         group: int = GROUP,
     ) -> None:
@@ -55,6 +59,7 @@ class Plan:
         self.layout, self.kernel, self._group = layout, kernel, group
         self.ladj = layout.end if ladj is None else ladj
         self.features = conditioner.in_features
+        self.present = [None] * self.features if present is None else present
         self.parameters = conditioner.out_features // self.features
         generation = layers[-1].degree.cpu()[:: self.parameters]
         self.generations = int(generation.max())
@@ -126,6 +131,9 @@ class Plan:
 
     def _map(self, writer: Writer, code: Code, panel: Panel, now: int) -> None:
         start, end = self._features(now, now)
+        first = self.layout.sums[-1] + start * self.parameters
+        if code is Code.INVERT:
+            writer.mask(Panel.VALUES, first, self.present[start:end], self.parameters)
         writer.map(
             code,
             panel,
@@ -134,9 +142,11 @@ class Plan:
             rows=end - start,
             source=self.layout.inputs + start,
             columns=self.parameters,
-            layer=self.layout.sums[-1] + start * self.parameters,
+            layer=first,
             offset=self.ladj,
         )
+        if code is Code.SOLVE:
+            writer.mask(Panel.SLOPES, first, self.present[start:end], self.parameters)
 
     def _features(self, first: int, last: int) -> tuple[int, int]:
         """The features of some generations."""

@@ -202,8 +202,7 @@ class TableDensity(nn.Module):
             total = total + made.log_prob(rows.angles.to(dtype))
         if head.values and self.numbers is not None:
             made = self.numbers(self.number_context(rows, c))
-            spread = [made.log_prob((rows.values + offset).to(dtype)) for offset in offsets]
-            total = total + (torch.stack(spread).double().logsumexp(0) - math.log(len(spread)))
+            total = total + made.log_mean(rows.values.to(dtype), offsets.to(dtype))
         return total
 
     @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform as TorchTransform
 
+from maskedflow.chain import Chain, Conditioned, Permuted, Step
 from maskedflow.distributions import Density, NormalizingFlow, refuse_nan
 from maskedflow.distributions.base import Shape
 from maskedflow.distributions.elementwise import Elementwise
@@ -21,12 +24,13 @@ from maskedflow.flows import (
     MaskedAutoregressiveTransform,
     UnconditionalDistribution,
 )
-from maskedflow.flows.flow import unchecked
+from maskedflow.flows.flow import is_standard_normal, unchecked
 from maskedflow.transforms import (
     AutoregressiveTransform,
     ComposedTransform,
     DependentTransform,
     Dequantize,
+    IdentityTransform,
     LazyComposedTransform,
     LazyTransform,
     PermutationTransform,
@@ -34,6 +38,7 @@ from maskedflow.transforms import (
     call_and_ladj,
     check_features,
 )
+from maskedflow.transforms.lazy import steps_of as program_of
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 
@@ -50,8 +55,8 @@ class PartialFlow(Flow):
     the constant 0 for the others, and the context, which says that they are absent. A
     :class:`Whiten` is that of the marginal.
 
-    A density costs what it costs for a :class:`~maskedflow.flows.Flow`. So does a sample if no
-    feature is absent from any row, else D passes a transform.
+    A density costs what it costs for a :class:`~maskedflow.flows.Flow`, and so does a sample. Where
+    the kernel does not know a layer, a sample takes D passes of it if a feature is absent.
 
     Args:
         transforms: The lazy transforms, the first applied to the data: element-wise ones,
@@ -101,22 +106,53 @@ class PartialFlow(Flow):
         if len(present) != features:
             raise ValueError(f"present: expected {features} entries, got {len(present)}")
         self.present = tuple(present)
+        self._permutes = [_permutes(transform) for transform in steps_of(self.transform)]
 
     def extra_repr(self) -> str:
         return f"present={self.present}"
 
-    @property
-    def is_plain(self) -> bool:
-        return not any(column is not None for column in self.present)
+    def parts(self) -> tuple[list[LazyTransform], Chain | None]:
+        """The layers before those that one program computes of observed features, and that one."""
+        last = max((column for column in self.present if column is not None), default=None)
+        if last is None:
+            return super().parts()
+        front, steps, present = 0, list[Step](), self.present
+        layers = list[LazyTransform](steps_of(self.transform))
+        for number, layer in enumerate(layers):
+            step = _of_observed(layer, present)
+            if step is None and self._permutes[number]:
+                return layers, None
+            if step is None:
+                front, steps = number + 1, []
+                continue
+            steps.append(step)
+            if isinstance(step, Permuted):
+                present = tuple(present[one] for one in step.order)
+        contexts = {step.context for step in steps if step.is_costly}
+        fits = len(contexts) == 1 and last < min(contexts) and self.embedding is None
+        known = self._chain
+        if not fits or not is_standard_normal(self.base):
+            self._chain = None
+        elif known is None or known.steps != tuple(steps):
+            self._chain = Chain(steps, is_normal=True)
+        return layers[:front], self._chain
+
+    def through(
+        self, front: Sequence[LazyTransform], x: Tensor, c: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        observed = observed_features(self.present, c)
+        if observed is None:
+            return super().through(front, x, c)
+        x, ladj, observed = call_observed(_made(front, c), torch.where(observed, x, 0), observed)
+        return x, ladj + _lacking(observed, x)
 
     def unchecked(self, c: Tensor | None) -> NormalizingFlow | PartialDistribution:  # type: ignore[override]
         observed = observed_features(self.present, c)
         if observed is None:
             return super().unchecked(c)
-        assert c is not None
-        embedded = c if self.embedding is None else cast(Tensor, self.embedding(c))
-        transform, base = cast(ComposedTransform, self.transform(embedded)), self.base()
-        return PartialDistribution(transform, base, observed).made_by(self, unchecked, c)
+        return PartialDistribution(self, cast(Tensor, c), observed).made_by(
+            self, unchecked, cast(Tensor, c)
+        )
 
     def distribution(self, c: Tensor | None) -> NormalizingFlow:
         base = self.base()  # the same for each context
@@ -137,21 +173,52 @@ def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor
     return torch.stack([always if i is None else c[..., i] != 0 for i in present], dim=-1)
 
 
-class PartialDistribution(Density):
-    """The distribution of a flow whose features are `observed`, (*, D), or absent.
+def _of_observed(layer: LazyTransform, present: tuple[int | None, ...]) -> Step | None:
+    """An autoregressive layer, or a permutation, for the kernel; None if it does not know it."""
+    match program_of(layer):
+        case [Conditioned() as step]:
+            return step.of_observed(present)
+        case [Permuted() as step]:
+            return step
+    return None
 
-    The base, of the latent that the transform maps data to, has independent elements.
+
+def _made(layers: Sequence[LazyTransform], c: Tensor | None) -> TorchTransform:
+    return ComposedTransform(*(one(c) for one in layers)) if layers else IdentityTransform()
+
+
+def _lacking(observed: Tensor, like: Tensor) -> Tensor:
+    """What N(0, I) gives for absent features, at 0, with the other sign."""
+    constant = torch.full((), 0.5 * math.log(2 * math.pi), dtype=like.dtype, device=like.device)
+    return constant * (~observed).sum(dim=-1)
+
+
+class PartialDistribution(Density):
+    """The distribution of a :class:`PartialFlow`, given a context, (*, C).
+
+    Some of its features are `observed`, (*, D), and the others absent.
     """
 
     has_rsample = True
 
-    def __init__(self, transform: ComposedTransform, base: Distribution, observed: Tensor) -> None:
-        self.transform, self.base, self.observed = transform, base, observed
-        self._elements = cast(Elementwise, elements_of(base))
+    def __init__(self, flow: PartialFlow, c: Tensor, observed: Tensor) -> None:
+        self.observed, self.base = observed, flow.base()
+        self._flow, self._c = flow, c
+        self._elements = cast(Elementwise, elements_of(self.base))
+        self._front, self._chain = flow.parts()
+        if self._chain is None or not self._chain.takes(c):
+            _ = self.transform  # it refuses a context of another size
         super().__init__(observed.shape[:-1], observed.shape[-1:])
 
     def __repr__(self) -> str:
         return f"PartialDistribution({self.transform}, {self.base})"
+
+    @cached_property
+    def transform(self) -> ComposedTransform:
+        """The map of all features to latents."""
+        embedding = self._flow.embedding
+        c = self._c if embedding is None else cast(Tensor, embedding(self._c))
+        return cast(ComposedTransform, self._flow.transform(c))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -170,20 +237,47 @@ class PartialDistribution(Density):
         return self.settled(value)
 
     def density(self, value: Tensor) -> Tensor:
-        value, observed = torch.broadcast_tensors(value, self.observed)
-        value = torch.where(observed, value, 0)
-        z, ladj, observed = call_observed(self.transform, value, observed)
+        chain, c = self._chain, self._c
+        vectors = None if chain is None else chain.vectors(value, c)
+        if chain is None or vectors is None:
+            return self._density(self.transform, value, self.observed)
+        x, lacking = self._flow.through(self._front, value, c)
+        return chain(x, c, vectors, self._again)[1] + cast(Tensor, lacking)
+
+    def _density(self, transform: TorchTransform, x: Tensor, observed: Tensor) -> Tensor:
+        """The log-density, layer by layer."""
+        x, observed = torch.broadcast_tensors(x, observed)
+        z, ladj, observed = call_observed(transform, torch.where(observed, x, 0), observed)
         return torch.where(observed, self._elements.log_prob(z), 0).sum(dim=-1) + ladj
+
+    def _again(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the program computes, of what comes out of the layers before."""
+        rest = list(steps_of(self._flow.transform))[len(self._front) :]
+        observed = cast(Tensor, observed_features(self._flow.present, c))
+        observed = _moved(_made(self._front, c), observed)
+        return x, self._density(_made(rest, c), x, observed) - _lacking(observed, x)
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points that have gradients, with absent features at 0."""
         shape = (*sample_shape, *self.batch_shape)
         z = self._elements.rsample(shape, generator=generator)
         observed = self.observed.expand(*shape, -1)
-        for step in steps_of(self.transform):
-            if isinstance(step, PermutationTransform):
-                observed = observed[..., step.order]
-        return _invert(self.transform, torch.where(observed, z, 0), observed)
+        chain, c = self._chain, self._c
+        vectors = None if chain is None else chain.vectors(z, c, inverse=True)
+        if chain is None or vectors is None:
+            observed = _moved(self.transform, observed)
+            return _invert(self.transform, torch.where(observed, z, 0), observed)
+        front = _made(self._front, c)
+        x, _ = chain(z, c, vectors, inverse=True)
+        return _invert(front, x, _moved(front, observed))
+
+
+def _moved(f: TorchTransform, observed: Tensor) -> Tensor:
+    """What is observed of the features that come out."""
+    for step in steps_of(f):
+        if isinstance(step, PermutationTransform):
+            observed = observed[..., step.order]
+    return observed
 
 
 def call_layers(
@@ -247,6 +341,13 @@ def steps_of(f: Any) -> Iterator[Any]:
             yield from steps_of(step)
     else:
         yield f
+
+
+def _permutes(transform: LazyTransform) -> bool:
+    try:
+        return isinstance(transform(), PermutationTransform)
+    except ValueError:  # it wants a context
+        return False
 
 
 def _is_known(transform: LazyTransform) -> bool:

@@ -9,16 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from maskedflow.chain import Chain, Descent, is_watched
+from maskedflow.chain import Descent, is_watched
 from maskedflow.data import Split
 from maskedflow.flows import Flow
-from maskedflow.transforms import (
-    ActNorm,
-    BatchNorm,
-    ComposedTransform,
-    LazyComposedTransform,
-    LazyTransform,
-)
+from maskedflow.transforms import ActNorm, LazyTransform
 
 from .batches import Training, take
 from .config import TrainConfig
@@ -56,7 +50,7 @@ class WholeSteps:
         rows: int,
     ) -> WholeSteps | None:
         """The steps of a flow; None if a part that is learned is not in the program."""
-        if not isinstance(flow, Flow) or not flow.is_plain:
+        if not isinstance(flow, Flow):
             return None
         watched = type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules()))
         if watched or config.compile:
@@ -64,7 +58,7 @@ class WholeSteps:
         embedding = flow.embedding
         if embedding is not None and not getattr(embedding, "is_fixed", False):
             return None
-        front, chain = _parts(flow)
+        front, chain = flow.parts()
         if chain is None or not chain.is_computable:
             return None
         learned = {id(one) for one in optimizer.param_groups[0]["params"]}
@@ -107,30 +101,10 @@ class WholeSteps:
         x, c = take(split, slice(None), self._like)
         if c is not None and self._flow.embedding is not None:
             c = self._flow.embedding(c)
-        ladj = None
-        if self._front:
-            x, ladj = ComposedTransform(*(one(c) for one in self._front)).call_and_ladj(x)
+        x, ladj = self._flow.through(self._front, x, c)
         return x.contiguous(), None if c is None else c.contiguous(), ladj
 
 
 def awaits_batch(flow: nn.Module) -> bool:
     """Whether a first batch is still to set some of its parameters."""
     return any(isinstance(one, ActNorm) and not one.initialized for one in flow.modules())
-
-
-def _parts(flow: Flow) -> tuple[list[LazyTransform], Chain | None]:
-    """The transforms before those that are learned, and the rest as a chain."""
-    transform = flow.transform
-    transforms = (
-        cast(list[LazyTransform], list(transform.transforms))
-        if isinstance(transform, LazyComposedTransform)
-        else [transform]
-    )
-    front = []
-    for one in transforms:
-        if isinstance(one, BatchNorm) or any(True for _ in one.parameters()):
-            break
-        front.append(one)
-    learned = transforms[len(front) :]
-    rest = Flow(LazyComposedTransform(*learned), flow.base) if learned else flow.base
-    return front, rest.chain if isinstance(rest, Flow) else None
