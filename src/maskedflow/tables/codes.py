@@ -41,12 +41,12 @@ _BLOCK = 10_000
 
 def fit_categories(
     levels: Sequence[int], rows: Weighed, seed: int, work: float
-) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
+) -> tuple[AutoregressiveCategorical, dict[str, Any], float]:
     """Fits a distribution to rows of codes, and to what they are given.
 
     It starts as a tree (:func:`fit_tree`). How many epochs of a network beyond it help, none
     perhaps, is found by cross-validation; then all rows are fitted so long. The plan is how to
-    build it again.
+    build it again, and the number the work that it took.
     """
     number = effective(rows.weight)
     rows = Weighed(rows.split, rows.weight * (number / rows.weight.sum()))
@@ -63,7 +63,7 @@ def fit_categories(
 
     alone = len(levels) == 1 and not rows.context
     if alone or number < _FEWEST or sum(levels) > _LEVELS:
-        return start(rows, None)
+        return *start(rows, None), 0.0
     hidden = max(_HIDDEN, len(levels))
     network = start(rows[torch.arange(1)], hidden)[0]
     weights = sum(p.numel() for p in network.parameters()) + _COLUMN * len(levels)
@@ -73,7 +73,8 @@ def fit_categories(
     turns = folds if len(rows) < _MANY else folds[:1]
     most = INTERPRETED.epochs_within(work / (len(turns) + 1), len(rows), weights, batch_size)
     if not most:
-        return start(rows, None)
+        return *start(rows, None), 0.0
+    epoch = INTERPRETED.training_work(len(rows), weights, batch_size)
     config = TrainConfig(
         epochs=min(most, _EPOCHS),
         batch_size=batch_size,
@@ -91,12 +92,12 @@ def fit_categories(
         curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)
-    epochs = int(total.argmin())
+    epochs, spent = int(total.argmin()), sum(len(curve) - 1 for curve in curves) * epoch
     if not epochs:
-        return start(rows, None)
+        return *start(rows, None), spent
     made, plan = start(rows, hidden)
     train(made, rows, rows[folds[0]], replace(config, epochs=epochs, patience=epochs))
-    return made, plan
+    return made, plan, spent + epochs * epoch
 
 
 def fit_tree(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,10 +43,17 @@ _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
 _FIRST, _MIXING = 0.25, 0.2
 """The shares of the work for the first turns of flows, and for mixtures."""
+_CLOSE, _LAST = 0.3, 0.85
+"""Of the weight of the best flow, what another needs to be trained on beside it; and the share of
+the work that is left for that."""
 _COPIES = 8
 """Most flows of other orders and other judges."""
 _LEAST_WEIGHT, _LEAST_WORK = 0.01, 0.1
 """A kind of less weight is left out; with a smaller share of the work nothing more is begun."""
+
+
+Tell = Callable[[float, str], None]
+"""What is told of a search: the share of the work that is done, and a line."""
 
 
 @dataclass
@@ -66,12 +74,13 @@ class Contest:
     Args:
         task: The rows.
         flow: What is tried, one of `FLOWS`.
-        work: The work that it may do.
-        watch: Called with a line after each member.
+        budget: The work that it may do.
+        tell: Called after each member with the share of the work that is done, and a line.
     """
 
-    def __init__(self, task: Task, flow: str, work: float) -> None:
-        self.task, self.flow, self.budget = task, flow, Budget(work)
+    def __init__(self, task: Task, flow: str, budget: Budget, tell: Tell) -> None:
+        self.task, self.flow, self.budget, self.tell = task, flow, budget, tell
+        self.stopped = threading.Event()
         n = len(task.all)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(task.seed))
         folds = 5 if n < _CROSSED else 10
@@ -82,11 +91,17 @@ class Contest:
 
     def run(self) -> tuple[Stack, list[dict[str, Any]]]:
         """Tries each kind, gives more work to the best, and weighs them."""
-        self.simple()
-        self.flows()
-        self.weigh(range(1))
-        if self.is_crossed:
-            self.cross()
+        try:
+            self.simple()
+            self.flows()
+            self.weigh(range(1))
+            if self.is_crossed:
+                self.cross()
+        except KeyboardInterrupt:
+            if not self.entries:
+                raise
+            self.stopped.set()
+            self.weigh(range(1))
         return self.stack()
 
     def fold(self, number: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +122,9 @@ class Contest:
             kinds.append((Gaussian(self.task, "whiten"), math.inf))
         if self.can_whiten and self.flow == "auto":
             kinds.append((Gaussian(self.task, "scores"), math.inf))
-            kinds.append((Mixture(self.task, self.ridge), _MIXING))
+            kinds.append((Mixture(self.task, "margins"), 0.5 * _MIXING))
+            if not self.task.patterns:
+                kinds.append((Mixture(self.task, "whiten"), 0.5 * _MIXING))
         # What is fitted once for each judge, and once more at the end, has that much less.
         times = self.judged + 1 if self.is_crossed else 1
         for kind, share in kinds:
@@ -122,10 +139,16 @@ class Contest:
             if isinstance(kind, Gaussian) and kind.front == "whiten":
                 self.ridge = kind.ridge
             log_probs = self.task.log_probs(member.density, others)
-            self.entries.append(_Entry(kind.label, [member], [log_probs], kind))
+            self.add(_Entry(kind.label, [member], [log_probs], kind))
         if self.is_crossed:
             again = sum(entry.kind.again_work for entry in self.entries if entry.kind)
             self.budget.spent += self.judged * again
+
+    def add(self, entry: _Entry) -> None:
+        """Takes a kind in, and tells of it."""
+        self.entries.append(entry)
+        score = self.task.all[self.fold(0)[1]].mean(entry.log_probs[0])
+        self.tell(self.budget.share, f"{entry.label}: {score:.3f} nats")
 
     def flows(self) -> None:
         """Trains a flow of each kind a little, and those that are worth it for longer."""
@@ -142,9 +165,7 @@ class Contest:
         for training in trainings:
             assert training.member is not None
             log_probs = self.task.log_probs(training.member.density, others)
-            self.entries.append(
-                _Entry(training.label, [training.member], [log_probs], training=training)
-            )
+            self.add(_Entry(training.label, [training.member], [log_probs], training=training))
         if self.is_crossed:
             return
         copies = 0
@@ -156,8 +177,9 @@ class Contest:
             alive.sort(key=lambda entry: -entry.weight / len(entry.members))
             growing = [entry for entry in alive if entry.training and not entry.training.is_done]
             if growing:
-                best = growing[:2]
-                share = 0.5 * self.budget.left / len(best)
+                close = _CLOSE * growing[0].weight
+                best = [entry for entry in growing[:2] if entry.weight >= close]
+                share = _LAST * self.budget.left / len(best)
                 taken = self.take_turns({one.training: share for one in best if one.training})
                 for entry in best:
                     training = entry.training
@@ -165,6 +187,7 @@ class Contest:
                     assert training.member is not None
                     entry.members = [training.member]
                     entry.log_probs = [self.task.log_probs(training.member.density, others)]
+                    self.tell(self.budget.share, f"{entry.label}: {training.score:.3f} nats")
                 if taken:
                     continue
             if copies >= _COPIES:
@@ -185,7 +208,7 @@ class Contest:
         """The same kind of flow, with another order, for other judges."""
         rows, others = self.fold(fold)
         return FlowTraining(
-            self.task, training.name, training.letters, rows, others, fold, self.ridge
+            self.task, training.name, training.letters, rows, others, fold, self.ridge, self.stopped
         )
 
     def take_turns(self, shares: dict[FlowTraining, float]) -> float:
@@ -193,7 +216,8 @@ class Contest:
         before = self.budget.spent
         for training, share in shares.items():
             self.budget.spent += training.settle(min(share, self.budget.left))
-        self.budget.spent -= sum(together([training.turn for training in shares]))
+        turns = [training.turn for training in shares]
+        self.budget.spent -= sum(together(turns, self.stopped.set))
         return self.budget.spent - before
 
     def weigh(self, folds: range) -> None:

@@ -46,12 +46,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Grown:
-    """A mixture, the mean log-density of rows that judge it, and what it has cost.
+    """A mixture, its prior, the mean log-density of rows that judge it, and what it has cost.
 
     The work is that of all steps since the search began, in multiplications.
     """
 
     mixture: MixtureOfRegressions
+    prior: float
     score: float
     work: float
 
@@ -95,6 +96,7 @@ def grow(
     levels: int = 0,
     slopes: bool = False,
     present: Sequence[int | None] | None = None,
+    prior: float | None = None,
 ) -> Iterator[Grown]:
     r"""Fits mixtures of 2, 4, 8, ... components, each from the one before.
 
@@ -116,6 +118,7 @@ def grow(
             weights depend on these by their frequencies in each component.
         slopes: Whether the means follow the context, as they do for codes too.
         present: For each feature the dimension of the context that says whether it is observed.
+        prior: :math:`\nu`; None if others choose it, too.
 
     References:
         | Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster et al., 1977)
@@ -125,26 +128,31 @@ def grow(
     present = present or (None,) * sample.x.shape[1]
     mass = sample.weight.double() / sample.weight.sum() * effective(sample.weight)
     parts, judges = _patterns(sample, mass, present), _patterns(others, others.weight, present)
-    search = _Search(parts, judges, levels, slopes)
+    search = _Search(parts, judges, levels, slopes, PRIORS if prior is None else (prior,))
     while search.split():
         search.improve()
-        yield Grown(search.mixture(present), search.score, search.work)
+        yield Grown(search.mixture(present), search.prior, search.score, search.work)
 
 
 class _Search:
     """The state of a growing mixture."""
 
     def __init__(
-        self, parts: list[_Pattern], judges: list[_Pattern], levels: int, slopes: bool
+        self,
+        parts: list[_Pattern],
+        judges: list[_Pattern],
+        levels: int,
+        slopes: bool,
+        priors: Sequence[float],
     ) -> None:
-        self.parts, self.judges = parts, judges
+        self.parts, self.judges, self.priors = parts, judges, priors
         self.features = max(part.here.max(initial=-1) for part in parts) + 1
         self.context = parts[0].c.shape[1] if slopes else 0
         c, mass = (np.concatenate([getattr(part, f) for part in parts]) for f in ("c", "mass"))
         self.rows = mass.sum()
         self.middle = mass @ c / self.rows
         self.margins = self.middle[:levels, None]
-        eye, self.work, self.prior, self.score = np.eye(self.features), 0.0, 0.0, -math.inf
+        eye, self.work, self.prior, self.score = np.eye(self.features), 0.0, priors[0], -math.inf
         self.components = _Components(
             np.zeros(1),
             np.zeros((1, self.features)),
@@ -189,9 +197,9 @@ class _Search:
                     break
                 before = sums.log_prob
                 self.components = self.maximise(sums, self.prior)
-            made = {prior: self.maximise(sums, prior) for prior in PRIORS}
+            made = {prior: self.maximise(sums, prior) for prior in self.priors}
             scores = {prior: self.judge(one) for prior, one in made.items()}
-            best = max(PRIORS, key=lambda prior: scores[prior])
+            best = max(self.priors, key=lambda prior: scores[prior])
             if best != self.prior:
                 self.prior, self.components = best, made[best]
                 for _ in range(_SETTLED):
@@ -273,7 +281,7 @@ class _Search:
             moved = (change @ (self.middle + first[:, :context])[:, :, None])[:, :, 0]
             loc, slopes = loc - moved, slopes + change
         enough = n**2 / sums.squares.clip(min=1e-300) >= _ROWS * (self.features + context + 1)
-        factors = np.linalg.cholesky(self.regularised(covariance, n, enough, prior))
+        factors = np.asarray(np.linalg.cholesky(self.regularised(covariance, n, enough, prior)))
         return _Components(np.log(share), loc, factors, slopes, self.frequencies(sums.counts, n))
 
     def regularised(self, covariance: _Array, n: _Array, enough: Any, prior: float) -> _Array:
@@ -318,7 +326,9 @@ class _Search:
         """The mixture as it is now."""
         one = self.components
         return MixtureOfRegressions(
-            *(torch.from_numpy(part.copy()) for part in (one.logits, one.loc, one.factors)),
+            torch.from_numpy(one.logits.copy()),
+            torch.from_numpy(one.loc.copy()),
+            torch.from_numpy(one.factors.copy()),
             torch.from_numpy(one.slopes.copy()) if self.context else None,
             torch.from_numpy(one.gates.T.copy()) if len(one.gates) else None,
             present,

@@ -41,6 +41,7 @@ class FlowTraining:
         validation: The rows that judge.
         fold: A number of its own, which tells order and first weights.
         ridge: The ridge of whitening.
+        stopped: Ends a turn that is being taken.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class FlowTraining:
         validation: Tensor,
         fold: int,
         ridge: float,
+        stopped: threading.Event,
     ) -> None:
+        self.stopped = stopped
         self.task, self.name, self.letters, self.fold, self.ridge = (
             task,
             front,
@@ -70,7 +73,6 @@ class FlowTraining:
         self.score = -math.inf
         self.is_done = self.weights > _WEIGHTS
         self.member: Member | None = None
-        self.interrupted = threading.Event()
         self._config: TrainConfig | None = None
 
     @property
@@ -102,10 +104,6 @@ class FlowTraining:
         )
         return self._config.epochs * self.epoch
 
-    def stop(self) -> None:
-        """Ends a turn that is being taken."""
-        self.interrupted.set()
-
     def turn(self) -> float:
         """Takes the turn that was planned; returns the work that it did without."""
         config, task = self._config, self.task
@@ -113,15 +111,17 @@ class FlowTraining:
             return 0.0
         if self.member is None:
             self._front = task.front(self.name, self.rows, self.ridge)
-            flow = build_layers(task.features, task.given, self.letters, self.hidden, config.seed)
-            self._flow = PartialFlow(flow, standard_normal(task.features), task.present)
+            self._layers = build_layers(
+                task.features, task.given, self.letters, self.hidden, config.seed
+            )
+            self._flow = PartialFlow(self._layers, standard_normal(task.features), task.present)
             self._parts = (
                 task.through(self._front, self.rows),
                 task.through(self._front, self.validation),
             )
         before = copy.deepcopy(self._flow.state_dict())
         self._flow.float()
-        history = train(self._flow, *self._parts, config, self.interrupted.is_set)
+        history = train(self._flow, *self._parts, config, self.stopped.is_set)
         gained = -history.best_validation_nll - self.score if self.member else math.inf
         if self.member is not None:
             self.is_done = gained < _GAIN
@@ -136,8 +136,8 @@ class FlowTraining:
             "hidden": self.hidden,
             "seed": seed,
         }
-        layers = list(self._flow.transform.transforms)
-        whole = assemble(task.layout, self._front, copy.deepcopy(layers))
+        # The layers are shared: a further turn makes this member another one.
+        whole = assemble(task.layout, self._front, self._layers)
         self.member = Member(plan, whole.double())
         return (config.epochs - len(history.records)) * self.epoch
 

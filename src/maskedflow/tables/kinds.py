@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from maskedflow.flows.stack import stacking_weights
+from maskedflow.transforms import LazyTransform
 
+from .em import Grown, Sample, grow
 from .member import Member, front_plan
-from .mixture import fit_mixture
+from .mixture import MixtureOfRegressions
 from .plan import assemble
-from .task import OPERATIONS, Task
-from .weighed import effective
+from .task import Task
+from .weighed import Weighed
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-_COMPONENTS = (2, 4, 8, 16, 32, 64, 128)
-_MIXED, _PARTS = 2_000_000, 20_000_000
-"""Most cells that a mixture is fitted to, and most rows times components."""
+_MIXED = 2_000_000
+"""Most cells that a mixture is fitted to."""
+_MULTIPLICATIONS = 2.5e9
+"""Those of expectation-maximisation that are one unit of work."""
 
 
 class Kind(abc.ABC):
@@ -102,62 +106,70 @@ class Gaussian(Kind):
 
 
 class Mixture(Kind):
-    """A mixture of Gaussians of whitened rows, as large as helps others.
+    """A mixture of Gaussians, as large as helps others; weights and means may follow the context.
 
     By itself a mixture can lose all for a row far out, which others in the stack can bear.
     """
 
-    label = "mixture of Gaussians"
-
-    def __init__(self, task: Task, ridge: float) -> None:
+    def __init__(self, task: Task, front: str, ridge: float = 0.0) -> None:
         super().__init__(task)
-        self.ridge, self.components, self.slopes = ridge, 1, False
+        self.front, self.ridge = front, ridge
+        self.components, self.slopes, self.prior, self.growing = 0, False, 0.0, 0.0
+        self.label = "mixture of Gaussians" + (" of normal scores" if front == "margins" else "")
 
     def fit(
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
         task = self.task
-        if task.patterns:
-            return None
-        front = task.front("whiten", rows, self.ridge)
-        self.spent += task.whitening_work(len(rows))
-        whole = task.through(front, rows[: _MIXED // task.features])
+        front = task.front(self.front, rows, self.ridge)
+        samples = [_sample(task.through(front, part)) for part in (rows[: self._most], others)]
         judges = task.all[others]
         value, found = -math.inf, None
         for slopes in (False, True) if task.given else (False,):
-            worse, size = 0, task.features + slopes * task.given
-            for components in _COMPONENTS:
-                part = whole[torch.arange(min(len(whole), _PARTS // components))]
-                if components * 4 * (size + 1) > effective(part.weight) or worse == 2:
-                    break
-                per_step = components * (3 * len(part) * size**2 / OPERATIONS + 2e-4)
-                if work - self.spent < 20 * per_step:
-                    break
-                c = part.split.context if slopes else None
-                base, steps = fit_mixture(part.split.x, part.weight, components, task.seed, c)
-                self.spent += (steps + 5) * per_step
-                density = assemble(task.layout, front, (), base).double()
-                log_probs = torch.stack([*beside, task.log_probs(density, others)], dim=1)
+            worse, before = 0, self.spent
+            for grown in self._grow(*samples, slopes=slopes):
+                member = self._member(front, grown.mixture, slopes)
+                log_probs = torch.stack([*beside, task.log_probs(member.density, others)], dim=1)
                 weights = stacking_weights(log_probs, judges.weight)
                 now = judges.mean((log_probs + weights.log()).logsumexp(dim=1))
                 worse = 0 if now > value else worse + 1
+                taken = grown.work / _MULTIPLICATIONS
+                self.spent = before + taken
                 if now > value:
-                    plan = {"components": components} | ({"slopes": True} if slopes else {})
-                    value, found = now, Member(front_plan(front) | plan, density)
-                    self.components, self.slopes, self._again = components, slopes, per_step * 40
+                    value, found = now, member
+                    self.components, self.slopes = len(grown.mixture.logits), slopes
+                    self.prior, self.growing = grown.prior, taken
+                if worse == 2 or 2 * taken > work - self.spent:
+                    break
         return found
 
     def again(self, rows: Tensor) -> Member:
-        task = self.task
-        front = task.front("whiten", rows, self.ridge)
-        part = task.through(front, rows[: _MIXED // task.features])
-        part = part[torch.arange(min(len(part), _PARTS // self.components))]
-        c = part.split.context if self.slopes else None
-        base, _ = fit_mixture(part.split.x, part.weight, self.components, task.seed, c)
-        plan = {"components": self.components} | ({"slopes": True} if self.slopes else {})
-        density = assemble(task.layout, front, (), base).double()
-        return Member(front_plan(front) | plan, density)
+        front = self.task.front(self.front, rows, self.ridge)
+        sample = _sample(self.task.through(front, rows[: self._most]))
+        grown = self._grow(sample, sample, slopes=self.slopes, prior=self.prior)
+        found = next(one.mixture for one in grown if len(one.mixture.logits) >= self.components)
+        return self._member(front, found, self.slopes)
 
     @property
     def again_work(self) -> float:
-        return self._again
+        return self.growing
+
+    @property
+    def _most(self) -> int:
+        return _MIXED // self.task.features
+
+    def _grow(self, *samples: Sample, **options: Any) -> Iterator[Grown]:
+        levels = sum(self.task.layout.levels)
+        return grow(*samples, levels=levels, present=self.task.present, **options)
+
+    def _member(
+        self, front: list[LazyTransform], mixture: MixtureOfRegressions, slopes: bool
+    ) -> Member:
+        plan: dict[str, Any] = front_plan(front) | {"components": len(mixture.logits)}
+        plan |= {"slopes": True} if slopes else {}
+        plan |= {} if mixture.tables is None else {"tables": True}
+        return Member(plan, assemble(self.task.layout, front, (), mixture).double())
+
+
+def _sample(part: Weighed) -> Sample:
+    return Sample(part.split.x, part.weight, part.split.context)

@@ -30,6 +30,7 @@ from .bounds import column_maps
 from .categories import AutoregressiveCategorical
 from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
+from .fronted import FrontedFlow
 from .missing import PartialFlow
 from .mixture import MixtureOfRegressions
 
@@ -52,6 +53,7 @@ class _Member(TypedDict):
     seed: NotRequired[Count]
     components: NotRequired[Count]
     slopes: NotRequired[bool]
+    tables: NotRequired[bool]
 
 
 @with_config(CLOSED)
@@ -78,6 +80,7 @@ class Plan(TypedDict):
     context: Count
     given: NotRequired[Count]
     work: NotRequired[Finite]
+    interrupted: NotRequired[bool]
     categories: NotRequired[_Categories]
     members: NotRequired[list[_Member]]
     angles: NotRequired[list[_Angles]]
@@ -109,7 +112,8 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         slopes = given * member.get("slopes", 0)
         total += front["knots"] * features + front["whiten"] * features * (features + given)
         total += len(member.get("layers", "")) * hidden * (features + given + hidden)
-        total += member.get("components", 0) * features * (features + slopes)
+        codes = sum(layout.levels) * member.get("tables", 0)
+        total += member.get("components", 0) * (features * (features + slopes) + codes)
     return total
 
 
@@ -169,7 +173,11 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
     if components:
         loc, factors = torch.zeros(components, features), eye.expand(components, -1, -1).clone()
         slopes = torch.zeros(components, features, given) if plan.get("slopes") else None
-        base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes)
+        codes = sum(layout.levels)
+        tables = torch.zeros(components, codes) if plan.get("tables") else None
+        # Those of the first versions, without tables, are of numbers that are never absent.
+        present = present_columns(layout)[1] if front["knots"] and not front["whiten"] else ()
+        base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes, tables, present)
     hidden, seed = plan.get("hidden", 0), plan.get("seed", 0)
     layers = build_layers(features, given, plan.get("layers", ""), hidden, seed)
     return assemble(layout, steps, layers, base)
@@ -209,4 +217,6 @@ def assemble(
     present = present_columns(layout)[1]
     if base is None:
         return PartialFlow(steps, standard_normal(len(present)), present)
+    if any(column is not None for column in present):
+        return FrontedFlow(steps, base, present)
     return Flow(LazyComposedTransform(*steps), base)

@@ -15,11 +15,11 @@ from maskedflow.data import Split
 
 from .angles import fit_angles
 from .codes import fit_categories
-from .contest import FLOWS, Contest
+from .contest import FLOWS, Contest, Tell
 from .density import TableDensity, angle_context, number_context, present_columns
 from .task import Task
 from .weighed import Weighed, distinct_rows
-from .work import default_work, work_within
+from .work import Budget, default_work, work_within
 
 
 def fit_density(
@@ -32,6 +32,7 @@ def fit_density(
     time_limit: float | None = None,
     work: float | None = None,
     seed: int = 0,
+    tell: Tell | None = None,
 ) -> TableDensity:
     """Fits a density to the rows of a table.
 
@@ -56,6 +57,10 @@ def fit_density(
         work: The work that it may do, whatever `time_limit` says; if both are None it follows from
             the size of the table, 60 for 3,000 rows of 10 columns and 300 at most.
         seed: Seed of every random draw.
+        tell: Called after each step of the search with the share of the work that is done, and what
+            was found.
+
+    Ctrl-C ends the search with what it has found by then, which its `plan` says.
 
     Returns:
         The density, in double precision and evaluation mode, with its `plan`, of which `work` is
@@ -92,24 +97,35 @@ def fit_density(
     categories = angles = numbers = None
     plan: dict[str, Any] = {"context": 0 if c is None else c.shape[1], "work": work}
     parts = bool(layout.levels) + bool(layout.angle_state) + 3 * bool(layout.value_state)
+    budget = Budget(work)
+    told = tell or (lambda share, line: None)
     if layout.levels:
         split = Split(rows.codes.double(), c)
-        categories, plan["categories"] = fit_categories(
-            layout.levels, Weighed(split, weight), seed, work / parts
-        )
+        arguments = layout.levels, Weighed(split, weight), seed
+        try:
+            categories, plan["categories"], spent = fit_categories(*arguments, work / parts)
+        except KeyboardInterrupt:  # ends with what there is
+            categories, plan["categories"], spent = fit_categories(*arguments, 0.0)
+            budget.total, plan["interrupted"] = spent, True
+        budget.spent += spent
+        told(budget.share, "categories")
     if layout.angle_state:
         of = Weighed(Split(rows.angles, angle_context(layout, rows, c)), weight)
         present = present_columns(layout)[0]
-        angles, plan["angles"] = fit_angles(present, of, seed, work / parts)
+        angles, plan["angles"] = fit_angles(present, of, seed, min(work / parts, budget.left))
+        budget.spent += work / parts
+        told(budget.share, "angles")
     if layout.value_state:
         given = number_context(layout, rows, c)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
         x = rows.values + noise * torch.tensor(layout.steps, dtype=torch.float64)
-        of = Weighed(Split(x, given), weight)
-        task = Task(layout, of, rows.observed, seed)
-        numbers, plan["members"] = Contest(task, flow, work * 3 / parts).run()
+        task = Task(layout, Weighed(Split(x, given), weight), rows.observed, seed)
+        contest = Contest(task, flow, budget, told)
+        numbers, plan["members"] = contest.run()
         plan["given"] = task.given
+        if contest.stopped.is_set():
+            plan["interrupted"] = True
     found = TableDensity(layout, categories, angles, numbers)
     found.plan = plan
     return found.double().eval()

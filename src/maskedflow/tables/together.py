@@ -18,8 +18,8 @@ def together(
 
     Each computes with one thread then: small trainings gain nothing from more. So they must draw
     nothing from torch's own generator, which all would share; it is put back afterwards to where it
-    was. If one fails, or somebody interrupts, the calls that wait are not made, and `stop` is called
-    for those that run.
+    was. If one fails, or somebody interrupts, the calls that wait are not made, and `stop` ends
+    those that run.
     """
     threads = torch.get_num_threads()
     if threads < 2 or len(calls) < 2:

@@ -90,3 +90,8 @@ class Budget:
     @property
     def left(self) -> float:
         return max(self.total - self.spent, 0.0)
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done."""
+        return min(self.spent / self.total, 1.0) if self.total else 1.0

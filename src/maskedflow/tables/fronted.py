@@ -1,0 +1,106 @@
+"""Densities of numbers some of which may be absent, behind element-wise maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from maskedflow.distributions import refuse_nan
+from maskedflow.distributions.base import Base, Shape
+from maskedflow.flows import LazyDistribution
+from maskedflow.transforms import (
+    ComposedTransform,
+    LazyComposedTransform,
+    LazyTransform,
+    check_features,
+)
+
+from .missing import call_observed, observed_features
+
+
+class FrontedFlow(LazyDistribution):
+    r"""A lazy density of x some of whose features may be absent, behind element-wise maps f.
+
+    .. math:: \log p(x_O \mid c) = \log p_B(f_O(x_O) \mid c) + \sum_{i \in O} \log |f_i'(x_i)|
+
+    The base knows itself what is absent, which comes in as 0: it is the marginal of the others.
+    A density and a sample cost those of the base.
+
+    Args:
+        front: The lazy element-wise transforms, the first applied to the data.
+        base: The lazy density of what they make.
+        present: For each feature the dimension of the context that is 1 if it is observed and 0 if
+            not; None if it always is.
+    """
+
+    def __init__(
+        self,
+        front: Sequence[LazyTransform],
+        base: LazyDistribution,
+        present: Sequence[int | None],
+    ) -> None:
+        super().__init__()
+        self.front, self.base = LazyComposedTransform(*front), base
+        self.present = tuple(present)
+
+    def forward(self, c: Tensor | None = None) -> FrontedDistribution:
+        """Makes the distribution for the context `c`, with shape (*, context), or none."""
+        observed = observed_features(self.present, c)
+        return FrontedDistribution(self.front(c), self.base(c), observed)
+
+
+class FrontedDistribution(Base):
+    """The distribution that a :class:`FrontedFlow` makes for a context, with shape (*, C)."""
+
+    def __init__(self, transform: Any, base: Any, observed: Tensor | None) -> None:
+        self.transform, self.base, self.observed = (
+            cast(ComposedTransform, transform),
+            base,
+            observed,
+        )
+        super().__init__(base.batch_shape, base.event_shape)
+
+    def __repr__(self) -> str:
+        return f"FrontedDistribution({self.transform}, {self.base})"
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of the observed features of points, (*, D), in nats.
+
+        Raises:
+            ValueError: If the shape does not fit, or an observed feature is NaN.
+        """
+        z, ladj = self._mapped(value)
+        return cast(Tensor, self.base.log_prob(z)) + ladj
+
+    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
+        if len(offsets) == 1:
+            return self.log_prob(value + offsets[0])
+        z, ladj = self._mapped(value + offsets.view(len(offsets), *[1] * (value.ndim - 1), -1))
+        # Places of a cell may have work in common.
+        together = getattr(self.base, "log_probs_within", self.base.log_prob)
+        found: Tensor = (together(z) + ladj).logsumexp(dim=0) - math.log(len(offsets))
+        return found
+
+    def residuals(self, value: Tensor, u: Tensor) -> Tensor:
+        """PIT residuals, (n, D); u, (n,), are random numbers that choose a component."""
+        return cast(Tensor, self.base.residuals(self._mapped(value)[0], u))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        x = self.transform.inv(self.base.sample(sample_shape, generator))
+        return x if self.observed is None else torch.where(self.observed, x, 0)
+
+    def _mapped(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        check_features("x", value, self.event_shape[0])
+        if self.observed is None:
+            refuse_nan("x", value)
+            z, ladj = self.transform.call_and_ladj(value)
+            return z, ladj
+        value, observed = torch.broadcast_tensors(value, self.observed)
+        value = torch.where(observed, value, 0)
+        refuse_nan("x", value)
+        return call_observed(self.transform, value, observed)[:2]
