@@ -11,11 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba.core import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
 _log = logging.getLogger(__name__)
+_jit: Any = numba.njit  # whose types miss some options
+#: A product and a sum may become one instruction.
+_njit: Any = _jit(nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 def compile_cached(function: Callable[[int], None], name: str, stamp: str) -> int:
@@ -36,8 +40,21 @@ def compile_cached(function: Callable[[int], None], name: str, stamp: str) -> in
     return address
 
 
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compiles a function of arrays when it is called first, and keeps that in the same way.
+
+    It runs on one thread, without Python's lock. What it calls has to be in its own file.
+    """
+    made: Any = _njit(function)
+    try:
+        made._cache = _Cache(function, "")
+    except RuntimeError:  # Numba has found nowhere to write
+        _tell()
+    return made
+
+
 class _Cache(FunctionCache):
-    def __init__(self, function: Callable[[int], None], stamp: str) -> None:
+    def __init__(self, function: Callable[..., Any], stamp: str) -> None:
         super().__init__(function)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
