@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from .weighed import effective
 
 PRIORS = (0.0, 1.0, 4.0, 16.0, 64.0)
 """The rows that a component may borrow from the shape of all, of which other rows choose."""
+MARGINS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""How much wider components are made than their rows are, of which other rows choose, too."""
 _STEPS, _SMALL_GAIN, _SETTLED = 30, 1e-3, 3
 """The most steps after a doubling, the gain that is worth another, and steps with a new prior."""
 _RIDGE = 1e-6
@@ -144,7 +146,7 @@ class _Search:
         self.rows = mass.sum()
         self.middle = mass @ c / self.rows
         self.margins = self.middle[:levels, None]
-        eye, self.work, self.prior, self.score = np.eye(self.features), 0.0, 0.0, -math.inf
+        eye, self.work, self.prior, self.margin, self.score = np.eye(self.features), 0.0, 0.0, 0.0, -math.inf
         self.components = _Components(
             np.zeros(1),
             np.zeros((1, self.features)),
@@ -190,13 +192,29 @@ class _Search:
                 before = sums.log_prob
                 self.components = self.maximise(sums, self.prior)
             made = {prior: self.maximise(sums, prior) for prior in PRIORS}
-            scores = {prior: self.judge(one) for prior, one in made.items()}
-            best = max(PRIORS, key=lambda prior: scores[prior])
+            best = self.best(made)
             if best != self.prior:
                 self.prior, self.components = best, made[best]
                 for _ in range(_SETTLED):
                     self.components = self.maximise(self.expect(), best)
-            self.score = self.judge(self.components)
+            margins = {margin: self.components for margin in MARGINS}
+            self.margin = self.best(margins, margins=True)
+
+    def best(self, made: dict[float, _Components], *, margins: bool = False) -> float:
+        """Which of some components other rows like best; of equals, the first."""
+        scores = {
+            key: self.judge(self.widened(one, key if margins else self.margin))
+            for key, one in made.items()
+        }
+        found = max(scores, key=lambda key: scores[key])
+        self.score = scores[found]
+        return found
+
+    def widened(self, one: _Components, margin: float) -> _Components:
+        """The components as wide as new rows will be, which had no say in the covariances."""
+        rows = np.exp(one.logits) * self.rows + self.prior
+        size = self.features + self.context + 3
+        return replace(one, factors=one.factors * np.sqrt(1 + margin * size / rows)[:, None, None])
 
     def expect(self) -> _Sums:
         """Runs through all rows."""
@@ -316,7 +334,7 @@ class _Search:
 
     def mixture(self, present: Sequence[int | None]) -> MixtureOfRegressions:
         """The mixture as it is now."""
-        one = self.components
+        one = self.widened(self.components, self.margin)
         return MixtureOfRegressions(
             *(torch.from_numpy(part.copy()) for part in (one.logits, one.loc, one.factors)),
             torch.from_numpy(one.slopes.copy()) if self.context else None,
