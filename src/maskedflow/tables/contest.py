@@ -15,7 +15,7 @@ from torch import Tensor
 from maskedflow.flows.stack import Stack, stacking_weights
 
 from .flow_training import FEWEST, FlowTraining
-from .kinds import Gaussian, Kind, Margins, Mixture
+from .kinds import Chain, Gaussian, Kind, Margins, Mixture
 from .member import Member
 from .task import FRONTS, Task
 from .together import together
@@ -41,8 +41,8 @@ _VALIDATION = 5_000
 """Most rows that judge at a time."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
-_FIRST, _MIXING = 0.25, 0.2
-"""The shares of the work for the first turns of flows, and for mixtures."""
+_FIRST, _MIXING, _BOOSTING = 0.25, 0.2, 0.25
+"""The shares of the work for first turns of flows, for mixtures, and for boosted trees."""
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of
 the work that is left for that."""
@@ -116,8 +116,10 @@ class Contest:
         """Fits the kinds that are no flows."""
         rows, others = self.fold(0)
         self.ridge = 0.0
-        kinds: list[tuple[Kind, float]] = [(Margins(self.task), math.inf)]
         self.can_whiten = self.task.can_whiten(self.budget.left)
+        kinds: list[tuple[Kind, float]] = []
+        if self.flow == "auto" or not self.can_whiten:
+            kinds.append((Margins(self.task), math.inf))
         if self.can_whiten:
             kinds.append((Gaussian(self.task, "whiten"), math.inf))
         if self.can_whiten and self.flow == "auto":
@@ -125,6 +127,8 @@ class Contest:
             kinds.append((Mixture(self.task, "margins"), 0.5 * _MIXING))
             if not self.task.patterns:
                 kinds.append((Mixture(self.task, "whiten"), 0.5 * _MIXING))
+        if self.flow == "auto":
+            kinds.append((Chain(self.task), _BOOSTING))
         # What is fitted once for each judge, and once more at the end, has that much less.
         times = self.judged + 1 if self.is_crossed else 1
         for kind, share in kinds:
@@ -156,7 +160,10 @@ class Contest:
         if self.task.rows < FEWEST or not kinds:
             return
         rows, others = self.fold(0)
-        trainings = [FlowTraining(self.task, *kind, rows, others, 0, self.ridge) for kind in kinds]
+        trainings = [
+            FlowTraining(self.task, *kind, rows, others, 0, self.ridge, self.stopped)
+            for kind in kinds
+        ]
         times = self.judged if self.is_crossed else 1
         work = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
         work *= self.budget.left / times
@@ -182,12 +189,12 @@ class Contest:
                 share = _LAST * self.budget.left / len(best)
                 taken = self.take_turns({one.training: share for one in best if one.training})
                 for entry in best:
-                    training = entry.training
-                    assert training is not None
-                    assert training.member is not None
-                    entry.members = [training.member]
-                    entry.log_probs = [self.task.log_probs(training.member.density, others)]
-                    self.tell(self.budget.share, f"{entry.label}: {training.score:.3f} nats")
+                    trained = entry.training
+                    assert trained is not None
+                    assert trained.member is not None
+                    entry.members = [trained.member]
+                    entry.log_probs = [self.task.log_probs(trained.member.density, others)]
+                    self.tell(self.budget.share, f"{entry.label}: {trained.score:.3f} nats")
                 if taken:
                     continue
             if copies >= _COPIES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from .missing import observed_features
 from .mixture import MixtureOfRegressions, marginal
 from .weighed import effective
 
-PRIORS = (0.0, 1.0, 4.0, 16.0, 64.0)
+PRIORS: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0, 64.0)
 """The rows that a component may borrow from the shape of all, of which other rows choose."""
+MARGINS: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""How much wider components are made than their rows are, of which other rows choose, too."""
 _STEPS, _SMALL_GAIN, _SETTLED = 30, 1e-3, 3
 """The most steps after a doubling, the gain that is worth another, and steps with a new prior."""
 _RIDGE = 1e-6
@@ -46,13 +48,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Grown:
-    """A mixture, its prior, the mean log-density of rows that judge it, and what it has cost.
+    """A mixture, its prior and margin, its score, and what it has cost.
 
-    The work is that of all steps since the search began, in multiplications.
+    The score is the mean log-density of rows that judge it. The work is that of all steps
+    since the search began, in multiplications.
     """
 
     mixture: MixtureOfRegressions
-    prior: float
+    smoothing: tuple[float, float]
     score: float
     work: float
 
@@ -96,7 +99,7 @@ def grow(
     levels: int = 0,
     slopes: bool = False,
     present: Sequence[int | None] | None = None,
-    prior: float | None = None,
+    smoothing: tuple[float, float] | None = None,
 ) -> Iterator[Grown]:
     r"""Fits mixtures of 2, 4, 8, ... components, each from the one before.
 
@@ -118,7 +121,7 @@ def grow(
             weights depend on these by their frequencies in each component.
         slopes: Whether the means follow the context, as they do for codes too.
         present: For each feature the dimension of the context that says whether it is observed.
-        prior: :math:`\nu`; None if others choose it, too.
+        smoothing: The prior and the margin of a mixture that was grown; None if others choose them.
 
     References:
         | Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster et al., 1977)
@@ -128,10 +131,12 @@ def grow(
     present = present or (None,) * sample.x.shape[1]
     mass = sample.weight.double() / sample.weight.sum() * effective(sample.weight)
     parts, judges = _patterns(sample, mass, present), _patterns(others, others.weight, present)
-    search = _Search(parts, judges, levels, slopes, PRIORS if prior is None else (prior,))
+    search = _Search(parts, judges, levels, slopes, smoothing)
     while search.split():
         search.improve()
-        yield Grown(search.mixture(present), search.prior, search.score, search.work)
+        yield Grown(
+            search.mixture(present), (search.prior, search.margin), search.score, search.work
+        )
 
 
 class _Search:
@@ -143,16 +148,20 @@ class _Search:
         judges: list[_Pattern],
         levels: int,
         slopes: bool,
-        priors: Sequence[float],
+        smoothing: tuple[float, float] | None,
     ) -> None:
-        self.parts, self.judges, self.priors = parts, judges, priors
+        self.parts, self.judges = parts, judges
+        self.priors, self.widths = PRIORS, MARGINS
+        if smoothing is not None:
+            self.priors, self.widths = ((one,) for one in smoothing)
         self.features = max(part.here.max(initial=-1) for part in parts) + 1
         self.context = parts[0].c.shape[1] if slopes else 0
         c, mass = (np.concatenate([getattr(part, f) for part in parts]) for f in ("c", "mass"))
         self.rows = mass.sum()
         self.middle = mass @ c / self.rows
         self.margins = self.middle[:levels, None]
-        eye, self.work, self.prior, self.score = np.eye(self.features), 0.0, priors[0], -math.inf
+        eye, self.work, self.score = np.eye(self.features), 0.0, -math.inf
+        self.prior, self.margin = self.priors[0], self.widths[0]
         self.components = _Components(
             np.zeros(1),
             np.zeros((1, self.features)),
@@ -198,13 +207,29 @@ class _Search:
                 before = sums.log_prob
                 self.components = self.maximise(sums, self.prior)
             made = {prior: self.maximise(sums, prior) for prior in self.priors}
-            scores = {prior: self.judge(one) for prior, one in made.items()}
-            best = max(self.priors, key=lambda prior: scores[prior])
+            best = self.best(made)
             if best != self.prior:
                 self.prior, self.components = best, made[best]
                 for _ in range(_SETTLED):
                     self.components = self.maximise(self.expect(), best)
-            self.score = self.judge(self.components)
+            margins = dict.fromkeys(self.widths, self.components)
+            self.margin = self.best(margins, margins=True)
+
+    def best(self, made: dict[float, _Components], *, margins: bool = False) -> float:
+        """Which of some components other rows like best; of equals, the first."""
+        scores = {
+            key: self.judge(self.widened(one, key if margins else self.margin))
+            for key, one in made.items()
+        }
+        found = max(scores, key=lambda key: scores[key])
+        self.score = scores[found]
+        return found
+
+    def widened(self, one: _Components, margin: float) -> _Components:
+        """The components as wide as new rows will be, which had no say in the covariances."""
+        rows = np.exp(one.logits) * self.rows + self.prior
+        size = self.features + self.context + 3
+        return replace(one, factors=one.factors * np.sqrt(1 + margin * size / rows)[:, None, None])
 
     def expect(self) -> _Sums:
         """Runs through all rows."""
@@ -324,7 +349,7 @@ class _Search:
 
     def mixture(self, present: Sequence[int | None]) -> MixtureOfRegressions:
         """The mixture as it is now."""
-        one = self.components
+        one = self.widened(self.components, self.margin)
         return MixtureOfRegressions(
             torch.from_numpy(one.logits.copy()),
             torch.from_numpy(one.loc.copy()),

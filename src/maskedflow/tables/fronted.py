@@ -81,7 +81,7 @@ class FrontedDistribution(Base):
             return self.log_prob(value + offsets[0])
         z, ladj = self._mapped(value + offsets.view(len(offsets), *[1] * (value.ndim - 1), -1))
         # Places of a cell may have work in common.
-        together = getattr(self.base, "log_probs_within", self.base.log_prob)
+        together = getattr(self.base, "log_probs_of_places", self.base.log_prob)
         found: Tensor = (together(z) + ladj).logsumexp(dim=0) - math.log(len(offsets))
         return found
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
+from .boosted import fit_boosted
 from .em import Grown, Sample, grow
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
@@ -23,6 +24,8 @@ from .weighed import Weighed
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
+_FEWEST_BOOSTED = 150
+"""Rows below which no trees are boosted."""
 _MULTIPLICATIONS = 2.5e9
 """Those of expectation-maximisation that are one unit of work."""
 
@@ -114,7 +117,8 @@ class Mixture(Kind):
     def __init__(self, task: Task, front: str, ridge: float = 0.0) -> None:
         super().__init__(task)
         self.front, self.ridge = front, ridge
-        self.components, self.slopes, self.prior, self.growing = 0, False, 0.0, 0.0
+        self.components, self.slopes, self.growing = 0, False, 0.0
+        self.smoothing = (0.0, 0.0)
         self.label = "mixture of Gaussians" + (" of normal scores" if front == "margins" else "")
 
     def fit(
@@ -138,7 +142,7 @@ class Mixture(Kind):
                 if now > value:
                     value, found = now, member
                     self.components, self.slopes = len(grown.mixture.logits), slopes
-                    self.prior, self.growing = grown.prior, taken
+                    self.smoothing, self.growing = grown.smoothing, taken
                 if worse == 2 or 2 * taken > work - self.spent:
                     break
         return found
@@ -146,7 +150,7 @@ class Mixture(Kind):
     def again(self, rows: Tensor) -> Member:
         front = self.task.front(self.front, rows, self.ridge)
         sample = _sample(self.task.through(front, rows[: self._most]))
-        grown = self._grow(sample, sample, slopes=self.slopes, prior=self.prior)
+        grown = self._grow(sample, sample, slopes=self.slopes, smoothing=self.smoothing)
         found = next(one.mixture for one in grown if len(one.mixture.logits) >= self.components)
         return self._member(front, found, self.slopes)
 
@@ -169,6 +173,46 @@ class Mixture(Kind):
         plan |= {"slopes": True} if slopes else {}
         plan |= {} if mixture.tables is None else {"tables": True}
         return Member(plan, assemble(self.task.layout, front, (), mixture).double())
+
+
+class Chain(Kind):
+    """A chain of normal scores, each given those before it by boosted trees."""
+
+    label = "boosted chain"
+
+    def fit(
+        self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
+    ) -> Member | None:
+        if self.task.rows < _FEWEST_BOOSTED or self.task.features + self.task.given < 2:
+            return None
+        self.work = work
+        before = self.spent
+        member = self.again(rows)
+        self.taken = self.spent - before
+        return member
+
+    def again(self, rows: Tensor) -> Member:
+        task, front = self.task, self.task.front("margins", rows)
+        part = task.through(front, rows)
+        ends = [task.through(front, rows, end).split.x for end in task.ends]
+        chain, taken = fit_boosted(
+            part.split.x,
+            part.split.context,
+            task.observed[rows],
+            part.weight,
+            levels=task.layout.levels,
+            present=task.present,
+            cells=(ends[0], ends[1]),
+            work=self.work,
+            seed=task.seed,
+        )
+        self.spent += taken
+        plan = front_plan(front) | {"chain": chain.size._asdict()}
+        return Member(plan, assemble(task.layout, front, (), chain).double())
+
+    @property
+    def again_work(self) -> float:
+        return self.taken
 
 
 def _sample(part: Weighed) -> Sample:

@@ -26,6 +26,7 @@ from maskedflow.transforms import (
 )
 from maskedflow.transforms.whiten import Whiten
 
+from .boosted import BoostedChain, ChainSize
 from .bounds import column_maps
 from .categories import AutoregressiveCategorical
 from .circular import AutoregressiveVonMises
@@ -44,6 +45,16 @@ class _Front(TypedDict):
 
 
 @with_config(CLOSED)
+class _Chain(TypedDict):
+    """How large the tensors of a boosted chain are."""
+
+    cells: Size
+    trees: Count
+    nodes: Count
+    splits: Count
+
+
+@with_config(CLOSED)
 class _Member(TypedDict):
     """One density of the values: a letter for each layer, or a mixture of Gaussians."""
 
@@ -54,6 +65,7 @@ class _Member(TypedDict):
     components: NotRequired[Count]
     slopes: NotRequired[bool]
     tables: NotRequired[bool]
+    chain: NotRequired[_Chain]
 
 
 @with_config(CLOSED)
@@ -113,6 +125,8 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         total += front["knots"] * features + front["whiten"] * features * (features + given)
         total += len(member.get("layers", "")) * hidden * (features + given + hidden)
         codes = sum(layout.levels) * member.get("tables", 0)
+        chain = member.get("chain", {})
+        total += chain.get("nodes", 0) + 4 * chain.get("splits", 0) + chain.get("trees", 0)
         total += member.get("components", 0) * (features * (features + slopes) + codes)
     return total
 
@@ -169,7 +183,7 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
     if front["whiten"]:
         slopes = torch.zeros(features, given) if given else None
         steps.append(Whiten(torch.zeros(features), eye, slopes))
-    base = None
+    base: LazyDistribution | None = None
     if components:
         loc, factors = torch.zeros(components, features), eye.expand(components, -1, -1).clone()
         slopes = torch.zeros(components, features, given) if plan.get("slopes") else None
@@ -178,6 +192,9 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
         # Those of the first versions, without tables, are of numbers that are never absent.
         present = present_columns(layout)[1] if front["knots"] and not front["whiten"] else ()
         base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes, tables, present)
+    if plan.get("chain"):
+        size, present = ChainSize(**plan["chain"]), present_columns(layout)[1]
+        base = BoostedChain(layout.levels, present, given - sum(layout.levels), size)
     hidden, seed = plan.get("hidden", 0), plan.get("seed", 0)
     layers = build_layers(features, given, plan.get("layers", ""), hidden, seed)
     return assemble(layout, steps, layers, base)
@@ -217,6 +234,6 @@ def assemble(
     present = present_columns(layout)[1]
     if base is None:
         return PartialFlow(steps, standard_normal(len(present)), present)
-    if any(column is not None for column in present):
+    if not (front and isinstance(front[-1], Whiten)):
         return FrontedFlow(steps, base, present)
     return Flow(LazyComposedTransform(*steps), base)

@@ -119,8 +119,9 @@ def fit_density(
         given = number_context(layout, rows, c)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
-        x = rows.values + noise * torch.tensor(layout.steps, dtype=torch.float64)
-        task = Task(layout, Weighed(Split(x, given), weight), rows.observed, seed)
+        ends = rows.values, rows.values + torch.tensor(layout.steps, dtype=torch.float64)
+        x = torch.lerp(*ends, noise)
+        task = Task(layout, Weighed(Split(x, given), weight), ends, rows.observed, seed)
         contest = Contest(task, flow, budget, told)
         numbers, plan["members"] = contest.run()
         plan["given"] = task.given

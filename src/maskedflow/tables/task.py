@@ -38,12 +38,15 @@ class Task:
     Args:
         layout: What the columns are.
         all: The rows, of which those on a grid lie somewhere in their cells.
+        ends: The lower and the upper ends of these cells, with shape (n, D) both; the rows
+            themselves where there is no grid.
         observed: Which numbers are there, with shape (n, D).
         seed: Seed of every random draw.
     """
 
     layout: Layout
     all: Weighed
+    ends: tuple[Tensor, Tensor]
     observed: Tensor
     seed: int
 
@@ -72,17 +75,20 @@ class Task:
         """The number of rows of equal weight that are worth as much."""
         return effective(self.all.weight)
 
-    def through(self, front: Sequence[LazyTransform], rows: Tensor) -> Weighed:
-        """Some of the rows, mapped to the real line and through what comes before a flow."""
+    def through(
+        self, front: Sequence[LazyTransform], rows: Tensor, x: Tensor | None = None
+    ) -> Weighed:
+        """Some of the rows, or x, mapped to the real line and through what comes before a flow."""
+        values = self.all.split.x if x is None else x
         steps = [column_maps(self.layout), *front]
         whole = LazyComposedTransform(*steps)
         found = []
         for block in rows.split(_BLOCK):
-            given, observed = self.all[block].split, self.observed[block]
+            c, observed = self.all[block].split.context, self.observed[block]
             if observed.all():
-                found.append(whole(given.context)(given.x))
+                found.append(whole(c)(values[block]))
             else:
-                found.append(call_layers(steps, given.x, given.context, observed)[0])
+                found.append(call_layers(steps, values[block], c, observed)[0])
         return self.all[rows].with_x(torch.cat(found))
 
     def front(self, name: str, rows: Tensor, ridge: float = 0.0) -> list[LazyTransform]:
