@@ -350,6 +350,36 @@ def test_moments_of_a_mixture_of_gaussians(full: bool) -> None:
     torch.testing.assert_close(x.var(dim=0), d.variance, atol=0.03, rtol=0)
 
 
+def test_a_row_of_a_mixture_of_gaussians_is_by_itself() -> None:
+    d, leaves = overlapping(full=True)
+    x = d.sample((200,), generator=generator())
+    with torch.no_grad():
+        found, part = d.log_prob(x), d.log_prob(x[7:90])
+    assert torch.equal(found[7:90], part)
+    torch.testing.assert_close(d.log_prob(x).detach(), found)
+    single = MixtureOfGaussians(
+        *(leaf.detach().float() for leaf in leaves[:2]), None, leaves[2].detach().float()
+    )
+    again = single.log_prob(x.float())
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, found.float())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_batch_of_mixtures_draws_each_its_own(full: bool) -> None:
+    loc = torch.tensor([[0.0, 100.0], [200.0, 300.0]])[..., None]
+    scale = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[..., None]
+    option = {"scale_tril": scale[..., None]} if full else {"scale": scale}
+    d = MixtureOfGaussians(torch.zeros(2, 2), loc, **option)
+    x = d.sample((4000,), generator=generator())[..., 0]
+    assert x.shape == (4000, 2)
+    for i in range(2):
+        for k in range(2):
+            mine = x[(x - loc[i, k]).abs() < 40]
+            torch.testing.assert_close(mine.mean(), loc[i, k, 0], atol=0.3, rtol=0)
+            torch.testing.assert_close(mine.std(), scale[i, k, 0], atol=0, rtol=0.1)
+
+
 def test_a_mixture_of_gaussians_has_one_kind_of_scale() -> None:
     for options in ({}, {"scale": torch.ones(2, 1), "scale_tril": torch.ones(2, 1, 1)}):
         with pytest.raises(ValueError, match="scale, scale_tril: expected one of them"):

@@ -6,10 +6,13 @@ import copy
 from textwrap import indent
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
+from maskedflow.kernels.gaussians import invert, log_densities
+from maskedflow.staircase import is_traced
 from maskedflow.transforms import MonotonicMixtureTransform
 from maskedflow.transforms.linear import solve_triangular
 
@@ -68,11 +71,7 @@ class Mixture(Density):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             x = draw(self.base, sample_shape, generator)
-            events = len(self.event_shape)
-            chosen = self._choose(sample_shape, generator)
-            index = chosen.reshape(*chosen.shape, *[1] * (1 + events))
-            index = index.expand(*chosen.shape, 1, *self.event_shape)
-            return x.gather(-1 - events, index).squeeze(-1 - events)
+            return _picked(x, self._choose(sample_shape, generator), len(self.event_shape))
 
     def _choose(self, sample_shape: Shape, generator: torch.Generator | None) -> Tensor:
         """Draws components: the first arrival of Poisson processes with rates as the weights."""
@@ -174,26 +173,55 @@ class MixtureOfGaussians(Mixture):
         slopes = torch.stack(rows, dim=-2)
         return x - solve_triangular(slopes, residual - residual.detach(), upper=False)
 
+    def density(self, value: Tensor) -> Tensor:
+        if isinstance(self.base, DiagNormal) or self.batch_shape:
+            return super().density(value)
+        tensors = value, self.logits, self.base.loc, self.base.scale_tril
+        learns = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+        if not learns and not is_traced() and all(one.device.type == "cpu" for one in tensors):
+            return self._compiled(*tensors)
+        # Component by component: all at once would be that many copies of all rows.
+        parts = (log_density(self._component(k), value) for k in range(len(self.logits)))
+        return torch.logsumexp(self.logits.log_softmax(dim=-1) + torch.stack([*parts], -1), dim=-1)
+
+    def _component(self, k: int) -> FullNormal:
+        """One component, where there is no batch."""
+        loc, factor = self.base.loc[k], self.base.scale_tril[k]  # type: ignore[union-attr]
+        return FullNormal(loc, scale_tril=factor, validate_args=False)
+
+    def _compiled(self, value: Tensor, *parameters: Tensor) -> Tensor:
+        """The density in double precision, without gradients, of each row by itself."""
+        features = value.shape[-1]
+        rows = value.reshape(-1, features)
+        x, logits, loc, factors = (
+            np.ascontiguousarray(one.detach().double().numpy()) for one in (rows, *parameters)
+        )
+        nothing, components = np.zeros((len(x), 0)), len(loc)
+        gates, slopes = np.zeros((0, components)), np.zeros((components, features, 0))
+        found = log_densities(x, nothing, logits, gates, loc, invert(factors), slopes)[0]
+        return torch.from_numpy(found).reshape(value.shape[:-1]).to(parameters[-1])
+
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows, each from a component that is drawn first."""
         with torch.no_grad():
             chosen = self._choose(sample_shape, generator)
             shape, loc = (*chosen.shape, *self.event_shape), self.base.loc
             x = torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator)
-            for k in range(self.logits.shape[-1]):
+            spread = self.base.scale if isinstance(self.base, DiagNormal) else self.base.scale_tril
+            if self.batch_shape:
+                spread = _picked(spread, chosen, 1 if isinstance(self.base, DiagNormal) else 2)
+                loc = _picked(loc, chosen, 1)
+                return self._moved(x, loc, spread)
+            for k in range(self.logits.shape[-1]):  # no copy of the factor for each draw
                 here = chosen == k
-                if self.batch_shape:
-                    x = torch.where(here[..., None], self._component(k, x), x)
-                else:
-                    x[here] = self._component(k, x[here])
+                x[here] = self._moved(x[here], loc[k], spread[k])
             return x
 
-    def _component(self, k: int, noise: Tensor) -> Tensor:
-        """Draws of one component, from standard normal ones."""
-        loc: Tensor = self.base.loc[..., k, :]
+    def _moved(self, noise: Tensor, loc: Tensor, spread: Tensor) -> Tensor:
+        """Draws of components from standard normal ones."""
         if isinstance(self.base, DiagNormal):
-            return loc + self.base.scale[..., k, :] * noise
-        return loc + torch.einsum("...ij,...j->...i", self.base.scale_tril[..., k, :, :], noise)
+            return loc + spread * noise
+        return loc + torch.einsum("...ij,...j->...i", spread, noise)
 
     def _normalise(self, x: Tensor) -> Tensor:
         """Maps x to N(0, I), each feature given those before it."""
@@ -212,6 +240,14 @@ class MixtureOfGaussians(Mixture):
         means = x[..., None] - (scale * v).mT
         z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT)(x)
         return z
+
+
+def _picked(value: Tensor, chosen: Tensor, events: int) -> Tensor:
+    """The values of the components that are chosen, (*, *batch), of (*batch, K, *event)."""
+    value = value.expand(*chosen.shape, *value.shape[-1 - events :])
+    index = chosen.reshape(*chosen.shape, *[1] * (1 + events))
+    index = index.expand(*chosen.shape, 1, *value.shape[value.ndim - events :])
+    return value.gather(-1 - events, index).squeeze(-1 - events)
 
 
 class Joint(Base):

@@ -69,7 +69,7 @@ def _terms(
 
 
 @compiled
-def _log_sum(terms: Any, lane: int) -> float:
+def _log_sum(terms: Any, lane: int) -> Any:
     """The logarithm of the sum of one lane's exponentials."""
     largest = terms[0, lane]
     for k in range(1, len(terms)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -306,7 +306,7 @@ class _Search:
             moved = (change @ (self.middle + first[:, :context])[:, :, None])[:, :, 0]
             loc, slopes = loc - moved, slopes + change
         enough = n**2 / sums.squares.clip(min=1e-300) >= _ROWS * (self.features + context + 1)
-        factors = np.asarray(np.linalg.cholesky(self.regularised(covariance, n, enough, prior)))
+        factors = cast(_Array, np.linalg.cholesky(self.regularised(covariance, n, enough, prior)))
         return _Components(np.log(share), loc, factors, slopes, self.frequencies(sums.counts, n))
 
     def regularised(self, covariance: _Array, n: _Array, enough: Any, prior: float) -> _Array:
@@ -350,12 +350,14 @@ class _Search:
     def mixture(self, present: Sequence[int | None]) -> MixtureOfRegressions:
         """The mixture as it is now."""
         one = self.widened(self.components, self.margin)
+        parts = one.logits, one.loc, one.factors, one.slopes, one.gates.T
+        logits, loc, factors, slopes, gates = (torch.from_numpy(part.copy()) for part in parts)
         return MixtureOfRegressions(
-            torch.from_numpy(one.logits.copy()),
-            torch.from_numpy(one.loc.copy()),
-            torch.from_numpy(one.factors.copy()),
-            torch.from_numpy(one.slopes.copy()) if self.context else None,
-            torch.from_numpy(one.gates.T.copy()) if len(one.gates) else None,
+            logits,
+            loc,
+            factors,
+            slopes if self.context else None,
+            gates if len(one.gates) else None,
             present,
         )
 

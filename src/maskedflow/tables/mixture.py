@@ -165,8 +165,7 @@ class MixtureOfRegressionsDistribution(Density):
         z = torch.linalg.solve_triangular(factors, centred[..., None], upper=False)[..., 0]
         constant = factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         each = -0.5 * (z.square().sum(dim=-1) + whole * math.log(2 * math.pi)) - constant
-        found: Tensor = (weights.log_softmax(dim=-1) + each).logsumexp(dim=-1)
-        return found
+        return torch.logsumexp(weights.log_softmax(dim=-1) + each, dim=-1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
