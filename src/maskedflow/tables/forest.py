@@ -30,7 +30,7 @@ _LEAST = (5, 10, 20, 40, 80, 160)
 """Rows that a node may need to be split."""
 _CELLS = 200_000
 """Most numbers and codes that a forest is fitted to."""
-_NUMBERS = 8_000_000
+_NUMBERS = 2_000_000
 """Most numbers that the components have in all."""
 _HELD_OUT, _MOST_HELD_OUT = 5, 2_000
 """One of so many rows is held out to judge leaves, and most of them."""
@@ -217,7 +217,7 @@ def _mixture(
     count = rows.x.shape[1] - rows.places.shape[1]
     reached = forest.apply(rows.x)
     parts = []
-    number = 2 * count + sum(levels)
+    number = 1 + 4 * count + sum(levels)
     left = _NUMBERS
     for t, estimator in enumerate(forest.estimators_):
         parts.append(

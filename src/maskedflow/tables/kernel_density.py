@@ -19,9 +19,9 @@ from .products import MixtureOfProducts, compiled
 
 _CENTRES = 5_000
 """Most rows that get a kernel."""
-_NUMBERS = 8_000_000
+_NUMBERS = 2_000_000
 """Most numbers that the components have in all."""
-_WORK = 8e6
+_WORK = 2e7
 """Most terms of a gradient: rows left out, times kernels, times features and codes."""
 _STEPS = 60
 _STARTS = (0.7, 0.95)
