@@ -7,7 +7,7 @@ from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .kinds.number import Value
 from .reading import all_numbers, as_declared, read_declared, read_source
 from .rows import Layout, Rows
-from .schema import Schema, complete
+from .schema import Schema, complete, left_out
 from .toml import read_document
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "complete",
     "from_arrow",
     "kind_of",
+    "left_out",
     "read_declared",
     "read_document",
     "read_frame",
