@@ -264,7 +264,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns:
             The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
-            constants and duplicates, which have none, and of rows of density 0.
+            what is no part of the density, and of rows of density 0.
 
         Example:
             >>> x = np.random.default_rng(0).normal(size=(100, 2))

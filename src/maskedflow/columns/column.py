@@ -102,7 +102,11 @@ class Column:
         if self.step < 0:
             raise self.error(f"step: expected the positive width of a grid, got {self.step:g}")
         whole = round(self.step / self.unit) if self.unit > 0 else 1
-        if self.unit < 0 or whole < 1 or not math.isclose(whole * (self.unit or self.step), self.step):
+        if (
+            self.unit < 0
+            or whole < 1
+            or not math.isclose(whole * (self.unit or self.step), self.step)
+        ):
             wanted = f"expected a whole part of the step {self.step:g}"
             raise self.error(f"unit: {wanted}, got {self.unit:g}")
         if len(set(self.levels)) < len(self.levels) or len(set(self.atoms)) < len(self.atoms):

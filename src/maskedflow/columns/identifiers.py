@@ -58,9 +58,7 @@ def are_numbered(cells: pa.ChunkedArray) -> bool:
 def is_unknown(names: Numbers, others: Sequence[tuple[Column, Numbers]]) -> bool:
     """Whether other columns are in no order, block by block and cell by cell, by that of names."""
     order, tests = names.argsort(), 2 * len(others)
-    return all(
-        p >= CHANCE / tests for column, x in others for p in _p_values(column, x[order])
-    )
+    return all(p >= CHANCE / tests for column, x in others for p in _p_values(column, x[order]))
 
 
 def _p_values(column: Column, x: Numbers) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
         bounds = {"low": float(ordinary.min()), "high": float(ordinary.max())}
         why = "as many rows at both ends as between; "
     if not bounds:
-        bounds, why = _natural_limits(x, ordinary, grid.step if grid else 0.0)
+        bounds, why = _natural_limits(x, atoms, grid.step if grid else 0.0)
     found |= bounds
     if bounds and not grid:
         atoms = _with_ends(atoms, values, bounds.values())
@@ -218,14 +218,14 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
     return {}, ""
 
 
-def _natural_limits(x: Numbers, ordinary: Numbers, step: float) -> tuple[Found, str]:
+def _natural_limits(x: Numbers, atoms: Collection[float], step: float) -> tuple[Found, str]:
     """Bounds at 0 and at the end of a scale, if numbers go up to them and not beyond.
 
     Numbers on no grid have to be there exactly, which makes the bound an atom.
     """
-    if len(x) < ROWS or not len(ordinary) or ordinary.min() < 0:
+    x = x[~np.isin(x, [*{*atoms} - {0.0, *SCALES}])]
+    if len(x) < ROWS or x.min() < 0:
         return {}, ""
-    x = x[x >= 0]
 
     def ends(end: float) -> bool:
         if not step:

@@ -107,12 +107,12 @@ class Schema:
         given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}
         for name in given:
             if name not in table.column_names:
-                known = ", ".join(table.column_names)
-                raise ValueError(f"schema: the table has no column {name!r}; it has {known}")
+                there = ", ".join(table.column_names)
+                raise ValueError(f"schema: the table has no column {name!r}; it has {there}")
         if missing == "error":
-            refuse_missing(table.drop_columns(left_out(given)))
+            refuse_missing(table.drop_columns(ignored(given)))
         elif missing == "drop":
-            table = table.filter(pa.array(complete(table, left_out(given))))
+            table = table.filter(pa.array(complete(table, ignored(given))))
         if not table.num_rows:
             raise ValueError("expected rows to infer a schema from, found none without gaps")
         columns: dict[str, Column] = {}
@@ -120,7 +120,7 @@ class Schema:
         for name in table.column_names:
             cells, known = table.column(name), given.get(name, {})
             if not {"kind", "levels"} & known.keys() and are_names(cells):
-                columns[name] = _left_out(name, cells, "texts, all different: they name the rows")
+                columns[name] = _ignored(name, cells, "texts, all different: they name the rows")
                 continue
             column = _infer_column(name, cells, known, bounds)
             if column.part is not None and "kind" not in known:
@@ -132,7 +132,7 @@ class Schema:
         numbered = [
             name
             for name, column in columns.items()
-            if column.kind == "discretised" and not given.get(name)
+            if column.part == "values" and not given.get(name)
             if are_numbered(table.column(name))
         ]
         columns |= _numbered(table, columns, numbered)
@@ -227,11 +227,11 @@ class Schema:
         )
 
 
-def left_out(schema: Schema | Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+def ignored(schema: Schema | Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     """The names of the columns that a schema, or what is known of one, leaves out.
 
     Example:
-        >>> left_out({"id": {"kind": "ignore"}, "age": {"low": 0}})
+        >>> ignored({"id": {"kind": "ignore"}, "age": {"low": 0}})
         ['id']
     """
     if isinstance(schema, Schema):
@@ -239,9 +239,7 @@ def left_out(schema: Schema | Mapping[str, Mapping[str, Any]] | None) -> list[st
     return [name for name, known in (schema or {}).items() if known.get("kind") == "ignore"]
 
 
-def complete(
-    table: pa.Table, but: Collection[str] = ()
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def complete(table: pa.Table, but: Collection[str] = ()) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows have no missing value, `but` in columns that do not count."""
     rows = np.ones(table.num_rows, np.bool_)
     for name, cells in zip(table.column_names, table.columns, strict=True):
@@ -302,7 +300,7 @@ def _made(arguments: Arguments) -> Column:
     return Column(**KINDS[arguments["kind"]].plain(arguments))
 
 
-def _left_out(name: str, cells: pa.ChunkedArray, why: str) -> Column:
+def _ignored(name: str, cells: pa.ChunkedArray, why: str) -> Column:
     return Column(name, "ignore", cells.type, note=f"{len(cells):,} {why}")
 
 
@@ -321,7 +319,7 @@ def _numbered(
             why = "whole numbers, all different, of which no other column knows anything"
             for one in columns.values():
                 if name in (one.name, one.of):
-                    found[one.name] = _left_out(one.name, table.column(one.name), why)
+                    found[one.name] = _ignored(one.name, table.column(one.name), why)
     return found
 
 

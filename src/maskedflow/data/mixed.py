@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from maskedflow.columns import Schema, complete, left_out, read_document, read_source
+from maskedflow.columns import Schema, complete, ignored, read_document, read_source
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
@@ -158,7 +158,7 @@ def deal_mixed(
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
     context_columns = whole.context_columns
-    table = whole.table.drop_columns(left_out(schema))
+    table = whole.table.drop_columns(ignored(schema))
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
     for given in context_columns if schema.missing != "model" else ():

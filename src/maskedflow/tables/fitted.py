@@ -21,7 +21,7 @@ from maskedflow.columns import (
     Schema,
     as_declared,
     complete,
-    left_out,
+    ignored,
     to_arrow,
     to_rows,
     to_table,
@@ -134,7 +134,7 @@ class FittedTable:
         weight = np.ones(x.num_rows) if weight is None else weight
         kept = weight > 0
         if missing == "drop":
-            kept &= complete(x, left_out(schema))
+            kept &= complete(x, ignored(schema))
             kept &= True if context is None else complete(context)
         index = kept.nonzero()[0]
         x = x.take(index)
@@ -217,7 +217,7 @@ class FittedTable:
         """
         dropped = torch.zeros(x.num_rows, dtype=torch.bool)
         if self.schema.missing == "drop":
-            known = complete(x, left_out(self.schema))
+            known = complete(x, ignored(self.schema))
             known &= True if context is None else complete(context)
             dropped = torch.from_numpy(~known)
             if dropped.all():

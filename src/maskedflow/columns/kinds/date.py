@@ -62,8 +62,13 @@ class Date(Value, kinds=("date",)):
         """
         found, kind, origin = dict(arguments), arguments["type"], arguments.get("origin", 0.0)
         for key in ("low", "high"):
-            if isinstance(bound := found.get(key), str):
-                found[key] = _since(arguments["name"], key, bound, kind, origin)
+            if not isinstance(text := found.get(key), str):
+                continue
+            found[key] = _since(arguments["name"], key, text, kind, origin)
+            if key == "high" and pa.types.is_timestamp(kind) and re.fullmatch(_DATE, text):
+                # Half a step before midnight: by rounding, too, nothing is on the next day.
+                half = arguments.get("step", 0.0) / 2
+                found[key] += _DAY - max(half, 1 / ticks_per_unit(kind))
         return found
 
     def as_written(self, key: str) -> Any:
@@ -154,15 +159,10 @@ def _since(name: str, key: str, text: str, kind: pa.DataType, origin: float) -> 
     """A date, a time or a moment that is written in ISO 8601, as a number since the origin."""
     read = dt.time if pa.types.is_time(kind) else dt.datetime
     try:
-        bound = read.fromisoformat(text)
-        if isinstance(bound, dt.datetime) and pa.types.is_date(kind):
-            bound = bound.date()
-        cells = pa.chunked_array([pa.array([bound]).cast(kind)])
+        cells = pa.chunked_array([pa.array([read.fromisoformat(text)]).cast(kind)])
     except (ValueError, TypeError, pa.ArrowException):
         wanted = f"expected a {kind} such as {_EXAMPLES[read]}, or a number since the origin"
         raise ValueError(f"column {name!r}: {key}: {wanted}, got {text!r}") from None
     per_unit = ticks_per_unit(kind)
     count = ticks(name, kind, cells)[0].as_py()
-    if key == "high" and pa.types.is_timestamp(kind) and re.fullmatch(_DATE, text):
-        count += _DAY * per_unit - 1
     return float((count - round(origin * per_unit)) / per_unit)
