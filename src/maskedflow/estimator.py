@@ -179,7 +179,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def sample(self, n_samples: int = 1, random_state: Any = None, context: Any = None) -> Any:
         """Draws rows, in the kind of frame that was given to `fit`, with its labels and dtypes.
 
-        Arrays are in this machine's byte order, with NaN for what was masked.
+        Columns of kind `ignore` are not there. Arrays, which have gaps in their places, are in this
+        machine's byte order, with NaN for what was masked.
 
         Args:
             n_samples: How many; of a conditional density, how many for each row of `context`.
@@ -192,7 +193,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if given is not None:
             given = given.take(np.repeat(np.arange(given.num_rows), n_samples))
             n_samples = given.num_rows
-        return from_arrow(fitted.sample(n_samples, given, seed=seed), self.form_)
+        drawn = fitted.sample(n_samples, given, seed=seed)
+        if self.form_.kind == "numpy":  # whose columns go by their places
+            gaps = {one.name: pa.nulls(n_samples, one.type) for one in self.schema_.columns}
+            drawn = pa.table(gaps | dict(zip(drawn.column_names, drawn.columns, strict=True)))
+        return from_arrow(drawn, self.form_)
 
     def score_samples_given(
         self,
@@ -259,7 +264,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns:
             The residuals, with shape (n, columns), in the order of the columns in `fit`; NaN of
-            constants and duplicates, which have none, and of rows of density 0.
+            what is no part of the density, and of rows of density 0.
 
         Example:
             >>> x = np.random.default_rng(0).normal(size=(100, 2))
@@ -381,7 +386,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         path = Path(path)
         path = path / "estimator.safetensors" if path.is_dir() else path
         fitted, face = FittedTable.load_with_face(path, _Face)
-        columns = list(fitted.columns)
+        columns = list(fitted.schema.names)
         names, count = face.get("feature_names_in", columns), face.get("n_features_in")
         if (names or columns) != columns or (count or len(columns)) != len(columns):
             wanted = "expected a saved DensityEstimator"
@@ -410,7 +415,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         columns = self._fitted.columns
         if kind_of(X) == "numpy":
             # Of an array after a frame, scikit-learn warns; its columns go by their places.
-            return self._read(X, reset=False)[0].rename_columns(columns)
+            table = self._read(X, reset=False)[0].rename_columns(self.schema_.names)
+            return table.select(list(columns))
         table = to_arrow(X, wanted=list(columns))
         for name in columns:
             if name not in table.column_names:

@@ -31,12 +31,13 @@ def schema(
     check_ending(output, ".toml")
 
     from maskedflow.data import infer_schema
+    from maskedflow.data.mixed import names_noticed
     from maskedflow.files import write_text
     from maskedflow.sources import open_source
 
     found = infer_schema(file, schema, missing)
     print(found)
-    for one in open_source(file).notes:
+    for one in (*open_source(file).notes, *names_noticed(found)):
         note(one)
     gaps = [column.name for column in found.columns if column.missing]
     if gaps and found.missing == "error":

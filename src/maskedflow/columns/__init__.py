@@ -7,7 +7,7 @@ from .frames import as_array, kind_of, read_frame, to_arrow, weights_of
 from .kinds.number import Value
 from .reading import all_numbers, as_declared, read_declared, read_source
 from .rows import Layout, Rows
-from .schema import Schema, complete
+from .schema import Schema, complete, ignored
 from .toml import read_document
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "as_declared",
     "complete",
     "from_arrow",
+    "ignored",
     "kind_of",
     "read_declared",
     "read_document",

@@ -32,7 +32,10 @@ class Column:
         type: The Arrow type that samples of it have.
         low: The lower bound of numbers, or None. Values on a grid may be at it, others may not.
         high: The upper bound alike.
-        step: The width of the grid that all numbers are on; 0 if there is none.
+        step: The width of the grid that numbers are on; 0 if there is none.
+        unit: The width of the finest grid that they may be on, at or below the step, whose numbers
+            that are no steps are just unlikely. A number off this grid, too, counts as the nearest
+            one. If 0, numbers between the steps are impossible.
         origin: A number on the grid; the zero of dates, in days or seconds since 1970.
         period: A full turn of an angle.
         levels: The values of a categorical, ordinal or boolean column, in order.
@@ -56,6 +59,7 @@ class Column:
     low: float | None = None
     high: float | None = None
     step: float = 0.0
+    unit: float = 0.0
     origin: float = 0.0
     period: float | None = None
     levels: tuple[Level, ...] = ()
@@ -89,13 +93,22 @@ class Column:
             raise self.error(f"kind: {self.kind!r} is none of class {type(self).__name__}")
         if not self.fits(self.type):
             raise self.error(f"kind {self.kind!r} needs {self.wanted}, found type {self.type}")
-        numbers = (self.low, self.high, self.step, self.origin, self.period, *self.atoms)
+        grid = self.step, self.unit, self.origin
+        numbers = (self.low, self.high, *grid, self.period, *self.atoms)
         if not all(x is None or math.isfinite(x) for x in numbers):
-            raise self.error("expected finite numbers as bounds, step, origin, period and atoms")
+            raise self.error("expected finite numbers as bounds, grid, period and atoms")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise self.error(f"expected low < high, got {self.low:g} and {self.high:g}")
         if self.step < 0:
             raise self.error(f"step: expected the positive width of a grid, got {self.step:g}")
+        whole = round(self.step / self.unit) if self.unit > 0 else 1
+        if (
+            self.unit < 0
+            or whole < 1
+            or not math.isclose(whole * (self.unit or self.step), self.step)
+        ):
+            wanted = f"expected a whole part of the step {self.step:g}"
+            raise self.error(f"unit: {wanted}, got {self.unit:g}")
         if len(set(self.levels)) < len(self.levels) or len(set(self.atoms)) < len(self.atoms):
             raise self.error("levels, atoms: expected each once")
 
@@ -121,6 +134,24 @@ class Column:
         """
         return None
 
+    @classmethod
+    def plain(cls, arguments: Arguments) -> Arguments:
+        """Arguments of `Column` from those of an author, who writes bounds as cells are written.
+
+        Raises:
+            ValueError: If a bound is nothing that such a column can have.
+        """
+        for key in ("low", "high"):
+            bound = arguments.get(key)
+            if not (bound is None or isinstance(bound, int | float)):
+                name = arguments["name"]
+                raise ValueError(f"column {name!r}: {key}: expected a number, got {bound!r}")
+        return arguments
+
+    def as_written(self, key: str) -> Any:
+        """A parameter as its author would write it: the inverse of `plain`."""
+        return getattr(self, key)
+
     def within_range(self, cells: pa.ChunkedArray, given: Arguments) -> Column:
         """The column with the range of its cells as bounds, where none are given."""
         return self
@@ -134,7 +165,8 @@ class Column:
         """What it is, in a few words."""
         words = [self.headline]
         if self.step:
-            words.append(f"steps of {self.step:g}")
+            seldom = f", seldom {self.unit:g}" if 0 < self.unit < self.step else ""
+            words.append(f"steps of {self.step:g}{seldom}")
         if self.atoms:
             plural = "s" if len(self.atoms) > 1 else ""
             words.append(f"atom{plural} at " + " and ".join(f"{atom:g}" for atom in self.atoms))
@@ -147,9 +179,15 @@ class Column:
         """The first of these words: its kind and what else is most important."""
         if self.low is not None and self.high is not None:
             return f"{self.kind} ({self.low:g} to {self.high:g})"
+        above, below = ("from", "up to") if self.step else ("above", "below")
         if self.low is not None:
-            return f"{self.kind} (above {self.low:g})"
-        return self.kind if self.high is None else f"{self.kind} (below {self.high:g})"
+            return f"{self.kind} ({above} {self.low:g})"
+        return self.kind if self.high is None else f"{self.kind} ({below} {self.high:g})"
+
+    @property
+    def width(self) -> float:
+        """The width of the cells of its values in `Rows`; 0 if they are on no grid."""
+        return self.unit or self.step
 
     @property
     def code_levels(self) -> int:
@@ -168,7 +206,7 @@ class Column:
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
-        """The bounds of its values in `Rows`: multiples of the step if they are on a grid."""
+        """The bounds of its values in `Rows`: multiples of the width if they are on a grid."""
         return self.low, self.high
 
     def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
@@ -185,7 +223,7 @@ class Column:
     def decode(self, code: Any, number: Any) -> pa.Array:
         """Turns codes and numbers into cells of the column's type, missing ones into null.
 
-        Numbers on a grid may lie anywhere in their cell, [v, v + step) for the number v.
+        Numbers on a grid may lie anywhere in their cell, [v, v + width) for the number v.
         """
         raise NotImplementedError
 

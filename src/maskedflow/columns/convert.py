@@ -33,10 +33,10 @@ def to_rows(schema: Schema, table: pa.Table, start: int = 0, *, strict: bool = T
         (tensor([[1.5000]], dtype=torch.float64), tensor([[1]]))
     """
     there = set(table.column_names)
-    for name in schema.names:
+    for name in schema.needed:
         if name not in there:
             raise ValueError(f"expected a column {name!r}, found {', '.join(table.column_names)}")
-    table = table.select(list(schema.names))
+    table = table.select(list(schema.needed))
     if schema.missing != "model":
         refuse_missing(table, start)
     cells = {column.name: column.encode(table, start, strict=strict) for column in schema.columns}
@@ -60,7 +60,7 @@ def to_table(schema: Schema, rows: Rows) -> pa.Table:
     """Turns codes, values and angles into a table: the inverse of `to_rows`.
 
     Numbers are put on their grid, missing cells are null, constants and duplicates are written
-    back, and every column has its own type.
+    back, and every column has its own type. Columns of kind `ignore` are not there.
 
     Example:
         >>> schema = Schema.infer(pa.table({"a": [0.5, 2.0], "b": ["u", "v"], "c": [7, 7]}))
@@ -73,10 +73,11 @@ def to_table(schema: Schema, rows: Rows) -> pa.Table:
     number = dict(zip(schema.valued, rows.values.unbind(1), strict=True))
     number |= zip(schema.angular, rows.angles.unbind(1), strict=True)
     cells: dict[str | None, pa.Array] = {}
-    for column in sorted(schema.columns, key=lambda one: isinstance(one, Duplicate)):
+    needed = [column for column in schema.columns if column.name in schema.needed]
+    for column in sorted(needed, key=lambda one: isinstance(one, Duplicate)):
         if isinstance(column, Duplicate):
             cells[column.name] = cells[column.of].cast(column.type, safe=False)
         else:
             parts = code.get(column, none), number.get(column, none)
             cells[column.name] = column.decode(*(part.numpy() for part in parts))
-    return pa.table({name: cells[name] for name in schema.names})
+    return pa.table({name: cells[name] for name in schema.needed})

@@ -57,13 +57,15 @@ class Grid:
             high = float(end - np.searchsorted(atoms, end))
         return low, high
 
-    def cells(self, x: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
-        """The number of the cell of each x, as a float, and whether x is no number of the grid."""
-        exact = (x - self.origin) / self.step
-        cells = np.rint(exact)
-        off = np.abs(exact - cells) > TOLERANCE + 2.0**-51 * np.abs(exact)
-        atoms = self._atoms
-        off |= np.isin(cells, atoms)
+    def cells(self, x: Numbers, *, strict: bool = True) -> tuple[Numbers, NDArray[np.bool_]]:
+        """The number of the cell of each x, as a float, and whether x is no number of the grid.
+
+        If not strict, one that lies between two is taken for the nearer.
+        """
+        cells, atoms = np.rint((x - self.origin) / self.step), self._atoms
+        off = np.isin(cells, atoms)
+        if strict:
+            off |= self.between(x)
         cells -= np.searchsorted(atoms, cells)
         low, high = self.edges
         if low is not None:
@@ -71,6 +73,14 @@ class Grid:
         if high is not None:
             off |= cells >= high
         return cells, off
+
+    def between(self, x: Numbers) -> NDArray[np.bool_]:
+        """Which x lie between the numbers of the grid."""
+        exact = (x - self.origin) / self.step
+        found: NDArray[np.bool_] = np.abs(exact - np.rint(exact)) > (
+            TOLERANCE + 2.0**-51 * np.abs(exact)
+        )
+        return found
 
     def places(self, x: Numbers) -> Numbers:
         """Where any x lie, counted in cells: numbers of the grid at whole ones, others between."""
@@ -86,11 +96,12 @@ class Grid:
         for atom in self._atoms:
             cells = cells + (cells >= atom)
         numbers: Numbers = self.origin + self.step * cells
-        decimals = max(_decimals(self.step), _decimals(self.origin))
+        decimals = max(decimals_of(self.step), decimals_of(self.origin))
         return np.round(numbers, decimals) if decimals <= 12 else numbers
 
 
-def _decimals(x: float) -> int:
+def decimals_of(x: float) -> int:
+    """How many decimals a number is written with."""
     exponent = Decimal(repr(float(x))).normalize().as_tuple().exponent
     return max(0, -int(exponent))
 

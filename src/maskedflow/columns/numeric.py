@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .grid import Grid, find_grid
+from .grid import TOLERANCE, Grid, decimals_of, find_grid
 
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -28,6 +28,16 @@ ROWS, POSITIVE_GAIN, BOUNDED_GAIN = 50, 0.2, 0.1
 FULL_ROWS, FULL_SHARE = 8, 0.3
 """The rows of a cell, on average, and the share of these in the first and in the last cell, if a
 grid ends there: one more cell of as many rows would not have been missed."""
+EDGE, EDGE_ROWS, EDGE_SHARE = 0.02, 5, 0.01
+"""The part of the range of most rows that is looked at where numbers may end, the fewest rows in it
+that tell, and the least share of numbers on no grid that are at the very end."""
+UNSEEN, UNSEEN_ANYWHERE = 3.0, 8.0
+"""How many rows would lie beyond an end, decaying as they do towards it, if it is one: of a natural
+limit, and of any number."""
+SCALES = (1.0, 5.0, 7.0, 10.0, 100.0)
+"""Where ratings, shares and percentages end, which begin at 0 or 1."""
+FINEST = 1000
+"""The most numbers of as many decimals in a step: where it has more, it was told in other units."""
 NEIGHBOURS, FREE = 5, 0.1
 """How many rows tell how far apart neighbours are where numbers end, and what is left free there,
 in units of that: less than a tenth of a row would lie there."""
@@ -52,7 +62,9 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
     atoms = _atoms(values, counts, grid)
     if grid:
         note = f"on a grid, {len(values):,} values in {len(x):,} rows"
+        unit = _unit(grid, x, kind)
         found: Found = {"kind": "discretised", "step": grid.step, "origin": grid.origin}
+        found["unit"] = unit
     else:
         note = f"{len(values):,} values in {len(x):,} rows"
         found = {"kind": "continuous"}
@@ -61,6 +73,8 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
     if grid and not bounds and _is_full(ordinary, grid.step):
         bounds = {"low": float(ordinary.min()), "high": float(ordinary.max())}
         why = "as many rows at both ends as between; "
+    if not bounds:
+        bounds, why = _natural_limits(x, atoms, grid.step if grid else 0.0)
     found |= bounds
     if bounds and not grid:
         atoms = _with_ends(atoms, values, bounds.values())
@@ -87,6 +101,8 @@ def specify_numbers(
     grid = _grid(name, kind, x, type_, given)
     if grid:
         found |= {"step": grid.step, "origin": grid.origin}
+        if "step" not in given:
+            found["unit"] = _unit(grid, x, type_)
     if "atoms" not in given:
         values, counts = _counted(x)
         atoms = _atoms(values, counts, grid or _useful_grid(values, len(x), type_))
@@ -114,7 +130,7 @@ def _grid(
     if "step" in given or kind == "continuous":
         if not (step := given.get("step")):
             return None
-        zero = 0.0 if not Grid(step).cells(x)[1].any() else float(x.min())
+        zero = float(x.min()) if Grid(given.get("unit") or step).between(x).any() else 0.0
         return Grid(step, given.get("origin", zero))
     values = np.unique(x)
     if kind != "discretised":
@@ -145,6 +161,17 @@ def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
         return grid
     # So few numbers may have a common divisor by accident.
     return Grid(unit, grid.origin) if unit else None
+
+
+def _unit(grid: Grid, x: Numbers, kind: pa.DataType) -> float:
+    """The finest grid that such numbers may be on: whole ones, or of as many decimals."""
+    if pa.types.is_decimal(kind):
+        return float(f"1e{-kind.scale}")
+    if grid.step.is_integer() and grid.origin.is_integer():
+        return 1.0
+    unit = float(f"1e{-max(decimals_of(grid.step), decimals_of(grid.origin))}")
+    blurred = 4 * _precision(kind) * np.abs(x).max() > TOLERANCE / 2 * unit
+    return grid.step if blurred or grid.step > FINEST * unit else unit
 
 
 def _atoms(values: Numbers, counts: Counts, grid: Grid | None) -> tuple[float, ...]:
@@ -189,6 +216,57 @@ def _bounds(x: Numbers, step: float) -> tuple[Found, str]:
             why = f"all above 0 and skewed ({gain:.2g} nats a row nearer to normal as logs); "
             return {"kind": "positive", "low": 0.0}, why
     return {}, ""
+
+
+def _natural_limits(x: Numbers, atoms: Collection[float], step: float) -> tuple[Found, str]:
+    """Bounds at 0 and at the end of a scale, if numbers go up to them and not beyond.
+
+    Numbers on no grid have to be there exactly, which makes the bound an atom.
+    """
+    x = x[~np.isin(x, [*{*atoms} - {0.0, *SCALES}])]
+    if len(x) < ROWS or x.min() < 0:
+        return {}, ""
+
+    def ends(end: float) -> bool:
+        if not step:
+            return bool(np.sum(x == end) >= max(EDGE_ROWS, EDGE_SHARE * len(x)))
+        return rows_beyond(x, end, step)[0] >= UNSEEN
+
+    first = float(x.min())
+    found: Found = {}
+    if first <= (_edge(x, step) if step else 0.0) and ends(first):
+        found["low"] = 0.0
+    high = float(x.max())
+    if high in SCALES and ends(high):
+        found["high"] = high
+        if step:  # as a scale is known to begin somewhere
+            found["low"] = 1.0 if high > 1 and first == 1 and ends(first) else 0.0
+    if not found or (step and Grid(step, first).between(np.array([*found.values()])).any()):
+        return {}, ""
+    ways = {"low": "below", "high": "above"}
+    note = " or ".join(f"{ways[key]} {end:g}" for key, end in sorted(found.items(), reverse=True))
+    return found | ({} if step else {"kind": "bounded"}), f"none {note}, though many are near; "
+
+
+def rows_beyond(x: Numbers, end: float, step: float) -> tuple[float, float]:
+    """How many rows would lie beyond an end, if they decayed as they do towards it.
+
+    The second number is how far apart rows are there; both are 0 if too few tell.
+    """
+    width = _edge(x, step)
+    place = np.abs(x - end) + step / 2
+    near, before = np.sum(place < width), np.sum((width <= place) & (place < 2 * width))
+    if near < EDGE_ROWS:
+        return 0.0, 0.0
+    ratio = near / (before + 1)
+    return float(near * ratio / (1 - ratio)) if ratio < 1 else np.inf, float(width / near)
+
+
+def _edge(x: Numbers, step: float) -> float:
+    """How much of the range is looked at where numbers may end, whole steps of a grid."""
+    low, high = np.quantile(x, (0.05, 0.95))
+    width = EDGE * float(high - low)
+    return step * max(round(width / step), 1) if step else width
 
 
 def _is_full(x: Numbers, step: float) -> bool:

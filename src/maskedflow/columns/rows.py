@@ -16,7 +16,7 @@ class Rows:
 
     Args:
         codes: Integers below `Layout.levels`, int64, shape `(n, K)`.
-        values: Numbers, float64, shape `(n, D)`. On a grid they are multiples of its step.
+        values: Numbers, float64, shape `(n, D)`. On a grid they are multiples of a cell's width.
         observed: Where there is a value, bool, shape `(n, D)`.
         angles: Radians in [-pi, pi), float64, shape `(n, A)`.
         angles_observed: Where there is an angle, bool, shape `(n, A)`.
@@ -56,8 +56,9 @@ class Layout:
             columns: the logarithm of radians per unit, summed over the angles that are always
             observed.
         code_units: What to add for each level of each code: radians per unit for the state of an
-            angle that is there, and minus the logarithm of the step for an atom on a grid, whose
-            other numbers have a density too, their probability over the step.
+            angle that is there; on a grid, whose numbers have a density too, their probability over
+            the step of the column, the logarithm of the cell's width over this step for a number,
+            and minus that of the step for an atom.
     """
 
     levels: tuple[int, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from maskedflow.sources.arrow_types import is_number, parsing_type
+from maskedflow.sources.arrow_types import is_number, is_temporal, parsing_type
 
 from .cells import is_missing, plain
 from .column import KINDS, Arguments, Column
-from .kinds.fixed import Duplicate
+from .identifiers import are_names, are_numbered, is_unknown
+from .kinds.fixed import Duplicate, Ignored
 from .rows import Layout
 from .toml import read_arguments, read_document, write_document
 
@@ -63,9 +64,10 @@ class Schema:
             known[column.name] = column
         for column in self.columns:
             if isinstance(column, Duplicate) and (
-                column.of not in known or isinstance(known[column.of], Duplicate)
+                column.of not in known or isinstance(known[column.of], Duplicate | Ignored)
             ):
-                raise column.error(f"of: expected a column that is no duplicate, got {column.of!r}")
+                wanted = "expected a column that is no duplicate, and not left out"
+                raise column.error(f"of: {wanted}, got {column.of!r}")
 
     def __str__(self) -> str:
         rows = [(column.name, column.summary, column.note) for column in self.columns]
@@ -85,7 +87,7 @@ class Schema:
     ) -> Schema:
         """Tells a schema from a table.
 
-        Angles are never inferred.
+        Angles are never inferred. Columns that only name the rows are left out.
 
         Args:
             table: The table; everything is told from all its rows.
@@ -105,25 +107,35 @@ class Schema:
         given = {name: read_arguments(name, known) for name, known in (overrides or {}).items()}
         for name in given:
             if name not in table.column_names:
-                known = ", ".join(table.column_names)
-                raise ValueError(f"schema: the table has no column {name!r}; it has {known}")
+                there = ", ".join(table.column_names)
+                raise ValueError(f"schema: the table has no column {name!r}; it has {there}")
         if missing == "error":
-            refuse_missing(table)
+            refuse_missing(table.drop_columns(ignored(given)))
         elif missing == "drop":
-            table = table.filter(pa.array(complete(table)))
+            table = table.filter(pa.array(complete(table, ignored(given))))
         if not table.num_rows:
             raise ValueError("expected rows to infer a schema from, found none without gaps")
         columns: dict[str, Column] = {}
         seen: dict[tuple[str, bytes], str] = {}
         for name in table.column_names:
-            cells = table.column(name)
-            column = _infer_column(name, cells, given.get(name, {}), bounds)
-            if column.part is not None and "kind" not in given.get(name, {}):
+            cells, known = table.column(name), given.get(name, {})
+            if not {"kind", "levels"} & known.keys() and are_names(cells):
+                columns[name] = _ignored(name, cells, "texts, all different: they name the rows")
+                continue
+            column = _infer_column(name, cells, known, bounds)
+            if column.part is not None and "kind" not in known:
                 first = seen.setdefault(_fingerprint(column, cells), name)
                 if first != name:
                     note = "equal in all rows"
                     column = Column(name, "duplicate", cells.type, of=first, note=note)
             columns[name] = column
+        numbered = [
+            name
+            for name, column in columns.items()
+            if column.part == "values" and not given.get(name)
+            if are_numbered(table.column(name))
+        ]
+        columns |= _numbered(table, columns, numbered)
         return cls(tuple(columns.values()), missing)
 
     def to_toml(self) -> str:
@@ -143,13 +155,18 @@ class Schema:
             for key in ("kind", "type"):
                 if key not in arguments:
                     raise ValueError(f"column {name!r}: expected its {key}; or infer it from data")
-            columns.append(Column(name=name, **arguments))
+            columns.append(_made({"name": name} | arguments))
         return cls(tuple(columns), missing or "error")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The names of the columns that rows have to have: all that are not left out."""
+        return tuple(one.name for one in self.columns if not isinstance(one, Ignored))
 
     @cached_property
     def coded(self) -> tuple[Column, ...]:
@@ -173,7 +190,7 @@ class Schema:
 
     @property
     def fixed(self) -> tuple[Column, ...]:
-        """The constant and duplicate columns, which are no part of the density."""
+        """The columns that are no part of the density: constants, duplicates, those left out."""
         return tuple(column for column in self.columns if column.part is None)
 
     @property
@@ -183,8 +200,8 @@ class Schema:
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The step of the grid of each value, 0 if there is none."""
-        return tuple(column.step for column in self.valued)
+        """The width of the cells of each value, 0 if it is on no grid."""
+        return tuple(column.width for column in self.valued)
 
     @property
     def layout(self) -> Layout:
@@ -205,14 +222,29 @@ class Schema:
     @property
     def arrow_schema(self) -> pa.Schema:
         """The types to read these columns with from text, so that each block is parsed the same."""
-        return pa.schema([(column.name, parsing_type(column.type)) for column in self.columns])
+        return pa.schema(
+            (one.name, parsing_type(one.type)) for one in self.columns if one.name in self.needed
+        )
 
 
-def complete(table: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows have no missing value."""
+def ignored(schema: Schema | Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """The names of the columns that a schema, or what is known of one, leaves out.
+
+    Example:
+        >>> ignored({"id": {"kind": "ignore"}, "age": {"low": 0}})
+        ['id']
+    """
+    if isinstance(schema, Schema):
+        return [name for name in schema.names if name not in schema.needed]
+    return [name for name, known in (schema or {}).items() if known.get("kind") == "ignore"]
+
+
+def complete(table: pa.Table, but: Collection[str] = ()) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows have no missing value, `but` in columns that do not count."""
     rows = np.ones(table.num_rows, np.bool_)
-    for cells in table.columns:
-        rows &= ~is_missing(cells)
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        if name not in but:
+            rows &= ~is_missing(cells)
     return rows
 
 
@@ -239,8 +271,10 @@ def _infer_column(
     given = dict(given)
     if given.get("kind") == "integer":
         given = {"step": 1.0, **given, "kind": "discretised"}
-    elif "kind" not in given and (kind := _kind_by_arguments(given)):
+    elif "kind" not in given and (kind := _kind_by_arguments(given, cells.type)):
         given["kind"] = kind
+    if not is_temporal(cells.type):
+        Column.plain({"name": name} | given)
     if missing.all() and not ("kind" in given and "type" in given):  # nothing tells the rest
         return Column(name, "constant", cells.type, note="no row has a value")
     if "kind" in given:
@@ -253,7 +287,7 @@ def _infer_column(
     found = {"name": name, "type": cells.type, "missing": bool(missing.any())} | found | given
     if KINDS[found["kind"]].part is None:
         found["missing"] = False
-    column = Column(**found)
+    column = _made(found)
     if bounds == "data" and column.part == "values":
         column = column.within_range(cells, given)
     if given and column.part is not None:
@@ -261,8 +295,38 @@ def _infer_column(
     return column
 
 
-def _kind_by_arguments(given: Arguments) -> str | None:
+def _made(arguments: Arguments) -> Column:
+    """The column of these arguments, whose bounds are written as its cells are."""
+    return Column(**KINDS[arguments["kind"]].plain(arguments))
+
+
+def _ignored(name: str, cells: pa.ChunkedArray, why: str) -> Column:
+    return Column(name, "ignore", cells.type, note=f"{len(cells):,} {why}")
+
+
+def _numbered(
+    table: pa.Table, columns: Mapping[str, Column], names: Sequence[str]
+) -> dict[str, Column]:
+    """Of columns that may be the numbers of rows those that others know nothing of, left out."""
+    others = [
+        (one, one.as_numbers(table.column(one.name)))
+        for one in columns.values()
+        if names and one.part is not None and one.name not in names
+    ]
+    found: dict[str, Column] = {}
+    for name in names:
+        if others and is_unknown(columns[name].as_numbers(table.column(name)), others):
+            why = "whole numbers, all different, of which no other column knows anything"
+            for one in columns.values():
+                if name in (one.name, one.of):
+                    found[one.name] = _ignored(one.name, table.column(one.name), why)
+    return found
+
+
+def _kind_by_arguments(given: Arguments, dtype: pa.DataType) -> str | None:
     """The kind that has such arguments, if they tell."""
+    if is_temporal(dtype) and {"low", "high", "step"} & given.keys():
+        return "date"
     if "period" in given:
         return "angle"
     if "levels" in given:

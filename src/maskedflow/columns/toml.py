@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
@@ -25,6 +26,13 @@ def _kind(kind: str) -> str:
     return kind
 
 
+def _bound(bound: Any) -> Any:
+    """A number, or how a date is written; which of these, the column knows."""
+    if isinstance(bound, bool) or not isinstance(bound, int | float | str):
+        raise ValueError(f"expected a number or a date, got {bound!r:.60}")
+    return bound
+
+
 def _levels(levels: tuple[Any, ...]) -> tuple[Any, ...]:
     for kind in (str, bool, int | float):
         if all(isinstance(level, kind) for level in levels):
@@ -43,9 +51,10 @@ class _Arguments(TypedDict, total=False):
 
     kind: Annotated[str, AfterValidator(_kind)]
     type: Annotated[str, AfterValidator(type_of)]
-    low: float
-    high: float
+    low: Annotated[Any, AfterValidator(_bound)]
+    high: Annotated[Any, AfterValidator(_bound)]
     step: float
+    unit: float
     origin: float
     period: float
     levels: Annotated[tuple[Any, ...], AfterValidator(_levels)]
@@ -66,7 +75,7 @@ def write_document(columns: Iterable[Column], missing: str) -> str:
 def _arguments(column: Column) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for field in fields(Column):
-        value = getattr(column, field.name)
+        value = column.as_written(field.name)
         if field.name == "type":
             arguments["type"] = str(value)
         elif field.name != "name" and (field.name in column.written or value != field.default):
@@ -108,6 +117,9 @@ def read_arguments(name: str, given: Any) -> dict[str, Any]:
         if key not in known:
             raise ValueError(f"column {name!r}: expected {', '.join(known)}, found {key!r}")
     plain = {key: str(value) if key == "type" else value for key, value in given.items()}
+    for key, value in plain.items():
+        if isinstance(value, dt.date | dt.time):
+            plain[key] = value.isoformat()
     try:
         return {**check(_Arguments, plain)}
     except ValueError as error:

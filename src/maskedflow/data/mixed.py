@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from maskedflow.columns import Schema, complete, read_document, read_source
+from maskedflow.columns import Schema, complete, ignored, read_document, read_source
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
@@ -79,7 +79,7 @@ class MixedTable:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that have a density."""
-        return self.schema.names
+        return self.schema.needed
 
     @property
     def context_columns(self) -> tuple[str, ...]:
@@ -131,7 +131,17 @@ def open_mixed(
         found = Schema.infer(whole.x, missing or told or "error", known)
         if not found.free:
             raise ValueError("all columns are constant or repeat another; expected some that vary")
-        return deal_mixed(source.path.stem, whole, found, seed, notes=(*source.notes, *notes))
+        notes = [*source.notes, *notes, *names_noticed(found)]
+        return deal_mixed(source.path.stem, whole, found, seed, notes=tuple(notes))
+
+
+def names_noticed(schema: Schema) -> list[str]:
+    """Notes on columns that were not declared to be left out, and are."""
+    return [
+        f"{one.name} is left out: {one.note}; a kind in the schema (--schema) keeps it"
+        for one in schema.columns
+        if one.kind == "ignore" and not one.note.startswith("declared")
+    ]
 
 
 def deal_mixed(
@@ -147,7 +157,8 @@ def deal_mixed(
     Raises:
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
-    table, context_columns = whole.table, whole.context_columns
+    context_columns = whole.context_columns
+    table = whole.table.drop_columns(ignored(schema))
     if schema.missing == "drop":
         table = table.filter(pa.array(complete(table)))
     for given in context_columns if schema.missing != "model" else ():
@@ -169,7 +180,7 @@ def deal_mixed(
     def part(rows: torch.Tensor) -> TableSplit:
         chosen = table.take(rows.numpy())
         given = chosen.select(list(context_columns)) if context_columns else None
-        return TableSplit(chosen.select(list(schema.names)), given)
+        return TableSplit(chosen.select(list(schema.needed)), given)
 
     return MixedTable(
         name,

@@ -85,7 +85,7 @@ def _subject(
         sample,
         given=len(given),
         latent=latent,
-        residuals=fitted.columns,
+        residuals=fitted.schema.names,
         unbounded=None if mixed else partial(_unbounded, tables),
         baselines={"Gaussian given the codes": partial(_gaussian, tables)} if mixed else {},
         notes=tuple({**notes, **_notes(fitted)}.items()),

@@ -16,7 +16,16 @@ from pydantic import with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from maskedflow.columns import Rows, Schema, as_declared, complete, to_arrow, to_rows, to_table
+from maskedflow.columns import (
+    Rows,
+    Schema,
+    as_declared,
+    complete,
+    ignored,
+    to_arrow,
+    to_rows,
+    to_table,
+)
 from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.data import Fingerprint, Seen, TableSplit, Trace
 from maskedflow.data.split import Array
@@ -125,7 +134,7 @@ class FittedTable:
         weight = np.ones(x.num_rows) if weight is None else weight
         kept = weight > 0
         if missing == "drop":
-            kept &= complete(x)
+            kept &= complete(x, ignored(schema))
             kept &= True if context is None else complete(context)
         index = kept.nonzero()[0]
         x = x.take(index)
@@ -155,12 +164,12 @@ class FittedTable:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that have a density."""
-        return self.schema.names
+        return self.schema.needed
 
     @property
     def context_columns(self) -> tuple[str, ...]:
         """The columns that it is conditional on."""
-        return () if self.given is None else self.given.schema.names
+        return () if self.given is None else self.given.schema.needed
 
     @property
     def schemas(self) -> tuple[Schema, ...]:
@@ -208,7 +217,8 @@ class FittedTable:
         """
         dropped = torch.zeros(x.num_rows, dtype=torch.bool)
         if self.schema.missing == "drop":
-            known = complete(x) & (True if context is None else complete(context))
+            known = complete(x, ignored(self.schema))
+            known &= True if context is None else complete(context)
             dropped = torch.from_numpy(~known)
             if dropped.all():
                 return torch.full((x.num_rows,), torch.nan, dtype=torch.float64)

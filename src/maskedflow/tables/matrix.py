@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskedflow.columns import Schema, complete, kind_of, to_arrow, to_rows, to_table
+from maskedflow.columns import Schema, complete, ignored, kind_of, to_arrow, to_rows, to_table
 from maskedflow.data import TableSplit, conditional_gaussian, independent
 
 from .context import check_context, free_numbers
@@ -31,7 +31,7 @@ class Side:
 
     @cached_property
     def known(self) -> Schema:
-        """The schema without constants and duplicates."""
+        """The schema without columns that are no part of the density."""
         return Schema(self.schema.free, self.schema.missing)
 
     def matrix(self, table: pa.Table) -> Matrix:
@@ -71,7 +71,7 @@ class Tables:
         notes = {}
         kept = np.ones(table.num_rows, np.bool_)
         if self.main.schema.missing == "drop":
-            kept = complete(table)
+            kept = complete(table, ignored(self.main.schema))
             if not kept.all():
                 notes["rows with gaps"] = f"{(~kept).sum():,} of {len(kept):,}, left out"
         table = table.filter(pa.array(kept))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pyarrow as pa
 from maskedflow.columns.cells import Mask, Numbers, from_ticks, is_missing, ticks
 from maskedflow.columns.column import Arguments
 from maskedflow.columns.grid import Grid
+from maskedflow.columns.numeric import ROWS, UNSEEN_ANYWHERE, rows_beyond
 from maskedflow.sources.arrow_types import is_temporal, ticks_per_unit, type_of
 
 from .number import Value
@@ -18,6 +22,8 @@ TIMES = (86_400, 43_200, 21_600, 10_800, 3600, 1800, 900, 600, 300, 60, 30, 15, 
 """Steps in which times are likely to be told, in seconds."""
 
 _DAY = 86_400
+_DATE = r"\d{4}-?\d{2}-?\d{2}"
+_EXAMPLES = {dt.time: "08:30:00", dt.datetime: "2024-12-31"}
 
 _YEAR_1, _YEAR_10000 = -719_162, 2_932_897
 """The first days of these years, counted from 1970."""
@@ -39,21 +45,54 @@ class Date(Value, kinds=("date",)):
         per_unit = ticks_per_unit(kind)
         origin = given.get("origin", int(count.min()) // per_unit)
         found: Arguments = {"kind": "date", "note": str(kind), "origin": float(origin)}
-        apart = int(np.gcd.reduce(count - round(origin * per_unit)))
-        if pa.types.is_date(kind):
-            return found | {"step": 1.0}
-        if apart % per_unit == 0:
-            return found | {"step": float(next(t for t in TIMES if apart // per_unit % t == 0))}
-        decimals = next(k for k in range(1, 10) if apart % max(per_unit // 10**k, 1) == 0)
-        return found | {"step": float(f"1e-{decimals}")}
+        since = count - round(origin * per_unit)
+        if "step" not in given:
+            found["step"] = step = _step(kind, int(np.gcd.reduce(since)))
+            if not pa.types.is_date(kind):
+                found["unit"] = step
+            if "kind" not in given:
+                found |= _ends(since / per_unit, step)
+        return found
+
+    @classmethod
+    def plain(cls, arguments: Arguments) -> Arguments:
+        """The bounds as numbers: days or seconds since the origin.
+
+        The day that is a high bound of moments is all within it.
+        """
+        found, kind, origin = dict(arguments), arguments["type"], arguments.get("origin", 0.0)
+        for key in ("low", "high"):
+            if not isinstance(text := found.get(key), str):
+                continue
+            found[key] = _since(arguments["name"], key, text, kind, origin)
+            if key == "high" and pa.types.is_timestamp(kind) and re.fullmatch(_DATE, text):
+                # Half a step before midnight: by rounding, too, nothing is on the next day.
+                half = arguments.get("step", 0.0) / 2
+                found[key] += _DAY - max(half, 1 / ticks_per_unit(kind))
+        return found
+
+    def as_written(self, key: str) -> Any:
+        value = super().as_written(key)
+        if key not in ("low", "high") or value is None:
+            return value
+        cell = self.cells(np.array([value]), np.array([True]))
+        bound = cell.cast(_told(self.type), safe=False)[0].as_py()
+        if isinstance(bound, dt.timedelta):  # of which TOML knows none
+            return value
+        exact = _since(self.name, key, bound.isoformat(), self.type, self.origin) == value
+        return bound if exact else value
 
     @property
     def headline(self) -> str:
-        return f"date in {'days' if pa.types.is_date(self.type) else 'seconds'}"
+        low, high = (None if x is None else self._text(x) for x in (self.low, self.high))
+        words = [f"date in {'days' if pa.types.is_date(self.type) else 'seconds'}"]
+        words += [] if low is None else [f"from {low}"]
+        words += [] if high is None else [f"to {high}"]
+        return " ".join(words)
 
     @property
     def grid(self) -> Grid | None:
-        return Grid(self.step, 0.0, self.low, self.high, self.atoms) if self.step else None
+        return Grid(self.width, 0.0, self.low, self.high, self.atoms) if self.step else None
 
     def numbers(self, cells: pa.ChunkedArray, start: int = 0, *, strict: bool = True) -> Numbers:
         per_unit = ticks_per_unit(self.type)
@@ -83,6 +122,47 @@ class Date(Value, kinds=("date",)):
         return self._text
 
     def _text(self, x: float) -> str:
-        finest = type_of(str(self.type).replace("[ns", "[us"))  # which Python's own types can hold
-        text = str(self.from_numbers(np.array([x])).cast(finest, safe=False)[0].as_py())
+        text = str(self.from_numbers(np.array([x])).cast(_told(self.type), safe=False)[0].as_py())
         return text.removesuffix(" 00:00:00") if self.step >= _DAY else text
+
+
+def _step(kind: pa.DataType, apart: int) -> float:
+    """The steps in which all are told that are so many ticks apart, or a multiple of it."""
+    per_unit = ticks_per_unit(kind)
+    if pa.types.is_date(kind):
+        return 1.0
+    if apart % per_unit == 0:
+        return float(next(t for t in TIMES if apart // per_unit % t == 0))
+    decimals = next(k for k in range(1, 10) if apart % max(per_unit // 10**k, 1) == 0)
+    return float(f"1e-{decimals}")
+
+
+def _ends(x: Numbers, step: float) -> Arguments:
+    """Bounds where dates do not decay towards the first or the last of them.
+
+    As much is left free as would hold some more rows: the next one could be there.
+    """
+    found: Arguments = {}
+    for key, end, side in (("low", x.min(), -1), ("high", x.max(), 1)) if len(x) >= ROWS else ():
+        unseen, apart = rows_beyond(x, end, step)
+        if unseen >= UNSEEN_ANYWHERE:
+            found[key] = float(end + side * step * int(UNSEEN_ANYWHERE * apart / step))
+    return found
+
+
+def _told(kind: pa.DataType) -> pa.DataType:
+    """The finest type like this one that Python's own can hold."""
+    return type_of(str(kind).replace("[ns", "[us"))
+
+
+def _since(name: str, key: str, text: str, kind: pa.DataType, origin: float) -> float:
+    """A date, a time or a moment that is written in ISO 8601, as a number since the origin."""
+    read = dt.time if pa.types.is_time(kind) else dt.datetime
+    try:
+        cells = pa.chunked_array([pa.array([read.fromisoformat(text)]).cast(kind)])
+    except (ValueError, TypeError, pa.ArrowException):
+        wanted = f"expected a {kind} such as {_EXAMPLES[read]}, or a number since the origin"
+        raise ValueError(f"column {name!r}: {key}: {wanted}, got {text!r}") from None
+    per_unit = ticks_per_unit(kind)
+    count = ticks(name, kind, cells)[0].as_py()
+    return float((count - round(origin * per_unit)) / per_unit)

@@ -1,4 +1,4 @@
-"""Columns that say nothing new, and are no part of the density: constants and duplicates."""
+"""Columns that are no part of the density: constants, duplicates, and those left out."""
 
 from __future__ import annotations
 
@@ -64,6 +64,19 @@ class Constant(Fixed, kinds=("constant",)):
             return from_ticks(self.type, pa.array([self.value] * len(code), pa.int64()))
         only = Column(self.name, "categorical", self.type, levels=(self.value,))
         return only.decode(code, number)
+
+
+class Ignored(Column, kinds=("ignore",)):
+    """A column that is left out: its cells may be any, rows need not have it, samples have not."""
+
+    @property
+    def headline(self) -> str:
+        return "left out"
+
+    def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
+        none = np.zeros(table.num_rows)
+        nowhere = none.astype(np.bool_)
+        return Cells(none.astype(np.int64), none, nowhere, nowhere)
 
 
 class Duplicate(Fixed, kinds=("duplicate",)):

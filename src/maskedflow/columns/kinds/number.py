@@ -55,21 +55,29 @@ class Value(Column, ABC):
 
     @property
     def code_units(self) -> tuple[float, ...]:
-        atom = -math.log(self.step) if self.step else 0.0
-        return (0.0, *[0.0] * self.missing, *[atom] * len(self.atoms))
+        if not self.step:
+            return (0.0,) * (1 + self.missing + len(self.atoms))
+        cell, atom = math.log(self.width / self.step), -math.log(self.step)
+        return (cell, *[0.0] * self.missing, *[atom] * len(self.atoms))
 
     @property
     def grid(self) -> Grid | None:
-        """The grid of its numbers, or None."""
+        """The finest grid of its numbers, or None."""
         if not self.step:
             return None
-        return Grid(self.step, self.origin, self.low, self.high, self.atoms)
+        return Grid(self.width, self.origin, self.low, self.high, self.atoms)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether a number off the finest grid, which its type can hold, counts as the nearest."""
+        exact = pa.types.is_integer(self.type) or pa.types.is_decimal(self.type)
+        return self.unit > 0 and not exact
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
         if not (grid := self.grid):
             return self.low, self.high
-        low, high = (None if edge is None else edge * self.step for edge in grid.edges)
+        low, high = (None if edge is None else edge * self.width for edge in grid.edges)
         return low, high
 
     @property
@@ -77,7 +85,7 @@ class Value(Column, ABC):
         """A value within these bounds, on the grid."""
         low, high = self.bounds
         if self.step:
-            return low if low is not None else 0.0 if high is None else high - self.step
+            return low if low is not None else 0.0 if high is None else high - self.width
         if low is not None and high is not None:
             return (low + high) / 2
         return low + 1 if low is not None else 0.0 if high is None else high - 1
@@ -86,8 +94,12 @@ class Value(Column, ABC):
         x = self.numbers(table.column(self.name), start, strict=strict)
         missing = np.isnan(x)
         code = missing.astype(np.int64)
+        between = np.zeros_like(missing)
+        if strict and self.is_rounded and self.grid:
+            between = self.grid.between(x)
         for i, atom in enumerate(self.atoms):
-            code[x == atom] = self.missing + 1 + i
+            nearest = between & (np.abs(x - atom) < self.unit / 2)
+            code[(x == atom) | nearest] = self.missing + 1 + i
         observed = code == 0
         x, outside = self._to_values(np.where(observed, x, 0.0), strict)
         impossible = (missing & (not self.missing)) | (outside & observed)
@@ -104,10 +116,10 @@ class Value(Column, ABC):
     def _to_values(self, x: Numbers, strict: bool) -> tuple[Numbers, Mask]:
         """Numbers as values of `Rows`, and those that cannot be."""
         if grid := self.grid:
-            cell, off = grid.cells(x)
+            cell, off = grid.cells(x, strict=not (strict and self.is_rounded))
             if not strict:
                 cell, off = np.where(off, grid.places(x), cell), np.zeros_like(off)
-            return cell * self.step, off
+            return cell * self.width, off
         outside = np.zeros(len(x), np.bool_)
         if strict and self.low is not None:
             outside |= x <= self.low
@@ -118,7 +130,7 @@ class Value(Column, ABC):
     def _from_values(self, values: NDArray[Any]) -> Numbers:
         if not (grid := self.grid):
             return values
-        cell, nearest = values / self.step, np.rint(values / self.step)
+        cell, nearest = values / self.width, np.rint(values / self.width)
         at = np.abs(cell - nearest) <= 1e-6 + 2.0**-51 * np.abs(cell)
         return grid.numbers(np.where(at, nearest, np.floor(cell)))
 
@@ -131,7 +143,7 @@ class Value(Column, ABC):
         return replace(self, **{name: found[name] for name in found if name not in given})
 
     def free(self) -> Column:
-        return replace(self, step=0.0, atoms=(), low=None, high=None)
+        return replace(self, step=0.0, unit=0.0, atoms=(), low=None, high=None)
 
     def as_numbers(self, cells: pa.ChunkedArray) -> Numbers:
         return self.numbers(cells)
