@@ -58,6 +58,9 @@ class Layout:
         code_units: What to add for each level of each code: radians per unit for the state of an
             angle that is there, and minus the logarithm of the step for an atom on a grid, whose
             other numbers have a density too, their probability over the step.
+        origins: The number that the value 0 of each column stands for; all 0 if there are none.
+        left_out: The cells of each column that its values are counted without, those of its atoms,
+            counted from the origin; none if empty.
     """
 
     levels: tuple[int, ...]
@@ -68,6 +71,8 @@ class Layout:
     highs: tuple[float | None, ...]
     log_units: float = 0.0
     code_units: tuple[tuple[float, ...], ...] = ()
+    origins: tuple[float, ...] = ()
+    left_out: tuple[tuple[int, ...], ...] = ()
 
     def units(self, codes: Tensor) -> Tensor:
         """What to add to the log-density of each row in all, float64, shape `(n,)`.
