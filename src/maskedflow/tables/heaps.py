@@ -20,9 +20,7 @@ class HeapsTransform(UnivariateTransform):
     def __init__(self, heaps: Heaps) -> None:
         super().__init__()
         self.heaps = heaps
-        self.step, self.low, self.high = (
-            t.double() for t in (heaps.step, heaps.lows, heaps.highs)
-        )
+        self.step, self.low, self.high = (t.double() for t in (heaps.step, heaps.lows, heaps.highs))
         self.widths = heaps.widths.double()
         self.ends = torch.cat([self.widths.new_zeros(1), self.widths.cumsum(dim=0)])
         # Of popular cells: what is added to their width, and where they begin, in all.
@@ -67,10 +65,10 @@ class HeapsTransform(UnivariateTransform):
         """All columns with what these were mapped to, and the ladj; beyond bounds, the slope 1."""
         part = mapped.clamp(self.low, self.high) + (given - inside)
         ladj = torch.where(given == inside, ladj, 0)
-        index, zeros = self.heaps.columns, torch.zeros_like(whole)
-        return tuple(
-            into.index_copy(-1, index, t.to(whole.dtype))
-            for into, t in ((whole, part), (zeros, ladj))
+        index = self.heaps.columns
+        return (
+            whole.index_copy(-1, index, part.to(whole.dtype)),
+            torch.zeros_like(whole).index_copy(-1, index, ladj.to(whole.dtype)),
         )
 
     def _cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
