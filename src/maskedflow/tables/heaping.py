@@ -17,7 +17,7 @@ from torch import Tensor
 from maskedflow.columns.rows import Layout
 from maskedflow.transforms import LazyComposedTransform, NormalScores
 
-from .heaps import NEVER, Heaps, first_steps
+from .heaps import FARTHEST, NEVER, Heaps, first_steps
 from .weighed import effective
 
 Floats = NDArray[np.float64]
@@ -176,22 +176,29 @@ def _find(column: _Column, values: Floats, weight: Floats) -> _Column | None:
     """The map under which rows left out are likeliest; None if that is no map at all."""
     if len(np.unique(values)) < 3 or weight.sum() < _FEWEST:
         return None
+    if np.abs(values).max() / column.step + abs(column.origin) > FARTHEST / 2:
+        return None
     order = np.random.default_rng(0).permutation(len(values))[:_ENOUGH]
-    gains = np.zeros((len(_FAMILIES), len(order)))
+    families, gains = _FAMILIES, list[Floats]()
     for fold in range(_FOLDS):
         out = np.arange(len(order)) % _FOLDS == fold
         rows, others = order[~out], order[out]
         known = values[rows], weight[rows]
         same = _log_prob(column, *known, values[others])
-        for gain, family in zip(gains, _FAMILIES, strict=True):
-            made = _fit(column, *known, family)
-            gain[out] = weight[others] * (_log_prob(made, *known, values[others]) - same)
-        if gains.sum(axis=1).max() <= 0:
+        found = [
+            weight[others]
+            * (_log_prob(_fit(column, *known, family), *known, values[others]) - same)
+            for family in families
+        ]
+        best = int(np.argmax([gain.sum() for gain in found]))
+        families = (families[best],)  # the first fold chooses
+        gains.append(found[best])
+        if sum(gain.sum() for gain in gains) <= 0:
             return None
-    best = int(gains.sum(axis=1).argmax())
-    if gains[best].sum() < _GAIN + _ERRORS * math.sqrt(np.square(gains[best]).sum()):
+    gain = np.concatenate(gains)
+    if gain.sum() < _GAIN + _ERRORS * math.sqrt(np.square(gain).sum()):
         return None
-    return _fit(column, values, weight, _FAMILIES[best])
+    return _fit(column, values, weight, *families)
 
 
 def _fit(column: _Column, values: Floats, weight: Floats, family: Family) -> _Column:

@@ -12,6 +12,8 @@ from .bounds import column_maps
 
 NEVER = 2**61
 """A cell behind all others: it fills up the tables of columns that need less than others."""
+FARTHEST = 2.0**45
+"""How many cells from 0 they are still counted."""
 
 
 class HeapsTransform(UnivariateTransform):
@@ -29,27 +31,36 @@ class HeapsTransform(UnivariateTransform):
         self.extra = self.wide - width
         self.shifts = torch.cat([self.extra[:, :1] * 0, self.extra.cumsum(dim=1)], dim=1)
         self.begin = begin + self.shifts[:, :-1]
-        # Bounds stay where they are.
         below, above = self.low.isfinite(), self.high.isfinite()
-        fixed = torch.where(below, self.low, torch.where(above, self.high, 0))
-        end = torch.where(below & above, self.high, fixed)
-        self.fixed, self.place = fixed / self.step, self._stretch(*self._cells(fixed))[0]
-        length = self._stretch(*self._cells(end))[0] - self.place
-        self.scale = torch.where(below & above, (end - fixed) / self.step / length, 1)
+        # Bounds stay where they are; what is too far away for cells to be counted moves as a whole.
+        low = torch.where(below, self.low, -FARTHEST * self.step)
+        high = torch.where(above, self.high, FARTHEST * self.step)
+        self.fixed = torch.where(below, low, torch.where(above, high, 0)) / self.step
+        begin, fixed, end = (
+            self._stretch(*self._cells(x))[0] for x in (low, self.fixed * self.step, high)
+        )
+        self.place = fixed
+        self.scale = torch.where(below & above, (high - low) / self.step / (end - begin), 1)
+        self.domain_ends = low, high
+        self.codomain_ends = (
+            torch.where(below, low, self.step * (self.fixed + begin - fixed)),
+            torch.where(above, high, self.step * (self.fixed + end - fixed)),
+        )
 
     def __repr__(self) -> str:
         return f"HeapsTransform(columns={self.heaps.columns.tolist()})"
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         given = x[..., self.heaps.columns].double()
-        inside = given.clamp(self.low, self.high)
+        inside = given.clamp(*self.domain_ends)
         place, width = self._stretch(*self._cells(inside))
         y = self.step * (self.fixed + self.scale * (place - self.place))
-        return self._placed(x, given, inside, y, (self.scale * width).log())
+        y = y.clamp(*self.codomain_ends) + (given - inside)
+        return self._placed(x, y, torch.where(given == inside, (self.scale * width).log(), 0))
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         given = y[..., self.heaps.columns].double()
-        inside = given.clamp(self.low, self.high)
+        inside = given.clamp(*self.codomain_ends)
         place = self.place + (inside / self.step - self.fixed) / self.scale
         cell, within, width = self._shrink(place)
         count = cell - self.heaps.origins
@@ -57,14 +68,11 @@ class HeapsTransform(UnivariateTransform):
         x = self.step * (count + within)
         # What is rounded up to the next number would be in its cell.
         x = x.minimum((self.step * (count + 1)).nextafter(-torch.ones_like(x) / 0))
-        return self._placed(y, given, inside, x, -(self.scale * width).log())
+        x = x.clamp(*self.domain_ends) + (given - inside)
+        return self._placed(y, x, torch.where(given == inside, -(self.scale * width).log(), 0))
 
-    def _placed(
-        self, whole: Tensor, given: Tensor, inside: Tensor, mapped: Tensor, ladj: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """All columns with what these were mapped to, and the ladj; beyond bounds, the slope 1."""
-        part = mapped.clamp(self.low, self.high) + (given - inside)
-        ladj = torch.where(given == inside, ladj, 0)
+    def _placed(self, whole: Tensor, part: Tensor, ladj: Tensor) -> tuple[Tensor, Tensor]:
+        """All columns, with what these were mapped to, and the ladj of each."""
         index = self.heaps.columns
         return (
             whole.index_copy(-1, index, part.to(whole.dtype)),
@@ -111,7 +119,8 @@ class HeapsTransform(UnivariateTransform):
         start, base, period = (_at(t, band) for t in (heaps.starts, heaps.bases, heaps.periods))
         whole = base + ((even.detach() - base) / period).floor().long() * period
         rest, first = even - whole, self.ends[start]
-        index = torch.searchsorted(self.ends, (first + rest).detach(), right=True) - 1
+        target = (first + rest).detach().contiguous()
+        index = torch.searchsorted(self.ends, target, right=True) - 1
         index = index.minimum(start + period - 1).maximum(start)
         cell = torch.where(popular, _at(heaps.popular, last), whole + index - start)
         width = torch.where(popular, wide, self.widths[index])
@@ -163,8 +172,12 @@ class Heaps(LazyTransform):
         factors: What the slopes there are multiplied by, 0 for an atom, with shape (H, J).
 
     Example:
-        >>> values = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0, 17.0]).repeat(50)[:, None]
-        >>> layout = Layout((), (None,), (), (1.0,), (None,), (None,))
+        >>> heaps = Heaps.empty(columns=1, left_out=0, bands=1, widths=2, popular=1)
+        >>> heaps.periods.fill_(2)
+        tensor([[2]])
+        >>> heaps.widths = torch.tensor([1.5, 0.5])  # even numbers are three times as likely
+        >>> heaps()(torch.tensor([[2.0], [2.5], [3.0], [4.0]])).flatten()
+        tensor([2.0000, 2.7500, 3.5000, 4.0000])
     """
 
     is_fixed = True
@@ -186,8 +199,7 @@ class Heaps(LazyTransform):
     def __init__(self, **tables: Tensor) -> None:
         super().__init__()
         for name in Heaps.__annotations__:
-            if name != "is_fixed":
-                self.register_buffer(name, tables[name])
+            self.register_buffer(name, tables[name])
 
     def extra_repr(self) -> str:
         return f"columns={self.columns.tolist()}"
