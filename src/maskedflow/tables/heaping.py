@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import poisson
+from scipy.special import gammainc
 from torch import Tensor
 
 from maskedflow.columns.rows import Layout
@@ -55,6 +55,8 @@ _OUTSTANDING = (0.01, math.inf)
 """How many numbers may stand out by chance: hardly any, or all do."""
 _SHARES, _DISCOUNTS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997), (0.0, 0.5, 0.75, 0.9)
 """The weights and the discounts of frequencies that are tried."""
+_FEW = 0.15
+"""The share of rows that may stand out if a smooth density is to be of the others."""
 _BESIDE, _LEAST = 25, 0.3
 """The rows on either side of a number that tell how many are expected there, and which part of
 that is, whatever a smooth density says: its tails may be too thin."""
@@ -314,10 +316,15 @@ def _with_popular(
     apart = length > 1e-9 * np.abs(end)
     beside = np.divide(rows, length, out=np.zeros_like(rows), where=apart) * (end - begin)
     expected = np.maximum(smooth, beside)
+    # If few rows stand out, what is smooth is seen better without them.
+    out = _chance(counts, expected) < _OUTSTANDING[0] / len(cells)
+    usual = np.where(out, np.minimum(expected, counts), counts)
+    if (1 - _FEW) * total < usual.sum() < total:
+        smooth = usual.sum() * np.exp(_log_prob(column, firsts, usual, firsts))
     smooth = np.maximum(smooth, np.maximum(_LEAST * beside, _FAINT))
 
     def own(count: Floats, chance: float, discount: float) -> Floats:
-        stands_out = poisson.sf(np.ceil(count) - 1, expected) < chance / len(cells)
+        stands_out = _chance(count, expected) < chance / len(cells)
         return np.where(stands_out, np.maximum(count - discount, 0), 0)
 
     best, factors = 0.0, np.ones(len(cells))
@@ -330,6 +337,12 @@ def _with_popular(
                 best, factors = gain, 1 + share / rest * rows / smooth
     kept = np.sort(np.argsort(-counts * np.log(factors))[: min(_MOST, (factors > 1).sum())])
     return column.with_popular(cells[kept], factors[kept])
+
+
+def _chance(counts: Floats, expected: Floats) -> Floats:
+    """The Poisson probability of so many rows or more."""
+    found: Floats = gammainc(np.ceil(counts).clip(min=0), expected)
+    return found
 
 
 def _mapped(column: _Column, values: Floats) -> Floats:
