@@ -209,6 +209,11 @@ class Column:
         """The bounds of its values in `Rows`: multiples of the width if they are on a grid."""
         return self.low, self.high
 
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The cells of its grid that its values are counted without, as in `Layout`."""
+        return ()
+
     def encode(self, table: pa.Table, start: int = 0, *, strict: bool = True) -> Cells:
         """Turns its cells of a table into codes and numbers; `decode` is the way back.
 

@@ -46,6 +46,11 @@ class Grid:
         return np.sort(np.rint((np.asarray(self.atoms, np.float64) - self.origin) / self.step))
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        """The cells of the atoms, counted from the origin as if none were left out."""
+        return tuple(int(cell) for cell in self._atoms)
+
+    @property
     def edges(self) -> tuple[float | None, float | None]:
         """Where the first cell begins and the last one ends, counted in cells."""
         atoms, low, high = self._atoms, None, None

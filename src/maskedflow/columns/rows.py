@@ -59,6 +59,9 @@ class Layout:
             angle that is there; on a grid, whose numbers have a density too, their probability over
             the step of the column, the logarithm of the cell's width over this step for a number,
             and minus that of the step for an atom.
+        origins: The number that the value 0 of each column stands for; all 0 if there are none.
+        left_out: The cells of each column that its values are counted without, those of its atoms,
+            counted from the origin; none if empty.
     """
 
     levels: tuple[int, ...]
@@ -69,6 +72,8 @@ class Layout:
     highs: tuple[float | None, ...]
     log_units: float = 0.0
     code_units: tuple[tuple[float, ...], ...] = ()
+    origins: tuple[float, ...] = ()
+    left_out: tuple[tuple[int, ...], ...] = ()
 
     def units(self, codes: Tensor) -> Tensor:
         """What to add to the log-density of each row in all, float64, shape `(n,)`.

@@ -217,6 +217,8 @@ class Schema:
             highs=tuple(high for _, high in bounds),
             log_units=sum(column.code_units[0] for column in self.free if not column.has_code),
             code_units=tuple(column.code_units for column in self.coded),
+            origins=tuple(column.origin for column in self.valued),
+            left_out=tuple(column.left_out for column in self.valued),
         )
 
     @property

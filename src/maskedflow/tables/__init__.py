@@ -30,6 +30,8 @@ from .contest import FLOWS
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
 from .fitted import FittedTable
+from .heaping import fit_heaps
+from .heaps import Heaps, HeapsTransform, first_steps
 from .marginal import Marginal, given_columns, log_marginal, pieces_of, units_of
 from .missing import PartialDistribution, PartialFlow
 from .pit import pit
@@ -48,6 +50,8 @@ __all__ = [
     "ConditionalScore",
     "FittedTable",
     "Form",
+    "Heaps",
+    "HeapsTransform",
     "Layout",
     "Marginal",
     "PartialDistribution",
@@ -69,7 +73,9 @@ __all__ = [
     "column_maps",
     "complete",
     "context_matrix",
+    "first_steps",
     "fit_density",
+    "fit_heaps",
     "free_numbers",
     "from_arrow",
     "given_columns",

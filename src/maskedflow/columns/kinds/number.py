@@ -81,6 +81,10 @@ class Value(Column, ABC):
         return low, high
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        return self.grid.left_out if self.grid else ()
+
+    @property
     def inner(self) -> float:
         """A value within these bounds, on the grid."""
         low, high = self.bounds
