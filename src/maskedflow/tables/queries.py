@@ -170,7 +170,7 @@ def sample_given(
 ) -> pa.Table:
     """See :meth:`maskedflow.DensityEstimator.sample_given`; errors count rows from `start`."""
     check_draws(n)
-    check_draws(n_candidates, 2)
+    check_draws(n_candidates, 2, "n_candidates")
     schema = fitted.schema
     rows, known = _partly_known(fitted, x, start)
     c = fitted.condition(context, x.num_rows, start)
@@ -268,9 +268,9 @@ def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:
     return names
 
 
-def check_draws(n_samples: Any, least: int = 1) -> None:
+def check_draws(n: Any, least: int = 1, name: str = "n_samples") -> None:
     """Refuses what is no number of draws."""
-    if not isinstance(n_samples, Integral):
-        raise ValueError(f"n_samples: expected a whole number, got {n_samples!r}")
-    if n_samples < least:
-        raise ValueError(f"n_samples: expected at least {least}, got {n_samples}")
+    if not isinstance(n, Integral):
+        raise ValueError(f"{name}: expected a whole number, got {n!r}")
+    if n < least:
+        raise ValueError(f"{name}: expected at least {least}, got {n}")
