@@ -256,6 +256,128 @@ def test_rows_with_gaps_have_no_score_where_they_were_dropped(
     assert sum(opened(conditional).config.data.rows) == (~gaps).sum()
 
 
+# ---------------------------------------------------------------------------- questions to a run
+
+
+@pytest.fixture(scope="module")
+def few(fitted: Path) -> Path:
+    """Some rows of the table with a number of each beside them, as CSV."""
+    rows = mixed().slice(0, 5).append_column("id", pa.array(list("abcde")))
+    cities = ["Paris", *rows["city"].to_pylist()[1:]]
+    rows = rows.set_column(rows.column_names.index("city"), "city", pa.array(cities))
+    pacsv.write_csv(rows, fitted / "five.csv")
+    return fitted / "five.csv"
+
+
+def test_answers_are_the_estimators(fitted: Path, few: Path, tmp_path: Path) -> None:
+    directory, out = fitted / "csv" / "t", tmp_path / "p.parquet"
+    estimator = mf.DensityEstimator.load(directory)
+    rows = open_table(few)
+    names = mixed().column_names
+    words = ("score", directory, few, "-o", out)
+    assert run(*words, "--explain", "--tail", "--keep", "id") == 0
+    found = pq.read_table(out)
+    added = ["log_prob", "standard_error", "reason"]
+    assert found.column_names == ["id", *names, *added, "tail_probability"]
+    assert found.select([*names, *added]).equals(estimator.explain(rows))
+    shares = estimator.tail_probability(rows)
+    np.testing.assert_array_equal(found["tail_probability"], shares)
+    nats = np.sum([found[name].to_numpy() for name in names], axis=0)
+    np.testing.assert_allclose(nats, estimator.score_samples(rows))
+    assert found["reason"].to_pylist()[1:] == [""] * 4
+    assert found["reason"][0].as_py().startswith("column 'city': expected ")
+    assert run(*words, "--tail") == 0
+    np.testing.assert_array_equal(pq.read_table(out)["tail_probability"], shares)
+    given = [name for name in names if name != "flag"]
+    assert run(*words, "--given", ", ".join(given)) == 0
+    found = pq.read_table(out)
+    assert found.column_names == ["log_prob", "standard_error"]
+    for mine, theirs in zip(found, estimator.score_samples_given(rows, given), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert np.isnan(found["log_prob"][0].as_py())
+
+
+def test_rows_with_gaps_have_no_answers_where_they_were_dropped(
+    fitted: Path, conditional: Path, few: Path, tmp_path: Path
+) -> None:
+    rows = open_table(few).slice(1)
+    pq.write_table(rows, tmp_path / "few.parquet")
+    gaps = np.any([rows[name].is_null().to_numpy() for name in ("gaps", "city", "flag")], 0)
+    assert 0 < gaps.sum() < 4
+    words = ("score", conditional, tmp_path / "few.parquet", "-o", tmp_path / "p.parquet")
+    for question in (("--tail",), ("--given", "count"), ("--explain",)):
+        assert run(*words, *question) == 0
+        for name in (found := pq.read_table(tmp_path / "p.parquet")).column_names:
+            if name != "reason":
+                np.testing.assert_array_equal(np.isnan(found[name]), gaps)
+    told = np.array(found["reason"].to_pylist())
+    np.testing.assert_array_equal(told == "a cell is missing: such rows were dropped", gaps)
+
+
+def test_tails_of_a_single_flow(fitted: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    pacsv.write_csv(pa.table({"a": x[:, 0], "b": x[:, 1]}), tmp_path / "n.csv")
+    np.save(tmp_path / "n.npy", x)
+    small = "--flow maf --epochs 1 --hidden_dim 8 --num_layers 1".split()  # noqa: SIM905
+    assert run("train", "--data", tmp_path / "n.csv", "--out", tmp_path, *small) == 0
+    for suffix in ("csv", "npy"):
+        words = ("score", tmp_path / "n", tmp_path / f"n.{suffix}", "-o", tmp_path / "p.csv")
+        assert run(*words, "--tail") == 0
+        found = open_table(tmp_path / "p.csv")
+        share, rank = found["tail_probability"].to_numpy(), found["log_prob"].to_numpy().argsort()
+        assert (np.diff(share[rank]) >= 0).all()
+        assert share.min() < 0.1
+        assert share.max() > 0.9
+        for question in ("--explain", "--given=a"):
+            assert run(*words, question) == 2
+    assert run("sample", tmp_path / "n", "--given", tmp_path / "n.csv", "-o", words[4]) == 2
+
+
+def test_rows_are_completed(
+    fitted: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskedflow.tables.marginal.REFERENCE", 2**12)
+    directory, out = fitted / "csv" / "t", tmp_path / "d.parquet"
+    rows = open_table(few).select(["id", "gaps", "city", "wind", "count"])
+    rows = rows.set_column(2, "city", pa.array(["NA", None, "NA", None, "Rome, IT"]))
+    pacsv.write_csv(rows, tmp_path / "some.csv")
+    words = ("sample", directory, "--given", tmp_path / "some.csv", "-o", out)
+    assert run(*words, "-n", 3) == 0
+    found = pq.read_table(out)
+    assert found.schema.equals(pq.read_schema(fitted / "t.parquet").remove_metadata())
+    for name in ("gaps", "city", "wind", "count"):
+        known = np.repeat(rows[name].is_valid().to_numpy(), 3)
+        given = rows[name].take(np.repeat(np.arange(5), 3)).cast(found[name].type)
+        assert found[name].filter(pa.array(known)).equals(given.filter(pa.array(known)))
+        assert not found[name].null_count
+    assert found["again"].equals(found["count"])
+    assert run("score", directory, out, "-o", tmp_path / "p.csv") == 0
+    assert np.isfinite(scores(tmp_path / "p.csv")).all()
+    assert run(*words, "-n", 3, "--seed", 5) == 0
+    assert not pq.read_table(out).equals(found)
+    assert run(*words) == 0
+    assert pq.read_table(out).num_rows == 5
+
+
+def test_pieces_of_completed_rows_are_the_whole(
+    fitted: Path, conditional: Path, tmp_path: Path
+) -> None:
+    """The context is found beside what is given; codes alone are given, so that draws are fast."""
+    data = tmp_path / "t.parquet"
+    rows = mixed().filter(mixed()["city"].is_valid()).select(["city", "real"])
+    pq.write_table(
+        pa.concat_tables([rows] * 6).append_column("unit", pa.array(["cm"] * 6 * len(rows))), data
+    )
+    words = ("sample", conditional, "--given", data, "-n", 2)
+    assert run(*words, "-o", tmp_path / "whole.csv") == 0
+    for i in (1, 2):
+        assert run(*words, "--shard", f"{i}/2", "-o", tmp_path / f"{i}.csv") == 0
+    pieces = b"".join((tmp_path / f"{i}.csv").read_bytes() for i in (1, 2))
+    assert pieces == (tmp_path / "whole.csv").read_bytes()
+    found = open_table(tmp_path / "whole.csv")
+    assert found["city"].to_pylist() == np.repeat(rows["city"].to_pylist() * 6, 2).tolist()
+
+
 # ------------------------------------------------------------------------------------- the schema
 
 
@@ -331,6 +453,15 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
             "score {f}/given/t {f}/paris.csv -o {f}/o.csv",
             "paris.csv: context: column 'city', row 2",
         ),
+        ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --given ctiy", "has no column 'ctiy'"),
+        ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --given city --tail", "given: "),
+        ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --explain --keep city", "'city' itself"),
+        ("sample {f}/csv/t --given {f}/none.csv -o {f}/o.csv", "none.csv"),
+        ("sample {f}/csv/t --given {f}/few.csv -o {f}/o.csv", "none of the columns real"),
+        ("sample {f}/csv/t --given {f}/t.csv --context {f}/t.csv -o {f}/o.csv", "--context"),
+        ("sample {f}/given/t --given {f}/w.parquet -o {f}/o.csv", "given: "),
+        ("sample {f}/csv/t --given {f}/paris.csv -o {f}/o.csv", "column 'city', row 2: expected "),
+        ("sample {f}/csv/t -o {f}/o.csv", "-n"),
         ("compare {f}/csv/t {f}/parquet/t", "file"),
     ],
 )

@@ -223,6 +223,188 @@ def test_mistakes_are_one_line(estimator: DensityEstimator) -> None:
             getattr(DensityEstimator(), question)(rows)
 
 
+# -- which cell makes a row odd -------------------------------------------------------------------
+
+
+def test_cells_of_a_gaussian_add_what_they_should(gaussian: DensityEstimator) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
+    factor = whiten.scale_tril.numpy()
+    x = GAUSSIAN[:12].copy()
+    x[3, 2] += 30.0
+    # A factor of Cholesky's standardises each column given those before it.
+    z = np.linalg.solve(factor, (x - whiten.loc.numpy()).T).T
+    expected = stats.norm.logpdf(z) - np.log(factor.diagonal())
+    found = gaussian.explain(x)
+    assert found.dtype.names == ("x0", "x1", "x2", "x3", "log_prob", "standard_error", "reason")
+    nats = np.stack([found[f"x{k}"] for k in range(4)], axis=1)
+    np.testing.assert_allclose(nats.sum(axis=1), found["log_prob"], rtol=1e-12)
+    np.testing.assert_array_equal(found["log_prob"], gaussian.score_samples(x))
+    usual = np.arange(12) != 3
+    assert (np.abs(nats - expected)[usual] < 4 * found["standard_error"][usual, None]).all()
+    assert (found["standard_error"][usual] < 0.2).all()
+    assert nats[3].argmin() == 2
+    assert nats[3, 2] < -100
+    assert (found["reason"] == "").all()
+    more = gaussian.explain(x[usual], n_samples=3200)["standard_error"]
+    assert np.median(more / found["standard_error"][usual]) < 0.4
+
+
+def test_cells_of_categories_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.choice(["a", "b"], 600)
+    table = pa.table({"first": first, "second": np.where(rng.random(600) < 0.8, first, "c")})
+    estimator = DensityEstimator("gaussian", work=1).fit(table)
+    found = estimator.explain(table.slice(0, 20))
+    both = found["first"].to_numpy() + found["second"].to_numpy()
+    np.testing.assert_allclose(both, estimator.score_samples(table.slice(0, 20)))
+    assert not found["standard_error"].to_numpy().any()
+    share = {one: np.exp(found["first"].to_numpy()[first[:20] == one][0]) for one in "ab"}
+    assert sum(share.values()) == pytest.approx(1)
+
+
+def test_cells_add_up_to_the_score_and_what_cannot_be_is_told(estimator: DensityEstimator) -> None:
+    rows = mixed(9)
+    rows.loc[2, ["city", "town"]] = "Paris"
+    rows.loc[3, "income"] = -1.0
+    rows.loc[4, "town"] = "Oslo" if rows.loc[4, "city"] != "Oslo" else "Rome"
+    rows["visits"] = rows["visits"].astype(float)
+    rows.loc[5, "unit"], rows.loc[5, "visits"] = "mm", 50.5
+    rows.loc[6, "wind"] = np.nan
+    rows.loc[7, "height"] = 1e200
+    rows.index = pd.Index(list("abcdefghi"))
+    found = estimator.explain(rows, n_samples=50)
+    assert list(found.index) == list(rows.index)
+    assert list(found.columns) == [*rows.columns, "log_prob", "standard_error", "reason"]
+    np.testing.assert_array_equal(found["log_prob"], estimator.score_samples(rows))
+    nats = found[list(rows.columns)].to_numpy()
+    np.testing.assert_allclose(nats.sum(axis=1), found["log_prob"], rtol=1e-12)
+    impossible = {(2, "city"), (3, "income"), (4, "town"), (5, "unit"), (5, "visits")}
+    impossible |= {(6, "wind"), (7, "height")}
+    where = {(int(i), rows.columns[j]) for i, j in np.argwhere(np.isneginf(nats))}
+    assert where == impossible
+    for row, told in {
+        0: "",
+        2: "column 'city': expected 'Bonn', 'Oslo' or 'Rome', found 'Paris'",
+        3: "column 'income': expected numbers above 0, found -1.0",
+        4: f"column 'town': expected {rows['city'].iloc[4]!r} as in 'city', which it repeats, "
+        f"found {rows['town'].iloc[4]!r}",
+        5: "column 'visits': expected steps of 1 from ",
+        6: "column 'wind': expected a value, for none was missing in fit, found a missing value",
+        7: "column 'height': the density of 1e+200 is too small for a float",
+    }.items():
+        assert found["reason"].iloc[row].startswith(told)
+    assert found["reason"].iloc[5].endswith("; column 'unit': expected 'cm', found 'mm'")
+    assert not found["reason"].iloc[0]
+    # Other rows, and their order, do not matter.
+    again = estimator.explain(rows.iloc[[8, 3, 0]], n_samples=50)
+    pd.testing.assert_frame_equal(again, found.iloc[[8, 3, 0]])
+
+
+def test_explanations_come_in_kind(gaussian: DensityEstimator) -> None:
+    names = [f"x{k}" for k in range(4)]
+    x = dict(zip(names, GAUSSIAN[:2].T, strict=True))
+    estimator = DensityEstimator("gaussian").fit(x)
+    for frame in (pa.table(x), pd.DataFrame(x), x, pa.table(x).to_pylist()):
+        found = estimator.explain(frame, n_samples=2)
+        assert type(found) is type(frame)
+    with pytest.raises(ValueError, match="adds a column 'reason', which the table has; rename"):
+        DensityEstimator("gaussian").fit({"reason": GAUSSIAN[:50, 0]}).explain({"reason": [0.0]})
+    with pytest.raises(ValueError, match="n_samples: expected at least 2, got 1"):
+        gaussian.explain(GAUSSIAN[:1], n_samples=1)
+
+
+# -- draws of some columns given others -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [[0], [3, 1]])
+def test_draws_given_numbers_are_the_analytic_ones(
+    given: list[int], gaussian: DensityEstimator
+) -> None:
+    (whiten,) = (one for one in gaussian.density_.modules() if isinstance(one, Whiten))
+    loc, factor = whiten.loc.numpy(), whiten.scale_tril.numpy()
+    covariance = factor @ factor.T
+    rest = [k for k in range(4) if k not in given]
+    slopes = np.linalg.solve(covariance[np.ix_(given, given)], covariance[np.ix_(given, rest)]).T
+    left = covariance[np.ix_(rest, rest)] - slopes @ covariance[np.ix_(given, rest)]
+    x = GAUSSIAN[:100].copy()
+    x[:, rest] = np.nan
+    drawn = gaussian.sample_given(x, n_samples=20, n_candidates=500, random_state=0)
+    assert drawn.shape == (2000, 4)
+    x = x.repeat(20, axis=0)
+    np.testing.assert_array_equal(drawn[:, given], x[:, given])
+    residual = drawn[:, rest] - loc[rest] - (x[:, given] - loc[given]) @ slopes.T
+    z = np.linalg.solve(np.linalg.cholesky(left), residual.T)
+    assert np.abs(z.mean(axis=1)).max() < 0.12
+    assert np.abs(np.cov(z) - np.eye(len(rest))).max() < 0.15
+
+
+def test_what_is_known_stays_and_what_is_not_is_drawn(estimator: DensityEstimator) -> None:
+    rows = mixed(30)
+    rows["height"] = rows["height"].where(rows.index % 2 == 0)
+    rows["city"] = rows["city"].where(rows.index % 3 > 0)
+    given = rows[["height", "city", "wind"]]
+    drawn = estimator.sample_given(given, n_samples=3, random_state=1, n_candidates=100)
+    assert list(drawn.columns) == list(mixed(1).columns)
+    assert drawn.dtypes.equals(mixed(9).dtypes)
+    again = given.loc[given.index.repeat(3)].reset_index(drop=True)
+    for name in given.columns:
+        known = again[name].notna()
+        assert known.any()
+        assert (drawn[name][known] == again[name][known]).all()
+        assert drawn[name].notna().all()  # a cell that is missing stands for one that is there
+    assert (drawn["town"] == drawn["city"]).all()
+    assert (drawn["unit"] == "cm").all()
+    assert np.isfinite(estimator.score_samples(drawn)).all()
+    assert drawn["income"].nunique() > 30
+    repeated = estimator.sample_given(given, n_samples=3, random_state=1, n_candidates=100)
+    pd.testing.assert_frame_equal(repeated, drawn)
+    # A column that is not there is drawn as it is in the table, with its gaps; all are exact.
+    only = estimator.sample_given(rows[["town"]].iloc[[0]], n_samples=2000, random_state=0)
+    assert (only["city"] == rows["town"].iloc[0]).all()
+    assert 0.05 < only["height"].isna().mean() < 0.15
+    some = estimator.sample(8000, random_state=3)
+    alike = some[some["city"] == rows["town"].iloc[0]]
+    for name in ("income", "visits", "wind"):
+        assert stats.ks_2samp(only[name], alike[name]).pvalue > 1e-3
+
+
+def test_an_atom_may_be_drawn_for_a_missing_cell(estimator: DensityEstimator) -> None:
+    row = mixed(1).assign(income=np.nan)
+    drawn = estimator.sample_given(row, n_samples=1000, random_state=0)
+    assert (drawn.drop(columns="income") == row.drop(columns="income").iloc[0]).all(axis=None)
+    given = [name for name in row.columns if name != "income"]
+    found = estimator.score_samples_given(row.assign(income=0.0), given)
+    assert (drawn["income"] == 0).mean() == pytest.approx(np.exp(found.log_density[0]), abs=0.07)
+
+
+def test_draws_given_a_context() -> None:
+    rng = np.random.default_rng(0)
+    context = pa.table({"t": rng.normal(size=600)})
+    x = np.stack([rng.normal(size=600), 5 * context["t"].to_numpy()], axis=1)
+    x[:, 1] += x[:, 0] + 0.1 * rng.normal(size=600)
+    table = pa.table({"a": x[:, 0], "b": x[:, 1]})
+    estimator = DensityEstimator("gaussian").fit(table, context=context)
+    drawn = estimator.sample_given(
+        table.slice(0, 50).select(["b"]), context=context.slice(0, 50), random_state=0
+    )
+    assert drawn["b"].equals(table["b"].slice(0, 50))
+    assert np.abs(drawn["a"].to_numpy() - x[:50, 0]).max() < 0.8
+
+
+def test_draws_that_cannot_be_made_are_told(estimator: DensityEstimator) -> None:
+    rows = mixed(3)[["city"]]
+    with pytest.raises(ValueError, match=r"column 'city', row 2: expected 'Bonn', .*'Paris'"):
+        estimator.sample_given(rows.assign(city=["Rome", "Paris", "Rome"]))
+    with pytest.raises(ValueError, match="X: expected some of the columns income, height"):
+        estimator.sample_given(rows.rename(columns={"city": "ctiy"}))
+    with pytest.raises(ValueError, match="n_samples: expected at least 1, got 0"):
+        estimator.sample_given(rows, n_samples=0)
+    with pytest.raises(ValueError, match="n_candidates: expected at least 2, got 1"):
+        estimator.sample_given(rows, n_candidates=1)
+    with pytest.warns(UserWarning, match=r"of 3 rows: the candidates .* fewer than 50 draws"):
+        estimator.sample_given(mixed(3)[["height"]], n_candidates=20)
+
+
 # -- residuals and tails --------------------------------------------------------------------------
 
 

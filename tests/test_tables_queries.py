@@ -16,6 +16,7 @@ import maskedflow as mf
 from maskedflow.flows import Flow
 from maskedflow.tables import (
     Column,
+    Known,
     Layout,
     PartialFlow,
     Pieces,
@@ -28,6 +29,7 @@ from maskedflow.tables import (
     Whiten,
     log_marginal,
     pit,
+    sample_unknown,
 )
 from maskedflow.tables.mixture import MixtureOfRegressions
 from maskedflow.transforms import LazyComposedTransform, Permutation
@@ -126,6 +128,75 @@ def test_a_number_given_alone_is_as_quadrature_says(context: int) -> None:
             mass += density.log_prob(gone, None if c is None else c[:1]).exp().item()
         expected.append(math.log(mass))
     check(found.log_prob, found.standard_error, torch.tensor(expected))
+
+
+def known(rows: Rows, codes: list[int], values: tuple[int, ...] = ()) -> Known:
+    """What is known of rows: these codes, and these values."""
+    masks = [torch.zeros(part.shape, dtype=torch.bool) for part in (rows.codes, rows.values)]
+    for mask, places in zip(masks, (codes, values), strict=True):
+        mask[:, list(places)] = True
+    none = torch.zeros(rows.angles.shape, dtype=torch.bool)
+    return Known(*masks, none, torch.full(rows.codes.shape, -1))
+
+
+@pytest.mark.parametrize("given", [[0], [1], [0, 2]])
+def test_codes_are_drawn_by_their_probabilities_given_others(given: list[int]) -> None:
+    density, n = build(), 4000
+    rows = some_rows(2)
+    made, effective = sample_unknown(density, rows, known(rows, given), n=n)
+    assert effective.isinf().all()
+    assert torch.equal(made.codes[:n, given], rows.codes[:1, given].expand(n, -1))
+    assert torch.equal(made.observed, density.build_rows(2 * n, made.codes).observed)
+    rest = [k for k in range(3) if k not in given]
+    levels = every(MIXED, rest)
+    levels[:, given] = rows.codes[1, given]
+    assert density.categories is not None
+    share = density.categories().log_prob(levels).double().softmax(0)
+    found = (made.codes[n:, None] == levels).all(dim=2).double().mean(dim=0)
+    assert found.sum() == 1
+    assert ((found - share).abs() < 4 * (share * (1 - share) / n).sqrt() + 1e-3).all()
+
+
+def test_draws_given_a_number_have_the_right_codes_and_numbers() -> None:
+    """Unknown: a category, and a number that may be missing; given: a whole number."""
+    density, n = build(NUMBERS), 4000
+    values = torch.tensor([[0.0, 3.0]]).double()
+    rows = rows_of(NUMBERS, torch.zeros(1, 2).long(), values)
+    made, effective = sample_unknown(density, rows, known(rows, [], (1,)), n=n)
+    assert 50 < effective.item() <= 10 * n
+    assert (made.values[:, 1] == 3).all()
+    levels = every(NUMBERS, [0, 1])
+    each = replace(density.build_rows(6, levels), values=values.expand(6, -1))
+    joint = log_marginal(density, each, Pieces((0, 1), (1,)), n_samples=4000).log_prob
+    share = joint.softmax(0)
+    found = (made.codes[:, None] == levels).all(dim=2).double().mean(dim=0)
+    worst = 5 * (share * (1 - share) / min(n, effective.item())).sqrt() + 0.01
+    assert ((found - share).abs() < worst).all()
+    # Numbers are as those of rows that happen to have what was given.
+    there = made.codes[:, 1] == 0
+    generator = torch.Generator().manual_seed(0)
+    fresh = density.sample(20_000, None, generator)
+    alike = fresh[(fresh.values[:, 1] == 3) & (fresh.codes[:, 1] == 0)]
+    test = stats.ks_2samp(made.values[there, 0].numpy(), alike.values[:, 0].numpy())
+    assert test.statistic < 0.1
+
+
+def test_an_excluded_level_is_never_drawn() -> None:
+    density = build()
+    rows = some_rows(20)
+    told = known(rows, [0])
+    told.excluded[:, 2] = 0
+    made, effective = sample_unknown(density, rows, told, n=50)
+    assert effective.isinf().all()
+    assert (made.codes[:, 2] != 0).all()
+    levels = every(MIXED, [1, 2])
+    levels[:, 0] = rows.codes[0, 0]
+    assert density.categories is not None
+    log_p = density.categories().log_prob(levels).double()
+    share = torch.where(levels[:, 2] == 0, -math.inf, log_p).softmax(0)
+    alike = made[made.codes[:, 0] == rows.codes[0, 0]]
+    found = (alike.codes[:, None] == levels).all(dim=2).double().mean(dim=0)
+    assert ((found - share).abs() < 5 * (share * (1 - share) / len(alike)).sqrt() + 1e-3).all()
 
 
 def test_a_number_given_an_atom_or_a_category_has_its_cells_integrated() -> None:

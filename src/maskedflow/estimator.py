@@ -33,7 +33,14 @@ from maskedflow.columns.forms import Kind
 from maskedflow.columns.schema import Bounds, Missing
 from maskedflow.files import CLOSED, Count, Finite, Name, Size, read_text
 from maskedflow.tables import ConditionalScore, FittedTable, TableDensity
-from maskedflow.tables.queries import check_draws, residuals, score_given, tail_shares
+from maskedflow.tables.explanation import check_names, explain
+from maskedflow.tables.queries import (
+    check_draws,
+    residuals,
+    sample_given,
+    score_given,
+    tail_shares,
+)
 
 if TYPE_CHECKING:
     from maskedflow.report import Page
@@ -198,6 +205,110 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             gaps = {one.name: pa.nulls(n_samples, one.type) for one in self.schema_.columns}
             drawn = pa.table(gaps | dict(zip(drawn.column_names, drawn.columns, strict=True)))
         return from_arrow(drawn, self.form_)
+
+    def sample_given(
+        self,
+        X: Any,
+        n_samples: int = 1,
+        random_state: Any = None,
+        context: Any = None,
+        n_candidates: int = 1000,
+    ) -> Any:
+        r"""Draws what is unknown of each row given what is known: imputation, several times.
+
+        Columns that X has not are drawn as in :meth:`sample`: with `missing="model"` a cell of them
+        may be missing. A cell that is missing in a column of X stands for one that is there and is
+        not known: a value is drawn, whatever `missing` says.
+
+        Draws are exact if all that is unknown comes last in the order of codes, angles and numbers,
+        or if of what comes before only codes are unknown, of `n_candidates` combinations at most:
+        so columns of categories may be given, the first ones at least, for nothing. Otherwise
+        `n_candidates` rows are drawn from a proposal, and of these `n_samples` in proportion to
+        their weights (see :func:`~maskedflow.tables.sample_unknown`); they cost a density each.
+
+        Args:
+            X: The table. Columns that were not there in `fit` are ignored.
+            n_samples: The draws for each row.
+            random_state: A seed, or NumPy's `RandomState`.
+            context: The table of conditions.
+            n_candidates: The candidates for each row that has to have some; ten for each draw at
+                least.
+
+        Returns:
+            Complete rows in the kind of frame that was given to `fit`: `n_samples` for the first
+            row, then those of the next one, and so on. What was known is as it was.
+
+        Raises:
+            ValueError: If X has none of the columns, or a cell that cannot be.
+
+        Warns:
+            UserWarning: If candidates are worth fewer than 50 draws, or than `n_samples`.
+
+        References:
+            Using the SIR Algorithm to Simulate Posterior Distributions (Rubin, 1988)
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2)) @ [[1.0, 2.0], [0.0, 1.0]]
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> drawn = estimator.sample_given([[1.0, np.nan]], n_samples=200, random_state=0)
+            >>> bool((drawn[:, 0] == 1).all()), bool(1.5 < drawn[:, 1].mean() < 2.5)
+            (True, True)
+        """
+        x, c = self._some_columns(X), self._context(context)
+        seed = _seed(random_state)
+        drawn = sample_given(self._fitted, x, c, n_samples, n_candidates, seed)
+        return from_arrow(drawn, self.form_)
+
+    def explain(
+        self, X: Any, context: Any = None, n_samples: int = 200, random_state: Any = 0
+    ) -> Any:
+        r"""Computes the log-density of each cell given those before it: which makes a row odd?
+
+        .. math:: \log p(\text{row}) = \sum_i \log p(x_i \mid x_{<i})
+
+        Pieces of rows come in the order of the density: codes (categories, and for numbers whether
+        they are missing or at an atom), angles, numbers, each in the order of the columns; a column
+        of numbers that has both adds both. Codes are exact, and so are the last piece and the sum,
+        which is the row's log-density. What lies between are differences of logarithms of marginal
+        densities, which are estimated (see :func:`~maskedflow.tables.log_marginal`); an error of
+        more than 0.3 nats may itself be too small. The cost is `n_samples` densities for each
+        number and angle of each row.
+
+        A cell that cannot be adds minus infinity, and is not given to the others.
+
+        Args:
+            X: The table.
+            context: The table of conditions.
+            n_samples: The draws for each marginal.
+            random_state: A seed, or NumPy's `RandomState`.
+
+        Returns:
+            A frame of the kind of X, a record array if it is an array, with a row for each row of
+            X: for each column of X nats, 0 of constants and duplicates; `log_prob`, the sum;
+            `standard_error`, that of the least certain of these nats, 0 if all are exact; and
+            `reason`, a text that says of a row that cannot be which cells are the reason, what was
+            expected there, and what was found. It is empty of a row that can be.
+
+        Raises:
+            ValueError: If X has a column of one of these three names.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 2))
+            >>> estimator = DensityEstimator(flow="gaussian").fit(x)
+            >>> found = estimator.explain([[0.0, 0.0], [0.0, 5.0]])
+            >>> found.dtype.names
+            ('x0', 'x1', 'log_prob', 'standard_error', 'reason')
+            >>> bool(found["x1"][1] < -9 < -2 < found["x0"][1])
+            True
+        """
+        check_names(self.schema_)
+        x, c = self._tables(X, context)
+        found = explain(self._fitted, x, c, n_samples, _seed(random_state))
+        kind = kind_of(X)
+        frame = from_arrow(found.table(self.schema_), "records" if kind == "numpy" else kind)
+        if kind == "pandas" and hasattr(X, "index"):  # rows can be told apart as in X
+            frame.index = X.index
+        return frame
 
     def score_samples_given(
         self,
@@ -422,6 +533,17 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             if name not in table.column_names:
                 raise ValueError(f"X: has no column {name!r}, which was there in fit")
         return _with_rows(table.select(list(columns)))
+
+    def _some_columns(self, X: Any) -> pa.Table:
+        """Those of the columns that X has, as an Arrow table."""
+        columns = self._fitted.columns
+        if kind_of(X) == "numpy":
+            return self._table(X)
+        table = to_arrow(X, wanted=list(columns))
+        there = [name for name in columns if name in table.column_names]
+        if not there:
+            raise ValueError(f"X: expected some of the columns {', '.join(columns)}, found none")
+        return _with_rows(table.select(there))
 
     def _context(self, context: Any) -> pa.Table | None:
         if context is None:

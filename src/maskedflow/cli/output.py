@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 def note(text: str) -> None:
     """Says what should be known, and is no result."""
     print(f"note: {text}", file=sys.stderr)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Says what the library warns of as notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: note(str(message))
+        yield
 
 
 def tell_seen(seen: Seen | None, where: str) -> None:

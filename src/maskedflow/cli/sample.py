@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from .output import check_ending, tracked, written
+from .output import check_ending, told, tracked, written
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
@@ -21,9 +21,10 @@ def sample(
     run: Path,
     /,
     *,
-    number: Annotated[PositiveInt, Parameter(name=["-n", "--number"])],
-    output: Annotated[Path, Parameter(name=["-o", "--output"])],
+    number: Annotated[PositiveInt | None, Parameter(name=["-n", "--number"])] = None,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
     context: Path | None = None,
+    given: Path | None = None,
     steps: PositiveInt | None = None,
     data: Path | None = None,
     seed: NonNegativeInt = 0,
@@ -38,33 +39,51 @@ def sample(
     With --context each row of that table gets NUMBER samples, and its columns are
     written beside them.
 
+    With --given the rows of that table are completed, NUMBER times each: columns
+    that it has not, and cells of it that are empty, are drawn given the others, and
+    those of a context are found there, too. An empty cell stands for one that is
+    there and is not known, in a run of --missing model as well; a column that is not
+    there is drawn with its missing cells. Draws are exact if what is unknown comes
+    last in the order of categories, angles and numbers, else resampled from 1,000
+    candidates, and a note tells of how many rows these were too few.
+
     The run of a time series continues it instead: NUMBER forecasts of STEPS rows.
 
     Args:
         run: The run's folder, such as maf_results/power.
-        number: Rows to draw, for each context if there are contexts.
-        output: File to write: .csv, .parquet, .npy, or a picture, .png.
+        number: Rows to draw, for each context or row that is given. [default: 1 with --given]
+        output: File to write: .csv, .parquet, .npy, or a picture, .png. [required]
         context: Table with the columns that the flow is conditional on, found by name.
+        given: Table with some of the columns, found by name, to draw the others.
         steps: For a time series, the rows of a forecast. [default: 24]
         data: For a time series, the table to continue. [default: the one it was trained on]
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
     """
+    if number is None and given is None:
+        raise ValueError("-n: expected the number of rows to draw")
+    if output is None:
+        raise ValueError("-o: expected a file to write")
     check_ending(output, ".csv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
         raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
-    from maskedflow.runs import load_run, sample_batches, sample_run
+    if given is not None and context is not None:
+        raise ValueError(f"--context {context}: the table of --given has the context, too")
+
+    from maskedflow.runs import load_run, sample_batches, sample_given_run, sample_run
     from maskedflow.sources import Shard, write_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
-    found = load_run(run)
+    number, found = number or 1, load_run(run)
     if found.config.data.time is not None:
         if context is not None:
             raise ValueError(f"--context {context}: the run of a time series takes --data")
+        if given is not None:
+            raise ValueError(f"--given {given}: the run of a time series takes --data")
         if shard is not None:
             raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
         _forecast(found, number, output, steps or STEPS, data, seed)
@@ -73,6 +92,12 @@ def sample(
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
     if found.config.search is not None and output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
+    if given is not None:
+        with told():
+            schema, batches = sample_given_run(found, given, number, seed=seed, shard=piece)
+            total = write_batches(output, schema, tracked(batches, None), header=piece.number == 1)
+        print(written(total, output, start))
+        return
     names = found.context_columns
     if names and context is None:
         raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .output import tracked, written
+from .output import told, tracked, written
 
 
 def score(
@@ -19,6 +19,9 @@ def score(
     output: Annotated[Path, Parameter(name=["-o", "--output"])],
     keep: str | None = None,
     shard: str | None = None,
+    explain: bool = False,
+    tail: bool = False,
+    given: str | None = None,
 ) -> None:
     """Write the log-density of each row of a table, in nats, in the table's own units.
 
@@ -32,6 +35,13 @@ def score(
     Of a mixed table, what a column cannot hold, such as a new category, has minus
     infinity; and a row with missing cells has nan in a run of --missing drop.
 
+    --explain tells which cells make a row odd: of each column its nats, the
+    log-density given the columns before it, then log_prob, which is their sum, the
+    largest standard error of these nats, and of a row of minus infinity the reason:
+    which cell, what was expected, what was found. --given a,b scores the other
+    columns given these, and tells the standard error. Both are of runs of --flow
+    auto. Where draws are too few, a note says so.
+
     Args:
         run: The run's folder, such as maf_results/power.
         file: The table, .csv or .parquet, or a folder of .parquet files, in the order
@@ -39,14 +49,31 @@ def score(
         output: File to write, with a column log_prob: .csv, .parquet or .npy.
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.
+        explain: Write what each column adds to log_prob, and why a row cannot be.
+        tail: Write tail_probability too, how much of the density is no likelier.
+        given: Columns that are given, separated by commas; log_prob is of the others.
     """
     from maskedflow.runs import load_run, score_run
     from maskedflow.sources import Shard, write_batches
 
     piece = None if shard is None else Shard.parse(shard)
-    kept = () if keep is None else tuple(name.strip() for name in keep.split(","))
     start = time.monotonic()
-    scores = score_run(load_run(run), file, keep=None if keep == "all" else kept, shard=piece)
+    scores = score_run(
+        load_run(run),
+        file,
+        keep=None if keep == "all" else _names(keep or ""),
+        shard=piece,
+        explain=explain,
+        tail=tail,
+        given=None if given is None else _names(given),
+    )
     batches = tracked(scores.batches, scores.rows)
     header = piece is None or piece.number == 1
-    print(written(write_batches(output, scores.schema, batches, header=header), output, start))
+    with told():
+        rows = write_batches(output, scores.schema, batches, header=header)
+    print(written(rows, output, start))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names of columns that commas separate."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()

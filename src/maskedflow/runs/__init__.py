@@ -29,7 +29,7 @@ from .density import Density, FlowDensity
 from .evaluation import Evaluation, Mean, evaluate_run
 from .fit import search_run, train_run, write_run
 from .run import Run, load_run, open_data
-from .sampling import sample_batches, sample_run
+from .sampling import sample_batches, sample_given_run, sample_run
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
 from .summary import facts, results_table, summary, told_distinct
@@ -58,6 +58,7 @@ __all__ = [
     "open_data",
     "results_table",
     "sample_batches",
+    "sample_given_run",
     "sample_run",
     "score_batches",
     "score_run",

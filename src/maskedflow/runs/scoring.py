@@ -17,6 +17,7 @@ from maskedflow.sources import Shard, Source, open_source
 from maskedflow.sources.source import Types
 
 from .density import FlowDensity
+from .questions import SCORE, ask
 from .run import Run
 from .series import score_file
 
@@ -27,16 +28,13 @@ Array = NDArray[np.generic]
 ROWS = 10_000
 """Rows scored at once, and what shards are whole multiples of."""
 
-SCORE = "log_prob"
-"""The name of the column of scores."""
-
 
 @dataclass(frozen=True)
 class Scores:
     """Scores on their way from one file to another.
 
     Args:
-        schema: The columns: those carried along, and then `log_prob`.
+        schema: The columns: those carried along, and then `log_prob` or what else was asked.
         batches: The rows, in the table's order.
         rows: About how many rows there will be; None if nobody knows.
     """
@@ -53,6 +51,9 @@ def score_run(
     keep: Sequence[str] | None = (),
     shard: Shard | None = None,
     rows: int = ROWS,
+    explain: bool = False,
+    tail: bool = False,
+    given: Sequence[str] | None = None,
 ) -> Scores:
     """Computes log p(row) of each row of a file, in nats, in constant memory.
 
@@ -72,14 +73,23 @@ def score_run(
         keep: Columns to carry along; all if None.
         shard: Which piece of the table; all of it if None.
         rows: The rows of a block.
+        explain: Write what each column adds to the score, as
+            :meth:`maskedflow.DensityEstimator.explain` has it, in blocks of a tenth of the rows.
+        tail: Add a column `tail_probability`, how much of the density is no likelier.
+        given: Score the other columns given these, and add a column `standard_error`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing or, while batches are read, a cell is no finite number;
-            if the array has another width; or if the file has no columns to keep or no pieces.
+            if the array has another width; if the file has no columns to keep or no pieces; or if
+            the run has no answer to what is asked.
     """
     density, names = run.density, (*run.columns, *run.context_columns)
     series = run.config.data.time is not None
+    if series and (explain or tail or given is not None):
+        raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
+    question = ask(run, explain=explain, tail=tail, given=given)
+    rows = min(rows, question.rows or rows)
     if series or (path.suffix == ".npy" and run.config.flow is not None):
         what = "a time series" if series else f"the array {path}"
         if keep is None or keep:
@@ -87,29 +97,29 @@ def score_run(
         if series and shard is not None:
             raise ValueError("shard: a time series is scored as a whole; leave it out")
         if series:
-            return Scores(_schema(), (_batch(_schema(), score_file(run, p)) for p in (path,)), None)
+            scores = (_batch(question.schema, [_array(score_file(run, p))]) for p in (path,))
+            return Scores(question.schema, scores, None)
         array = _npy(path, len(names))
         first, last = (shard or Shard()).part(len(array), rows)
         flow = cast(FlowDensity, density)
+        blocks = map(flow.split, _blocks(array, path, rows, first, last, flow.dtype))
         scores = (
-            flow.log_prob(block.x, block.context, seed=number)
-            for number, block in enumerate(
-                map(flow.split, _blocks(array, path, rows, first, last, flow.dtype)), first // rows
-            )
+            _batch(question.schema, question.answer(block, number * rows, number))
+            for number, block in enumerate(blocks, first // rows)
         )
-        return Scores(_schema(), (_batch(_schema(), part) for part in scores), last - first)
+        return Scores(question.schema, scores, last - first)
 
     source = open_source(path)
     source.known(names, "columns")
 
-    def log_prob(batch: pa.RecordBatch, start: int) -> Tensor:
+    def answer(batch: pa.RecordBatch, start: int) -> Sequence[pa.Array]:
         block = density.read(pa.Table.from_batches([batch]), source, start)
         try:  # each block has noise of its own, which does not depend on the blocks before it
-            return density.log_prob(block.x, block.context, start=start, seed=start // rows)
+            return question.answer(block, start, start // rows)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    return score_source(source, density.types, log_prob, keep=keep, shard=shard, rows=rows)
+    return _answers(source, density.types, question.schema, answer, keep, shard, rows)
 
 
 def score_source(
@@ -136,19 +146,38 @@ def score_source(
     Raises:
         ValueError: If a column is missing, or `log_prob` is one that is to be carried along.
     """
+
+    def answer(batch: pa.RecordBatch, start: int) -> list[pa.Array]:
+        return [_array(log_prob(batch, start))]
+
+    schema = pa.schema([(SCORE, pa.float64())])
+    return _answers(source, types, schema, answer, keep, shard, rows)
+
+
+def _answers(
+    source: Source,
+    types: Types,
+    added: pa.Schema,
+    answer: Callable[[pa.RecordBatch, int], Sequence[pa.Array]],
+    keep: Sequence[str] | None,
+    shard: Shard | None,
+    rows: int,
+) -> Scores:
+    """Columns of a table, and those that are answers, a block at a time."""
     kept = source.names if keep is None else source.known(keep, "keep")
-    if SCORE in kept:
-        raise ValueError(
-            f"keep: {source.path} has a column {SCORE!r} itself; name the columns to carry along"
-        )
+    for name in added.names:
+        if name in kept:
+            raise ValueError(
+                f"keep: {source.path} has a column {name!r} itself; name the columns to carry along"
+            )
     read = tuple(dict.fromkeys((*types, *kept)))
-    schema = source.types(kept, types).append(_schema().field(0))
+    schema = pa.schema([*source.types(kept, types), *added])
     first, last = (0, None) if shard is None else shard.part(source.count(), rows)
 
     def batches() -> Iterator[pa.RecordBatch]:
         start = first
         for batch in source.batches(read, types, rows=rows, first=first, last=last):
-            yield _batch(schema, log_prob(batch, start), batch.select(kept).columns)
+            yield _batch(schema, [*batch.select(kept).columns, *answer(batch, start)])
             start += batch.num_rows
 
     return Scores(schema, batches(), source.estimate() if last is None else last - first)
@@ -173,12 +202,12 @@ def score_batches(run: Run, path: Path, rows: int = ROWS) -> Iterator[Tensor]:
         yield torch.tensor(batch.column(SCORE).to_numpy())
 
 
-def _schema() -> pa.Schema:
-    return pa.schema([(SCORE, pa.float64())])
+def _array(scores: Tensor) -> pa.Array:
+    return pa.array(scores.numpy())
 
 
-def _batch(schema: pa.Schema, scores: Tensor, kept: Sequence[pa.Array] = ()) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([*kept, pa.array(scores.numpy())], schema=schema)
+def _batch(schema: pa.Schema, columns: Sequence[pa.Array]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
 
 def _npy(path: Path, width: int) -> Array:

@@ -26,6 +26,7 @@ from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
 from .bounds import Bounds, BoundsTransform, column_maps
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
+from .completion import Completed, Known, sample_unknown
 from .contest import FLOWS
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
@@ -47,11 +48,13 @@ __all__ = [
     "Bounds",
     "BoundsTransform",
     "Column",
+    "Completed",
     "ConditionalScore",
     "FittedTable",
     "Form",
     "Heaps",
     "HeapsTransform",
+    "Known",
     "Layout",
     "Marginal",
     "PartialDistribution",
@@ -89,6 +92,7 @@ __all__ = [
     "read_document",
     "read_frame",
     "read_source",
+    "sample_unknown",
     "stacking_weights",
     "strange_context",
     "to_arrow",

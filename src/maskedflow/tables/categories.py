@@ -209,15 +209,23 @@ class AutoregressiveCategoricalDistribution(Base):
         """The log-probability of each row, in nats, in one pass: the sum of :meth:`log_probs`."""
         return self.log_probs(value).sum(dim=-1)
 
-    @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows of codes, int64, with shape (*sample_shape, *batch, K), in K passes."""
-        shape = (*sample_shape, *self.batch_shape, len(self.levels))
         device = next(self.categories.parameters()).device
-        codes = torch.zeros(shape, dtype=torch.long, device=device)
+        none = torch.zeros((*sample_shape, *self.batch_shape, 0), dtype=torch.long, device=device)
+        return self.sample_after(none, generator)
+
+    @torch.no_grad()
+    def sample_after(self, first: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draws the codes behind the first ones of each row, (*, j): all codes, (*, K)."""
+        shape = first.shape[:-1]
+        codes = first.new_zeros((*shape, len(self.levels)))
+        codes[..., : first.shape[-1]] = first
         ends = list(accumulate(self.levels))
         for column, (count, end) in enumerate(zip(self.levels, ends, strict=True)):
+            if column < first.shape[-1]:
+                continue
             share = self._logits(codes, slice(end - count, end)).softmax(dim=-1)
             drawn = share.reshape(-1, share.shape[-1]).multinomial(1, generator=generator)
-            codes[..., column] = drawn.view(codes.shape[:-1])
+            codes[..., column] = drawn.view(shape)
         return codes

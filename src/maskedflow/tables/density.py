@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
@@ -216,27 +216,41 @@ class TableDensity(nn.Module):
         if n < 0:
             raise ValueError(f"n: expected at least 0, got {n}")
         c = None if c is None else c.expand(n, -1)
-        drawn = [
-            self._sample(len(part), None if c is None else c[part], generator)
-            for part in torch.arange(n).split(DRAWN)
-        ]
-        parts = [[getattr(rows, field.name) for rows in drawn] for field in fields(Rows)]
-        return Rows(*map(torch.cat, parts))
+        return self.complete(self.build_rows(n), Head(0, False, False), c, generator)
 
-    def _sample(self, n: int, c: Tensor | None, generator: torch.Generator | None) -> Rows:
-        like = weight_of(self)
+    @torch.no_grad()
+    def complete(
+        self,
+        rows: Rows,
+        head: Head,
+        c: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Rows:
+        """Draws what comes behind the leading factors, given what these are of.
+
+        Values are drawn if any are, and so are angles if codes are drawn before them.
+        """
+        drawn = [
+            self._complete(rows[part], head, None if c is None else c[part], generator)
+            for part in torch.arange(len(rows)).split(DRAWN)
+        ]
+        return concatenated(drawn)
+
+    def _complete(
+        self, rows: Rows, head: Head, c: Tensor | None, generator: torch.Generator | None
+    ) -> Rows:
+        like, n = weight_of(self), len(rows)
         c = None if c is None else c.to(like)
-        codes = None
-        if self.categories is not None:
-            shape = (n,) if c is None else ()
-            codes = self.categories(c).sample(shape, generator=generator)
-        rows = self.build_rows(n, codes)
-        if self.angles is not None:
+        if self.categories is not None and head.codes < len(self.layout.levels):
+            made = self.categories(c)
+            first = rows.codes[:, : head.codes]
+            rows = self.build_rows(n, made.sample_after(first, generator))
+        if self.angles is not None and not head.angles:
             given = self.angle_context(rows, c)
             drawn = self.angles(given).sample((n,) if given is None else (), generator=generator)
             angles = torch.remainder(drawn.double() + math.pi, 2 * math.pi) - math.pi
             rows = replace(rows, angles=torch.where(rows.angles_observed, angles, 0))
-        if self.numbers is not None:
+        if self.numbers is not None and not head.values:
             given = self.number_context(rows, c)
             drawn = self.numbers(given).sample((n,) if given is None else (), generator=generator)
             values = self._on_grid(drawn.double())
@@ -274,6 +288,13 @@ class TableDensity(nn.Module):
         low = [-math.inf if low is None or not step else low for low, _, step in cells]
         high = [math.inf if high is None or not step else high - step for _, high, step in cells]
         return grid.clamp(grid.new_tensor(low), grid.new_tensor(high))
+
+
+def concatenated(parts: Sequence[Rows]) -> Rows:
+    """Rows one after another."""
+    return Rows(
+        *(torch.cat([getattr(rows, field.name) for rows in parts]) for field in fields(Rows))
+    )
 
 
 def by_blocks(

@@ -215,18 +215,26 @@ class FittedTable:
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
         """
-        dropped = torch.zeros(x.num_rows, dtype=torch.bool)
+        x, context, dropped = self.without_gaps(x, context)
+        if dropped.all():
+            return torch.full((len(dropped),), torch.nan, dtype=torch.float64)
+        found: Tensor = self.density.log_prob(*self.encode(x, context, start))
+        return found.masked_fill(torch.from_numpy(dropped), torch.nan)
+
+    def without_gaps(
+        self, x: pa.Table, context: pa.Table | None = None
+    ) -> tuple[pa.Table, pa.Table | None, NDArray[np.bool_]]:
+        """Rows and contexts, and which are dropped: others are in their places, so all keep theirs.
+
+        None is, unless rows with missing values are dropped.
+        """
+        known = np.ones(x.num_rows, np.bool_)
         if self.schema.missing == "drop":
             known = complete(x, ignored(self.schema))
             known &= True if context is None else complete(context)
-            dropped = torch.from_numpy(~known)
-            if dropped.all():
-                return torch.full((x.num_rows,), torch.nan, dtype=torch.float64)
-            # Another row in the place of one that is left out: so all keep their numbers.
             filled = np.where(known, np.arange(x.num_rows), known.argmax())
             x, context = x.take(filled), None if context is None else context.take(filled)
-        found: Tensor = self.density.log_prob(*self.encode(x, context, start))
-        return found.masked_fill(dropped, torch.nan)
+        return x, context, ~known
 
     def sample(self, n: int, context: pa.Table | None = None, *, seed: int) -> pa.Table:
         """Draws n rows, one for each context if there are contexts, in the columns' own types."""
@@ -258,6 +266,14 @@ class FittedTable:
         """The rows, and their contexts, of a table that was read from a file."""
         table = to_arrow(as_declared(source, table, self.schemas, start), wanted=list(self.types))
         x, given = (list(names) for names in (self.columns, self.context_columns))
+        return TableSplit(table.select(x), table.select(given) if given else None)
+
+    def read_some(self, table: pa.Table, source: Source, start: int = 0) -> TableSplit:
+        """The same of rows that may miss columns, and cells whatever the schema says."""
+        schemas = [replace(self.schema, missing="model"), *self.schemas[1:]]
+        table = as_declared(source, table, schemas, start)
+        table, given = to_arrow(table, wanted=table.column_names), list(self.context_columns)
+        x = [name for name in self.columns if name in table.column_names]
         return TableSplit(table.select(x), table.select(given) if given else None)
 
     def read_context(self, table: pa.Table, source: Source) -> pa.Table:

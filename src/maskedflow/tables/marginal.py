@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns.column import Column
-from maskedflow.columns.rows import Rows
+from maskedflow.columns.rows import Layout, Rows
 from maskedflow.columns.schema import Schema
 from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
 from .bounds import column_maps
-from .density import Head, TableDensity, by_blocks
+from .density import Head, TableDensity, by_blocks, concatenated
 from .missing import call_layers
 from .proposal import Pieces, Points, Proposal
 
@@ -100,105 +101,156 @@ def log_marginal(
     if not len(rows):
         return Marginal(*(torch.zeros(0, dtype=torch.float64) for _ in range(3)))
     first, which = _distinct(rows, given, c)
-    search = _Marginal(density, given, n_samples, seed)
-    found = search.run(rows[first], None if c is None else c[first])
+    c = None if c is None else c[first]
+    (found,) = Marginals(density, c, n_samples, seed)(rows[first], [given], c)
     return Marginal(*(part[which] for part in found))
 
 
-class _Marginal:
-    """The marginals of distinct rows."""
+class Marginals:
+    """The log-densities of any columns of rows whose contexts are like those in c."""
 
-    def __init__(self, density: TableDensity, given: Pieces, n_samples: int, seed: int) -> None:
-        self.density, self.layout, self.given = density, density.layout, given
+    def __init__(
+        self,
+        density: TableDensity,
+        c: Tensor | None,
+        n_samples: int,
+        seed: int,
+        reference: int | None = None,
+    ) -> None:
+        self.density, self.c = density, c
         self.n_samples, self.seed = n_samples, seed
+        self.reference = reference or REFERENCE
 
-    def run(self, rows: Rows, c: Tensor | None) -> Marginal:
-        """Sums up or estimates, as what is observed of each row demands."""
-        values = rows.observed[:, list(self.given.values)].any(dim=1)
-        angles = values | rows.angles_observed[:, list(self.given.angles)].any(dim=1)
-        log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
-        effective = torch.full_like(error, math.inf)
-        every = len(self.layout.levels)
-        propose = None
-        for head in (
-            Head(max(self.given.codes, default=-1) + 1, angles=False, values=False),
-            Head(every, angles=True, values=False),
-            Head(every, angles=True, values=True),
-        ):
-            index = ((angles == head.angles) & (values == head.values)).nonzero()[:, 0]
-            if not len(index):
-                continue
-            wanted = self._unknown(head)
-            combinations = math.prod(self.layout.levels[k] for k in wanted.codes)
-            if not (wanted.values or wanted.angles or combinations > self.n_samples):
-                given = None if c is None else c[index]
-                log_prob[index] = self._sum(rows[index], given, wanted.codes, head)
-                continue
-            propose = propose or _Proposer(self.density, c, self.seed)
-            for i in index.tolist():
-                given = None if c is None else c[i]
-                weights = self._weights(propose, rows[i : i + 1], given, wanted, head)
-                log_prob[i], error[i], effective[i] = _mean(weights)
-        return Marginal(log_prob, error, effective)
+    @cached_property
+    def propose(self) -> Proposer:
+        """What draws unknown columns; it takes a while to fit."""
+        return Proposer(self.density, self.c, self.seed, self.reference)
 
-    def _unknown(self, head: Head) -> Pieces:
-        """What is unknown and does not drop out."""
-        values = len(self.layout.value_state) * head.values
-        angles = len(self.layout.angle_state) * head.angles
-        given = self.given.codes, self.given.values, self.given.angles
-        pairs = zip((head.codes, values, angles), given, strict=True)
-        return Pieces(*(tuple(k for k in range(n) if k not in known) for n, known in pairs))
+    def __call__(self, rows: Rows, givens: Sequence[Pieces], c: Tensor | None) -> list[Marginal]:
+        """Sums up or estimates the densities of some pieces of rows, and of others of them."""
+        layout, found = self.density.layout, []
+        waiting: dict[tuple[int, Head], list[tuple[Marginal, Pieces, Pieces]]] = {}
+        for given in givens:
+            log_prob, error = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
+            one = Marginal(log_prob, error, torch.full_like(error, math.inf))
+            found.append(one)
+            for head, index in heads_of(layout, rows, given):
+                wanted = unknown(layout, given, head)
+                if self.sums_up(wanted):
+                    here = None if c is None else c[index]
+                    each = log_combinations(self.density, rows[index], here, wanted.codes, head)
+                    log_prob[index] = each.logsumexp(dim=1)
+                    continue
+                for i in index.tolist():
+                    waiting.setdefault((i, head), []).append((one, given, wanted))
+        for (i, head), asked in waiting.items():
+            row, here = rows[i : i + 1], None if c is None else c[i]
+            candidates = [
+                self.propose.candidates(
+                    row, here, given, wanted, self.n_samples, self._generator(row, given, here)
+                )
+                for _, given, wanted in asked
+            ]
+            weights = log_weights(self.density, candidates, here, head).split(self.n_samples)
+            for (one, _, _), each in zip(asked, weights, strict=True):
+                for part, number in zip(one, _mean(each), strict=True):
+                    part[i] = number
+        return found
 
-    def _sum(self, rows: Rows, c: Tensor | None, unknown: tuple[int, ...], head: Head) -> Tensor:
-        """Sums up the probabilities of all levels of unknown codes."""
+    def sums_up(self, wanted: Pieces) -> bool:
+        """Whether what is unknown are codes that have few enough combinations."""
+        count = math.prod(self.density.layout.levels[k] for k in wanted.codes)
+        return not (wanted.values or wanted.angles or count > self.n_samples)
 
-        def total(rows: Rows, c: Tensor | None) -> Tensor:
-            found = torch.full((len(rows),), -math.inf, dtype=torch.float64)
-            for levels in product(*(range(self.layout.levels[k]) for k in unknown)):
-                codes = rows.codes.clone()
-                codes[:, list(unknown)] = torch.tensor(levels, dtype=torch.long)
-                made = replace(rows, codes=codes)
-                log_p = self.density.log_head(made, c, self.density.offsets, head)
-                found = torch.logaddexp(found, log_p)
-            return found
-
-        return by_blocks(total, rows, c)
-
-    def _weights(
-        self, propose: _Proposer, row: Rows, c: Tensor | None, wanted: Pieces, head: Head
-    ) -> Tensor:
-        """The log-weights of draws of what is unknown of one row."""
-        key = _key(row, self.given, None if c is None else c[None])
-        generator = torch.Generator().manual_seed(row_seed(key, self.seed))
-        known = torch.zeros(len(self.layout.steps), dtype=torch.bool)
-        known[list(self.given.values)] = True
-        offsets, point, pieces = self.density.offsets, *propose.point(row, c, self.given)
-        parts = []
-        for part in torch.arange(self.n_samples).split(DRAWS):
-            drawn, log_q = propose.mixture.draw(point, pieces, wanted, len(part), generator)
-            made, log_fill, observed = propose.rows(row, drawn, wanted)
-            # One place of the cells for each draw, in turn.
-            offset = torch.where(known & made.observed, offsets[part % len(offsets)], 0)
-            given = None if c is None else c.expand(len(part), -1)
-            moved = replace(made, values=made.values + offset)
-            log_p = self.density.log_head(moved, given, torch.zeros_like(offsets[:1]), head)
-            ladj = propose.scores(made.values, observed)[1]
-            far = (drawn.values[:, list(wanted.values)].abs() > FARTHEST).any(dim=1)
-            parts.append(torch.where(far, -math.inf, log_p - ladj + log_fill - log_q))
-        return torch.cat(parts)
+    def _generator(self, row: Rows, given: Pieces, c: Tensor | None) -> torch.Generator:
+        key = _key(row, given, None if c is None else c[None])
+        return torch.Generator().manual_seed(row_seed(key, self.seed))
 
 
-class _Proposer:
+class Candidates(NamedTuple):
+    """Rows of which some pieces were drawn.
+
+    Args:
+        rows: The rows.
+        placed: The same, whose known values on a grid are at places in their cells.
+        log_rest: What makes log-weights of the rows' log-densities.
+    """
+
+    rows: Rows
+    placed: Rows
+    log_rest: Tensor
+
+
+def log_weights(
+    density: TableDensity, candidates: Sequence[Candidates], c: Tensor | None, head: Head
+) -> Tensor:
+    """The log-weights of candidates that have one context, one after another."""
+    rows = concatenated([each.placed for each in candidates])
+    log_rest = torch.cat([each.log_rest for each in candidates])
+    corner = torch.zeros_like(density.offsets[:1])
+    found = []
+    for part in torch.arange(len(rows)).split(DRAWS):
+        here = None if c is None else c.expand(len(part), -1)
+        found.append(density.log_head(rows[part], here, corner, head))
+    return torch.where(log_rest.isneginf(), -math.inf, torch.cat(found) + log_rest)
+
+
+def heads_of(layout: Layout, rows: Rows, given: Pieces) -> Iterator[tuple[Head, Tensor]]:
+    """The least heads of the density that all that is given is in, and the rows of each."""
+    values = rows.observed[:, list(given.values)].any(dim=1)
+    angles = values | rows.angles_observed[:, list(given.angles)].any(dim=1)
+    every = len(layout.levels)
+    for head in (
+        Head(max(given.codes, default=-1) + 1, angles=False, values=False),
+        Head(every, angles=True, values=False),
+        Head(every, angles=True, values=True),
+    ):
+        index = ((angles == head.angles) & (values == head.values)).nonzero()[:, 0]
+        if len(index):
+            yield head, index
+
+
+def unknown(layout: Layout, given: Pieces, head: Head) -> Pieces:
+    """What of a head is not given."""
+    values = len(layout.value_state) * head.values
+    angles = len(layout.angle_state) * head.angles
+    pairs = (head.codes, given.codes), (values, given.values), (angles, given.angles)
+    return Pieces(*(tuple(k for k in range(n) if k not in known) for n, known in pairs))
+
+
+def combinations_of(layout: Layout, codes: tuple[int, ...]) -> Tensor:
+    """All combinations of levels of some codes, one a row."""
+    every = list(product(*(range(layout.levels[k]) for k in codes)))
+    return torch.tensor(every, dtype=torch.long).view(len(every), len(codes))
+
+
+def log_combinations(
+    density: TableDensity, rows: Rows, c: Tensor | None, codes: tuple[int, ...], head: Head
+) -> Tensor:
+    """The log-density of a head of each row with each combination of some codes, (n, L)."""
+
+    def every(rows: Rows, c: Tensor | None) -> Tensor:
+        found = []
+        for levels in combinations_of(density.layout, codes):
+            made = rows.codes.clone()
+            made[:, list(codes)] = levels
+            found.append(density.log_head(replace(rows, codes=made), c, density.offsets, head))
+        return torch.stack(found, dim=1)
+
+    return by_blocks(every, rows, c)
+
+
+class Proposer:
     """Draws for unknown columns, from a mixture that was fitted to draws of the density."""
 
-    def __init__(self, density: TableDensity, c: Tensor | None, seed: int) -> None:
+    def __init__(self, density: TableDensity, c: Tensor | None, seed: int, reference: int) -> None:
         self.density, layout = density, density.layout
         self.step = density.dequantize.step.double()
         generator = torch.Generator().manual_seed(seed)
         given = None
         if c is not None:
-            given = c[torch.randint(len(c), (REFERENCE,), generator=generator)]
-        rows = density.sample(REFERENCE, given, generator)
+            given = c[torch.randint(len(c), (reference,), generator=generator)]
+        rows = density.sample(reference, given, generator)
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
         values = rows.values + noise * self.step
         self.front: list[LazyTransform] = []
@@ -222,6 +274,28 @@ class _Proposer:
         if not self.front:
             return values, values.new_zeros(len(values))
         return call_layers(self.front, values, None, observed)
+
+    def candidates(
+        self,
+        row: Rows,
+        c: Tensor | None,
+        given: Pieces,
+        wanted: Pieces,
+        n: int,
+        generator: torch.Generator,
+    ) -> Candidates:
+        """Draws what is wanted of a row given some of it, n times."""
+        known = torch.zeros(len(self.step), dtype=torch.bool)
+        known[list(given.values)] = True
+        offsets, point, pieces = self.density.offsets, *self.point(row, c, given)
+        drawn, log_q = self.mixture.draw(point, pieces, wanted, n, generator)
+        made, log_fill, observed = self.rows(row, drawn, wanted)
+        # One place of the cells for each draw, in turn.
+        offset = torch.where(known & made.observed, offsets[torch.arange(n) % len(offsets)], 0)
+        ladj = self.scores(made.values, observed)[1]
+        far = (drawn.values[:, list(wanted.values)].abs() > FARTHEST).any(dim=1)
+        log_rest = torch.where(far, -math.inf, log_fill - ladj - log_q)
+        return Candidates(made, replace(made, values=made.values + offset), log_rest)
 
     def point(self, row: Rows, c: Tensor | None, given: Pieces) -> tuple[Points, Pieces]:
         """A row in normal scores, its context behind it, and which pieces of it are known."""

@@ -77,7 +77,9 @@ class Proposal:
         ones = one_hot(points.codes, levels, z.dtype)
         embedded = torch.cat([z, points.angles.sin(), points.angles.cos(), ones], dim=1)
         some = count > 1 and embedded.shape[1]
-        self._fit(points, ones, clusters(embedded, count, seed) if some else z.new_ones(n, 1))
+        self._fit(
+            points, ones, clusters(embedded, count, seed % 2**32) if some else z.new_ones(n, 1)
+        )
         sizes = len(levels), features, points.angles.shape[1]
         every = Pieces(*(tuple(range(size)) for size in sizes))
         for _ in range(STEPS - 1):
