@@ -189,8 +189,10 @@ class Flow(LazyDistribution):
 
         The latter is None if the kernel does not know it, or the density is another one.
         """
-        if type(self).unchecked is not Flow.unchecked:
-            return [], None
+        return self._plain_parts() if type(self).unchecked is Flow.unchecked else ([], None)
+
+    def _plain_parts(self) -> tuple[list[LazyTransform], Chain | None]:
+        """The same, where the density is that of its transform and its base."""
         transform = self.transform
         transforms = (
             cast(list[LazyTransform], list(transform.transforms))
