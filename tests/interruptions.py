@@ -64,13 +64,15 @@ def interrupt_compiled(patch: pytest.MonkeyPatch, at: int, kill: bool = False) -
     """
     take, left = Descent.take, at
 
-    def call(self: Descent, x: Any, c: Any, order: Any, bounds: Any, rates: Any) -> Any:
+    def call(
+        self: Descent, x: Any, c: Any, order: Any, bounds: Any, rates: Any, weight: Any
+    ) -> Any:
         nonlocal left
         if left >= len(rates):
-            found = take(self, x, c, order, bounds, rates)
+            found = take(self, x, c, order, bounds, rates, weight)
             left -= len(found[0])
             return found
-        take(self, x, c, order, bounds[:left], rates[:left])
+        take(self, x, c, order, bounds[:left], rates[:left], weight)
         stop(kill)
 
     patch.setattr(Descent, "take", call)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import ExpTransform
 
 import maskedflow as mf
+from maskedflow.chain import Chain, Descent
 from maskedflow.data import Split
 from maskedflow.distributions import BoxUniform, StudentT
 from maskedflow.flows import UnconditionalDistribution
 from maskedflow.tables import PartialFlow, Whiten
+from maskedflow.tables.plan import build_layers
 from maskedflow.training import TrainConfig, evaluate, fit
 from maskedflow.transforms import (
     ActNorm,
@@ -269,6 +273,74 @@ def test_the_training_loop_takes_it_as_it_is() -> None:
     assert (alone - expected).abs().mean() < 0.1
 
     torch.testing.assert_close(evaluate(flow, split), evaluate(copied(flow), split), rtol=0, atol=0)
+
+
+def absent(features: int, letters: str = "aas", seed: int = 0) -> tuple[PartialFlow, Tensor]:
+    """A flow of layers that a program computes, and contexts: the last number is any."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = build_layers(features, features + 1, letters, 12, seed)
+    layers.insert(1, Permutation(features, generator=generator))
+    present = [None, *range(1, features)]
+    flow = overwrite(PartialFlow(layers, normal(features), present).double(), 0.2, seed)
+    there = torch.rand(60, features, generator=generator) < 0.6
+    number = torch.randn(60, 1, generator=generator)
+    return flow, torch.cat([there.double(), number.double()], dim=1)
+
+
+@contextmanager
+def through_torch() -> Iterator[None]:
+    with mock.patch.object(Chain, "vectors", return_value=None):
+        yield
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 6), st.text("as", min_size=1, max_size=3), st.integers(0, 99))
+def test_a_program_computes_the_same(features: int, letters: str, seed: int) -> None:
+    flow, c = absent(features, letters, seed)
+    x = torch.randn(60, features).double().requires_grad_()
+    c.requires_grad_()
+
+    def computed() -> list[Tensor]:
+        found = [flow(c).log_prob(x), flow(c).log_prob(torch.stack([x, 2 * x]))]
+        found.append(flow(c).rsample((2,), torch.Generator().manual_seed(1)))
+        assert not found[-1][..., 1:][:, c[:, 1:-1] == 0].any()
+        leaves = [x, c, *flow.parameters()]
+        weighted = [(one * one.detach().sin()).sum() for one in found]
+        slopes = [
+            torch.autograd.grad(one, leaves, materialize_grads=True, retain_graph=True)
+            for one in weighted
+        ]
+        (slope,) = torch.autograd.grad(weighted[0], x, create_graph=True)
+        second = torch.autograd.grad(slope.square().sum(), leaves, materialize_grads=True)
+        return [*found, *(one for some in slopes for one in some), *second]
+
+    ours = computed()
+    assert flow.parts()[1] is not None
+    with through_torch():
+        theirs = computed()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(
+            one, other, atol=1e-9 * (1 + float(other.abs().max())), rtol=1e-9
+        )
+
+
+def test_a_program_trains_the_same() -> None:
+    config = TrainConfig(epochs=3, batch_size=16, seed=2)
+
+    def trained(watched: bool) -> tuple[Any, int]:
+        flow, c = absent(4)
+        if watched:
+            flow.register_forward_pre_hook(lambda *_: None)
+        split = Split(torch.randn(60, 4, generator=torch.Generator().manual_seed(0)).double(), c)
+        evaluate(flow, split)  # which forgets what masks forbid
+        with mock.patch.object(Descent, "take", autospec=True, side_effect=Descent.take) as take:
+            return fit(flow, split, split, config), take.call_count
+
+    (ours, calls), (theirs, none) = trained(False), trained(True)
+    assert calls > 0
+    assert none == 0
+    assert ours.train_nll == pytest.approx(theirs.train_nll, rel=1e-9)
+    assert ours.validation_nll == pytest.approx(theirs.validation_nll, rel=1e-9)
 
 
 def copied(flow: PartialFlow) -> PartialFlow:

@@ -21,6 +21,7 @@ from interruptions import interrupt_compiled
 from maskedflow.chain import Descent
 from maskedflow.data import ContextStandardizer, Split
 from maskedflow.training import History, NonFiniteError, TrainConfig, fit
+from maskedflow.training.weighted import Weighted
 from maskedflow.transforms import Dequantize, Logit, Narrow, Standardize
 from test_training_resume import assert_same
 
@@ -73,7 +74,7 @@ def trained(flow: Any, config: TrainConfig, context: int, **options: Any) -> tup
         return fit(flow, *splits, config), take.call_count
 
 
-FLOWS: dict[str, tuple[int, Callable[[], mf.flows.Flow]]] = {
+FLOWS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "plain": (0, maf),
     "one transform": (0, lambda: maf(transforms=1)),
     "residual": (0, lambda: maf(residual=True, activation=nn.ReLU)),
@@ -87,6 +88,8 @@ FLOWS: dict[str, tuple[int, Callable[[], mf.flows.Flow]]] = {
         lambda: behind(Standardize(torch.zeros(3), torch.full((3,), 8.0)), Logit(0.05), context=2),
     ),
     "dequantize": (0, lambda: behind(Dequantize(), standardize())),
+    "weights": (3, lambda: Weighted(maf(2))),
+    "only weights": (1, lambda: Weighted(behind(standardize()))),
     "embedding": (2, lambda: behind(standardize(), context=2, embedding=standardizer())),
 }
 CONFIGS: dict[str, TrainConfig] = {

@@ -108,11 +108,13 @@ class Descent:
         order: Tensor | None,
         bounds: Sequence[tuple[int, int]],
         rates: Sequence[float],
+        weight: Tensor | None = None,
     ) -> tuple[list[float], list[float]]:
         """Takes a step for each of the `bounds` of a batch, with its learning rate.
 
-        A batch's rows are those between its bounds, of the `order` if there is one. The first step
-        whose loss or gradient is not finite is not taken, and none after it.
+        A batch's rows are those between its bounds, of the `order` if there is one, and each counts
+        as much as its `weight`, once if there is none. The first step whose loss or gradient is not
+        finite is not taken, and none after it.
 
         Returns:
             The loss of each step, and the norm of its gradient, as far as they were computed.
@@ -157,6 +159,7 @@ class Descent:
             many=self._edges[-1],
             parts=self._parts.ctypes.data,
             settings=self._settings.ctypes.data,
+            weights=0 if weight is None else weight.data_ptr(),
         )
         job.take_steps(
             table,

@@ -64,7 +64,11 @@ class Base(Distribution):
         if len(offsets) == 1:
             return self.log_prob(value + offsets[0])
         offsets = offsets.view(len(offsets), *[1] * (value.ndim - 1), -1)
-        return self.log_prob(value + offsets).logsumexp(dim=0) - math.log(len(offsets))
+        log_probs = self.log_prob(value + offsets)
+        # One after the other: the order of a reduction depends on how many values there are.
+        largest = log_probs.detach().amax(dim=0).clamp(min=torch.finfo(log_probs.dtype).min)
+        total = sum((one - largest).exp() for one in log_probs)
+        return torch.as_tensor(total).log() + (largest - math.log(len(offsets)))
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points, with shape (*sample_shape, *batch_shape, *event_shape), no gradients."""

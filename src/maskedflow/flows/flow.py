@@ -23,6 +23,10 @@ from maskedflow.transforms import (
     LazyTransform,
 )
 from maskedflow.transforms.lazy import Unconditional, steps_of
+from maskedflow.transforms.whiten import aligned
+
+BLOCK = 256
+"""The rows of a block, in which a row's density is the same, to the last bit, beside any others."""
 
 
 class NamesKeywords(abc.ABCMeta):
@@ -73,13 +77,43 @@ class LazyDistribution(nn.Module, metaclass=NamesKeywords):
     what made it, is finite wherever double precision is.
     """
 
+    #: Whether a row's density is the same, to the last bit, whatever other rows there are with it.
+    is_rowwise = False
+
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> Distribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
 
+    def log_mean(self, x: Tensor, offsets: Tensor, c: Tensor | None = None) -> Tensor:
+        """The logarithm of the mean density at places around rows x, (n, D), given c, (n, context).
+
+        It is that of :meth:`Base.log_mean`, row by row as of :func:`in_blocks`.
+        """
+        return in_blocks(self, lambda made, x: made.log_mean(x, offsets), x, c)
+
     def unchecked(self, c: Tensor | None) -> Distribution:
         """Makes the distribution for a context that may not be finite."""
         return cast(Distribution, self(c))
+
+
+def in_blocks(
+    module: LazyDistribution,
+    function: Callable[[Any, Tensor], Tensor],
+    x: Tensor,
+    c: Tensor | None,
+) -> Tensor:
+    """What a function makes of a module's distribution given c, (n, context), and rows x, (n, D).
+
+    In evaluation mode nothing of a row's result is of other rows: unless the module `is_rowwise`,
+    they go in blocks of the same size, and the last goes on with the first rows anew.
+    """
+    if module.is_rowwise or module.training or not len(x):
+        return function(module(c), x)
+    found = []
+    for start in range(0, len(x), BLOCK):
+        index = torch.arange(start, start + BLOCK, device=x.device) % len(x)
+        found.append(function(module(None if c is None else aligned(c[index])), x[index]))
+    return torch.cat(found)[: len(x)]
 
 
 class UnconditionalDistribution(Unconditional, LazyDistribution):
@@ -155,8 +189,10 @@ class Flow(LazyDistribution):
 
         The latter is None if the kernel does not know it, or the density is another one.
         """
-        if type(self).unchecked is not Flow.unchecked:
-            return [], None
+        return self._plain_parts() if type(self).unchecked is Flow.unchecked else ([], None)
+
+    def _plain_parts(self) -> tuple[list[LazyTransform], Chain | None]:
+        """The same, where the density is that of its transform and its base."""
         transform = self.transform
         transforms = (
             cast(list[LazyTransform], list(transform.transforms))
@@ -179,6 +215,11 @@ class Flow(LazyDistribution):
         if not front:
             return x, None
         return ComposedTransform(*(one(c) for one in front)).call_and_ladj(x)
+
+    @property
+    def is_rowwise(self) -> bool:  # type: ignore[override]
+        layers = self.embedding is None and _is_rowwise(self.transform)
+        return layers and (self.base.is_rowwise or is_standard_normal(self.base))
 
     @property
     def chain(self) -> Chain | None:
@@ -236,6 +277,14 @@ class Flow(LazyDistribution):
 def unchecked(module: LazyDistribution, c: Tensor | None = None) -> Any:
     """Makes the distribution by a module, for a context that may not be finite."""
     return module.unchecked(c)
+
+
+def _is_rowwise(transform: nn.Module) -> bool:
+    """Whether a row's image is the same, to the last bit, whatever other rows there are."""
+    if isinstance(transform, LazyComposedTransform):
+        return all(map(_is_rowwise, transform.transforms))
+    known = isinstance(transform, LazyTransform) and transform.is_rowwise
+    return known or steps_of(transform) is not None
 
 
 def check_sizes(context: int = 0, **sizes: int) -> None:

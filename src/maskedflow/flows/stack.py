@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,18 @@ class Stack(LazyDistribution):
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", weights / weights.sum())
 
+    @property
+    def is_rowwise(self) -> bool:  # type: ignore[override]
+        return all(cast(LazyDistribution, member).is_rowwise for member in self.members)
+
+    def log_mean(self, x: Tensor, offsets: Tensor, c: Tensor | None = None) -> Tensor:
+        members = cast(Iterable[LazyDistribution], self.members)
+        return self.mix([member.log_mean(x, offsets, c) for member in members])
+
+    def mix(self, log_probs: Sequence[Tensor]) -> Tensor:
+        """The log-density, given that of each member."""
+        return torch.logsumexp(torch.stack([*log_probs], dim=-1) + self.weights.log(), dim=-1)
+
     def forward(self, c: Tensor | None = None) -> StackDistribution:
         return StackDistribution(self, c)
 
@@ -63,14 +76,7 @@ class StackDistribution(Base):
         return f"StackDistribution(members={len(self.stack.members)})"
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self._mix([member(self.c).log_prob(value) for member in self.stack.members])
-
-    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
-        return self._mix([member(self.c).log_mean(value, offsets) for member in self.stack.members])
-
-    def _mix(self, log_probs: list[Tensor]) -> Tensor:
-        each = torch.stack(log_probs, dim=-1)
-        return torch.logsumexp(each + self.stack.weights.log(), dim=-1)
+        return self.stack.mix([member(self.c).log_prob(value) for member in self.stack.members])
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

@@ -20,11 +20,11 @@ from .tile import call, fetch_add, jit, pointer
 #: `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its gradient.
 #: `UPSTREAM` and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and
 #: Adam's two moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s.
-#: `TAKEN` is how many steps Adam had taken before.
+#: `TAKEN` is how many steps Adam had taken before. `WEIGHTS` are the rows' own; all alike if 0.
 Steps = IntEnum(
     "Steps",
     "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS DONE LAST TAKEN BOUNDS ORDER "
-    "RATES LOSSES NORMS UPSTREAM LOG_PROB NUMBERS MANY PARTS SETTINGS",
+    "RATES LOSSES NORMS UPSTREAM LOG_PROB NUMBERS MANY PARTS SETTINGS WEIGHTS",
     start=0,
 )
 SIZE = len(Steps)
@@ -113,6 +113,11 @@ def begin(address: int, like: Any) -> None:
             load[5] = job[Steps.ORDER] + 8 * start
     upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
     upstream[:] = upstream.dtype.type(-1 / batch)
+    if job[Steps.WEIGHTS]:
+        order = integers(job[Steps.ORDER], end)
+        weights = carray(pointer(job[Steps.WEIGHTS], like), (1,))
+        for row in range(batch):
+            upstream[row] *= weights[order[start + row]]
     panels[Job.BATCH] = sums[Job.BATCH] = batch
     panels[Job.NEXT] = panels[Job.SLOT] = 0
     sums[Job.NEXT] = job[Steps.NEXT] = 0
@@ -126,8 +131,10 @@ def judge(address: int, like: Any) -> None:
     start, end = integers(job[Steps.BOUNDS], last, 2)[step]
     log_prob = carray(pointer(job[Steps.LOG_PROB], like), (end - start,))
     total = 0.0
+    upstream = carray(pointer(job[Steps.UPSTREAM], like), (end - start,))
     for row in range(log_prob.size):
-        total += log_prob[row]
+        weighted = -(end - start) * upstream[row] * log_prob[row]
+        total += weighted if job[Steps.WEIGHTS] else log_prob[row]
     parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
     norm = math.sqrt(parts.sum())
     carray(pointer(job[Steps.LOSSES], 0.0), (last,))[step] = -total / (end - start)

@@ -94,6 +94,8 @@ class Bounds(LazyTransform):
     low: Tensor
     high: Tensor
 
+    is_rowwise = True
+
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
         for column, (least, most) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):

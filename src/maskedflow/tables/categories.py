@@ -98,6 +98,10 @@ class AutoregressiveCategorical(LazyDistribution):
     def extra_repr(self) -> str:
         return f"levels={self.levels}, context={self.context}"
 
+    @property
+    def is_rowwise(self) -> bool:  # type: ignore[override]
+        return self.hyper is None
+
     def forward(self, c: Tensor | None = None) -> AutoregressiveCategoricalDistribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
         check_context(c, self.context)

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from maskedflow.columns.rows import Layout, Rows
 from maskedflow.flows import LazyDistribution
+from maskedflow.flows.flow import BLOCK, in_blocks
 from maskedflow.training.batches import weight_of
 from maskedflow.transforms import Dequantize, places_in_a_cell
 from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
 
-BLOCK = 256
-"""The rows of a block. The last is filled up, so that a row's density has no other rows in it."""
 DRAWN = 2**14
 """The rows that are drawn at a time."""
 
@@ -162,7 +161,8 @@ class TableDensity(nn.Module):
         """
         if self.training:
             return self._log_prob(rows, c)
-        return by_blocks(self._log_prob, rows, c) if len(rows) else rows.values.new_zeros(0)
+        blocks = torch.arange(len(rows)).split(BLOCK)
+        return torch.cat([self._log_prob(rows[i], None if c is None else c[i]) for i in blocks])
 
     def _log_prob(self, rows: Rows, c: Tensor | None) -> Tensor:
         possible = ~rows.impossible
@@ -195,14 +195,14 @@ class TableDensity(nn.Module):
         c = _cast(c, weight_of(self))
         total = rows.values.new_zeros(len(rows), dtype=torch.float64)
         if self.categories is not None and head.codes:
-            terms = self.categories(c).log_probs(rows.codes)
+            terms = in_blocks(self.categories, lambda made, x: made.log_probs(x), rows.codes, c)
             total = total + terms[:, : head.codes].sum(dim=-1)
         if head.angles and self.angles is not None:
-            made = self.angles(self.angle_context(rows, c))
-            total = total + made.log_prob(rows.angles.to(dtype))
+            given, angles = self.angle_context(rows, c), rows.angles.to(dtype)
+            total = total + in_blocks(self.angles, lambda made, x: made.log_prob(x), angles, given)
         if head.values and self.numbers is not None:
-            made = self.numbers(self.number_context(rows, c))
-            total = total + made.log_mean(rows.values.to(dtype), offsets.to(dtype))
+            given, values = self.number_context(rows, c), rows.values.to(dtype)
+            total = total + self.numbers.log_mean(values, offsets.to(dtype), given)
         return total
 
     @torch.no_grad()

@@ -115,7 +115,7 @@ class PartialFlow(Flow):
         """The layers before those that one program computes of observed features, and that one."""
         last = max((column for column in self.present if column is not None), default=None)
         if last is None:
-            return super().parts()
+            return self._plain_parts()
         front, steps, present = 0, list[Step](), self.present
         layers = list[LazyTransform](steps_of(self.transform))
         for number, layer in enumerate(layers):

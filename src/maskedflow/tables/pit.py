@@ -12,11 +12,12 @@ from torch.distributions import Distribution
 
 from maskedflow.columns.rows import Rows
 from maskedflow.columns.schema import Schema
+from maskedflow.flows.flow import BLOCK
 from maskedflow.flows.stack import Stack
 from maskedflow.transforms import PermutationTransform
 
 from .circular import AutoregressiveVonMisesDistribution
-from .density import BLOCK, TableDensity, by_blocks
+from .density import TableDensity, by_blocks
 from .missing import PartialDistribution, call_observed, elements_of, steps_of
 
 PLACES = 32

@@ -14,6 +14,7 @@ from maskedflow.columns.rows import Layout, Rows
 from maskedflow.data import Split
 from maskedflow.data.split import row_hashes
 from maskedflow.training import History, TrainConfig, evaluate, fit
+from maskedflow.training.weighted import Weighted
 
 _RARE = 10
 """How many times more cells than rows a grid has if equal rows are no coincidence."""
@@ -58,23 +59,6 @@ class Weighed:
         return Split(self.split.x, c).in_float32()
 
 
-class _WeighedDensity(nn.Module):
-    """A density whose terms weigh as much as the last number of the context."""
-
-    def __init__(self, density: nn.Module) -> None:
-        super().__init__()
-        self.density = density
-
-    def forward(self, c: Tensor) -> _WeighedDensity:
-        self.weight = c[:, -1]
-        self.made = self.density(c[:, :-1] if c.shape[1] > 1 else None)
-        return self
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        found: Tensor = self.weight * self.made.log_prob(x)
-        return found
-
-
 def train(
     density: nn.Module,
     rows: Weighed,
@@ -84,7 +68,7 @@ def train(
 ) -> History:
     """Trains by weighted log-likelihood, in single precision, until validation shows no gain."""
     weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, validation))
-    trained = _WeighedDensity(density) if weighed else density
+    trained = Weighted(density) if weighed else density
     parts = rows.single(weighed), validation.single(weighed)
     return fit(trained, *parts, config, stopped=stopped)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ def take(
 
 def weight_of(flow: nn.Module) -> Tensor:
     """A parameter (or buffer), which has the flow's dtype and device."""
-    for tensor in (*flow.parameters(), *flow.buffers()):
+    for tensor in chain(flow.parameters(), flow.buffers()):
         if tensor.is_floating_point():
             return tensor
     raise ValueError("flow: expected a module with a floating-point parameter or buffer")

@@ -16,6 +16,7 @@ from maskedflow.transforms import ActNorm, LazyTransform
 
 from .batches import Training, take
 from .config import TrainConfig
+from .weighted import Weighted, split_weight
 
 
 class WholeSteps:
@@ -28,12 +29,13 @@ class WholeSteps:
     def __init__(
         self,
         flow: Flow,
+        weighted: bool,
         front: list[LazyTransform],
         descent: Descent,
         train: Training,
         like: Tensor,
     ) -> None:
-        self._flow, self._front, self._descent = flow, front, descent
+        self._flow, self._weighted, self._front, self._descent = flow, weighted, front, descent
         self._train, self._like = train, like
         fixed = all(one.is_fixed for one in front)
         #: Whether many steps can be taken in a call.
@@ -50,9 +52,11 @@ class WholeSteps:
         rows: int,
     ) -> WholeSteps | None:
         """The steps of a flow; None if a part that is learned is not in the program."""
+        watched, weighted = any(map(is_watched, flow.modules())), isinstance(flow, Weighted)
+        flow = flow.density if isinstance(flow, Weighted) else flow
         if not isinstance(flow, Flow):
             return None
-        watched = type(flow).forward is not Flow.forward or any(map(is_watched, flow.modules()))
+        watched = watched or type(flow).forward is not Flow.forward
         if watched or config.compile:
             return None
         embedding = flow.embedding
@@ -66,7 +70,7 @@ class WholeSteps:
         if len(set(found)) < len(found) or not learned <= set(found):
             return None
         descent = Descent(chain, optimizer, config.clip, rows)
-        return cls(flow, front, descent, train, like)
+        return cls(flow, weighted, front, descent, train, like)
 
     def release(self) -> None:
         """Gives the flow's parameters memory of their own again."""
@@ -76,8 +80,8 @@ class WholeSteps:
         self, order: Tensor, bounds: Sequence[tuple[int, int]], rates: Sequence[float]
     ) -> tuple[list[float], list[float]]:
         """Steps on rows of the training data in an order; their losses, and gradients' norms."""
-        x, c, ladj = self._rows
-        losses, norms = self._descent.take(x, c, order, bounds, rates)
+        x, c, ladj, weight = self._rows
+        losses, norms = self._descent.take(x, c, order, bounds, rates, weight)
         if ladj is not None:
             taken = bounds[: len(losses)]
             rows = ladj[order[taken[0][0] : taken[-1][1]]].double()
@@ -87,22 +91,28 @@ class WholeSteps:
 
     def take_one(self, batch: Split, rate: float) -> tuple[float, float]:
         """A step on a batch; its loss, and its gradient's norm."""
-        x, c, ladj = self._prepared(batch)
-        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x))], [rate])
+        x, c, ladj, weight = self._prepared(batch)
+        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x))], [rate], weight)
         return loss if ladj is None else loss - float(ladj.double().mean()), norm
 
     @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _rows(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         return self._prepared(cast(Split, self._train))
 
     @torch.no_grad()
-    def _prepared(self, split: Split) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Rows as the program takes them, and the ladj of what comes before."""
+    def _prepared(self, split: Split) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Rows as the program takes them, what its total lacks, times their weights, and these."""
         x, c = take(split, slice(None), self._like)
+        weight = None
+        if self._weighted and c is not None:
+            c, weight = split_weight(c)
+            weight = weight.contiguous()
         if c is not None and self._flow.embedding is not None:
             c = self._flow.embedding(c)
         x, ladj = self._flow.through(self._front, x, c)
-        return x.contiguous(), None if c is None else c.contiguous(), ladj
+        if ladj is not None and weight is not None:
+            ladj = weight * ladj
+        return x.contiguous(), None if c is None else c.contiguous(), ladj, weight
 
 
 def awaits_batch(flow: nn.Module) -> bool:

@@ -28,6 +28,8 @@ class LazyTransform(nn.Module, abc.ABC):
 
     #: Whether it maps a row always alike, whatever is learned, and whatever the context is.
     is_fixed = False
+    #: Whether torch maps a row to the same, to the last bit, whatever other rows there are with it.
+    is_rowwise = False
 
     @abc.abstractmethod
     def forward(self, c: Tensor | None = None) -> TorchTransform:

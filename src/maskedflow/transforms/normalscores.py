@@ -112,7 +112,7 @@ class NormalScores(LazyTransform):
     y: Tensor
     slopes: Tensor
 
-    is_fixed = True
+    is_fixed = is_rowwise = True
 
     def __init__(self, x: Tensor, y: Tensor, slopes: Tensor) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ from .lazy import LazyTransform
 
 #: Steps of expectation-maximisation, and the change of a correlation that ends them earlier.
 MOST_STEPS, SMALL_CHANGE = 50, 1e-4
+#: The rows of a product with a matrix: with another number of them BLAS may sum in another order.
+ROWS = 256
 #: The numbers of a block of small matrices, one a row.
 NUMBERS = 2**22
 
@@ -48,7 +50,7 @@ class WhitenTransform(VectorTransform):
         check_features("x", x, len(self.scale_tril))
         eye = torch.eye(len(self.scale_tril), dtype=x.dtype, device=x.device)
         inverse: Tensor = torch.linalg.solve_triangular(self.scale_tril, eye, upper=False)
-        return aligned(x - self.loc) @ inverse.T
+        return rowwise(x - self.loc, inverse)
 
     def _inverse(self, y: Tensor) -> Tensor:
         check_features("z", y, len(self.scale_tril))
@@ -58,15 +60,18 @@ class WhitenTransform(VectorTransform):
         return -self.scale_tril.diagonal().log().sum().expand(y.shape[:-1])
 
     def call_partial(self, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps the features that are here, both with shape (*, D).
+        """Maps the features that are here, (*, D), of x, (*samples, *, D).
 
         Returns:
             The whitened features, 0 where they are absent, and the ladj of those that are here.
         """
         factor, ladj = self._factors(here)
         centred = torch.where(here, x - self.loc, 0)
-        z = torch.linalg.solve_triangular(factor, centred[..., None], upper=False)[..., 0]
-        return z, ladj
+        # All of a row's samples at once, as columns.
+        samples = centred.shape[: centred.ndim - here.ndim].numel()
+        columns = centred.reshape(samples, *here.shape).movedim(0, -1)
+        z = torch.linalg.solve_triangular(factor, columns, upper=False).movedim(-1, 0)
+        return z.reshape(centred.shape), ladj.expand(centred.shape[:-1])
 
     def inverse_partial(self, y: Tensor, here: Tensor) -> Tensor:
         """The inverse of :meth:`call_partial`."""
@@ -83,6 +88,14 @@ class WhitenTransform(VectorTransform):
         shape = here.shape[:-1]
         factor, ladj = factor.to(self.loc)[which], ladj.to(self.loc)[which]
         return factor.view(*shape, *factor.shape[-2:]), ladj.view(shape)
+
+
+def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
+    """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch."""
+    rows = x.reshape(-1, x.shape[-1])
+    blocks = F.pad(rows, (0, 0, 0, -len(rows) % ROWS)).split(ROWS)
+    made = torch.cat([aligned(block) @ matrix.T for block in blocks])
+    return made[: len(rows)].view(*x.shape[:-1], len(matrix))
 
 
 def aligned(x: Tensor) -> Tensor:
@@ -130,7 +143,7 @@ class Whiten(LazyTransform):
     scale_tril: Tensor
     weight: Tensor | None
 
-    is_fixed = True
+    is_fixed = is_rowwise = True
 
     def __init__(self, loc: Tensor, scale_tril: Tensor, weight: Tensor | None = None) -> None:
         super().__init__()
@@ -159,7 +172,7 @@ class Whiten(LazyTransform):
         if c is None or c.shape[-1:] != self.weight.shape[1:]:
             found = "none" if c is None else f"shape {tuple(c.shape)}"
             raise ValueError(f"c: expected shape (*, {self.weight.shape[1]}), got {found}")
-        return WhitenTransform(self.loc + c @ self.weight.T, self.scale_tril)
+        return WhitenTransform(self.loc + rowwise(c, self.weight), self.scale_tril)
 
     @classmethod
     def fit(
