@@ -209,7 +209,7 @@ def test_cells_of_grids_add_up_to_one() -> None:
     every = torch.cartesian_prod(torch.arange(6), torch.arange(6)).double()
     places = places_in_a_cell(2)[:, None]
     z = _scores(every + places)
-    log_probs = chain().log_probs_of_places(z)
+    log_probs = chain().log_probs_at(z)
     assert torch.equal(log_probs, torch.stack([chain().log_prob(place) for place in z]))
     slope = math.log(1 / 6.2) + 0.5 * z**2 + 0.5 * math.log(2 * math.pi)
     mass = (log_probs + slope.sum(dim=-1)).exp().mean(dim=0)

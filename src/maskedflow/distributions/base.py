@@ -26,7 +26,7 @@ class Base(Distribution):
     - `rsample(sample_shape, generator)`, with `has_rsample = True`, or `sample` where draws have no
       gradients;
     - `expand(batch_shape)`, if a flow whose context is a batch has it for a base;
-    - `log_mean(value, offsets)`, where a mean over places has work in common.
+    - `log_probs_at(places)`, where places of a cell have work in common.
 
     They hand batch and event shape to the constructor. The rest of torch's methods comes free.
     """
@@ -40,35 +40,13 @@ class Base(Distribution):
         """The log-density as it comes out, of values that are not checked."""
         return self.log_prob(value)
 
-    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
-        r"""The logarithm of the mean density at some places around each value.
+    def log_probs_at(self, places: Tensor) -> Tensor:
+        r"""The log-densities of places in a cell, shape (M, \*batch, D), of each point of a batch.
 
-        .. math:: \log \frac{1}{M} \sum_{m=1}^M p(x + t_m)
-
-        They go through `log_prob` at once, as M samples: a distribution for which they have work in
-        common does it once, there or here.
-
-        Args:
-            value: The points x, with shape (\*batch, D).
-            offsets: What is added to each of them, t, with shape (M, D).
-
-        Returns:
-            The logarithms, in nats, with shape (\*batch,).
-
-        Example:
-            >>> from maskedflow.distributions import DiagNormal
-            >>> normal, cell = DiagNormal(torch.zeros(1), torch.ones(1)), torch.rand(1000, 1)
-            >>> normal.log_mean(torch.zeros(5, 1), cell).shape
-            torch.Size([5])
+        They are those of M samples. A distribution overrides this where places of the same cell
+        have work in common.
         """
-        if len(offsets) == 1:
-            return self.log_prob(value + offsets[0])
-        offsets = offsets.view(len(offsets), *[1] * (value.ndim - 1), -1)
-        log_probs = self.log_prob(value + offsets)
-        # One after the other: the order of a reduction depends on how many values there are.
-        largest = log_probs.detach().amax(dim=0).clamp(min=torch.finfo(log_probs.dtype).min)
-        total = sum((one - largest).exp() for one in log_probs)
-        return torch.as_tensor(total).log() + (largest - math.log(len(offsets)))
+        return self.log_prob(places)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws points, with shape (*sample_shape, *batch_shape, *event_shape), no gradients."""

@@ -84,12 +84,13 @@ class LazyDistribution(nn.Module, metaclass=NamesKeywords):
     def forward(self, c: Tensor | None = None) -> Distribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
 
-    def log_mean(self, x: Tensor, offsets: Tensor, c: Tensor | None = None) -> Tensor:
-        """The logarithm of the mean density at places around rows x, (n, D), given c, (n, context).
+    def log_probs_at(self, places: Tensor, c: Tensor | None = None) -> Tensor:
+        """The log-densities, (M, n), at places of rows, (M, n, D), given c, (n, context).
 
-        It is that of :meth:`Base.log_mean`, row by row as of :func:`in_blocks`.
+        They are those of :meth:`Base.log_probs_at`, row by row as of :func:`in_blocks`.
         """
-        return in_blocks(self, lambda made, x: made.log_mean(x, offsets), x, c)
+        rows = places.transpose(0, 1)
+        return in_blocks(self, lambda made, x: made.log_probs_at(x.transpose(0, 1)).T, rows, c).T
 
     def unchecked(self, c: Tensor | None) -> Distribution:
         """Makes the distribution for a context that may not be finite."""

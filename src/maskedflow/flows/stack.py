@@ -52,9 +52,9 @@ class Stack(LazyDistribution):
     def is_rowwise(self) -> bool:  # type: ignore[override]
         return all(cast(LazyDistribution, member).is_rowwise for member in self.members)
 
-    def log_mean(self, x: Tensor, offsets: Tensor, c: Tensor | None = None) -> Tensor:
+    def log_probs_at(self, places: Tensor, c: Tensor | None = None) -> Tensor:
         members = cast(Iterable[LazyDistribution], self.members)
-        return self.mix([member.log_mean(x, offsets, c) for member in members])
+        return self.mix([member.log_probs_at(places, c) for member in members])
 
     def mix(self, log_probs: Sequence[Tensor]) -> Tensor:
         """The log-density, given that of each member."""

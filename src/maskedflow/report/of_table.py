@@ -178,7 +178,7 @@ def _notes(fitted: FittedTable) -> dict[str, str]:
 
 def _members(fitted: FittedTable) -> str:
     """What is in the stack, with its weight."""
-    stack = getattr(fitted.density.numbers, "weights", None)
+    stack = fitted.density.weights
     plans = fitted.density.plan.get("members", [])
     if stack is None or not plans:
         return ""
@@ -194,10 +194,15 @@ def _member(plan: dict[str, Any]) -> str:
     ways = ["margins made normal"] if front["knots"] else []
     ways += ["columns whitened"] if front["whiten"] else []
     behind = f" ({', '.join(ways)})" if ways else ""
+    if plan.get("chain"):
+        return "chain of boosted trees"
+    if plan.get("products"):
+        kind = "forest" if plan["products"]["truncated"] else "kernels"
+        return f"{kind}{behind}"
     if plan.get("components"):
         return f"mixture of {plan['components']} Gaussians{behind}"
     if not layers:
-        return f"Gaussian{behind}"
+        return f"Gaussian{behind}" if front["whiten"] else "independent columns"
     kinds = {"a": "affine", "s": "spline"}
     counts = Counter(kinds[letter] for letter in layers).items()
     return f"flows of {' and '.join(f'{n} {kind}' for kind, n in counts)} layers{behind}"

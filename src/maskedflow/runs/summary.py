@@ -127,10 +127,16 @@ def facts(run: Run) -> dict[str, str]:
 
 def counted(plans: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """What is stacked."""
-    return Counter(
-        "flow" if "layers" in one else "mixture" if "components" in one else "Gaussian"
-        for one in plans
-    )
+    kinds = {"layers": "flow", "components": "mixture", "chain": "chain", "products": "kernel"}
+
+    def kind(plan: Mapping[str, Any]) -> str:
+        found = next((word for key, word in kinds.items() if plan.get(key)), "Gaussian")
+        if found == "kernel" and plan["products"]["truncated"]:
+            return "forest"
+        independent = found == "Gaussian" and not plan["front"]["whiten"]
+        return "set of margins" if independent else found
+
+    return Counter(map(kind, plans))
 
 
 def told_distinct(rows: int, distinct: int | None) -> str:

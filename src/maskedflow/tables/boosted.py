@@ -84,6 +84,8 @@ class BoostedChain(LazyDistribution):
         tensor([-0.9189, -1.8379])
     """
 
+    is_rowwise = True
+
     order: Tensor
     cells: Tensor
     cuts: Tensor
@@ -181,13 +183,13 @@ class BoostedChainDistribution(Base):
         rows = value.expand(*batch, -1).reshape(1, -1, value.shape[-1])
         return self._log_probs(rows, batch).reshape(batch).to(value)
 
-    def log_probs_of_places(self, z: Tensor) -> Tensor:
+    def log_probs_at(self, places: Tensor) -> Tensor:
         """The log-densities of places of rows, (places, n, D), given one context or n of them.
 
         A place of a row is in the same cells of the grids as the others: no tree tells them apart,
         so that each of them is asked only once.
         """
-        return self._log_probs(z, z.shape[1:-1]).to(z)
+        return self._log_probs(places, places.shape[1:-1]).to(places)
 
     def residuals(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """The probabilities of less than each number of rows, (n, D), given those before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedflow.flows.stack import Stack, stacking_weights
+from maskedflow.flows import LazyDistribution
+from maskedflow.flows.stack import stacking_weights
 
 from .flow_training import FEWEST, FlowTraining
-from .kinds import Chain, Gaussian, Kind, Margins, Mixture
+from .kinds import Chain, Gaussian, Kind, Margins, Mixture, Products
 from .member import Member
 from .task import FRONTS, Task
 from .together import together
@@ -41,8 +42,8 @@ _VALIDATION = 5_000
 """Most rows that judge at a time."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
-_FIRST, _MIXING, _BOOSTING = 0.25, 0.2, 0.25
-"""The shares of the work for first turns of flows, for mixtures, and for boosted trees."""
+_FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.1
+"""The shares of the work for first turns of flows, mixtures, boosted trees, kernels and forests."""
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of
 the work that is left for that."""
@@ -89,7 +90,7 @@ class Contest:
         self.is_crossed = n < _CROSSED and self.judged > 1
         self.entries: list[_Entry] = []
 
-    def run(self) -> tuple[Stack, list[dict[str, Any]]]:
+    def run(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """Tries each kind, gives more work to the best, and weighs them."""
         try:
             self.simple()
@@ -102,7 +103,7 @@ class Contest:
                 raise
             self.stopped.set()
             self.weigh(range(1))
-        return self.stack()
+        return self.found()
 
     def fold(self, number: int) -> tuple[Tensor, Tensor]:
         """Rows to fit, and other rows to judge, as far as there are any."""
@@ -128,6 +129,9 @@ class Contest:
             if not self.task.patterns:
                 kinds.append((Mixture(self.task, "whiten"), 0.5 * _MIXING))
         if self.flow == "auto":
+            kinds += [(Products(self.task, name), _LEAVES) for name in ("margins", "forest")]
+            if self.can_whiten:
+                kinds.append((Products(self.task, "scores"), _LEAVES))
             kinds.append((Chain(self.task), _BOOSTING))
         # What is fitted once for each judge, and once more at the end, has that much less.
         times = self.judged + 1 if self.is_crossed else 1
@@ -279,14 +283,13 @@ class Contest:
         for (entry, _), member in zip(final, made, strict=True):
             entry.members = [member]
 
-    def stack(self) -> tuple[Stack, list[dict[str, Any]]]:
-        """The members of weight, and how to build them again."""
-        found: list[tuple[Member, float]] = [
+    def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
+        """The members that have a weight, these weights, and how to build them again."""
+        found = [
             (member, entry.weight / len(entry.members))
             for entry in self.entries
             for member in entry.members
             if entry.weight > 0
         ]
-        members: Sequence[Member] = [member for member, _ in found]
-        shares = torch.tensor([share for _, share in found], dtype=torch.float64)
-        return Stack([one.density for one in members], shares), [one.plan for one in members]
+        weights = torch.tensor([weight for _, weight in found], dtype=torch.float64)
+        return [one.density for one, _ in found], weights, [one.plan for one, _ in found]

@@ -19,6 +19,8 @@ from maskedflow.transforms import Dequantize, places_in_a_cell
 from maskedflow.transforms.whiten import aligned
 
 from .categories import AutoregressiveCategorical, one_hot
+from .fronted import FrontedFlow
+from .heaps import Heaps
 
 DRAWN = 2**14
 """The rows that are drawn at a time."""
@@ -138,6 +140,19 @@ class TableDensity(nn.Module):
         places = places_in_a_cell(len(layout.steps)) if any(layout.steps) else corner
         self.register_buffer("places", places)
 
+    @property
+    def heaps(self) -> Heaps | None:
+        """The map of the numbers that rows heap up at, which comes first; None if there is none."""
+        if not isinstance(self.numbers, FrontedFlow):
+            return None
+        return cast(Heaps, cast(nn.ModuleList, self.numbers.front.transforms)[0])
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The weights of the members of a stack of densities of numbers; None if there is none."""
+        stack = getattr(self.numbers, "base", self.numbers)  # behind a map of heaps
+        return cast(Tensor | None, getattr(stack, "weights", None))
+
     def angle_context(self, rows: Rows, c: Tensor | None = None) -> Tensor | None:
         """What the angles are given, with shape (n, context); None if that is nothing."""
         return _cast(angle_context(self.layout, rows, c), weight_of(self))
@@ -202,7 +217,8 @@ class TableDensity(nn.Module):
             total = total + in_blocks(self.angles, lambda made, x: made.log_prob(x), angles, given)
         if head.values and self.numbers is not None:
             given, values = self.number_context(rows, c), rows.values.to(dtype)
-            total = total + self.numbers.log_mean(values, offsets.to(dtype), given)
+            places = values + offsets.to(dtype)[:, None]
+            total = total + _log_mean(self.numbers.log_probs_at(places, given)).double()
         return total
 
     @torch.no_grad()
@@ -307,6 +323,20 @@ def by_blocks(
         made = function(rows[index], None if c is None else c[index])
         found.append(made[: len(rows) - start])
     return torch.cat(found)
+
+
+def _log_mean(log_probs: Tensor) -> Tensor:
+    """The logarithm of the mean of densities, (M, n), one after the other.
+
+    The order of a reduction would depend on how many rows there are.
+    """
+    if len(log_probs) == 1:
+        return log_probs[0]
+    largest = log_probs.detach().amax(dim=0).clamp(min=torch.finfo(log_probs.dtype).min)
+    total = torch.zeros_like(largest)
+    for one in log_probs:
+        total = total + (one - largest).exp()
+    return total.log() + (largest - math.log(len(log_probs)))
 
 
 def _where(keep: Tensor, part: Tensor) -> Tensor:

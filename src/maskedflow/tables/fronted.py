@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -47,6 +46,15 @@ class FrontedFlow(LazyDistribution):
         self.front, self.base = LazyComposedTransform(*front), base
         self.present = tuple(present)
 
+    @property
+    def is_rowwise(self) -> bool:  # type: ignore[override]
+        return self.base.is_rowwise
+
+    def log_probs_at(self, places: Tensor, c: Tensor | None = None) -> Tensor:
+        observed = observed_features(self.present, c)
+        z, ladj = _mapped(self.front(c), places, observed)
+        return self.base.log_probs_at(z, c) + ladj
+
     def forward(self, c: Tensor | None = None) -> FrontedDistribution:
         """Makes the distribution for the context `c`, with shape (*, context), or none."""
         observed = observed_features(self.present, c)
@@ -76,14 +84,9 @@ class FrontedDistribution(Base):
         z, ladj = self._mapped(value)
         return cast(Tensor, self.base.log_prob(z)) + ladj
 
-    def log_mean(self, value: Tensor, offsets: Tensor) -> Tensor:
-        if len(offsets) == 1:
-            return self.log_prob(value + offsets[0])
-        z, ladj = self._mapped(value + offsets.view(len(offsets), *[1] * (value.ndim - 1), -1))
-        # Places of a cell may have work in common.
-        together = getattr(self.base, "log_probs_of_places", self.base.log_prob)
-        found: Tensor = (together(z) + ladj).logsumexp(dim=0) - math.log(len(offsets))
-        return found
+    def log_probs_at(self, places: Tensor) -> Tensor:
+        z, ladj = self._mapped(places)
+        return cast(Tensor, self.base.log_probs_at(z)) + ladj
 
     def residuals(self, value: Tensor, u: Tensor) -> Tensor:
         """PIT residuals, (n, D); u, (n,), are random numbers that choose a component."""
@@ -96,11 +99,16 @@ class FrontedDistribution(Base):
 
     def _mapped(self, value: Tensor) -> tuple[Tensor, Tensor]:
         check_features("x", value, self.event_shape[0])
-        if self.observed is None:
-            refuse_nan("x", value)
-            z, ladj = self.transform.call_and_ladj(value)
-            return z, ladj
-        value, observed = torch.broadcast_tensors(value, self.observed)
-        value = torch.where(observed, value, 0)
-        refuse_nan("x", value)
-        return call_observed(self.transform, value, observed)[:2]
+        return _mapped(self.transform, value, self.observed)
+
+
+def _mapped(f: Any, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What comes out of a front for the observed features, and the ladj of these."""
+    if observed is None:
+        refuse_nan("x", x)
+        z, ladj = f.call_and_ladj(x)
+        return z, ladj
+    x, observed = torch.broadcast_tensors(x, observed)
+    x = torch.where(observed, x, 0)
+    refuse_nan("x", x)
+    return call_observed(f, x, observed)[:2]

@@ -15,6 +15,8 @@ from maskedflow.transforms import LazyTransform
 
 from .boosted import fit_boosted
 from .em import Grown, Sample, grow
+from .forest import fit_forest
+from .kernel_density import fit_kernels
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
 from .plan import assemble
@@ -24,8 +26,8 @@ from .weighed import Weighed
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
-_FEWEST_BOOSTED = 150
-"""Rows below which no trees are boosted."""
+_FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
+"""Rows below which no trees are boosted, and no forest is fitted."""
 _MULTIPLICATIONS = 2.5e9
 """Those of expectation-maximisation that are one unit of work."""
 
@@ -213,6 +215,42 @@ class Chain(Kind):
     @property
     def again_work(self) -> float:
         return self.taken
+
+
+class Products(Kind):
+    """A mixture of products: a kernel density, or an adversarial forest."""
+
+    def __init__(self, task: Task, name: str) -> None:
+        super().__init__(task)
+        self.name = name
+        self.label = {"forest": "forest", "margins": "kernels", "scores": "whitened kernels"}[name]
+
+    def fit(
+        self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
+    ) -> Member | None:
+        most = _FEWEST_LEAVES if self.name == "forest" else 0
+        whitens_gaps = self.name == "scores" and self.task.patterns > 0
+        if whitens_gaps or self.task.rows < most or self.again_work > work:
+            return None
+        return self.again(rows)
+
+    def again(self, rows: Tensor) -> Member:
+        task, is_forest = self.task, self.name == "forest"
+        front = task.front("margins" if is_forest else self.name, rows, _RIDGES[0])
+        part, present, levels = task.through(front, rows), task.present, task.layout.levels
+        arguments = part.split.x, part.split.context, task.observed[rows], part.weight
+        fit = fit_forest if is_forest else fit_kernels
+        mixture = fit(*arguments, present, levels, task.seed)
+        self.spent += self.again_work
+        plan = front_plan(front) | {
+            "products": {"components": len(mixture.log_weight), "truncated": is_forest}
+        }
+        return Member(plan, assemble(task.layout, front, (), mixture).double())
+
+    @property
+    def again_work(self) -> float:
+        rows, columns = len(self.task.all), self.task.features + len(self.task.layout.levels)
+        return 0.5 + rows * columns * (1.2e-4 if self.name == "forest" else 4e-5)
 
 
 def _sample(part: Weighed) -> Sample:

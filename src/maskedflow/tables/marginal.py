@@ -18,8 +18,8 @@ from maskedflow.columns.schema import Schema
 from maskedflow.training.randomness import row_seed
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
 
-from .bounds import column_maps
 from .density import Head, TableDensity, by_blocks, concatenated
+from .heaps import first_steps
 from .missing import call_layers
 from .proposal import Pieces, Points, Proposal
 
@@ -255,9 +255,9 @@ class Proposer:
         values = rows.values + noise * self.step
         self.front: list[LazyTransform] = []
         if layout.value_state:
-            maps = column_maps(layout)
-            line, _ = call_layers([maps], values, None, rows.observed)
-            self.front = [maps, NormalScores.fit(line, rows.observed)]
+            maps = first_steps(layout, density.heaps)
+            line, _ = call_layers(maps, values, None, rows.observed)
+            self.front = [*maps, NormalScores.fit(line, rows.observed)]
         z = self.scores(values, rows.observed)[0]
         # What is absent is filled in with noise, here and in the draws: their density is known.
         fill = torch.randn(z.shape, dtype=torch.float64, generator=generator)

@@ -72,6 +72,8 @@ class MixtureOfRegressions(LazyDistribution):
         tensor([0.3590, 0.0399])
     """
 
+    is_rowwise = True
+
     logits: Tensor
     loc: Tensor
     scale_tril: Tensor

@@ -18,6 +18,7 @@ from maskedflow.transforms import PermutationTransform
 
 from .circular import AutoregressiveVonMisesDistribution
 from .density import TableDensity, by_blocks
+from .fronted import FrontedDistribution, FrontedFlow
 from .missing import PartialDistribution, call_observed, elements_of, steps_of
 
 PLACES = 32
@@ -73,15 +74,18 @@ def _block(
     turns, values = uniform(0), uniform(0)
     if density.angles is not None:
         given = density.angle_context(rows, c)
-        place = torch.zeros(BLOCK, 1, 1, dtype=torch.float64)
-        turns = _of_stack(density.angles, rows.angles, place, given, uniform().repeat(2, 1).T)
+        turns = _of_stack(density.angles, rows.angles[:, None], given, uniform().repeat(2, 1).T)
     if density.numbers is not None:
         spread = torch.tensor(layout.steps, dtype=torch.float64)
         shape = (PLACES if any(layout.steps) else 1, len(spread))
         orders = uniform(*shape).argsort(dim=1)
         places = (orders + uniform(*shape)) / shape[0] * spread
-        given = density.number_context(rows, c)
-        values = _of_stack(density.numbers, rows.values, places, given, uniform(2))
+        given, numbers = density.number_context(rows, c), density.numbers
+        points = rows.values[:, None] + places
+        if isinstance(numbers, FrontedFlow):  # a map that is linear in each cell
+            points = numbers.front(given)(points)
+            numbers = numbers.base
+        values = _of_stack(numbers, points, given, uniform(2))
     columns = (*schema.angular, *schema.valued)
     made = {column.name: u for column, u in zip(columns, (*turns.T, *values.T), strict=True)}
     for k, column in enumerate(schema.coded):
@@ -102,19 +106,19 @@ def _pieces(logits: list[Tensor], codes: Tensor) -> tuple[Tensor, Tensor]:
     return up_to - mass, mass
 
 
-def _of_stack(stack: Any, x: Tensor, places: Tensor, c: Tensor | None, u: Tensor) -> Tensor:
-    """The residuals of numbers or angles, of one member at one of some places, (n, M, D)."""
+def _of_stack(stack: Any, points: Tensor, c: Tensor | None, u: Tensor) -> Tensor:
+    """The residuals of numbers or angles, of one member at one of some points, (n, M, D)."""
     one = not isinstance(stack, Stack)
     members, log_weights = ([stack], [0]) if one else (stack.members, stack.weights.double().log())
     found, log_probs = [], []
     for member, log_weight in zip(members, log_weights, strict=True):
         made = member(c)
-        for place in places.unbind(dim=1):
-            residual, log_prob = _latent(made, x + place, u[:, 0])
+        for x in points.unbind(dim=1):
+            residual, log_prob = _latent(made, x, u[:, 0])
             found.append(residual)
             log_probs.append(log_prob + log_weight)
     chosen = _choose(torch.stack(log_probs, dim=1), u[:, 1])
-    return torch.stack(found, dim=1)[torch.arange(len(x)), chosen]
+    return torch.stack(found, dim=1)[torch.arange(len(chosen)), chosen]
 
 
 def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +128,7 @@ def _latent(made: Distribution, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     flow = cast(Any, made)  # a NormalizingFlow has both of these, too
     transform, base = flow.transform, flow.base
     observed = torch.ones_like(x, dtype=torch.bool)
-    if isinstance(made, PartialDistribution):
+    if isinstance(made, PartialDistribution | FrontedDistribution) and made.observed is not None:
         observed = made.observed.expand(x.shape)
     z, ladj, observed = call_observed(transform, torch.where(observed, x, 0), observed)
     if hasattr(base, "residuals"):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NotRequired
 import torch
 from annotated_types import Ge
 from pydantic import StringConstraints, with_config
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from maskedflow.columns.rows import Layout
@@ -32,8 +33,10 @@ from .categories import AutoregressiveCategorical
 from .circular import AutoregressiveVonMises
 from .density import TableDensity, present_columns
 from .fronted import FrontedFlow
+from .heaps import Heaps
 from .missing import PartialFlow
 from .mixture import MixtureOfRegressions
+from .products import MixtureOfProducts
 
 
 @with_config(CLOSED)
@@ -55,6 +58,25 @@ class _Chain(TypedDict):
 
 
 @with_config(CLOSED)
+class _Products(TypedDict):
+    """A mixture of products: how many there are, and whether they have bounds."""
+
+    components: Size
+    truncated: bool
+
+
+@with_config(CLOSED)
+class _Heaps(TypedDict):
+    """How large the tables of a map of heaps are."""
+
+    columns: Size
+    left_out: Count
+    bands: Size
+    widths: Size
+    popular: Size
+
+
+@with_config(CLOSED)
 class _Member(TypedDict):
     """One density of the values: a letter for each layer, or a mixture of Gaussians."""
 
@@ -66,6 +88,7 @@ class _Member(TypedDict):
     slopes: NotRequired[bool]
     tables: NotRequired[bool]
     chain: NotRequired[_Chain]
+    products: NotRequired[_Products]
 
 
 @with_config(CLOSED)
@@ -94,6 +117,7 @@ class Plan(TypedDict):
     work: NotRequired[Finite]
     interrupted: NotRequired[bool]
     categories: NotRequired[_Categories]
+    heaps: NotRequired[_Heaps]
     members: NotRequired[list[_Member]]
     angles: NotRequired[list[_Angles]]
 
@@ -119,6 +143,9 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         read = 2 * count + sum(layout.levels) + plan["context"]
         widths = [read, *angles["hidden"], 3 * angles["components"] * count]
         total += sum(before * after for before, after in pairwise(widths))
+    heaps = plan.get("heaps")
+    if heaps is not None:
+        total += heaps["widths"] + heaps["columns"] * (heaps["bands"] + heaps["popular"])
     for member in plan.get("members", []):
         front, hidden = member["front"], member.get("hidden", 0)
         slopes = given * member.get("slopes", 0)
@@ -127,6 +154,8 @@ def numbers_of(layout: Layout, plan: Plan) -> int:
         codes = sum(layout.levels) * member.get("tables", 0)
         chain = member.get("chain", {})
         total += chain.get("nodes", 0) + 4 * chain.get("splits", 0) + chain.get("trees", 0)
+        products = member.get("products", {}).get("components", 0)
+        total += products * (1 + sum(layout.levels) + 2 * (features + given - sum(layout.levels)))
         total += member.get("components", 0) * (features * (features + slopes) + codes)
     return total
 
@@ -141,7 +170,10 @@ def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
     if layout.angle_state:
         angles = _build_angles(layout, sum(layout.levels) + context, plan)
     members = [_build_member(layout, plan["given"], one) for one in plan.get("members", ())]
-    numbers = Stack(members, torch.ones(len(members))) if members else None
+    numbers = None
+    if members:
+        heaps = Heaps.empty(**plan["heaps"]) if "heaps" in plan else None
+        numbers = stack_of(layout, members, torch.ones(len(members)), heaps)
     density = TableDensity(layout, categories, angles, numbers)
     density.plan = dict(plan)
     return density.double()
@@ -195,9 +227,23 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
     if plan.get("chain"):
         size, present = ChainSize(**plan["chain"]), present_columns(layout)[1]
         base = BoostedChain(layout.levels, present, given - sum(layout.levels), size)
+    if plan.get("products"):
+        given_numbers, present = given - sum(layout.levels), present_columns(layout)[1]
+        found = plan["products"]
+        base = MixtureOfProducts(
+            found["components"], present, layout.levels, given_numbers, found["truncated"]
+        )
     hidden, seed = plan.get("hidden", 0), plan.get("seed", 0)
     layers = build_layers(features, given, plan.get("layers", ""), hidden, seed)
     return assemble(layout, steps, layers, base)
+
+
+def stack_of(
+    layout: Layout, members: Sequence[LazyDistribution], weights: Tensor, heaps: Heaps | None
+) -> LazyDistribution:
+    """Makes the density of numbers of its members, behind a map of heaps if there is one."""
+    stack = Stack(members, weights)
+    return stack if heaps is None else FrontedFlow([heaps], stack, present_columns(layout)[1])
 
 
 def build_layers(

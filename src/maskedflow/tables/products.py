@@ -66,6 +66,8 @@ class MixtureOfProducts(LazyDistribution):
         tensor([0.0885, 0.3644])
     """
 
+    is_rowwise = True
+
     log_weight: Tensor
     log_share: Tensor
     loc: Tensor

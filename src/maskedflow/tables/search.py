@@ -17,6 +17,8 @@ from .angles import fit_angles
 from .codes import fit_categories
 from .contest import FLOWS, Contest, Tell
 from .density import TableDensity, angle_context, number_context, present_columns
+from .heaping import fit_heaps
+from .plan import stack_of
 from .task import Task
 from .weighed import Weighed, distinct_rows
 from .work import Budget, default_work, work_within
@@ -120,10 +122,15 @@ def fit_density(
         generator = torch.Generator().manual_seed(seed)
         noise = torch.rand(rows.values.shape, dtype=torch.float64, generator=generator)
         ends = rows.values, rows.values + torch.tensor(layout.steps, dtype=torch.float64)
+        heaps = fit_heaps(layout, rows.values, rows.observed, weight)
+        if heaps is not None:
+            plan["heaps"], spread = heaps.sizes, heaps().__call__
+            ends = spread(ends[0]), spread(torch.nextafter(ends[1], ends[0]))
         x = torch.lerp(*ends, noise)
         task = Task(layout, Weighed(Split(x, given), weight), ends, rows.observed, seed)
         contest = Contest(task, flow, budget, told)
-        numbers, plan["members"] = contest.run()
+        members, weights, plan["members"] = contest.run()
+        numbers = stack_of(layout, members, weights, heaps)
         plan["given"] = task.given
         if contest.stopped.is_set():
             plan["interrupted"] = True
