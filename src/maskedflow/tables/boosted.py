@@ -75,7 +75,7 @@ class BoostedChain(LazyDistribution):
 
     References:
         | Greedy Function Approximation: A Gradient Boosting Machine (Friedman, 2001)
-        | Nested dichotomies (Fox, 1997), as "continuation ratios"
+        | Ensembles of Nested Dichotomies for Multi-Class Problems (Frank and Kramer, 2004)
 
     Example:
         >>> chain = BoostedChain([2], [None, 1], 0, ChainSize(cells=4, trees=0, nodes=0, splits=0))
