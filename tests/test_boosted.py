@@ -45,7 +45,7 @@ def _fit(n: int, **options: Any) -> BoostedChain:
 
 @pytest.fixture(scope="module")
 def chain() -> BoostedChain:
-    return _fit(700, order=[1, 2, 0], work=2.0)
+    return _fit(400, order=[1, 2, 0], work=0.8)
 
 
 def test_trees_are_those_of_scikit_learn() -> None:
@@ -73,15 +73,15 @@ def test_trees_are_those_of_scikit_learn() -> None:
 
 def test_densities_are_whole(chain: BoostedChain) -> None:
     """Each number's density, given the others, integrates to 1."""
-    grid = torch.linspace(-8, 8, 40_001, dtype=torch.float64)
-    z, c, _ = _rows(5, seed=1)
-    for row in range(5):
+    grid = torch.linspace(-8, 8, 8_001, dtype=torch.float64)
+    z, c, _ = _rows(2, seed=1)
+    for row in range(2):
         points = z[row].repeat(len(grid), 1)
         points[:, 0] = grid  # the last in the order
         log_prob = chain(c[row]).log_prob(points)
         marginal = chain(c[row]).log_prob(z[row]) - _term(chain, z[row], c[row])
         total = torch.trapezoid((log_prob - marginal).exp(), grid)
-        torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=2e-3)
+        torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-2)
 
 
 def _term(chain: BoostedChain, z: Tensor, c: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def test_gains_on_independent_columns(chain: BoostedChain) -> None:
     plain = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
     plain[:, 2] = torch.where(there, plain[:, 2], 0)
     gain = chain(c).log_prob(z) - plain.sum(dim=1)
-    assert gain.mean() > 1.5
+    assert gain.mean() > 0.8
     # The third number is told by the context; the price of a surprise is bounded.
     assert gain.min() > 3 * math.log(1e-3) * chain.baseline.shape[1]
 
@@ -124,7 +124,7 @@ def test_a_row_has_no_others_in_it(chain: BoostedChain) -> None:
 
 
 def test_samples_are_of_the_density(chain: BoostedChain) -> None:
-    _, c, there = _rows(20_000, seed=5)
+    _, c, there = _rows(4_000, seed=5)
     generator = torch.Generator().manual_seed(0)
     z = chain(c).sample(generator=generator)
     again = chain(c).sample(generator=torch.Generator().manual_seed(0))
@@ -145,8 +145,8 @@ def test_is_made_again_from_its_state(chain: BoostedChain) -> None:
 
 
 def test_is_the_same_again_but_not_for_another_seed() -> None:
-    first, again = (_fit(300, work=0.5) for _ in range(2))
-    other = _fit(300, work=0.5, seed=1)
+    first, again = (_fit(120, work=0.3) for _ in range(2))
+    other = _fit(120, work=0.3, seed=1)
     z, c, _ = _rows(40, seed=6)
     assert torch.equal(first(c).log_prob(z), again(c).log_prob(z))
     assert not torch.equal(first(c).log_prob(z), other(c).log_prob(z))
@@ -164,25 +164,25 @@ def test_nothing_to_learn_is_the_margin() -> None:
 
 def test_noise_gets_no_trees_or_little_trust() -> None:
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(400, 3, dtype=torch.float64, generator=generator)
+    z = torch.randn(150, 3, dtype=torch.float64, generator=generator)
     observed = torch.ones_like(z, dtype=torch.bool)
-    options: Any = {"levels": [], "present": [None] * 3, "work": 2.0}
-    chain, _ = fit_boosted(z, None, observed, torch.ones(400), **options)
+    options: Any = {"levels": [], "present": [None] * 3, "work": 0.3}
+    chain, _ = fit_boosted(z, None, observed, torch.ones(150), **options)
     fresh = torch.randn(2000, 3, dtype=torch.float64, generator=generator)
     plain = (-0.5 * fresh**2 - 0.5 * math.log(2 * math.pi)).sum(dim=1)
-    assert (chain().log_prob(fresh) - plain).mean() > -0.03
+    assert (chain().log_prob(fresh) - plain).mean() > -0.1
 
 
 def test_weights_are_repetitions() -> None:
-    z, c, there = _rows(300)
+    z, c, there = _rows(150)
     observed = torch.ones_like(z, dtype=torch.bool)
     observed[:, 2] = there
-    weight = torch.ones(300)
+    weight = torch.ones(150)
     weight[z[:, 1] > 0.5] = 20.0
-    options: Any = {"levels": [2, 2], "present": PRESENT, "work": 1.0}
+    options: Any = {"levels": [2, 2], "present": PRESENT, "work": 0.4}
     heavy, _ = fit_boosted(z, c, observed, weight, **options)
-    same, _ = fit_boosted(z, c, observed, 3 * torch.ones(300), **options)
-    light, _ = fit_boosted(z, c, observed, torch.ones(300), **options)
+    same, _ = fit_boosted(z, c, observed, 3 * torch.ones(150), **options)
+    light, _ = fit_boosted(z, c, observed, torch.ones(150), **options)
     z, c, _ = _rows(1000, seed=7)
     assert torch.equal(same(c).log_prob(z), light(c).log_prob(z))
     high = z[:, 1] > 0.5
@@ -191,7 +191,7 @@ def test_weights_are_repetitions() -> None:
 
 def _scores(x: Tensor) -> Tensor:
     """A map of a grid from 0 to 6 to normal scores."""
-    return torch.special.ndtri((x + 0.1) / 6.2)
+    return torch.special.ndtri((x + 1e-6) / (6 + 2e-6))
 
 
 def test_cells_of_grids_add_up_to_one() -> None:
@@ -201,7 +201,7 @@ def test_cells_of_grids_add_up_to_one() -> None:
     x = torch.stack([first, second], dim=1)
     noise = torch.rand(800, 2, dtype=torch.float64, generator=generator)
     observed = torch.ones_like(x, dtype=torch.bool)
-    options: Any = {"levels": [], "present": [None] * 2, "work": 2.0}
+    options: Any = {"levels": [], "present": [None] * 2, "work": 0.7}
     cells = _scores(x), _scores(x + 1)
     chain, _ = fit_boosted(
         _scores(x + noise), None, observed, torch.ones(800), cells=cells, **options
@@ -211,11 +211,9 @@ def test_cells_of_grids_add_up_to_one() -> None:
     z = _scores(every + places)
     log_probs = chain().log_probs_at(z)
     assert torch.equal(log_probs, torch.stack([chain().log_prob(place) for place in z]))
-    slope = math.log(1 / 6.2) + 0.5 * z**2 + 0.5 * math.log(2 * math.pi)
+    slope = -math.log(6 + 2e-6) + 0.5 * z**2 + 0.5 * math.log(2 * math.pi)
     mass = (log_probs + slope.sum(dim=-1)).exp().mean(dim=0)
-    # A cell of a grid has the same density everywhere here: its places tell its whole mass.
-    inside = torch.tensor((6 / 6.2) ** 2)
-    assert abs(mass.sum() - 1) < 1 - inside + 0.01
+    assert abs(mass.sum() - 1) < 1e-5
     probable = (every[:, 1] >= every[:, 0]) & (every[:, 1] <= every[:, 0] + 1)
     assert mass[probable].sum() > 0.9
 

@@ -28,7 +28,7 @@ _FAR = 5.0
 """Where the outermost cells begin at most."""
 _FEWEST = 40
 """The fewest rows that trees are fitted to, and a quarter of the fewest that there have to be."""
-_HELD_OUT = 500
+_HELD_OUT = 300
 """Rows on which a single fit can be judged; with fewer there are several, on all rows in turn."""
 _FOLDS, _PART = 5, 0.15
 _SHARES = (0.999, 0.997, 0.99, 0.97, 0.9, 0.8, 0.7, 0.5)
@@ -75,7 +75,7 @@ class BoostedChain(LazyDistribution):
 
     References:
         | Greedy Function Approximation: A Gradient Boosting Machine (Friedman, 2001)
-        | Nested dichotomies (Fox, 1997), as "continuation ratios"
+        | Ensembles of Nested Dichotomies for Multi-Class Problems (Frank and Kramer, 2004)
 
     Example:
         >>> chain = BoostedChain([2], [None, 1], 0, ChainSize(cells=4, trees=0, nodes=0, splits=0))
@@ -333,7 +333,7 @@ class _Boosting:
         n = len(weight)
         self.weight, self.spent = weight, 0.0
         self.folds = _FOLDS if n * _PART < _HELD_OUT else 1
-        held = n / _FOLDS if self.folds > 1 else min(n * _PART, 10 * _HELD_OUT)
+        held = n / _FOLDS if self.folds > 1 else min(n * _PART, 5_000)
         place = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
         self.fold = (place / max(held, 1)).astype(np.int64)
 
