@@ -12,7 +12,7 @@ from torch import Tensor
 from maskedflow.columns.rows import Layout, Rows
 from maskedflow.training.randomness import derive_seed
 
-from .density import Head, TableDensity, concatenated
+from .density import BLOCK, Head, TableDensity, by_blocks, concatenated
 from .marginal import (
     Marginals,
     combinations_of,
@@ -165,17 +165,20 @@ class _Group:
         every = combinations_of(density.layout, codes)
         full = rows.codes.new_zeros(len(every), rows.codes.shape[1])
         full[:, list(codes)] = every
-        weights = log_combinations(density, rows, c, codes, self.head)
-        share = self._without_excluded(weights, full).softmax(dim=1)
-        chosen = torch.stack(
-            [
-                each.multinomial(self.n, replacement=True, generator=self._generator(place))
-                for each, place in zip(share, places.tolist(), strict=True)
-            ]
-        )
+
+        def weigh(rows: Rows, c: Tensor | None) -> Tensor:
+            found = log_combinations(density, rows, c, codes, self.head)
+            return self._without_excluded(found, full)
+
+        chosen = []
+        for part in torch.arange(len(rows)).split(BLOCK):  # a block has numbers for each level
+            share = by_blocks(weigh, rows[part], None if c is None else c[part]).softmax(1)
+            for each, place in zip(share, places[part].tolist(), strict=True):
+                generator = self._generator(place)
+                chosen.append(each.multinomial(self.n, replacement=True, generator=generator))
         again = self._again(rows)
         filled = again.codes.clone()
-        filled[:, list(codes)] = every[chosen.flatten()]
+        filled[:, list(codes)] = every[torch.cat(chosen)]
         made = density.build_rows(len(filled), filled)
         return replace(
             made,
