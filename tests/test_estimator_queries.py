@@ -425,6 +425,10 @@ def test_draws_that_cannot_be_made_are_told(estimator: DensityEstimator) -> None
         estimator.sample_given(rows, n_samples=0)
     with pytest.raises(ValueError, match="n_candidates: expected at least 2, got 1"):
         estimator.sample_given(rows, n_candidates=1)
+    far = mixed(1).assign(height=1e200)
+    for given in (far.drop(columns="city").drop(columns="town"), far[["height"]]):
+        with pytest.warns(UserWarning, match=r"1 of 1 rows: the candidates"):
+            assert estimator.sample_given(given)["height"].tolist() == [1e200]
     with pytest.warns(UserWarning, match=r"of 3 rows: the candidates .* fewer than 50 draws"):
         estimator.sample_given(mixed(3)[["height"]], n_candidates=20)
 
