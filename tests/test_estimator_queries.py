@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,29 @@ def test_cells_add_up_to_the_score_and_what_cannot_be_is_told(estimator: Density
     pd.testing.assert_frame_equal(again, found.iloc[[8, 3, 0]])
 
 
+def test_dates_and_scales_are_told_as_they_are_written() -> None:
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, 400), "D")
+    table = pa.table(
+        {
+            "day": pa.array(days).cast(pa.date32()),
+            "stars": rng.integers(1, 8, 400),
+            "since": pa.array([19_000] * 400, pa.int32()).cast(pa.date32()),
+        }
+    )
+    estimator = DensityEstimator("gaussian", bounds="data", work=0.5).fit(table)
+    odd = table.slice(0, 1).to_pylist()[0]
+    for name, cell, told in (
+        ("day", date(2030, 1, 1), f"'day': expected at most {days.max().date()}, found 2030-01-01"),
+        ("stars", 9, "'stars': expected one of 7 levels such as 1, 2, 3, found 9"),
+        ("since", date(2024, 5, 1), "'since': expected 2022-01-08, found 2024-05-01"),
+    ):
+        rows = pa.Table.from_pylist([{**odd, name: cell}], schema=table.schema)
+        found = estimator.explain(rows, n_samples=2)
+        assert found["reason"].to_pylist() == [f"column {told}"]
+        assert found[name].to_pylist() == [-np.inf]
+
+
 def test_explanations_come_in_kind(gaussian: DensityEstimator) -> None:
     names = [f"x{k}" for k in range(4)]
     x = dict(zip(names, GAUSSIAN[:2].T, strict=True))
@@ -401,6 +425,10 @@ def test_draws_that_cannot_be_made_are_told(estimator: DensityEstimator) -> None
         estimator.sample_given(rows, n_samples=0)
     with pytest.raises(ValueError, match="n_candidates: expected at least 2, got 1"):
         estimator.sample_given(rows, n_candidates=1)
+    far = mixed(1).assign(height=1e200)
+    for given in (far.drop(columns="city").drop(columns="town"), far[["height"]]):
+        with pytest.warns(UserWarning, match=r"1 of 1 rows: the candidates"):
+            assert estimator.sample_given(given)["height"].tolist() == [1e200]
     with pytest.warns(UserWarning, match=r"of 3 rows: the candidates .* fewer than 50 draws"):
         estimator.sample_given(mixed(3)[["height"]], n_candidates=20)
 

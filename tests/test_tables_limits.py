@@ -112,7 +112,10 @@ def test_a_unit_is_a_part_of_the_step(given: dict[str, float], message: str) -> 
         (RNG.poisson(3, N) + 1, 0, None),
         (RNG.geometric(0.05, N) - 1, 0, None),
         (np.where(RNG.random(N) < 0.6, 0, RNG.geometric(0.05, N)), 0, None),
-        (RNG.poisson(40, N), None, None),
+        (RNG.poisson(40, N), 0, None),  # of which the least are far from it
+        (RNG.poisson(9, N), None, None),
+        (np.rint(1000 + 100 * NORMAL), 0, None),
+        (np.rint(1000 + 200 * NORMAL) - 900, None, None),
         (np.rint(12 + 4 * NORMAL).clip(-1), None, None),
         (np.rint(12 + 4 * NORMAL[:100]).clip(0), None, None),  # degrees, of which few are cold
         (RNG.poisson(3, N) - 1, None, None),

@@ -344,6 +344,6 @@ def test_on_a_grid_atoms_have_a_density_too() -> None:
     """The mass of a cell over its width, like the numbers beside them, so that shares add up."""
     cells = np.round(np.where(NORMAL > 0, 0.5, 50 + NORMAL), 1)
     schema = Schema.infer(pa.table({"x": cells}))
-    assert schema.columns[0].summary == "discretised, steps of 0.1, atom at 0.5"
+    assert schema.columns[0].summary == "discretised (from 0), steps of 0.1, atom at 0.5"
     units = schema.layout.units(to_rows(schema, pa.table({"x": [0.5, 49.9]})).codes)
     assert units.tolist() == pytest.approx([math.log(10), 0])

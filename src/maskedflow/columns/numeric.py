@@ -31,6 +31,9 @@ grid ends there: one more cell of as many rows would not have been missed."""
 EDGE, EDGE_ROWS, EDGE_SHARE = 0.02, 5, 0.01
 """The part of the range of most rows that is looked at where numbers may end, the fewest rows in it
 that tell, and the least share of numbers on no grid that are at the very end."""
+LEAST, FAR = 10, 3
+"""How many of the least rows tell that 0 is out of reach, and how many times as far as they spread
+it is from the least one: of n more rows with an exponential tail a thousandth of one is there."""
 UNSEEN, UNSEEN_ANYWHERE = 3.0, 8.0
 """How many rows would lie beyond an end, decaying as they do towards it, if it is one: of a natural
 limit, and of any number."""
@@ -241,11 +244,15 @@ def _natural_limits(x: Numbers, atoms: Collection[float], step: float) -> tuple[
         found["high"] = high
         if step:  # as a scale is known to begin somewhere
             found["low"] = 1.0 if high > 1 and first == 1 and ends(first) else 0.0
+    why = "though many are near"
+    least = np.sort(x)[:LEAST]
+    if not found and step and first > FAR * max(least[-1] - first, step):
+        found["low"], why = 0.0, "which is far below the least"
     if not found or (step and Grid(step, first).between(np.array([*found.values()])).any()):
         return {}, ""
     ways = {"low": "below", "high": "above"}
     note = " or ".join(f"{ways[key]} {end:g}" for key, end in sorted(found.items(), reverse=True))
-    return found | ({} if step else {"kind": "bounded"}), f"none {note}, though many are near; "
+    return found | ({} if step else {"kind": "bounded"}), f"none {note}, {why}; "
 
 
 def rows_beyond(x: Numbers, end: float, step: float) -> tuple[float, float]:

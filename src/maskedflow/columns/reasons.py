@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date, time, timedelta
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 
 from .cells import is_missing
@@ -20,34 +24,39 @@ def reason(column: Column, table: pa.Table, row: int) -> str:
         "column 'share': expected numbers below 1, found 1.5"
     """
     cells = table.column(column.name).slice(row, 1)
-    cell = cells[0].as_py()
     missing = bool(is_missing(cells)[0])
-    found = "a missing value" if missing else repr(cell)
+    found = "a missing value" if missing else told(cells[0])
     return (
         f"column {column.name!r}: expected {_expected(column, table, row, missing)}, found {found}"
     )
 
 
+def told(cell: pa.Scalar) -> str:
+    """A cell as text in which strings have quotes, and dates have not."""
+    value: Any = cell.as_py()
+    return str(value) if isinstance(value, date | time | timedelta) else repr(value)
+
+
 def _expected(column: Column, table: pa.Table, row: int, missing: bool) -> str:
     if column.of is not None:
-        other = table.column(column.of)[row].as_py()
-        return f"{other!r} as in {column.of!r}, which it repeats"
+        return f"{told(table.column(column.of)[row])} as in {column.of!r}, which it repeats"
     if column.part is None:
-        return f"{'no value' if column.value is None else repr(column.value)}"
+        none = np.zeros(1, np.int64)
+        return "no value" if column.value is None else told(column.decode(none, none)[0])
     if missing:
         return "a value, for none was missing in fit"
     if column.levels:
         return f"{_levels(column)}"
     x = float(column.as_numbers(table.column(column.name).slice(row, 1))[0])
-    told = column.text or "{:g}".format
+    text = column.text or "{:g}".format
     grid = bool(column.step)
     if column.low is not None and (x < column.low or (x == column.low and not grid)):
-        return f"{'at least' if grid else 'numbers above'} {told(column.low)}"
+        return f"{'at least' if grid else 'numbers above'} {text(column.low)}"
     if column.high is not None and (x > column.high or (x == column.high and not grid)):
-        return f"{'at most' if grid else 'numbers below'} {told(column.high)}"
-    if grid:
+        return f"{'at most' if grid else 'numbers below'} {text(column.high)}"
+    if grid and column.text is None:
         start = column.low if column.low is not None else column.origin
-        return f"steps of {column.step:g} from {told(start)}"
+        return f"steps of {column.step:g} from {start:g}"
     return f"{column.summary}"
 
 

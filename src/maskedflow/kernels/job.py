@@ -209,8 +209,10 @@ def take_steps(
 ) -> None:
     """Has training steps taken, all by this thread, or each by several.
 
-    They are so many multiplications, of which `most` threads find any.
+    They are so many multiplications, of which `most` threads find any. Before the first, zeros are
+    written where masks forbid a weight.
     """
+    run_on(1, entry("clear", size), panels)
     while (first := table[Steps.DONE]) < table[Steps.LAST]:
         asked = team.size(int(work[first]), most)
         start = time.perf_counter()

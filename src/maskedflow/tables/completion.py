@@ -12,7 +12,7 @@ from torch import Tensor
 from maskedflow.columns.rows import Layout, Rows
 from maskedflow.training.randomness import derive_seed
 
-from .density import Head, TableDensity, concatenated
+from .density import BLOCK, Head, TableDensity, by_blocks, concatenated
 from .marginal import (
     Marginals,
     combinations_of,
@@ -138,7 +138,7 @@ class _Group:
         if not (wanted.codes or wanted.values or wanted.angles):
             return self._again(rows), exact
         if self.marginals.sums_up(wanted):
-            return self._of_combinations(rows, places, c, wanted.codes), exact
+            return self._of_combinations(rows, places, c, wanted.codes)
         drawn, effective = [], []
         for i, place in enumerate(places.tolist()):
             generator = self._generator(place)
@@ -147,41 +147,42 @@ class _Group:
                 rows[i : i + 1], here, self.given, wanted, count, generator
             )
             weights = log_weights(self.marginals.density, [candidates], here, self.head)
-            share = self._without_excluded(weights, candidates.rows.codes).softmax(dim=0)
-            if not share.isfinite().all():
-                share = torch.full_like(share, 1 / len(share))
-                effective.append(torch.zeros(()))
-            else:
-                effective.append(1 / share.square().sum())
+            share, lost = _shares(self._without_excluded(weights, candidates.rows.codes))
+            effective.append(torch.where(lost, 0, 1 / share.square().sum()))
             chosen = share.multinomial(self.n, replacement=True, generator=generator)
             drawn.append(candidates.rows[chosen])
-        return concatenated(drawn), torch.stack(effective).double()
+        return concatenated(drawn), torch.stack(effective)
 
     def _of_combinations(
         self, rows: Rows, places: Tensor, c: Tensor | None, codes: tuple[int, ...]
-    ) -> Rows:
+    ) -> tuple[Rows, Tensor]:
         """Draws a combination of levels by its probability."""
         density = self.marginals.density
         every = combinations_of(density.layout, codes)
         full = rows.codes.new_zeros(len(every), rows.codes.shape[1])
         full[:, list(codes)] = every
-        weights = log_combinations(density, rows, c, codes, self.head)
-        share = self._without_excluded(weights, full).softmax(dim=1)
-        chosen = torch.stack(
-            [
-                each.multinomial(self.n, replacement=True, generator=self._generator(place))
-                for each, place in zip(share, places.tolist(), strict=True)
-            ]
-        )
+
+        def weigh(rows: Rows, c: Tensor | None) -> Tensor:
+            found = log_combinations(density, rows, c, codes, self.head)
+            return self._without_excluded(found, full)
+
+        chosen, effective = [], []
+        for part in torch.arange(len(rows)).split(BLOCK):  # a block has numbers for each level
+            share, lost = _shares(by_blocks(weigh, rows[part], None if c is None else c[part]))
+            effective.append(torch.where(lost, 0.0, math.inf).double())
+            for each, place in zip(share, places[part].tolist(), strict=True):
+                generator = self._generator(place)
+                chosen.append(each.multinomial(self.n, replacement=True, generator=generator))
         again = self._again(rows)
         filled = again.codes.clone()
-        filled[:, list(codes)] = every[chosen.flatten()]
+        filled[:, list(codes)] = every[torch.cat(chosen)]
         made = density.build_rows(len(filled), filled)
-        return replace(
+        made = replace(
             made,
             values=torch.where(made.observed, again.values, 0),
             angles=torch.where(made.angles_observed, again.angles, 0),
         )
+        return made, torch.cat(effective)
 
     def _without_excluded(self, log_weights: Tensor, codes: Tensor) -> Tensor:
         """The log-weights, minus infinity where a code has a level that it cannot have."""
@@ -194,3 +195,10 @@ class _Group:
 
     def _generator(self, place: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.marginals.seed, place, 1))
+
+
+def _shares(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-weights, (*, S), as shares, all alike where no weight is a float above 0; and where."""
+    log_weights = torch.where(log_weights.isnan(), -math.inf, log_weights)
+    lost = log_weights.isneginf().all(dim=-1)
+    return torch.where(lost[..., None], 0, log_weights).softmax(dim=-1), lost

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns.column import Column, Part
-from maskedflow.columns.reasons import reason
+from maskedflow.columns.reasons import reason, told
 from maskedflow.columns.rows import Rows
 from maskedflow.columns.schema import Schema
 
@@ -166,5 +166,5 @@ def _reasons(
         if cannot[place]:
             yield reason(column, table, row)
         elif np.isneginf(nats[place]):
-            cell = table.column(column.name)[row].as_py()
-            yield f"column {column.name!r}: the density of {cell!r} is too small for a float"
+            cell = told(table.column(column.name)[row])
+            yield f"column {column.name!r}: the density of {cell} is too small for a float"

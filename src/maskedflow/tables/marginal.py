@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -138,8 +138,9 @@ class Marginals:
                 wanted = unknown(layout, given, head)
                 if self.sums_up(wanted):
                     here = None if c is None else c[index]
-                    each = log_combinations(self.density, rows[index], here, wanted.codes, head)
-                    log_prob[index] = each.logsumexp(dim=1)
+                    log_prob[index] = by_blocks(
+                        partial(self._sum, wanted.codes, head), rows[index], here
+                    )
                     continue
                 for i in index.tolist():
                     waiting.setdefault((i, head), []).append((one, given, wanted))
@@ -161,6 +162,9 @@ class Marginals:
         """Whether what is unknown are codes that have few enough combinations."""
         count = math.prod(self.density.layout.levels[k] for k in wanted.codes)
         return not (wanted.values or wanted.angles or count > self.n_samples)
+
+    def _sum(self, codes: tuple[int, ...], head: Head, rows: Rows, c: Tensor | None) -> Tensor:
+        return log_combinations(self.density, rows, c, codes, head).logsumexp(dim=1)
 
     def _generator(self, row: Rows, given: Pieces, c: Tensor | None) -> torch.Generator:
         key = _key(row, given, None if c is None else c[None])
@@ -227,17 +231,13 @@ def combinations_of(layout: Layout, codes: tuple[int, ...]) -> Tensor:
 def log_combinations(
     density: TableDensity, rows: Rows, c: Tensor | None, codes: tuple[int, ...], head: Head
 ) -> Tensor:
-    """The log-density of a head of each row with each combination of some codes, (n, L)."""
-
-    def every(rows: Rows, c: Tensor | None) -> Tensor:
-        found = []
-        for levels in combinations_of(density.layout, codes):
-            made = rows.codes.clone()
-            made[:, list(codes)] = levels
-            found.append(density.log_head(replace(rows, codes=made), c, density.offsets, head))
-        return torch.stack(found, dim=1)
-
-    return by_blocks(every, rows, c)
+    """The log-density of a head with each combination of some codes, (n, L), all rows at once."""
+    found = []
+    for levels in combinations_of(density.layout, codes):
+        made = rows.codes.clone()
+        made[:, list(codes)] = levels
+        found.append(density.log_head(replace(rows, codes=made), c, density.offsets, head))
+    return torch.stack(found, dim=1)
 
 
 class Proposer:
