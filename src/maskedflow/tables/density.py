@@ -145,7 +145,7 @@ class TableDensity(nn.Module):
         """The map of the numbers that rows heap up at, which comes first; None if there is none."""
         if not isinstance(self.numbers, FrontedFlow):
             return None
-        return cast(Heaps, cast(nn.ModuleList, self.numbers.front.transforms)[0])
+        return cast(Heaps, self.numbers.front.transforms[0])
 
     @property
     def weights(self) -> Tensor | None:

@@ -133,7 +133,7 @@ def fit(
     root = None if directory is None else Path(directory)
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
-    run.stopped = stopped or run.stopped
+    run.is_stopped = stopped or run.is_stopped
     bar = ProgressBar(progress, config.epochs, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
     device = [run.device] if run.device.type == "cuda" else []
@@ -186,7 +186,7 @@ class _Run:
         self.bounds = bounds(len(train), config.batch_size, merge=merge)
         self.integers = takes_integers(flow, self.sample)
         self.whole: WholeSteps | None = None
-        self.stopped: Callable[[], bool] = lambda: False
+        self.is_stopped: Callable[[], bool] = bool
         self.device = weight_of(flow).device
         self.nll = torch.compile(self._nll) if config.compile else self._nll
 
@@ -278,7 +278,7 @@ class _Run:
             return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
-        if self.stopped():
+        if self.is_stopped():
             return "interrupted"
         return "time_limit" if self.pace.out_of_time else None
 
@@ -313,7 +313,7 @@ class _Run:
         for _ in self.taken_many() if self.whole and self.whole.many else self.taken_singly():
             state = self.state
             bar.step(state.epoch, state.batch, state.train_nll)
-            if state.step >= self.pace.steps or self.pace.out_of_time or self.stopped():
+            if state.step >= self.pace.steps or self.pace.out_of_time or self.is_stopped():
                 break
 
     def taken_singly(self) -> Iterator[None]:
