@@ -128,10 +128,9 @@ class Contest:
             kinds.append((Mixture(self.task, "margins"), 0.5 * _MIXING))
             if not self.task.patterns:
                 kinds.append((Mixture(self.task, "whiten"), 0.5 * _MIXING))
-        if self.flow == "auto":
+        if self.flow == "auto" and self.can_whiten:
             kinds += [(Products(self.task, name), _LEAVES) for name in ("margins", "forest")]
-            if self.can_whiten:
-                kinds.append((Products(self.task, "scores"), _LEAVES))
+            kinds.append((Products(self.task, "scores"), _LEAVES))
             kinds.append((Chain(self.task), _BOOSTING))
         # What is fitted once for each judge, and once more at the end, has that much less.
         times = self.judged + 1 if self.is_crossed else 1

@@ -153,7 +153,10 @@ class Mixture(Kind):
         front = self.task.front(self.front, rows, self.ridge)
         sample = _sample(self.task.through(front, rows[: self._most]))
         grown = self._grow(sample, sample, slopes=self.slopes, smoothing=self.smoothing)
-        found = next(one.mixture for one in grown if len(one.mixture.logits) >= self.components)
+        for one in grown:  # of fewer rows there may be no mixture so large
+            found = one.mixture
+            if len(found.logits) >= self.components:
+                break
         return self._member(front, found, self.slopes)
 
     @property
