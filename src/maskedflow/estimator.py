@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args
@@ -77,6 +79,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             the work, never on the clock.
         random_state: Seed of every random draw in `fit`; here and in the methods a number, or
             NumPy's `RandomState`.
+        verbose: Whether `fit` prints what it tries, how likely rows that were left out are then,
+            and about how many seconds are left. Ctrl-C ends it with what it has found by then.
 
     Attributes:
         fitted_: What was fitted: the density of Arrow tables, without scikit-learn.
@@ -105,6 +109,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         time_limit: float | None = None,
         work: float | None = None,
         random_state: Any = 0,
+        verbose: bool = False,
     ) -> None:
         self.flow = flow
         self.schema = schema
@@ -113,6 +118,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.time_limit = time_limit
         self.work = work
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, context: Any = None
@@ -148,6 +154,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 time_limit=self.time_limit,
                 work=self.work,
                 seed=_seed(self.random_state),
+                tell=_Printer() if self.verbose else None,
             )
         except BaseException:
             self.__dict__.clear()
@@ -635,3 +642,16 @@ def _with_rows(table: pa.Table) -> pa.Table:
 
 def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31))
+
+
+class _Printer:
+    """Prints how a search goes on."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def __call__(self, share: float, line: str) -> None:
+        taken = time.monotonic() - self.start
+        left = f", about {taken * (1 - share) / share:.0f} s left" if share else ""
+        sys.stdout.write(f"{share:4.0%}  {line}{left}\n")
+        sys.stdout.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -86,17 +86,20 @@ def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[Record
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Tells on standard error, if that is a terminal, what goes on and for how long."""
-    from rich.progress import SpinnerColumn, TimeElapsedColumn
+def watched(what: str) -> Iterator[Callable[[float, str], None]]:
+    """Takes the share of a search that is done, and a line, and draws them if on a terminal."""
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
     from maskedflow.training.progress import make_bar
 
-    bar = make_bar(SpinnerColumn(), "{task.description}", TimeElapsedColumn())
+    columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bar = make_bar("{task.description}", *columns)
     with bar or nullcontext():
-        if bar is not None:
-            bar.add_task(what, total=None)
-        yield
+        if bar is None:
+            yield lambda share, line: None
+            return
+        task = bar.add_task(what, total=1.0)
+        yield lambda share, line: bar.update(task, completed=share, description=line)
 
 
 def written(rows: int, output: Path, start: float) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .evaluate import report
 from .options import TrainOptions
-from .output import note, waiting
+from .output import note, watched
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run, RunConfig
@@ -78,6 +78,7 @@ def _train(options: TrainOptions) -> None:
 def _search(directory: Path, config: RunConfig, table: Any) -> Run:
     """Searches the density of a table."""
     from maskedflow.runs import search_run
+    from maskedflow.tables import FittedTable
 
     search = config.search
     assert search is not None
@@ -88,10 +89,12 @@ def _search(directory: Path, config: RunConfig, table: Any) -> Run:
         f"{len(table.columns)} columns{within}",
         flush=True,
     )
-    with waiting(f"fitting {search.flow}{within}"):
-        run = search_run(directory, config, table)
+    with watched(f"fitting {search.flow}{within}") as tell:
+        run = search_run(directory, config, table, tell)
     assert run.config.search is not None
     print(f"fitted in {run.config.search.seconds:.0f} s")
+    if cast(FittedTable, run.density).is_interrupted:
+        note("interrupted: this is the best that was found until then")
     return run
 
 

@@ -15,7 +15,7 @@ from maskedflow import training
 from maskedflow.data import Dataset, MixedTable
 from maskedflow.files import exclusive, write_text
 from maskedflow.flows import Flow
-from maskedflow.tables import FittedTable
+from maskedflow.tables import FittedTable, Tell
 from maskedflow.training import History
 
 from .build import build_flow, start_at_data
@@ -26,7 +26,9 @@ from .run import ESTIMATOR, TRACE, Run
 __all__ = ["search_run", "train_run", "write_run"]
 
 
-def search_run(directory: Path, config: RunConfig, table: MixedTable) -> Run:
+def search_run(
+    directory: Path, config: RunConfig, table: MixedTable, tell: Tell | None = None
+) -> Run:
     """Searches the density of a table; :func:`write_run` writes the run.
 
     Args:
@@ -34,6 +36,7 @@ def search_run(directory: Path, config: RunConfig, table: MixedTable) -> Run:
         config: The record. The work that was chosen, and the seconds that it took, are recorded, so
             that the record leads to the same density.
         table: The table.
+        tell: Called after each step of the search, as in :func:`maskedflow.tables.fit_density`.
     """
     search = config.search
     assert search is not None
@@ -47,6 +50,7 @@ def search_run(directory: Path, config: RunConfig, table: MixedTable) -> Run:
         time_limit=search.time_limit,
         work=search.work,
         seed=int(np.random.RandomState(config.data.seed).randint(2**31)),
+        tell=tell,
     )
     work = float(density.density.plan["work"])
     taken = replace(search, work=work, seconds=round(time.monotonic() - start, 1))

@@ -27,7 +27,7 @@ from maskedflow.transforms.whiten import Whiten, WhitenTransform
 from .bounds import Bounds, BoundsTransform, column_maps
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .completion import Completed, Known, sample_unknown
-from .contest import FLOWS
+from .contest import FLOWS, Tell
 from .context import check_context, context_matrix, free_numbers, strange_context
 from .density import TableDensity, number_context, present_columns
 from .fitted import FittedTable
@@ -66,6 +66,7 @@ __all__ = [
     "Schema",
     "Stack",
     "TableDensity",
+    "Tell",
     "Whiten",
     "WhitenTransform",
     "all_numbers",

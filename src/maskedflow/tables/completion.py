@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns.rows import Layout, Rows
+from maskedflow.flows.flow import BLOCK
 from maskedflow.training.randomness import derive_seed
 
-from .density import BLOCK, Head, TableDensity, by_blocks, concatenated
+from .density import Head, TableDensity, by_blocks, concatenated
 from .marginal import (
     Marginals,
     combinations_of,

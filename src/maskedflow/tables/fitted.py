@@ -34,6 +34,7 @@ from maskedflow.sources import Source
 from maskedflow.training import checkpoint
 from maskedflow.transforms import Standardize
 
+from .contest import Tell
 from .context import check_context, context_matrix, strange_context
 from .density import TableDensity
 from .plan import Plan, build_density, numbers_of
@@ -119,11 +120,12 @@ class FittedTable:
         time_limit: float | None = None,
         work: float | None = None,
         seed: int = 0,
+        tell: Tell | None = None,
     ) -> FittedTable:
         """Infers a schema and fits a density, as :class:`maskedflow.DensityEstimator` does.
 
         Of the rows of `x`, each given one of `context`, each counts as `weight` says, shape (n,).
-        A whole schema says itself what becomes of missing values.
+        A whole schema says itself what becomes of missing values. Of the search `tell` is told.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
@@ -156,6 +158,7 @@ class FittedTable:
             time_limit=time_limit,
             work=work,
             seed=seed,
+            tell=tell,
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
         fitted = cls(schema, _built(schema, found.plan, found.state_dict()), given)
@@ -175,6 +178,11 @@ class FittedTable:
     def schemas(self) -> tuple[Schema, ...]:
         """What the columns are, and those of the context, if there are any."""
         return (self.schema,) if self.given is None else (self.schema, self.given.schema)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether its search was interrupted, and it is the best that was found until then."""
+        return bool(self.density.plan.get("interrupted", False))
 
     @property
     def parameters(self) -> int:
