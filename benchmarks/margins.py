@@ -76,7 +76,7 @@ def _mean(kernel: Callable[[Numbers], Numbers], z: Numbers) -> Numbers:
 
 @dataclass(frozen=True)
 class Margin:
-    """A mixture of frequencies and kernels; of a grid of so many steps, or continuous if it is 0."""
+    """A mixture of frequencies and kernels, on a grid of such a step; on none if it is 0."""
 
     step: float
     share: float

@@ -114,7 +114,9 @@ class Split:
                 if column.missing:
                     absent.append(missing.astype(np.int64))
         return Rows(
-            np.stack([*codes, *absent], 1)[rows] if codes or absent else np.zeros((len(rows), 0), int),
+            np.stack([*codes, *absent], 1)[rows]
+            if codes or absent
+            else np.zeros((len(rows), 0), int),
             (*levels, *[2] * len(absent)),
             np.stack(numbers, 1)[rows],
             np.stack(noised, 1)[rows],

