@@ -2,9 +2,9 @@
 
 Numbers on a grid: independent columns, the boosted chain and the vine know their cells, the others
 take them for continuous and get the noise of :mod:`measure`. Codes are the boosted chain's for
-those that know none: Gaussian, mixture, kernels and NSF. Missing numbers are drawn from the others
-of their column where a method is fitted, and left out where it scores. Each method has independent
-columns as a hundredth of it, so that no single row ruins it.
+those that know none: Gaussian, mixture, kernels and NSF. A missing number is taken from one of the
+nearest rows where a method of numbers is fitted, and left out where it scores. Each method has
+independent columns as a hundredth of it, so that no single row ruins it.
 """
 
 from __future__ import annotations
@@ -97,12 +97,39 @@ class Problem:
 
     @cached_property
     def imputed(self) -> Numbers:
-        """Training numbers with noise, none missing."""
+        """Training numbers with noise; for missing ones those of one of the five nearest rows."""
         rng, x = np.random.default_rng(2), self.train.noised.copy()
-        for column in x.T:
-            gaps = np.isnan(column)
-            column[gaps] = rng.choice(column[~gaps], gaps.sum())
+        gaps = np.isnan(x)
+        ranks = np.where(gaps, np.nan, x.argsort(0).argsort(0) / len(x))
+        for i in np.flatnonzero(gaps.any(0)):
+            donors = np.flatnonzero(~gaps[:, i])
+            for row in np.flatnonzero(gaps[:, i]):
+                away = (ranks[donors] - ranks[row]) ** 2
+                near = np.where(np.isnan(away), 1 / 6, away).sum(1).argsort()[:5]
+                x[row, i] = self.train.noised[donors[rng.choice(near)], i]
         return x
+
+    def standard(self, x: Numbers) -> tuple[Numbers, Numbers]:
+        """Numbers less their means over deviations, and the logarithms of the slopes."""
+        loc, scale = self.imputed.mean(0), self.imputed.std(0)
+        return (x - loc) / scale, np.where(np.isnan(x), 0.0, -np.log(scale))
+
+    def normal(self, x: Numbers) -> tuple[Numbers, Numbers]:
+        """The normal scores of numbers by smooth margins, and the logarithms of the slopes."""
+        z, slopes = np.full(x.shape, np.nan), np.zeros(x.shape)
+        for i, margin in enumerate(self.margins):
+            there = ~np.isnan(x[:, i])
+            smooth, part = margin.kernels, x[there, i]
+            z[there, i] = score = ndtri(smooth.cdf(part).clip(1e-12, 1 - 1e-12))
+            slopes[there, i] = np.log(smooth.pdf(part)) + (score**2 + math.log(2 * math.pi)) / 2
+        return z, slopes
+
+    @cached_property
+    def guard(self) -> Numbers:
+        """The training rows' log-density if numbers were independent and smooth."""
+        columns = zip(self.imputed.T, self.margins, strict=True)
+        found: Numbers = sum(np.log(margin.kernels.pdf(x)) for x, margin in columns)
+        return found
 
     @cached_property
     def groups(self) -> tuple[Codes, Codes]:
@@ -125,18 +152,21 @@ class Problem:
             for level in np.unique(group[judge]):
                 rows = fit if level < 0 else fit[group[fit] == level]
                 held = judge[group[judge] == level]
-                value += Gaussians.fit(x[rows], 1).score(x[held]).sum()
+                value += defended(Gaussians.fit(x[rows], 1).score(x[held]), self.guard[held]).sum()
             if value > best[0]:
                 best = (value, group, place)
         return best[1], best[2]
 
-    def given_group(self, fit: Callable[[Numbers], Callable[[Numbers], Numbers]]) -> Numbers:
+    def given_group(
+        self, fit: Callable[[Numbers, Numbers], Callable[[Numbers], Numbers]]
+    ) -> Numbers:
         """Scores the test rows by codes, and by numbers of a method for each group."""
         total = self.codes.copy()
         group, tested = self.groups
         for level in np.unique(tested):
             rows = group == level if level >= 0 else np.ones(len(group), bool)
-            total[tested == level] += fit(self.imputed[rows])(self.test.noised[tested == level])
+            score = fit(self.imputed[rows], self.guard[rows])
+            total[tested == level] += score(self.test.noised[tested == level])
         return total
 
 
@@ -226,69 +256,66 @@ def gaussian(problem: Problem) -> Numbers:
 
 
 def mixture(problem: Problem) -> Numbers:
-    """Mixtures of Gaussians given a category."""
+    """Mixtures of Gaussians, of standardised numbers or normal scores, given a category."""
     end = time.process_time() + SECONDS
 
-    def fit(x: Numbers) -> Callable[[Numbers], Numbers]:
+    def fit(x: Numbers, guard: Numbers) -> Callable[[Numbers], Numbers]:
         few = len(x) < FEW_ROWS
-        best: tuple[float, int, Any] = (-np.inf, 1, None)
-        for size in SIZES:
-            if size > 1 and (size * (x.shape[1] + 1) > len(x) or time.process_time() > end):
-                break
-            value, model = 0.0, None
-            for rows, held in held_out(len(x), 5 if few else 1):
-                model = Gaussians.fit(x[rows], min(size, len(rows)))
-                value += model.score(x[held]).sum()
-            if value <= best[0]:
-                break
-            best = (value, size, model)
-        model = Gaussians.fit(x, best[1]) if few else best[2]
-        found: Callable[[Numbers], Numbers] = model.score
-        return found
+        best: tuple[float, Any, int, Any] = (-np.inf, None, 1, None)
+        for view in (problem.standard, problem.normal):
+            z, slopes = view(x)
+            last = -np.inf
+            for size in SIZES:
+                if size > 1 and (size * (x.shape[1] + 1) > len(x) or time.process_time() > end):
+                    break
+                value, model = 0.0, None
+                for rows, held in held_out(len(x), 5 if few else 1):
+                    model = Gaussians.fit(z[rows], min(size, len(rows)))
+                    judged = model.score(z[held]) + slopes[held].sum(1)
+                    value += defended(judged, guard[held]).sum()
+                if value > best[0]:
+                    best = (value, view, size, model)
+                if value < max(last, best[0] if size >= 8 else last):
+                    break  # worse than a smaller one, or than one of the other view
+                last = value
+        _, view, size, model = best
+        chosen = Gaussians.fit(view(x)[0], size) if few else model
+
+        def score(rows: Numbers) -> Numbers:
+            z, slopes = view(rows)
+            return chosen.score(z) + slopes.sum(1)
+
+        return score
 
     return problem.given_group(fit)
 
 
 def kernels(problem: Problem) -> Numbers:
     """Kernels on standardised numbers or on normal scores, given a category."""
-    margins = problem.margins
 
-    def standard(x: Numbers) -> tuple[Numbers, Numbers]:
-        loc, scale = problem.imputed.mean(0), problem.imputed.std(0)
-        return (x - loc) / scale, np.broadcast_to(-np.log(scale), x.shape)
-
-    def normal(x: Numbers) -> tuple[Numbers, Numbers]:
-        z, slopes = np.full(x.shape, np.nan), np.zeros(x.shape)
-        for i, margin in enumerate(margins):
-            there = ~np.isnan(x[:, i])
-            smooth = margin.kernels
-            z[there, i] = ndtri(smooth.cdf(x[there, i]).clip(1e-12, 1 - 1e-12))
-            slopes[there, i] = np.log(smooth.pdf(x[there, i])) + z[there, i] ** 2 / 2
-        return z, slopes + math.log(2 * math.pi) / 2
-
-    def fit(x: Numbers) -> Callable[[Numbers], Numbers]:
-        best: tuple[float, Any] = (-np.inf, None)
+    def fit(x: Numbers, guard: Numbers) -> Callable[[Numbers], Numbers]:
+        best: tuple[float, Any, float] = (-np.inf, None, 1.0)
         folds = list(held_out(len(x), 5 if len(x) < FEW_ROWS else 1))
-        for scores in (standard, normal):
-            z, slopes = scores(x)
+        for view in (problem.standard, problem.normal):
+            z, slopes = view(x)
             last = -np.inf
             for width in BANDWIDTHS:
                 value = 0.0
                 for rows, held in folds:
-                    value += score_kernels(z[rows], z[held[:500]], width).sum()
-                    value += slopes[held[:500]].sum()
+                    held = held[:500]
+                    judged = score_kernels(z[rows], z[held], width) + slopes[held].sum(1)
+                    value += defended(judged, guard[held]).sum()
                 if value > best[0]:
-                    best = (value, (scores, width))
+                    best = (value, view, width)
                 if value < last:
                     break
                 last = value
-        scores, width = best[1]
-        z = scores(x)[0]
+        _, view, width = best
+        z = view(x)[0]
 
         def score(rows: Numbers) -> Numbers:
-            tested, slopes = scores(rows)
-            there = ~np.isnan(rows)
-            return score_kernels(z, tested, width) + np.where(there, slopes, 0).sum(1)
+            tested, slopes = view(rows)
+            return score_kernels(z, tested, width) + slopes.sum(1)
 
         return score
 
@@ -561,6 +588,9 @@ def fits(name: str, problem: Problem) -> bool:
 
 def scores(name: str, problem: Problem) -> Numbers:
     """Log-densities of the test rows, in nats per unit of the columns."""
-    found = RIVALS[name](problem)
-    defended = np.logaddexp(math.log(1 - DEFENCE) + found, math.log(DEFENCE) + problem.independent)
-    return defended + problem.test.units
+    return defended(RIVALS[name](problem), problem.independent) + problem.test.units
+
+
+def defended(found: Numbers, guard: Numbers) -> Numbers:
+    """Log-densities of a method that has another one as a hundredth of it."""
+    return np.logaddexp(math.log(1 - DEFENCE) + found, math.log(DEFENCE) + guard)
