@@ -150,7 +150,8 @@ def report(known: dict[str, Any]) -> str:
     """What was found, as Markdown: nats of a test row, the best in bold."""
     names = [OURS, *RIVALS]
     lines, sources = [], []
-    for table, entry in known["tables"].items():
+    for table in (source.name for source in CHOSEN if source.name in known["tables"]):
+        entry = known["tables"][table]
         scores = entry["scores"]
         best = max(scores, key=lambda name: scores[name]["test"])
         cells = [table, entry["kind"], f"{entry['rows']:,} x {entry['columns']}"]
