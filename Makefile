@@ -48,7 +48,7 @@ bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side
 flows: $(VENV)/.base ## Train all flows for the same time, and compare them (forty minutes, goes on where it was)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/flows.py
 
-tables: $(BENCH)/.stamp ## Compare the default estimator of tables with mixtures, kernels and zuko (an hour, goes on where it was)
+tables: $(BENCH)/.stamp ## Compare the default estimator of tables with seven methods and zuko (an hour, goes on where it was)
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/tables.py
 
 examples: $(VENV)/.base ## Run every example, minutes each, and write its page's numbers and figures
