@@ -18,6 +18,9 @@ TOLERANCE = 0.01
 DECIMALS = 6
 """The most decimals of a grid that is looked for."""
 
+_FIFTEEN = 2.0**-48
+"""The relative precision of fifteen decimal digits."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -123,7 +126,9 @@ def find_grid(x: Numbers, precision: float = 2.0**-52) -> Grid | None:
     for decimals in range(DECIMALS + 1):
         scaled = x * 10.0**decimals
         whole = np.rint(scaled)
-        tolerance = 4 * precision * np.abs(scaled)
+        # Files may hold fifteen digits of a decimal.
+        near = max(precision, _FIFTEEN) if decimals else precision
+        tolerance = 4 * near * np.abs(scaled).clip(1.0)
         if tolerance.max() > TOLERANCE / 2:
             return None
         if (np.abs(scaled - whole) <= tolerance).all():

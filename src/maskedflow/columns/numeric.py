@@ -23,6 +23,8 @@ SHARED = 3
 """The rows that share a value, on average, if a grid of decimals is no accident of few digits."""
 ATOM, ATOM_ROWS, ATOM_PEAK = 0.05, 10, 5
 """The least share and the least number of rows at an atom, and how far it towers over others."""
+HEAPED = 0.01
+"""The share of rows at numbers that ten rows or more have, if a fine grid of decimals matters."""
 ROWS, POSITIVE_GAIN, BOUNDED_GAIN = 50, 0.2, 0.1
 """The rows, and the nats a row nearer to normal on a bounded scale, that suggest bounds."""
 FULL_ROWS, FULL_SHARE = 8, 0.3
@@ -56,7 +58,7 @@ def guess_numbers(x: Numbers, kind: pa.DataType, missing: bool) -> Found:
         if not missing:
             return {"kind": "constant", "value": value, "note": "the same in all rows"}
         return {"kind": "ordinal", "levels": (value,), "note": "one value"}
-    grid = _useful_grid(values, len(x), kind)
+    grid = _useful_grid(values, counts, kind)
     two = len(values) == 2 and len(x) >= ATOM_ROWS
     few = len(values) <= FEW and counts.min() >= SEEN
     if two or (few and not (grid and grid.step < 1)):
@@ -108,7 +110,7 @@ def specify_numbers(
             found["unit"] = _unit(grid, x, type_)
     if "atoms" not in given:
         values, counts = _counted(x)
-        atoms = _atoms(values, counts, grid or _useful_grid(values, len(x), type_))
+        atoms = _atoms(values, counts, grid or _useful_grid(values, counts, type_))
         if not grid:
             ends = {**found, **given}
             atoms = _with_ends(atoms, values, [ends.get("low"), ends.get("high")])
@@ -135,9 +137,9 @@ def _grid(
             return None
         zero = float(x.min()) if Grid(given.get("unit") or step).between(x).any() else 0.0
         return Grid(step, given.get("origin", zero))
-    values = np.unique(x)
+    values, counts = _counted(x)
     if kind != "discretised":
-        return _useful_grid(values, len(x), type_)
+        return _useful_grid(values, counts, type_)
     grid = find_grid(values, _precision(type_)) if len(values) > 1 else Grid(1.0, float(x[0]))
     if grid is None:
         raise ValueError(f"column {name!r}: found no grid that its numbers are on; give its step")
@@ -151,8 +153,9 @@ def _precision(kind: pa.DataType) -> float:
     return 2.0**-52
 
 
-def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
+def _useful_grid(values: Numbers, counts: Counts, kind: pa.DataType) -> Grid | None:
     """The grid of integers or exact decimals, or the one of floats that rows share."""
+    rows = int(counts.sum())
     if len(values) < 2 or (grid := find_grid(values, _precision(kind))) is None:
         return None
     unit = 0.0
@@ -163,6 +166,8 @@ def _useful_grid(values: Numbers, rows: int, kind: pa.DataType) -> Grid | None:
     if rows >= SHARED * len(values) or (unit and rows >= ROWS):
         return grid
     # So few numbers may have a common divisor by accident.
+    if not unit and counts[counts >= ATOM_ROWS].sum() >= HEAPED * rows:
+        unit = float(f"1e{-max(decimals_of(grid.step), decimals_of(grid.origin))}")
     return Grid(unit, grid.origin) if unit else None
 
 

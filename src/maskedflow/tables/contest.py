@@ -125,9 +125,8 @@ class Contest:
             kinds.append((Gaussian(self.task, "whiten"), math.inf))
         if self.can_whiten and self.flow == "auto":
             kinds.append((Gaussian(self.task, "scores"), math.inf))
-            kinds.append((Mixture(self.task, "margins"), 0.5 * _MIXING))
-            if not self.task.patterns:
-                kinds.append((Mixture(self.task, "whiten"), 0.5 * _MIXING))
+            raw = "scaled" if self.task.patterns else "whiten"
+            kinds += [(Mixture(self.task, front), 0.5 * _MIXING) for front in ("margins", raw)]
         if self.flow == "auto" and self.can_whiten:
             kinds += [(Products(self.task, name), _LEAVES) for name in ("margins", "forest")]
             kinds.append((Products(self.task, "scores"), _LEAVES))

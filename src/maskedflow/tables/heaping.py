@@ -118,12 +118,12 @@ def joined(index: Sequence[int], columns: Sequence[_Column]) -> Heaps:
 
     def bound(name: str, none: float) -> Tensor:
         ends = [getattr(column.layout, name)[0] for column in columns]
-        return torch.tensor([none if end is None else end for end in ends]).double()
+        return torch.tensor([none if end is None else end for end in ends], dtype=torch.float64)
 
     before = np.cumsum([0, *(len(column.widths) for column in columns)])
     return Heaps(
         columns=torch.tensor(index),
-        step=torch.tensor([column.step for column in columns]).double(),
+        step=torch.tensor([column.step for column in columns], dtype=torch.float64),
         lows=bound("lows", -math.inf),
         highs=bound("highs", math.inf),
         origins=torch.tensor([column.origin for column in columns]),

@@ -26,6 +26,8 @@ from .weighed import Weighed
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
+_CENTRES = 5_000
+"""The most rows that kernels stand at."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
 _MULTIPLICATIONS = 2.5e9
@@ -253,7 +255,9 @@ class Products(Kind):
     @property
     def again_work(self) -> float:
         rows, columns = len(self.task.all), self.task.features + len(self.task.layout.levels)
-        return 0.5 + rows * columns * (1.2e-4 if self.name == "forest" else 4e-5)
+        if self.name == "forest":
+            return 0.2 + 1.2e-4 * rows * columns
+        return 0.2 + 4e-5 * min(rows, _CENTRES) * columns
 
 
 def _sample(part: Weighed) -> Sample:

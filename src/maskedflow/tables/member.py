@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskedflow.flows import LazyDistribution
-from maskedflow.transforms import LazyTransform, NormalScores
+from maskedflow.transforms import LazyTransform, NormalScores, Standardize
 from maskedflow.transforms.whiten import Whiten
 
 
@@ -22,4 +22,10 @@ class Member:
 def front_plan(front: Sequence[LazyTransform]) -> dict[str, Any]:
     """How to build a front again."""
     knots = next((step.x.shape[1] for step in front if isinstance(step, NormalScores)), 0)
-    return {"front": {"knots": knots, "whiten": any(isinstance(s, Whiten) for s in front)}}
+    plan: dict[str, Any] = {
+        "knots": knots,
+        "whiten": any(isinstance(step, Whiten) for step in front),
+    }
+    if any(isinstance(step, Standardize) for step in front):
+        plan["scale"] = True
+    return {"front": plan}

@@ -24,6 +24,7 @@ from maskedflow.transforms import (
     MonotonicAffineTransform,
     MonotonicRQSTransform,
     NormalScores,
+    Standardize,
 )
 from maskedflow.transforms.whiten import Whiten
 
@@ -45,6 +46,7 @@ class _Front(TypedDict):
 
     knots: Count
     whiten: bool
+    scale: NotRequired[bool]
 
 
 @with_config(CLOSED)
@@ -208,6 +210,8 @@ def _build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> Lazy
 def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDistribution:
     features, front, components = len(layout.value_state), plan["front"], plan.get("components", 0)
     steps: list[LazyTransform] = []
+    if front.get("scale"):
+        steps.append(Standardize(torch.zeros(features), torch.ones(features)))
     if front["knots"]:
         knots = torch.arange(front["knots"]).expand(features, -1).float()
         steps.append(NormalScores(knots, knots.clone(), torch.ones_like(knots)))
@@ -222,7 +226,7 @@ def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDi
         codes = sum(layout.levels)
         tables = torch.zeros(components, codes) if plan.get("tables") else None
         # Those of the first versions, without tables, are of numbers that are never absent.
-        present = present_columns(layout)[1] if front["knots"] and not front["whiten"] else ()
+        present = () if front["whiten"] else present_columns(layout)[1]
         base = MixtureOfRegressions(torch.zeros(components), loc, factors, slopes, tables, present)
     if plan.get("chain"):
         size, present = ChainSize(**plan["chain"]), present_columns(layout)[1]

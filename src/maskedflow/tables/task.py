@@ -12,7 +12,12 @@ from torch import Tensor
 from maskedflow.columns.rows import Layout
 from maskedflow.flows import LazyDistribution
 from maskedflow.training import evaluate
-from maskedflow.transforms import LazyComposedTransform, LazyTransform, NormalScores
+from maskedflow.transforms import (
+    LazyComposedTransform,
+    LazyTransform,
+    NormalScores,
+    Standardize,
+)
 from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 
 from .bounds import column_maps
@@ -22,7 +27,7 @@ from .weighed import Weighed, effective
 
 OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
-FRONTS = {"plain": (False, False), "whiten": (False, True), "scores": (True, True)}
+FRONTS = {"scaled": (False, False), "whiten": (False, True), "scores": (True, True)}
 FRONTS |= {"margins": (True, False)}
 """Whether a front makes margins normal, and whether it whitens then."""
 _WIDEST = 2000
@@ -95,12 +100,23 @@ class Task:
         """Fits what comes before a flow."""
         scores, whiten = FRONTS[name]
         steps: list[LazyTransform] = []
+        if name == "scaled":
+            steps.append(self.scaled(rows))
         if scores:
             part = self.through([], rows)
             steps.append(NormalScores.fit(part.split.x, self.observed[rows], part.weight))
         if whiten:
             steps.append(self.whiten(self.through(steps, rows), rows, ridge))
         return steps
+
+    def scaled(self, rows: Tensor) -> Standardize:
+        """Standardises each column by the rows that have it."""
+        part, observed = self.through([], rows), self.observed[rows]
+        mass = part.weight[:, None] * observed
+        total = mass.sum(dim=0).clamp(min=1e-300)
+        loc = (mass * part.split.x).sum(dim=0) / total
+        scale = ((mass * (part.split.x - loc).square()).sum(dim=0) / total).sqrt()
+        return Standardize(loc, torch.where(scale > 0, scale, 1.0))
 
     def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
