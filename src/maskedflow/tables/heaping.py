@@ -166,7 +166,8 @@ def fit_heaps(
 def _alone(layout: Layout, k: int) -> _Column:
     """A column, as a map that leaves it as it is."""
     step = layout.steps[k]
-    alone = Layout((), (None,), (), (step,), (layout.lows[k],), (layout.highs[k],))
+    bounds = (layout.lows[k],), (layout.highs[k],)
+    alone = Layout((), (None,), (), (step,), *bounds, edges=layout.edges[k : k + 1])
     none, zero, one = np.zeros(0, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)
     origin = round(layout.origins[k] / step) if layout.origins else 0
     left_out = np.array(layout.left_out[k] if layout.left_out else (), np.int64)
