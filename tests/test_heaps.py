@@ -239,6 +239,23 @@ def test_what_no_row_had_keeps_a_density() -> None:
     assert (log_prob(flow, layout(), [1234.0, 99.0, 3001.0]) > math.log(1e-12)).all()
 
 
+def test_cells_beyond_the_rows_are_as_wide_as_theirs() -> None:
+    random = np.random.default_rng(0)
+    values = random.choice(np.sort(random.choice(np.arange(20.0, 220.0), 30, replace=False)), 2000)
+    first, end = values.min(), values.max() + 1
+    x = torch.tensor([first - 20, first, end, end + 150], dtype=torch.float64)[:, None]
+    slopes = found(layout(), values)()(x).diff(dim=0) / x.diff(dim=0)
+    assert slopes[1] > 1.5
+    torch.testing.assert_close(slopes, slopes[1].expand(3, 1), rtol=0.1, atol=0)
+    atoms = layout(low=0.0, high=230.0, left_out=((225,),))
+    heaps = found(atoms, values)
+    cells = heaps.popular[0, heaps.popular[0] < 2**60]
+    assert (cells.diff() > 0).all()
+    assert set(range(int(end), 231)) <= set(cells.tolist())
+    assert heaps.factors[0][heaps.popular[0] == 225] == 0
+    assert (cells[0], cells[-1]) == (0, 230)
+
+
 def test_weights_count_as_rows_do() -> None:
     values = np.concatenate([incomes(1000), np.arange(1000.0)])
     weight = torch.cat([torch.ones(1000), torch.zeros(1000)])

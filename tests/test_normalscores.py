@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +62,35 @@ def test_margins_become_normal(kind: str) -> None:
     assert (y - expected[:, None])[100:-100].abs().max() < 0.15
 
 
+@pytest.mark.parametrize("weight", [None, 2.0])
+@pytest.mark.parametrize(
+    ("quantile", "farthest"),
+    [(lambda u: u, 1.1), (lambda u: -(-u).log1p(), 16.0), (torch.special.ndtri, 6.0)],
+)
+def test_tails_are_as_long_as_those_of_the_outermost_rows(
+    quantile: Callable[[Tensor], Tensor], farthest: float, weight: float | None
+) -> None:
+    n = 1000
+    x = quantile((torch.arange(n).double() + 0.5) / n)[:, None]
+    f = NormalScores.fit(x, weight=None if weight is None else torch.full((n,), weight))()
+    z = torch.tensor([[2.8], [3.5], [4.5]], dtype=torch.float64)
+    drawn, expected = f.inv(z), quantile(torch.special.ndtr(z))
+    spread = quantile(torch.tensor([0.5, 0.999], dtype=torch.float64)).diff()
+    assert ((drawn - expected).abs() < 0.25 * spread).all()
+    assert drawn.max() < farthest
+    # and at the other end alike
+    mirrored = NormalScores.fit(-x)()
+    torch.testing.assert_close(mirrored.inv(-z), -drawn)
+
+
+def test_where_nothing_is_beyond_the_last_quantile_tails_are_short() -> None:
+    x = torch.randn(500, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    f = NormalScores.fit(x.clamp(-1, 1))()
+    z = torch.tensor([[-5.0], [5.0]], dtype=torch.float64)
+    assert f.inv(z).abs().max() < 1.5
+    assert f.inv(z).isfinite().all()
+
+
 def test_absent_numbers_do_not_count() -> None:
     x = rows("skewed")
     there = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.7
@@ -78,7 +109,7 @@ def test_weights_count_as_repetitions() -> None:
     often = torch.arange(400) % 3 + 1
     weighted = NormalScores.fit(x, weight=often.double())
     repeated = NormalScores.fit(x.repeat_interleave(often, dim=0))
-    assert weighted.x.shape[1] == round(800**2 / (often**2).sum().item()) // 25
+    assert weighted.x.shape[1] == round(800**2 / (often**2).sum().item()) // 25 + 2
     z, other = weighted()(x), repeated()(x)
     middle = z.abs() < 1.5  # the tails begin where ten rows are left, of rows that count alike
     assert torch.allclose(z[middle], other[middle], atol=0.1)

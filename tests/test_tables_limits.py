@@ -165,6 +165,8 @@ def test_draws_stay_where_numbers_can_be() -> None:
     drawn = fitted.sample(20_000, seed=0).to_pandas()
     numbers = drawn.drop(columns="hired")
     assert (numbers.min() >= 0).all()
+    most = table.drop_columns("hired").to_pandas().max()
+    assert (numbers.max() <= 2 * most).all()  # by logs, seniority and sickness went far beyond
     assert numbers["satisfaction"].max() == 10
     assert drawn["hired"].max() <= dt.date(2020, 10, 31)
     assert fitted.log_prob(table).isfinite().all()

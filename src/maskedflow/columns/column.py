@@ -210,6 +210,11 @@ class Column:
         return self.low, self.high
 
     @property
+    def edge(self) -> float:
+        """How far its bounds bend the line that its values are on, as in `Layout`."""
+        return 0.0
+
+    @property
     def left_out(self) -> tuple[int, ...]:
         """The cells of its grid that its values are counted without, as in `Layout`."""
         return ()

@@ -62,6 +62,8 @@ class Layout:
         origins: The number that the value 0 of each column stands for; all 0 if there are none.
         left_out: The cells of each column that its values are counted without, those of its atoms,
             counted from the origin; none if empty.
+        edges: How far a bound of each value bends the line that it is on, 0 if all of it, as logs
+            do; all 0 if empty.
     """
 
     levels: tuple[int, ...]
@@ -74,6 +76,7 @@ class Layout:
     code_units: tuple[tuple[float, ...], ...] = ()
     origins: tuple[float, ...] = ()
     left_out: tuple[tuple[int, ...], ...] = ()
+    edges: tuple[float, ...] = ()
 
     def units(self, codes: Tensor) -> Tensor:
         """What to add to the log-density of each row in all, float64, shape `(n,)`.

@@ -219,6 +219,7 @@ class Schema:
             code_units=tuple(column.code_units for column in self.coded),
             origins=tuple(column.origin for column in self.valued),
             left_out=tuple(column.left_out for column in self.valued),
+            edges=tuple(column.edge for column in self.valued),
         )
 
     @property

@@ -50,7 +50,7 @@ _ITERATIONS = 200
 _PLACES = 32
 """The most places of a cell that its rows are spread over."""
 _MOST = 2000
-"""The most popular numbers."""
+"""The most popular numbers, and the most that are taken for such beyond those of the rows."""
 _OUTSTANDING = (0.01, math.inf)
 """How many numbers may stand out by chance: hardly any, or all do."""
 _SHARES, _DISCOUNTS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997), (0.0, 0.5, 0.75, 0.9)
@@ -166,7 +166,8 @@ def fit_heaps(
 def _alone(layout: Layout, k: int) -> _Column:
     """A column, as a map that leaves it as it is."""
     step = layout.steps[k]
-    alone = Layout((), (None,), (), (step,), (layout.lows[k],), (layout.highs[k],))
+    bounds = (layout.lows[k],), (layout.highs[k],)
+    alone = Layout((), (None,), (), (step,), *bounds, edges=layout.edges[k : k + 1])
     none, zero, one = np.zeros(0, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)
     origin = round(layout.origins[k] / step) if layout.origins else 0
     left_out = np.array(layout.left_out[k] if layout.left_out else (), np.int64)
@@ -336,7 +337,31 @@ def _with_popular(
             if gain > best:
                 best, factors = gain, 1 + share / rest * rows / smooth
     kept = np.sort(np.argsort(-counts * np.log(factors))[: min(_MOST, (factors > 1).sum())])
-    return column.with_popular(cells[kept], factors[kept])
+    return _continued(column.with_popular(cells[kept], factors[kept]), cells[0], cells[-1])
+
+
+def _continued(column: _Column, first: int, last: int) -> _Column:
+    """Stretches cells beyond those of the rows as these are on average, as far as they go again.
+
+    Else a tail would go on for many more cells than it begins with.
+    """
+    span = last - first + 1
+    stretch = float(span + column.heaps().base.extra.sum()) / (span - np.sum(column.factors == 0))
+    if span > _MOST or stretch <= 1:
+        return column
+    low, high = column.layout.lows[0], column.layout.highs[0]
+    least, most = first - span, last + span
+    if low is not None:
+        least = max(least, int(column.numbers(np.array([low]))[0]))
+    if high is not None:
+        most = min(most, int(column.numbers(np.array([high - column.step]))[0]))
+    beyond = np.r_[least:first, last + 1 : most + 1]
+    beyond = np.setdiff1d(beyond, column.popular)
+    is_popular = column.factors > 0
+    return column.with_popular(
+        np.concatenate([column.popular[is_popular], beyond]),
+        np.concatenate([column.factors[is_popular], np.full(len(beyond), stretch)]),
+    )
 
 
 def _chance(counts: Floats, expected: Floats) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,9 @@ _ROWS_A_KNOT = 25
 
 _TAIL = 2.0
 """How many standard deviations a tail goes on before it is half as steep."""
+
+_FARTHEST = 4.5
+"""The score of the very last knots, up to which tails are exponential: few samples are beyond."""
 
 
 class TailedSplineTransform(UnivariateTransform):
@@ -136,7 +141,8 @@ class NormalScores(LazyTransform):
     ) -> NormalScores:
         """Takes the knots from the quantiles of each column, in float64.
 
-        The last knots leave a thousandth of the rows outside, ten rows at least.
+        The last of these leave a thousandth of the rows outside, ten rows at least. There one more
+        knot follows, where an exponential tail as long as that of these rows has a score of 4.5.
 
         Args:
             x: The rows, with shape (n, D).
@@ -167,7 +173,7 @@ def _knots(values: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values, order = values.sort()
     weight = weight[order]
     if len(values) < 2 or values[0] == values[-1]:
-        around = torch.linspace(-1, 1, count, dtype=torch.float64)
+        around = torch.linspace(-1, 1, count + 2, dtype=torch.float64)
         return (values[0] if len(values) else 0) + around, around
     n = float(weight.sum().square() / weight.square().sum())
     outside = min(max(10 / n, 1e-3), 0.25)
@@ -183,7 +189,18 @@ def _knots(values: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     steps = found.diff()
     gaps = steps[steps > 0]
     thinnest = gaps.min() / 10 if len(gaps) else (values[-1] - values[0]) / count
-    return torch.cat([found[:1], found[0] + steps.clamp(min=thinnest).cumsum(0)]), scores
+    knots = torch.cat([found[:1], found[0] + steps.clamp(min=thinnest).cumsum(0)])
+    # Tails are exponential as far as the last knots, and as long as those of the rows out there.
+    far = scores.new_tensor([_FARTHEST])
+    times = math.log(outside) - torch.special.log_ndtr(-far)
+    share = weight / weight.cumsum(0)[-1] / outside
+    # A cumulative sum is the same number with any number of threads.
+    least, most = (
+        times * (share * beyond.clamp(min=0)).cumsum(0)[-1].clamp(min=thinnest)
+        for beyond in (found[0] - values, values - found[-1])
+    )
+    knots = torch.cat([knots[:1] - least, knots, knots[-1:] + most])
+    return knots, torch.cat([-far, scores, far])
 
 
 def _slopes(x: Tensor, y: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from maskedflow.columns.grid import Grid
 from maskedflow.columns.numeric import guess_numbers, range_of, specify_numbers
 from maskedflow.sources.arrow_types import is_number
 
+EDGE = 2.0
+"""How many steps from a bound a grid is still bent: a count of few begins like its logarithm."""
+
 
 class Value(Column, ABC):
     """A column whose cells are numbers on the real line, whatever they are written as.
@@ -171,6 +174,10 @@ class Number(Value, kinds=("continuous", "positive", "bounded", "discretised")):
             raise self.error("a positive column needs its lower bound, such as low = 0")
         if self.kind == "bounded" and self.low is None and self.high is None:
             raise self.error("a bounded column needs a bound, low or high or both")
+
+    @property
+    def edge(self) -> float:
+        return EDGE * self.step if self.kind == "discretised" and self.unit else 0.0
 
     @classmethod
     def infer(cls, name: str, cells: pa.ChunkedArray, given: Arguments) -> Arguments | None:
