@@ -332,10 +332,15 @@ class _Boosting:
     def __init__(self, weight: Any, seed: int) -> None:
         n = len(weight)
         self.weight, self.spent = weight, 0.0
+        self.is_weighed = bool((weight != weight[0]).any())
         self.folds = _FOLDS if n * _PART < _HELD_OUT else 1
         held = n / _FOLDS if self.folds > 1 else min(n * _PART, 5_000)
         place = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
         self.fold = (place / max(held, 1)).astype(np.int64)
+
+    def told(self, rows: Any) -> Any:
+        """The weights of some rows; none if all are alike, which takes much less time."""
+        return self.weight[rows] if self.is_weighed else None
 
     def fit(
         self, x: Any, native: int, upper: Any, prior: Any, rows: Any, work: float
@@ -357,10 +362,10 @@ class _Boosting:
             model.fit(
                 x[part],
                 upper[part],
-                self.weight[part],
+                self.told(part),
                 X_val=x[held],
                 y_val=upper[held],
-                sample_weight_val=self.weight[held],
+                sample_weight_val=self.told(held),
             )
             self.spent += len(model._predictors) * tree
             counts.append(int(np.argmax(model.validation_score_)))
@@ -380,7 +385,7 @@ class _Boosting:
             return None
         self.spent += count * tree
         model = _classifier(native, count, early_stopping=False)
-        return model.fit(x[rows], upper[rows], self.weight[rows]), share
+        return model.fit(x[rows], upper[rows], self.told(rows)), share
 
 
 def _classifier(native: int, iterations: int, early_stopping: bool) -> Any:

@@ -42,7 +42,7 @@ _VALIDATION = 5_000
 """Most rows that judge at a time."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
-_FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.1
+_FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.15
 """The shares of the work for first turns of flows, mixtures, boosted trees, kernels and forests."""
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of

@@ -57,7 +57,7 @@ def fit_density(
         time_limit: About how many seconds it may take: a few steps are timed, and `work` is what
             this machine does in the time. No limit if None.
         work: The work that it may do, whatever `time_limit` says; if both are None it follows from
-            the size of the table, 60 for 3,000 rows of 10 columns and 300 at most.
+            the size of the table, 60 for 3,000 rows of 10 columns, and 20 to 300.
         seed: Seed of every random draw.
         tell: Called after each step of the search with the share of the work that is done, and what
             was found.

@@ -50,8 +50,8 @@ INTERPRETED = Pace(products=5e9, weight=0.0, step=3e-3, epoch=2e-2)
 
 
 def default_work(rows: int, columns: int) -> float:
-    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 300 at most."""
-    return min(300.0, 60.0 * math.sqrt(rows * columns / 30_000))
+    """The work that a table is worth: 60 for 3,000 rows of 10 columns, 20 to 300."""
+    return min(300.0, max(20.0, 60.0 * math.sqrt(rows * columns / 30_000)))
 
 
 def batch_size_of(rows: int) -> int:
