@@ -182,9 +182,9 @@ def test_a_row_has_the_same_answers_among_other_rows(estimator: DensityEstimator
 
 def test_answers_depend_on_the_context() -> None:
     rng = np.random.default_rng(0)
-    context = pd.DataFrame({"group": rng.choice(["a", "b"], 800), "t": rng.normal(size=800)})
+    context = pd.DataFrame({"group": rng.choice(["a", "b"], 3000), "t": rng.normal(size=3000)})
     middle = np.where(context["group"] == "a", -5.0, 5.0) + context["t"]
-    x = np.stack([middle + rng.normal(size=800), rng.normal(size=800)], axis=1)
+    x = np.stack([middle + rng.normal(size=3000), rng.normal(size=3000)], axis=1)
     x[:, 1] += 0.5 * (x[:, 0] - middle)
     estimator = DensityEstimator("gaussian").fit(x, context=context)
     where, at = context[:50], x[:50]

@@ -81,7 +81,7 @@ def test_a_stack_draws_members_as_often_as_they_weigh() -> None:
 
 def test_the_search_beats_a_gaussian_and_its_plan_builds_it_again() -> None:
     train, test = crescents(500, 0), crescents(500, 1)
-    density = fit_density(plain(2), numbers(train), work=1, seed=0)
+    density = fit_density(plain(2), numbers(train), work=5, seed=0)
     assert any("layers" in member for member in density.plan["members"])
     scores = density.log_prob(numbers(test))
     gaussian = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov())

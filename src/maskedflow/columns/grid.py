@@ -128,7 +128,7 @@ def find_grid(x: Numbers, precision: float = 2.0**-52) -> Grid | None:
         whole = np.rint(scaled)
         # Files may hold fifteen digits of a decimal.
         near = max(precision, _FIFTEEN) if decimals else precision
-        tolerance = 4 * near * np.abs(scaled).clip(1.0)
+        tolerance = 4 * near * np.abs(scaled)
         if tolerance.max() > TOLERANCE / 2:
             return None
         if (np.abs(scaled - whole) <= tolerance).all():
