@@ -375,8 +375,9 @@ class _Boosting:
 
         def gain(share: float) -> float:
             """How much likelier held-out rows are than without trees."""
-            p = share * shown[held] + (1 - share) * prior[held]
-            ratio = np.where(upper[held], p / prior[held], (1 - p) / (1 - prior[held]))
+            before = prior[held].clip(1e-12, 1 - 1e-12)
+            p = share * shown[held] + (1 - share) * before
+            ratio = np.where(upper[held], p / before, (1 - p) / (1 - before))
             return float(self.weight[held] @ np.log(ratio))
 
         share = max(_SHARES, key=gain)

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .products import MixtureOfProducts, compiled, log_mass
+from .products import NEVER, MixtureOfProducts, compiled, log_mass
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
@@ -228,7 +228,12 @@ def _mixture(
             break
     log_weight, log_share, loc, scale, low, high = map(np.concatenate, zip(*parts, strict=True))
     mixture = MixtureOfProducts(len(loc), present, levels, count - len(present), truncated=True)
-    found = {"log_weight": log_weight, "log_share": log_share, "loc": loc, "scale": scale}
+    found = {
+        "log_weight": log_weight,
+        "log_share": log_share.clip(NEVER),
+        "loc": loc,
+        "scale": scale,
+    }
     for name, value in (found | {"low": low, "high": high}).items():
         getattr(mixture, name).copy_(torch.from_numpy(value))
     return mixture

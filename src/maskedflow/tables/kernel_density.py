@@ -15,7 +15,7 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .products import MixtureOfProducts, compiled
+from .products import NEVER, MixtureOfProducts, compiled
 
 _CENTRES = 5_000
 """Most rows that get a kernel."""
@@ -99,7 +99,7 @@ def fit_kernels(
         a = torch.where(seen, near, 0.0)
         lam = mixing[column]
         log_weight.append(share.log() + log_part)
-        log_share.append(((1 - lam) * same + lam * margin).log())
+        log_share.append(((1 - lam) * same + lam * margin).log().clamp(min=NEVER))
         locs.append(a * x)
         scales.append((1 - a.square()).sqrt())
     mixture.log_weight.copy_(torch.cat(log_weight))

@@ -25,6 +25,10 @@ _BLOCK = 16
 """Components, leaves that follow each other in a tree, which have a box around them."""
 
 
+NEVER = -700.0
+"""The log-share of a level that a component does not have: a file holds no infinity."""
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiles loops over rows, for good if there is a place for Numba's cache."""
     njit: Any = numba.njit
