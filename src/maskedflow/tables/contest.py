@@ -47,8 +47,8 @@ _FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.15
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of
 the work that is left for that."""
-_COPIES = 8
-"""Most flows of other orders and other judges."""
+_COPIES, _FLOWS = 8, 8
+"""Most flows of other orders and other judges, and most in the end: each takes time to score."""
 _LEAST_WEIGHT, _LEAST_WORK = 0.01, 0.1
 """A kind of less weight is left out; with a smaller share of the work nothing more is begun."""
 
@@ -284,10 +284,18 @@ class Contest:
     def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """The members that have a weight, these weights, and how to build them again."""
         found = [
-            (member, entry.weight / len(entry.members))
-            for entry in self.entries
-            for member in entry.members
-            if entry.weight > 0
+            (member, entry.weight / len(kept)) for entry, kept in self.kept() for member in kept
         ]
         weights = torch.tensor([weight for _, weight in found], dtype=torch.float64)
         return [one.density for one, _ in found], weights, [one.plan for one, _ in found]
+
+    def kept(self) -> list[tuple[_Entry, list[Member]]]:
+        """The members of each kind that has a weight: of flows, most of those that weigh most."""
+        entries = [entry for entry in self.entries if entry.weight > 0]
+        flows = [entry for entry in entries if entry.training]
+        counts = {id(entry): 1 for entry in flows}
+        for _ in range(len(flows), _FLOWS):
+            growing = [e for e in flows if counts[id(e)] < len(e.members)]
+            if growing:
+                counts[id(max(growing, key=lambda e: e.weight / counts[id(e)]))] += 1
+        return [(entry, entry.members[: counts.get(id(entry), 1)]) for entry in entries]

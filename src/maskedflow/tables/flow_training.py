@@ -21,6 +21,8 @@ from .work import COMPILED, batch_size_of
 
 FEWEST = 60
 """Rows below which no flow is tried."""
+_MANY = 5_000
+"""Rows from which on networks are wider: fewer rows tell no more than a narrow one can hold."""
 _WEIGHTS = 10_000_000
 """Most weights of a flow: tables so wide that one has more have too few rows for it."""
 _EPOCHS, _STEPS, _PATIENCE = 30, 3000, 12
@@ -66,7 +68,8 @@ class FlowTraining:
         self.rows, self.validation = rows, validation
         features, given = task.features, task.given
         # As wide as MADE needs: a unit for each feature that others depend on.
-        self.hidden = max(128 if features <= 64 else 256, features - 1 + bool(given))
+        width = 256 if features > 64 else 128 if len(rows) >= _MANY else 64
+        self.hidden = max(width, features - 1 + bool(given))
         self.batch_size = batch_size_of(len(rows))
         self.weights = _weights(features, given, letters, self.hidden)
         self.epoch = COMPILED.training_work(len(rows), self.weights, self.batch_size)

@@ -256,8 +256,8 @@ class Products(Kind):
     def again_work(self) -> float:
         rows, columns = len(self.task.all), self.task.features + len(self.task.layout.levels)
         if self.name == "forest":
-            return 0.2 + 1.2e-4 * rows * columns
-        return 0.2 + 4e-5 * min(rows, _CENTRES) * columns
+            return 0.5 + 1.2e-4 * rows * columns
+        return 0.8 + 4e-5 * min(rows, _CENTRES) * columns
 
 
 def _sample(part: Weighed) -> Sample:
