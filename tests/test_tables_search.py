@@ -244,7 +244,7 @@ def test_narrow_clusters_may_each_follow_a_context() -> None:
 def test_what_a_wide_table_has_no_work_for_is_not_begun(recwarn: pytest.WarningsRecorder) -> None:
     x = torch.randn(220, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     density = fit_density(plain(400), numbers(x), work=0.01)
-    assert density.plan["members"] == [{"front": {"knots": 8, "whiten": False}}]
+    assert density.plan["members"] == [{"front": {"knots": 10, "whiten": False}}]
     assert density.log_prob(numbers(x)).isfinite().all()
     assert not recwarn.list
 

@@ -16,6 +16,8 @@ from maskedflow.flows import LazyDistribution
 from maskedflow.flows.stack import stacking_weights
 
 from .flow_training import FEWEST, FlowTraining
+from .forest import fit_forest
+from .kernel_density import fit_kernels
 from .kinds import Chain, Gaussian, Kind, Margins, Mixture, Products
 from .member import Member
 from .task import FRONTS, Task
@@ -42,7 +44,7 @@ _VALIDATION = 5_000
 """Most rows that judge at a time."""
 _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
-_FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.15
+_FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.2
 """The shares of the work for first turns of flows, mixtures, boosted trees, kernels and forests."""
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of
@@ -57,16 +59,28 @@ Tell = Callable[[float, str], None]
 """What is told of a search: the share of the work that is done, and a line."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
-    """A kind that was tried: its members, and what they say of rows that they have not seen."""
+    """What was tried: its members, and what they say of rows that they have not seen."""
 
     label: str
     members: list[Member]
     log_probs: list[Tensor]
-    kind: Kind | None = None
-    training: FlowTraining | None = None
-    weight: float = field(default=0.0)
+    weight: float = field(default=0.0, init=False)
+
+
+@dataclass(eq=False)
+class _Simple(_Entry):
+    """A kind that is no flow."""
+
+    kind: Kind
+
+
+@dataclass(eq=False)
+class _Flow(_Entry):
+    """A flow, of which there may be copies."""
+
+    training: FlowTraining
 
 
 class Contest:
@@ -88,16 +102,23 @@ class Contest:
         self.folds = order.tensor_split(folds) if n >= folds else (order,)
         self.judged = min(len(self.folds), math.ceil(_JUDGED * len(self.folds) / n))
         self.is_crossed = n < _CROSSED and self.judged > 1
-        self.entries: list[_Entry] = []
+        self.simple: list[_Simple] = []
+        self.flows: list[_Flow] = []
+
+    @property
+    def entries(self) -> list[_Entry]:
+        """All that was tried."""
+        return [*self.simple, *self.flows]
 
     def run(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """Tries each kind, gives more work to the best, and weighs them."""
         try:
-            self.simple()
-            self.flows()
-            self.weigh(range(1))
+            self.fit_simple()
+            self.train_flows()
             if self.is_crossed:
                 self.cross()
+            else:
+                self.train_on()
         except KeyboardInterrupt:
             if not self.entries:
                 raise
@@ -113,112 +134,106 @@ class Contest:
         rest = [self.folds[(number + k) % len(self.folds)] for k in range(1, len(self.folds))]
         return torch.cat(rest)[: _CELLS // self.task.features], validation[:_VALIDATION]
 
-    def simple(self) -> None:
+    def fit_simple(self) -> None:
         """Fits the kinds that are no flows."""
-        rows, others = self.fold(0)
+        task, is_auto = self.task, self.flow == "auto"
+        self.can_whiten = task.can_whiten(self.budget.left)
         self.ridge = 0.0
-        self.can_whiten = self.task.can_whiten(self.budget.left)
-        kinds: list[tuple[Kind, float]] = []
-        if self.flow == "auto" or not self.can_whiten:
-            kinds.append((Margins(self.task), math.inf))
+        if is_auto or not self.can_whiten:
+            self.fit(Margins(task), math.inf)
         if self.can_whiten:
-            kinds.append((Gaussian(self.task, "whiten"), math.inf))
-        if self.can_whiten and self.flow == "auto":
-            kinds.append((Gaussian(self.task, "scores"), math.inf))
-            raw = "scaled" if self.task.patterns else "whiten"
-            kinds += [(Mixture(self.task, front), 0.5 * _MIXING) for front in ("margins", raw)]
-        if self.flow == "auto" and self.can_whiten:
-            kinds += [(Products(self.task, name), _LEAVES) for name in ("margins", "forest")]
-            kinds.append((Products(self.task, "scores"), _LEAVES))
-            kinds.append((Chain(self.task), _BOOSTING))
-        # What is fitted once for each judge, and once more at the end, has that much less.
-        times = self.judged + 1 if self.is_crossed else 1
-        for kind, share in kinds:
-            if isinstance(kind, Mixture):
-                kind.ridge = self.ridge
-            work = min(share * self.budget.total / times, self.budget.left / times)
-            beside = [entry.log_probs[0] for entry in self.entries]
-            member = kind.fit(rows, others, beside, work)
-            self.budget.spent += kind.spent
-            if member is None:
-                continue
-            if isinstance(kind, Gaussian) and kind.front == "whiten":
-                self.ridge = kind.ridge
-            log_probs = self.task.log_probs(member.density, others)
-            self.add(_Entry(kind.label, [member], [log_probs], kind))
+            gaussian = Gaussian(task, "whiten")
+            self.fit(gaussian, math.inf)
+            self.ridge = gaussian.ridge
+        if self.can_whiten and is_auto:
+            self.fit(Gaussian(task, "scores"), math.inf)
+            for front in ("margins", "scaled" if task.patterns else "whiten"):
+                self.fit(Mixture(task, front, self.ridge), 0.5 * _MIXING)
+            for label, front, fit in (
+                ("kernels", "margins", fit_kernels),
+                ("whitened kernels", "scores", fit_kernels),
+                ("forest", "margins", fit_forest),
+            ):
+                self.fit(Products(task, label, front, fit), _LEAVES)
+            self.fit(Chain(task), _BOOSTING)
         if self.is_crossed:
-            again = sum(entry.kind.again_work for entry in self.entries if entry.kind)
-            self.budget.spent += self.judged * again
+            self.budget.spent += self.judged * sum(one.kind.again_work for one in self.simple)
 
-    def add(self, entry: _Entry) -> None:
-        """Takes a kind in, and tells of it."""
-        self.entries.append(entry)
+    def fit(self, kind: Kind, share: float) -> None:
+        """Fits a kind, with a share of the work at most."""
+        rows, others = self.fold(0)
+        work = min(share * self.budget.total, self.budget.left)
+        if self.is_crossed and not isinstance(kind, Products):
+            work /= self.judged + 1  # it is fitted once for each judge, and once more at the end
+        beside = [entry.log_probs[0] for entry in self.entries]
+        member = kind.fit(rows, others, beside, work)
+        self.budget.spent += kind.spent
+        if member is not None:
+            log_probs = self.task.log_probs(member.density, others)
+            self.simple.append(_Simple(kind.label, [member], [log_probs], kind))
+            self.tell_of(self.simple[-1])
+
+    def tell_of(self, entry: _Entry) -> None:
+        """Tells how likely an entry finds the rows of the first judge."""
         score = self.task.all[self.fold(0)[1]].mean(entry.log_probs[0])
         self.tell(self.budget.share, f"{entry.label}: {score:.3f} nats")
 
-    def flows(self) -> None:
-        """Trains a flow of each kind a little, and those that are worth it for longer."""
+    def train_flows(self) -> None:
+        """Trains a flow of each kind a little."""
         kinds = [k for k in FLOWS[self.flow] if self.can_whiten or not FRONTS[k[0]][1]]
         if self.task.rows < FEWEST or not kinds:
             return
-        rows, others = self.fold(0)
-        trainings = [
-            FlowTraining(self.task, *kind, rows, others, 0, self.ridge, self.stopped)
-            for kind in kinds
-        ]
-        times = self.judged if self.is_crossed else 1
-        work = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
-        work *= self.budget.left / times
+        trainings = [self.training(*kind, 0) for kind in kinds]
+        share = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
+        work = share * self.budget.left / (self.judged if self.is_crossed else 1)
         self.take_turns({one: work / len(kinds) for one in trainings})
-        trainings = [one for one in trainings if one.member is not None]
         for training in trainings:
-            assert training.member is not None
-            log_probs = self.task.log_probs(training.member.density, others)
-            self.add(_Entry(training.label, [training.member], [log_probs], training=training))
-        if self.is_crossed:
-            return
+            if training.member is not None:
+                self.flows.append(_Flow(training.label, [], [], training))
+                self.renew(self.flows[-1])
+
+    def renew(self, entry: _Flow) -> None:
+        """Takes a flow as it is after a turn."""
+        member = entry.training.member
+        if member is not None:
+            entry.members = [member]
+            entry.log_probs = [self.task.log_probs(member.density, entry.training.validation)]
+            self.tell_of(entry)
+
+    def train_on(self) -> None:
+        """Trains the best flows on while they improve, then copies of them."""
         copies = 0
         while self.budget.left > _LEAST_WORK * self.budget.total:
             self.weigh(range(1))
-            alive = [entry for entry in self.entries if entry.training and entry.weight > 0]
-            if not alive:
-                return
+            alive = [entry for entry in self.flows if entry.weight > 0]
             alive.sort(key=lambda entry: -entry.weight / len(entry.members))
-            growing = [entry for entry in alive if entry.training and not entry.training.is_done]
-            if growing:
-                close = _CLOSE * growing[0].weight
-                best = [entry for entry in growing[:2] if entry.weight >= close]
-                share = _LAST * self.budget.left / len(best)
-                taken = self.take_turns({one.training: share for one in best if one.training})
+            growing = [entry for entry in alive if not entry.training.is_done][:2]
+            best = [entry for entry in growing if entry.weight >= _CLOSE * growing[0].weight]
+            share = _LAST * self.budget.left / max(len(best), 1)
+            if self.take_turns({entry.training: share for entry in best}):
                 for entry in best:
-                    trained = entry.training
-                    assert trained is not None
-                    assert trained.member is not None
-                    entry.members = [trained.member]
-                    entry.log_probs = [self.task.log_probs(trained.member.density, others)]
-                    self.tell(self.budget.share, f"{entry.label}: {trained.score:.3f} nats")
-                if taken:
-                    continue
-            if copies >= _COPIES:
-                return
-            wave = []
-            for entry in alive[:2]:
-                copies += 1
-                assert entry.training is not None
-                wave.append((entry, self.copy(entry.training, copies)))
-            share = 0.5 * self.budget.left / len(wave)
-            if not self.take_turns({copy: share for _, copy in wave}):
-                return
+                    self.renew(entry)
+                continue
+            if not alive or copies >= _COPIES:
+                break
+            wave = [(entry, self.copy(entry, copies + k + 1)) for k, entry in enumerate(alive[:2])]
+            copies += len(wave)
+            if not self.take_turns({c: 0.5 * self.budget.left / len(wave) for _, c in wave}):
+                break
             for entry, copy in wave:
                 if copy.member is not None:
                     entry.members.append(copy.member)
+        self.weigh(range(1))
 
-    def copy(self, training: FlowTraining, fold: int) -> FlowTraining:
-        """The same kind of flow, with another order, for other judges."""
+    def training(self, front: str, letters: str, fold: int) -> FlowTraining:
+        """The training of a flow with an order of its own, without the rows of a fold."""
         rows, others = self.fold(fold)
-        return FlowTraining(
-            self.task, training.name, training.letters, rows, others, fold, self.ridge, self.stopped
-        )
+        arguments = front, letters, rows, others, fold, self.ridge
+        return FlowTraining(self.task, *arguments, self.stopped)
+
+    def copy(self, entry: _Flow, fold: int) -> FlowTraining:
+        """The training of the same kind of flow for other judges."""
+        return self.training(entry.training.name, entry.training.letters, fold)
 
     def take_turns(self, shares: dict[FlowTraining, float]) -> float:
         """Gives flows so much work each, some at once; returns what was done."""
@@ -241,45 +256,36 @@ class Contest:
 
     def cross(self) -> None:
         """Has the other folds judge, too, and fits to all rows then."""
-        flows = [entry for entry in self.entries if entry.training is not None]
-        flows.sort(key=lambda entry: -float(entry.log_probs[0].mean()))
-        kept = {id(entry) for entry in flows[:2]}
-        self.entries = [
-            e for e in self.entries if e.kind is not None or e.weight > 0 or id(e) in kept
-        ]
-        flows = [entry for entry in self.entries if entry.training is not None]
-        left = self.budget.left
-        pending = [
-            (entry, self.copy(entry.training, k))
-            for entry in flows
-            if entry.training
-            for k in range(1, self.judged)
-        ]
-        self.take_turns({copy: left / max(len(pending), 1) for _, copy in pending})
-        for entry, copy in pending:
-            if copy.member is None:
-                self.entries.remove(entry) if entry in self.entries else None
-                continue
-            entry.members.append(copy.member)
-            entry.log_probs.append(self.task.log_probs(copy.member.density, copy.validation))
-        kinds = [(entry, entry.kind) for entry in self.entries if entry.kind is not None]
+        self.weigh(range(1))
+        best = sorted(self.flows, key=lambda entry: -float(entry.log_probs[0].mean()))[:2]
+        flows = [entry for entry in self.flows if entry.weight > 0 or entry in best]
+        folds = range(1, self.judged)
+        copies = [[self.copy(entry, k) for k in folds] for entry in flows]
+        every = [copy for some in copies for copy in some]
+        self.take_turns({copy: self.budget.left / len(every) for copy in every})
 
         def judge(kind: Kind, k: int) -> Tensor:
             rows, others = self.fold(k)
             return self.task.log_probs(kind.again(rows).density, others)
 
-        calls: list[Callable[[], Any]] = [
-            partial(judge, kind, k) for _, kind in kinds for k in range(1, self.judged)
-        ]
-        found = iter(together(calls))
-        for entry, _ in kinds:
-            entry.log_probs += [next(found) for _ in range(1, self.judged)]
+        judged = iter(
+            together([partial(judge, entry.kind, k) for entry in self.simple for k in folds])
+        )
+        self.flows = []
+        for entry, some in zip(flows, copies, strict=True):
+            made = [(copy.member, copy.validation) for copy in some if copy.member is not None]
+            if len(made) == len(folds):
+                entry.members += [member for member, _ in made]
+                entry.log_probs += [self.task.log_probs(m.density, rows) for m, rows in made]
+                self.flows.append(entry)
+        for simple in self.simple:
+            simple.log_probs += [next(judged) for _ in folds]
         self.weigh(range(self.judged))
-        every = torch.cat(self.folds)
-        final = [(entry, kind) for entry, kind in kinds if entry.weight > 0]
-        made = together([partial(kind.again, every) for _, kind in final])
-        for (entry, _), member in zip(final, made, strict=True):
-            entry.members = [member]
+        kept = [entry for entry in self.simple if entry.weight > 0]
+        whole = torch.cat(self.folds)
+        made_again = together([partial(entry.kind.again, whole) for entry in kept])
+        for simple, member in zip(kept, made_again, strict=True):
+            simple.members = [member]
 
     def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """The members that have a weight, these weights, and how to build them again."""
@@ -291,11 +297,13 @@ class Contest:
 
     def kept(self) -> list[tuple[_Entry, list[Member]]]:
         """The members of each kind that has a weight: of flows, most of those that weigh most."""
-        entries = [entry for entry in self.entries if entry.weight > 0]
-        flows = [entry for entry in entries if entry.training]
-        counts = {id(entry): 1 for entry in flows}
+        flows = [entry for entry in self.flows if entry.weight > 0]
+        counts = [1 for _ in flows]
         for _ in range(len(flows), _FLOWS):
-            growing = [e for e in flows if counts[id(e)] < len(e.members)]
+            growing = [k for k, entry in enumerate(flows) if counts[k] < len(entry.members)]
             if growing:
-                counts[id(max(growing, key=lambda e: e.weight / counts[id(e)]))] += 1
-        return [(entry, entry.members[: counts.get(id(entry), 1)]) for entry in entries]
+                counts[max(growing, key=lambda k: flows[k].weight / counts[k])] += 1
+        return [
+            *((entry, entry.members) for entry in self.simple if entry.weight > 0),
+            *((entry, entry.members[:n]) for entry, n in zip(flows, counts, strict=True)),
+        ]

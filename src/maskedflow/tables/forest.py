@@ -43,6 +43,10 @@ _WIDEST = 2.0
 _NEWTON, _REACH = 12, 8.0
 
 
+Leaves = tuple[int, float]
+"""The rows that a leaf needs, and those of its prior."""
+
+
 def fit_forest(
     z: Tensor,
     c: Tensor | None,
@@ -51,7 +55,8 @@ def fit_forest(
     present: Sequence[int | None],
     levels: Sequence[int] = (),
     seed: int = 0,
-) -> MixtureOfProducts:
+    settled: Leaves | None = None,
+) -> tuple[MixtureOfProducts, Leaves]:
     r"""Fits an adversarial random forest to numbers that have standard scores, given codes.
 
     A forest learns to tell rows from such whose columns are independent, then, in turn, from rows
@@ -68,6 +73,10 @@ def fit_forest(
         present: As in :class:`MixtureOfProducts`.
         levels: How many levels each code has.
         seed: Of the forest, of what is drawn, and of the choice of rows.
+        settled: The rows that a leaf needs, and those of its prior; None if they are to be found.
+
+    Returns:
+        The density, and what was settled.
 
     References:
         | Adversarial Random Forests for Density Estimation and Generative Modeling
@@ -81,9 +90,9 @@ def fit_forest(
     c = z.new_zeros(len(z), 0) if c is None else c[order].double()
     rows = _Rows.of(z, c, observed, weight, present, levels)
     held_out = min(len(z) // _HELD_OUT, _MOST_HELD_OUT)
-    least, prior = _LEAST[0], _PRIORS[0]
+    least, prior = settled or (_LEAST[0], _PRIORS[0])
     with threadpool_limits(1):
-        if held_out:
+        if held_out and settled is None:
             some, given = rows[held_out:], c[:held_out] if c.shape[1] else None
             grown = _grow(some, generator)
 
@@ -94,7 +103,8 @@ def fit_forest(
 
             least = _best(_LEAST, lambda least: score(least, prior))
             prior = _best(_PRIORS, lambda prior: score(least, prior))
-        return _mixture(rows, _grow(rows, generator), least, prior, present, levels)
+        made = _mixture(rows, _grow(rows, generator), least, prior, present, levels)
+    return made, (least, prior)
 
 
 def _best(values: Sequence[_Number], score: Callable[[_Number], float]) -> _Number:

@@ -33,6 +33,10 @@ _BOUNDS = (-7.0, 12.0)
 _FAR = 40.0
 
 
+Widths = list[tuple[float, Tensor, Tensor]]
+"""Of each width the logarithm of its weight, and what it is for features and for codes."""
+
+
 def fit_kernels(
     z: Tensor,
     c: Tensor | None,
@@ -41,7 +45,8 @@ def fit_kernels(
     present: Sequence[int | None],
     levels: Sequence[int] = (),
     seed: int = 0,
-) -> MixtureOfProducts:
+    settled: Widths | None = None,
+) -> tuple[MixtureOfProducts, Widths]:
     r"""Fits a kernel density of numbers that have standard scores, given codes.
 
     A row k gives a component for each of two widths m,
@@ -62,6 +67,10 @@ def fit_kernels(
         present: As in :class:`MixtureOfProducts`.
         levels: How many levels each code has.
         seed: Of the choice of rows.
+        settled: The widths; None if they are to be found.
+
+    Returns:
+        The density, and its widths, with which it is fitted to other rows at once.
 
     References:
         | Multivariate binary discrimination by the kernel method (Aitchison and Aitken, 1976)
@@ -89,7 +98,7 @@ def fit_kernels(
     places = torch.stack(codes, dim=1) if codes else torch.zeros(len(z), 0, dtype=torch.long)
     share = weight / weight.sum()
     margin = (share @ c[:, :total] * len(z) + 1 / max(total, 1)) / (len(z) + 1)
-    found = _Widths(x, seen, places, margin, share, features).fit()
+    found = settled or _Widths(x, seen, places, margin, share, features).fit()
     mixture = MixtureOfProducts(widths * len(z), present, levels, given)
     same = torch.zeros(len(z), total, dtype=torch.float64)
     same.scatter_(1, places, 1.0)
@@ -107,7 +116,7 @@ def fit_kernels(
     back = torch.cat([torch.zeros(features), loc]), torch.cat([torch.ones(features), spread])
     mixture.loc.copy_(torch.cat(locs) * back[1] + back[0])
     mixture.scale.copy_(torch.cat(scales) * back[1])
-    return mixture
+    return mixture, found
 
 
 class _Widths:
@@ -124,7 +133,7 @@ class _Widths:
         terms = len(_STARTS) * len(x) * (self.size + 4)
         self.rows = min(len(x), max(int(_WORK / terms), 20))
 
-    def fit(self) -> list[tuple[float, Tensor, Tensor]]:
+    def fit(self) -> Widths:
         """For each width the logarithm of its weight, and what it is for features and codes."""
         columns = len(self.x)
         start: NDArray[np.float64] = np.zeros((len(_STARTS), 1 + self.size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,19 +15,17 @@ from maskedflow.transforms import LazyTransform
 
 from .boosted import fit_boosted
 from .em import Grown, Sample, grow
-from .forest import fit_forest
-from .kernel_density import fit_kernels
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
 from .plan import assemble
-from .task import Task
+from .task import FRONTS, Task
 from .weighed import Weighed
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
-_CENTRES = 5_000
-"""The most rows that kernels stand at."""
+_MANY = 20_000
+"""Rows beyond which kernels and forests cost no more."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
 _MULTIPLICATIONS = 2.5e9
@@ -223,41 +221,49 @@ class Chain(Kind):
 
 
 class Products(Kind):
-    """A mixture of products: a kernel density, or an adversarial forest."""
+    """A mixture of products behind a front: a kernel density, or an adversarial forest."""
 
-    def __init__(self, task: Task, name: str) -> None:
+    def __init__(self, task: Task, label: str, front: str, fit: Callable[..., Any]) -> None:
         super().__init__(task)
-        self.name = name
-        self.label = {"forest": "forest", "margins": "kernels", "scores": "whitened kernels"}[name]
+        self.label, self.front, self.fit_products = label, front, fit
+        self.settled: Any = None
 
     def fit(
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
-        most = _FEWEST_LEAVES if self.name == "forest" else 0
-        whitens_gaps = self.name == "scores" and self.task.patterns > 0
-        if whitens_gaps or self.task.rows < most or self.again_work > work:
+        whitens_gaps = FRONTS[self.front][1] and self.task.patterns > 0
+        if whitens_gaps or self.task.rows < _FEWEST_LEAVES or self.first_work > work:
             return None
+        self.spent += self.first_work
         return self.again(rows)
 
     def again(self, rows: Tensor) -> Member:
-        task, is_forest = self.task, self.name == "forest"
-        front = task.front("margins" if is_forest else self.name, rows, _RIDGES[0])
-        part, present, levels = task.through(front, rows), task.present, task.layout.levels
-        arguments = part.split.x, part.split.context, task.observed[rows], part.weight
-        fit = fit_forest if is_forest else fit_kernels
-        mixture = fit(*arguments, present, levels, task.seed)
-        self.spent += self.again_work
-        plan = front_plan(front) | {
-            "products": {"components": len(mixture.log_weight), "truncated": is_forest}
-        }
+        task, front = self.task, self.task.front(self.front, rows, _RIDGES[0])
+        part = task.through(front, rows)
+        mixture, self.settled = self.fit_products(
+            part.split.x,
+            part.split.context,
+            task.observed[rows],
+            part.weight,
+            task.present,
+            task.layout.levels,
+            task.seed,
+            self.settled,
+        )
+        plan: dict[str, Any] = front_plan(front)
+        truncated = mixture.low is not None
+        plan["products"] = {"components": len(mixture.log_weight), "truncated": truncated}
         return Member(plan, assemble(task.layout, front, (), mixture).double())
 
     @property
+    def first_work(self) -> float:
+        """The work of the first fit, in which all is settled."""
+        return 1.0 + 3 * self.again_work
+
+    @property
     def again_work(self) -> float:
-        rows, columns = len(self.task.all), self.task.features + len(self.task.layout.levels)
-        if self.name == "forest":
-            return 0.5 + 1.2e-4 * rows * columns
-        return 0.8 + 4e-5 * min(rows, _CENTRES) * columns
+        columns = self.task.features + len(self.task.layout.levels)
+        return 0.1 + 4e-5 * min(len(self.task.all), _MANY) * columns
 
 
 def _sample(part: Weighed) -> Sample:
