@@ -201,7 +201,7 @@ def test_cells_of_grids_add_up_to_one() -> None:
     x = torch.stack([first, second], dim=1)
     noise = torch.rand(800, 2, dtype=torch.float64, generator=generator)
     observed = torch.ones_like(x, dtype=torch.bool)
-    options: Any = {"levels": [], "present": [None] * 2, "work": 0.7}
+    options: Any = {"levels": [], "present": [None] * 2, "work": 1.2}
     cells = _scores(x), _scores(x + 1)
     chain, _ = fit_boosted(
         _scores(x + noise), None, observed, torch.ones(800), cells=cells, **options

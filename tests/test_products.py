@@ -36,7 +36,7 @@ def table(n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.fixture(scope="module", params=FITS)
 def fitted(request: pytest.FixtureRequest) -> MixtureOfProducts:
     z, c, observed = table(400, 0)
-    made: MixtureOfProducts = request.param(z, c, observed, torch.ones(400), PRESENT, LEVELS)
+    made: MixtureOfProducts = request.param(z, c, observed, torch.ones(400), PRESENT, LEVELS)[0]
     return made
 
 

@@ -17,7 +17,7 @@ from maskedflow.flows.stack import stacking_weights
 
 from .flow_training import FEWEST, FlowTraining
 from .forest import fit_forest
-from .kernel_density import fit_kernels
+from .kernel_density import CENTRES, fit_kernels
 from .kinds import Chain, Gaussian, Kind, Margins, Mixture, Products
 from .member import Member
 from .task import FRONTS, Task
@@ -149,12 +149,9 @@ class Contest:
             self.fit(Gaussian(task, "scores"), math.inf)
             for front in ("margins", "scaled" if task.patterns else "whiten"):
                 self.fit(Mixture(task, front, self.ridge), 0.5 * _MIXING)
-            for label, front, fit in (
-                ("kernels", "margins", fit_kernels),
-                ("whitened kernels", "scores", fit_kernels),
-                ("forest", "margins", fit_forest),
-            ):
-                self.fit(Products(task, label, front, fit), _LEAVES)
+            self.fit(Products(task, "kernels", "margins", fit_kernels, CENTRES), _LEAVES)
+            self.fit(Products(task, "whitened kernels", "scores", fit_kernels, CENTRES), _LEAVES)
+            self.fit(Products(task, "forest", "margins", fit_forest, len(task.all)), _LEAVES)
             self.fit(Chain(task), _BOOSTING)
         if self.is_crossed:
             self.budget.spent += self.judged * sum(one.kind.again_work for one in self.simple)

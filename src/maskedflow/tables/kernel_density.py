@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .products import NEVER, MixtureOfProducts, compiled
 
-_CENTRES = 5_000
+CENTRES = 5_000
 """Most rows that get a kernel."""
 _NUMBERS = 2_000_000
 """Most numbers that the components have in all."""
@@ -82,7 +82,7 @@ def fit_kernels(
     widths = len(_STARTS)
     most = _NUMBERS // (widths * (total + 2 * (features + given)))
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(z), generator=generator)[: max(min(_CENTRES, most), 2)]
+    order = torch.randperm(len(z), generator=generator)[: max(min(CENTRES, most), 2)]
     z, observed, weight = z[order].double(), observed[order], weight[order].double()
     c = z.new_zeros(len(z), 0) if c is None else c[order].double()
     numbers = c[:, total:]

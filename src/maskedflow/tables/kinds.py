@@ -24,8 +24,6 @@ from .weighed import Weighed
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
-_MANY = 20_000
-"""Rows beyond which kernels and forests cost no more."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
 _MULTIPLICATIONS = 2.5e9
@@ -223,9 +221,11 @@ class Chain(Kind):
 class Products(Kind):
     """A mixture of products behind a front: a kernel density, or an adversarial forest."""
 
-    def __init__(self, task: Task, label: str, front: str, fit: Callable[..., Any]) -> None:
+    def __init__(
+        self, task: Task, label: str, front: str, fit: Callable[..., Any], most: int
+    ) -> None:
         super().__init__(task)
-        self.label, self.front, self.fit_products = label, front, fit
+        self.label, self.front, self.fit_products, self.most = label, front, fit, most
         self.settled: Any = None
 
     def fit(
@@ -263,7 +263,7 @@ class Products(Kind):
     @property
     def again_work(self) -> float:
         columns = self.task.features + len(self.task.layout.levels)
-        return 0.1 + 4e-5 * min(len(self.task.all), _MANY) * columns
+        return 0.1 + 4e-5 * min(len(self.task.all), self.most) * columns
 
 
 def _sample(part: Weighed) -> Sample:
