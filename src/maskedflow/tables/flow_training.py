@@ -57,14 +57,8 @@ class FlowTraining:
         ridge: float,
         stopped: threading.Event,
     ) -> None:
-        self.stopped = stopped
-        self.task, self.name, self.letters, self.fold, self.ridge = (
-            task,
-            front,
-            letters,
-            fold,
-            ridge,
-        )
+        self.task, self.name, self.letters = task, front, letters
+        self.fold, self.ridge, self.stopped = fold, ridge, stopped
         self.rows, self.validation = rows, validation
         features, given = task.features, task.given
         # As wide as MADE needs: a unit for each feature that others depend on.

@@ -15,7 +15,9 @@ from sklearn.ensemble import RandomForestClassifier
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .products import NEVER, MixtureOfProducts, compiled, log_mass
+from maskedflow.kernels.cache import compiled
+
+from .products import NEVER, MixtureOfProducts, log_mass
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]

@@ -65,11 +65,8 @@ class FrontedDistribution(Base):
     """The distribution that a :class:`FrontedFlow` makes for a context, with shape (*, C)."""
 
     def __init__(self, transform: Any, base: Any, observed: Tensor | None) -> None:
-        self.transform, self.base, self.observed = (
-            cast(ComposedTransform, transform),
-            base,
-            observed,
-        )
+        self.transform = cast(ComposedTransform, transform)
+        self.base, self.observed = base, observed
         super().__init__(base.batch_shape, base.event_shape)
 
     def __repr__(self) -> str:
@@ -83,10 +80,6 @@ class FrontedDistribution(Base):
         """
         z, ladj = self._mapped(value)
         return cast(Tensor, self.base.log_prob(z)) + ladj
-
-    def log_probs_at(self, places: Tensor) -> Tensor:
-        z, ladj = self._mapped(places)
-        return cast(Tensor, self.base.log_probs_at(z)) + ladj
 
     def residuals(self, value: Tensor, u: Tensor) -> Tensor:
         """PIT residuals, (n, D); u, (n,), are random numbers that choose a component."""

@@ -15,7 +15,9 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .products import NEVER, MixtureOfProducts, compiled
+from maskedflow.kernels.cache import compiled
+
+from .products import NEVER, MixtureOfProducts
 
 CENTRES = 5_000
 """Most rows that get a kernel."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from torch import Size, Tensor
 from maskedflow.distributions.base import Base, Shape
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import check_context
+from maskedflow.kernels.cache import compiled
 
 from .missing import observed_features
 
@@ -27,16 +27,6 @@ _BLOCK = 16
 
 NEVER = -700.0
 """The log-share of a level that a component does not have: a file holds no infinity."""
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compiles loops over rows, for good if there is a place for Numba's cache."""
-    njit: Any = numba.njit
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba has found nowhere to write
-        return njit(**options)(function)
 
 
 class MixtureOfProducts(LazyDistribution):

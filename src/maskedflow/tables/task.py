@@ -27,8 +27,12 @@ from .weighed import Weighed, effective
 
 OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
-FRONTS = {"scaled": (False, False), "whiten": (False, True), "scores": (True, True)}
-FRONTS |= {"margins": (True, False)}
+FRONTS = {
+    "scaled": (False, False),
+    "margins": (True, False),
+    "whiten": (False, True),
+    "scores": (True, True),
+}
 """Whether a front makes margins normal, and whether it whitens then."""
 _WIDEST = 2000
 """The most columns that are whitened: a score costs the cube of their number."""
