@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import pyarrow as pa
@@ -69,12 +70,17 @@ class Source(ABC):
         names: The names of its columns.
         index: Columns beside these that are a row index, and are read only if they are asked for.
         notes: How it is read where that had to be guessed, a sentence each.
+        weights: The column of how much each row counts, if the file says that there is one.
+        bounds: The lowest and highest value of columns, infinite without an end, that the file
+            itself gives, as those of a prior.
     """
 
     path: Path
     names: tuple[str, ...]
     index: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: str | None = None
+    bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
     @abstractmethod
     def count(self) -> int:
