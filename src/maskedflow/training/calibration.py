@@ -52,7 +52,7 @@ def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed:
         raise ValueError("split: expected the training rows, got none")
     if not isinstance(flow, Flow):
         raise ValueError(f"flow: expected a Flow, got {type(flow).__name__} with a BatchNorm")
-    chain = list(_chain(flow.transform))
+    chain = list(chain_of(flow.transform))
     norms = [i for i, transform in enumerate(chain) if isinstance(transform, BatchNorm)]
     if len(norms) != wanted:
         raise ValueError(
@@ -68,11 +68,11 @@ def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed:
             norm.set_statistics(*_moments(values, batch_size))
 
 
-def _chain(transform: nn.Module) -> Iterator[nn.Module]:
+def chain_of(transform: nn.Module) -> Iterator[nn.Module]:
     """The transforms in the order in which data passes them."""
     if isinstance(transform, LazyComposedTransform):
         for inner in transform.transforms:
-            yield from _chain(inner)
+            yield from chain_of(inner)
     else:
         yield transform
 

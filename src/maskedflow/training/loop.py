@@ -21,7 +21,6 @@ from maskedflow.transforms import BatchNorm
 from .batches import (
     Training,
     bounds,
-    check_finite,
     in_memory,
     input_like,
     largest,
@@ -37,7 +36,9 @@ from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
+from .rows import Rows, splits_of
 from .state import Pace, TrainingState
+from .units import warn_of_units
 from .whole import WholeSteps, awaits_batch
 
 SNAPSHOT_STEPS = 100
@@ -65,9 +66,9 @@ class NonFiniteError(ValueError):
 
 def fit(
     flow: nn.Module,
-    train: Training,
-    validation: Split,
-    config: TrainConfig,
+    train: Rows | Training,
+    validation: Rows | None = None,
+    config: TrainConfig | None = None,
     *,
     directory: str | Path | None = None,
     resume: bool = False,
@@ -91,10 +92,14 @@ def fit(
 
     Args:
         flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
-        train: The training rows, in the data's own units; or those of a table that stays on disk,
-            see :func:`maskedflow.data.open_streamed`, of which a sample sets batch-norm statistics.
-        validation: The rows that decide when to stop and which weights to keep.
-        config: The settings.
+        train: The training rows, in the data's own units: a tensor or NumPy array x with shape
+            (n, features), a pair (x, context), or a :class:`~maskedflow.data.Split`; or those of a
+            table that stays on disk, see :func:`maskedflow.data.open_streamed`, of which a sample
+            sets batch-norm statistics. Contexts have shape (n, context), or any (n, ...) that the
+            flow's embedding network takes.
+        validation: The rows that decide when to stop and which weights to keep, alike. If None, a
+            tenth of the training rows, dealt by the seed of `config`, copies of a row on one side.
+        config: The settings; those of `TrainConfig()` if None.
         directory: Where `checkpoints/{best,latest}.safetensors` and `logs/{training.log,
             metrics.jsonl}` are written; `None` writes nothing.
         resume: Whether to go on from `latest.safetensors`. The result is then bit for bit that of
@@ -109,10 +114,15 @@ def fit(
         Training and validation NLL, learning rate and wall time of each epoch.
 
     Raises:
-        ValueError: If the data are empty or not finite, if the checkpoint to resume from is
-            damaged or of another configuration, if another process trains in the directory, or if
-            no validation NLL was ever finite.
+        TypeError: If something else than rows is given.
+        ValueError: If the data are empty or not finite, if validation rows have another shape than
+            training rows, if the checkpoint to resume from is damaged or of another configuration,
+            if another process trains in the directory, or if no validation NLL was ever finite.
         NonFiniteError: If roll-backs did not bring back a finite loss.
+
+    Warns:
+        UserWarning: If columns of numbers, or of a context, come far from mean 0 and deviation 1 to
+            the first network of a flow.
 
     References:
         Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017)
@@ -120,14 +130,14 @@ def fit(
 
     Example:
         >>> import maskedflow as mf
-        >>> data = mf.data.load("moons")
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
         >>> flow = mf.flows.MAF(2, hidden_features=(16,))
-        >>> history = fit(flow, data.train, data.validation, TrainConfig(epochs=1, batch_size=1000))
+        >>> history = fit(flow, x[:900], x[900:], TrainConfig(epochs=1))
         >>> history.stopped_because
         'epochs'
     """
-    check_finite(in_memory(train), "train")
-    check_finite(validation, "validation")
+    config = config or TrainConfig()
+    train, validation = splits_of(train, validation, config.seed)
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
     root = None if directory is None else Path(directory)
@@ -139,6 +149,7 @@ def fit(
     device = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
     with lock, torch.random.fork_rng(device), closing(log):
+        warn_of_units(flow, run.sample)
         try:
             run.start(resume)
             with bar:
