@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         distributions,
         estimator,
         flows,
+        inference,
         lazy,
         masks,
         models,
@@ -27,24 +28,28 @@ if TYPE_CHECKING:
     )
     from .estimator import DensityEstimator
     from .flows import mixtures
+    from .inference import NPE
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "models", "training")},
-    **{name: name for name in ("estimator", "report", "runs", "tables")},
+    **{name: name for name in ("estimator", "inference", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
+    "NPE": "inference",
     "load_run": "runs",
     "mixtures": "flows",
 }
 
 __all__ = [
     "DensityEstimator",
+    "NPE",
     "data",
     "distributions",
     "estimator",
     "flows",
+    "inference",
     "lazy",
     "load_run",
     "masks",

@@ -51,6 +51,8 @@ class ChainedFlow(NormalizingFlow):
         return self._plain._reinterpreted
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> NormalizingFlow:
+        if Size(batch_shape) == self.batch_shape:
+            return self
         new = self._plain.expand(batch_shape)
         new.origin = self.origin
         return new

@@ -138,7 +138,7 @@ class Bounds(LazyTransform):
     high: Tensor
     edges: Tensor | None
 
-    is_rowwise = True
+    is_fixed = is_rowwise = True
 
     def __init__(self, low: Tensor, high: Tensor, edges: Tensor | None = None) -> None:
         super().__init__()

@@ -1,0 +1,159 @@
+"""Conditional densities in units of their data: flows between a front and an embedding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskedflow.data.dataset import ContextStandardizer
+from maskedflow.flows import MAF, NSF, Flow
+from maskedflow.flows.flow import LazyDistribution
+from maskedflow.tables.bounds import Bounds
+from maskedflow.transforms import LazyTransform, LULinear, Narrow, Standardize
+
+FlowBuilder = Callable[[int, int], LazyDistribution]
+"""Makes a lazy distribution of so many features, given so many numbers."""
+
+ZScore = Literal["auto", "independent", "structured", "none"]
+"""How data are standardised: number by number, as a whole, or not at all."""
+
+_NSF: FlowBuilder = partial(NSF, transforms=3, hidden_features=(50, 50))
+
+FLOWS: dict[str, FlowBuilder] = {
+    "auto": _NSF,
+    "maf": partial(MAF, transforms=5, hidden_features=(50, 50)),
+    "nsf": partial(NSF, transforms=5, hidden_features=(50, 50)),
+    "modern": partial(
+        NSF, transforms=3, hidden_features=(128, 128), residual=True, between=LULinear
+    ),
+}
+"""Flows by name."""
+
+
+def flow_builder(flow: str | FlowBuilder) -> FlowBuilder:
+    """The function that makes a flow, by name or as it is.
+
+    Raises:
+        ValueError: If no flow has the name.
+        TypeError: If it is neither.
+    """
+    if isinstance(flow, str):
+        if flow not in FLOWS:
+            raise ValueError(f"flow: expected one of {', '.join(FLOWS)}, got {flow!r}")
+        return FLOWS[flow]
+    if not callable(flow) or isinstance(flow, nn.Module):
+        raise TypeError(
+            f"flow: expected a name or a function of features and context, got a "
+            f"{type(flow).__name__}"
+        )
+    return flow
+
+
+@dataclass(frozen=True)
+class Front:
+    """What brings data to about standard units: bounds, mean and standard deviation.
+
+    Args:
+        bounds: Maps bounded numbers to the line; None if there are none.
+        loc: The mean of what is mapped, with shape (D,).
+        scale: Its standard deviation.
+    """
+
+    bounds: Bounds | None
+    loc: Tensor
+    scale: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor, bounds: tuple[Tensor, Tensor] | None = None) -> Front:
+        """Takes mean and standard deviation from rows, mapped to the line by their bounds."""
+        mapped = None
+        if bounds is not None and any(end.isfinite().any() for end in bounds):
+            mapped = Bounds(*(end.to(x.dtype) for end in bounds))
+            x = mapped()(within(x, mapped))
+        return cls(mapped, *moments(x, "independent"))
+
+    def transforms(self) -> list[LazyTransform]:
+        """The same as lazy transforms."""
+        found: list[LazyTransform] = [] if self.bounds is None else [self.bounds]
+        found.append(Standardize(self.loc, self.scale))
+        return [*found, Narrow()] if self.loc.dtype == torch.float64 else found
+
+
+def within(x: Tensor, bounds: Bounds) -> Tensor:
+    """The same numbers, those on a bound moved inside by the least that is possible."""
+    low, high = bounds.low, bounds.high
+    return x.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
+
+
+def moments(x: Tensor, z_score: ZScore) -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation by which rows are standardised, with the shape of a row."""
+    if z_score == "auto":
+        z_score = "independent" if x.ndim == 2 else "structured"
+    if z_score == "none":
+        return torch.zeros_like(x[0]), torch.ones_like(x[0])
+    if z_score == "structured":
+        variance, mean = torch.var_mean(x.double(), correction=0)
+    else:
+        variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
+    scale = variance.sqrt().to(x.dtype)
+    constant = (x == x[0]).all(dim=0) | (scale == 0)
+    scale = torch.where(constant, torch.ones_like(scale), scale)
+    return mean.to(x.dtype).expand(x.shape[1:]).clone(), scale.expand(x.shape[1:]).clone()
+
+
+def conditional_flow(
+    flow: str | FlowBuilder,
+    front: Front,
+    context: tuple[Tensor, Tensor],
+    network: nn.Module | None,
+    seed: int,
+) -> Flow:
+    """A flow between what standardises its data and what standardises and embeds its context.
+
+    Args:
+        flow: What makes the flow.
+        front: What standardises its data.
+        context: The mean and standard deviation of the context, with its shape.
+        network: What a standardised context goes through, copied; None for a vector.
+        seed: Seed of the first weights.
+
+    Raises:
+        ValueError: If the network does not make vectors, or what is made is of another size.
+    """
+    builder = flow_builder(flow)
+    embedding: nn.Module = ContextStandardizer(*context)
+    shape = context[0].shape
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if network is None:
+            size = shape[0]
+        else:
+            embedding = nn.Sequential(embedding, copy.deepcopy(network))
+            size = _embedded(embedding, context[0])
+        features = len(front.loc)
+        made = builder(features, size)
+    if not isinstance(made, LazyDistribution):
+        raise TypeError(
+            f"flow: expected a function that makes a LazyDistribution, got a {type(made).__name__}"
+        )
+    return Flow(front.transforms(), made, embedding)
+
+
+def _embedded(embedding: nn.Module, x: Tensor) -> int:
+    """How many numbers a network makes of a context."""
+    embedding.eval()
+    with torch.no_grad():
+        found = embedding(x.expand(2, *x.shape))
+    embedding.train()
+    if found.ndim != 2 or len(found) != 2:
+        raise ValueError(
+            f"embedding: expected vectors, of shape (2, size) for 2 simulations of shape "
+            f"{tuple(x.shape)}, got {tuple(found.shape)}"
+        )
+    return int(found.shape[1])
