@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         masks,
         models,
         nn,
+        plot,
         report,
         runs,
         tables,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
     **{name: name for name in ("data", "models", "training")},
-    **{name: name for name in ("estimator", "inference", "report", "runs", "tables")},
+    **{name: name for name in ("estimator", "inference", "plot", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
     "NPE": "inference",
     "load_run": "runs",
@@ -43,8 +44,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "DensityEstimator",
     "NPE",
+    "DensityEstimator",
     "data",
     "distributions",
     "estimator",
@@ -56,6 +57,7 @@ __all__ = [
     "mixtures",
     "models",
     "nn",
+    "plot",
     "report",
     "runs",
     "tables",

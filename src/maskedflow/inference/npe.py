@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution
 
-from maskedflow.training import History, TrainConfig, load
-from maskedflow.training.checkpoint import read
+from maskedflow.training import History, TrainConfig
 
 from .density import FlowBuilder, Front, ZScore, conditional_flow, flow_builder, moments
-from .ensemble import Ensemble
 from .fitting import fit_ensemble
 from .posterior import DirectPosterior
 from .prior import Prior

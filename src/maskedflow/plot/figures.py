@@ -1,0 +1,75 @@
+"""What all pictures share: colours, figures, limits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import ArrayLike, NDArray
+
+# Blue and orange stay apart for every common form of colour blindness and in grey.
+DATA_COLOUR = "#2b6ca3"
+SAMPLE_COLOUR = "#e8862e"
+TRUTH_COLOUR = "0.15"
+
+Limits = tuple[float, float]
+
+WIDE = 4
+"""The most panels side by side."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Makes an empty figure, sizes in inches, that needs no display and no `pyplot`.
+
+    Example:
+        >>> new_figure(4, 3).get_size_inches().tolist()
+        [4.0, 3.0]
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def shown_figure(width: float, height: float) -> Figure:
+    """Makes an empty figure of `pyplot`, which notebooks show and `pyplot.show` does."""
+    from matplotlib import pyplot as plt
+
+    return plt.figure(figsize=(width, height), layout="constrained")
+
+
+def panels(figure: Figure | SubFigure | None, number: int) -> NDArray[np.object_]:
+    """Axes in rows of up to four, shape (number,), in a figure or in a new one."""
+    wide = min(number, WIDE)
+    high = math.ceil(number / wide)
+    if figure is None:
+        figure = shown_figure(max(3.6, 2.4 * wide), 0.4 + 2.2 * high)
+    cells = figure.add_gridspec(high, wide)
+    axes = [figure.add_subplot(cells[i // wide, i % wide]) for i in range(number)]
+    for one in axes:
+        one.tick_params(labelsize=8)
+    return np.array(axes, dtype=object)
+
+
+def limits_of(
+    values: ArrayLike,
+    tail: float = 0.001,
+    edge: float = 0.05,
+    weights: NDArray[np.float64] | None = None,
+) -> Limits:
+    """The interval of all values but a tail at either end, wider by an edge at either end."""
+    method = "linear" if weights is None else "inverted_cdf"
+    values, ends = np.asarray(values, np.float64), [tail, 1 - tail]
+    low, high = np.quantile(values, ends, weights=weights, method=method).tolist()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    margin = edge * (high - low)
+    return low - margin, high + margin
+
+
+def legend(owner: Axes | Figure | SubFigure, keys: dict[str, object], loc: str) -> None:
+    """Names what is drawn, if that is more than one thing."""
+    if len(keys) > 1:
+        owner.legend(list(keys.values()), list(keys), loc=loc, frameon=False, fontsize=9)  # type: ignore[arg-type]
