@@ -123,4 +123,4 @@ def _ess(x: Tensor) -> Tensor:
     positive = (pairs > 0).cumprod(dim=0)
     length = 2 * (pairs.cummin(dim=0).values * positive).sum() - 1
     # Chains that swing may be better than independent draws, but no estimate says by how much.
-    return x.numel() / length.clamp(min=1 / math.log10(x.numel()))
+    return x.numel() / torch.clamp(length, min=1 / math.log10(x.numel()))

@@ -89,27 +89,33 @@ class Hamiltonian:
     ) -> tuple[Point, Tensor]:
         """Where chains are next, and which of them have moved."""
         size = math.exp(self._log_size if adapts else self._log_mean)
+        device = here.u.device
+        steps = int(torch.randint(self._most, (), device=device, generator=generator)) + 1
+        there, gain = self._path(here, size, steps, generator)
+        if adapts:
+            probability = gain.nan_to_num(nan=-math.inf).clamp(max=0).exp()
+            self._adapt(probability.mean().item())
+        accept = log_uniform(gain, generator) < gain
+        pairs = zip(there, here, strict=True)
+        return Point(*(torch.where(_beside(accept, new), new, old) for new, old in pairs)), accept
+
+    def _path(
+        self, here: Point, size: float, steps: int, generator: torch.Generator | None
+    ) -> tuple[Point, Tensor]:
+        """The end of a path, and the log of the ratio of the densities there and here."""
         like = here.u
-        momentum = torch.randn(
+        momentum = speed = torch.randn(
             like.shape, dtype=like.dtype, device=like.device, generator=generator
         )
-        steps = int(torch.randint(self._most, (), device=like.device, generator=generator)) + 1
-        there, speed = here, momentum
+        there = here
         for _ in range(steps):
             speed = speed + 0.5 * size * there.slope
             u = there.u + size * speed
             # What moves beyond all numbers has infinite energy, and is rejected wherever it is.
             there = self._target.point(torch.where(u.isfinite(), u, there.u))
             speed = speed + 0.5 * size * there.slope
-        gain = there.log_density - here.log_density
-        gain = gain + 0.5 * (momentum.square() - speed.square()).sum(dim=-1)
-        accept = log_uniform(gain, generator) < gain
-        if adapts:
-            probability = gain.nan_to_num(nan=-math.inf).clamp(max=0).exp()
-            self._adapt(probability.mean().item())
-        return Point(
-            *(torch.where(_beside(accept, a), a, b) for a, b in zip(there, here, strict=True))
-        ), accept
+        energy = 0.5 * (momentum.square() - speed.square()).sum(dim=-1)
+        return there, there.log_density - here.log_density + energy
 
     def _adapt(self, acceptance: float) -> None:
         """Equation 6 of Hoffman and Gelman (2014), with their constants."""
