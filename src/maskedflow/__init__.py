@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
-    **{name: name for name in ("data", "models", "training")},
-    **{name: name for name in ("estimator", "inference", "plot", "report", "runs", "tables")},
+    **{name: name for name in ("data", "inference", "models", "plot", "training")},
+    **{name: name for name in ("estimator", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
     "NPE": "inference",
     "load_run": "runs",

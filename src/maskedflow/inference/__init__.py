@@ -1,7 +1,9 @@
 """Inference: from a simulator or a chain to a posterior, and what one asks of it then."""
 
 from .calibration import Ranks, sbc
+from .chains import Chains
 from .coverage import Coverage, expected_coverage, tarp
+from .mcmc import flow_metropolis, hmc
 from .npe import NPE
 from .posterior import DirectPosterior, Posterior
 from .predictive import PredictiveCheck, predictive_check
@@ -10,6 +12,7 @@ from .truncated import TruncatedPrior
 
 __all__ = [
     "NPE",
+    "Chains",
     "Coverage",
     "DirectPosterior",
     "Posterior",
@@ -18,6 +21,8 @@ __all__ = [
     "Ranks",
     "TruncatedPrior",
     "expected_coverage",
+    "flow_metropolis",
+    "hmc",
     "predictive_check",
     "sbc",
     "tarp",
