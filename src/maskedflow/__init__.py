@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         distributions,
         estimator,
         flows,
+        inference,
         lazy,
         masks,
         models,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 #: Modules and names that are imported when first used, so that importing the package is fast.
 _LAZY = {
     **{name: name for name in ("distributions", "flows", "lazy", "masks", "nn", "transforms")},
-    **{name: name for name in ("data", "models", "training")},
+    **{name: name for name in ("data", "inference", "models", "training")},
     **{name: name for name in ("estimator", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
     "load_run": "runs",
@@ -45,6 +46,7 @@ __all__ = [
     "distributions",
     "estimator",
     "flows",
+    "inference",
     "lazy",
     "load_run",
     "masks",
