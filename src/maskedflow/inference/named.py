@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,28 @@ Context = Tensor | Sequence[float] | Mapping[str, Any]
 """What a density is conditional on: numbers in their order, or by the names of their columns."""
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    r"""How a density q that was fitted to draws of p does on n further draws.
+
+    If q is p, the share of q with a lower density than a draw's is uniform on [0, 1]: q's regions
+    of highest density hold of p what they hold of q.
+
+    Attributes:
+        log_prob: The mean log-density of the draws, in nats.
+        standard_error: Its standard error.
+        ks: The Kolmogorov-Smirnov distance of these shares from the uniform distribution.
+        p_value: How likely one so large is if q is p.
+        n: The number of draws.
+    """
+
+    log_prob: float
+    standard_error: float
+    ks: float
+    p_value: float
+    n: int
+
+
 @dataclass(frozen=True, eq=False)
 class NamedDensity:
     r"""A density p(x) of columns that have names: one face for all that can be asked.
@@ -39,6 +60,8 @@ class NamedDensity:
         draw: Draws so many rows by a seed, shape (n, D).
         score: The log-density of rows (n, D), shape (n,), in nats.
         origin: What it is made of, if that is a flow or a distribution, and its context.
+        held_out: If it is a flow fitted to draws of what was asked for, how it does on others;
+            None of what is exact.
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -51,6 +74,7 @@ class NamedDensity:
     draw: Callable[[int, int], Tensor] = field(repr=False)
     score: Callable[[Tensor], Tensor] = field(repr=False)
     origin: tuple[nn.Module | Distribution, Tensor | None] | None = field(default=None, repr=False)
+    held_out: HeldOut | None = None
 
     @classmethod
     def of(
@@ -100,6 +124,11 @@ class NamedDensity:
     def features(self) -> int:
         """The number of columns."""
         return len(self.columns)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is the density that was asked for, and not one fitted to draws of that."""
+        return self.held_out is None
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draws n rows, shape (n, D), without gradients."""
@@ -151,11 +180,8 @@ class NamedDensity:
             tuple(columns),
             lambda n, seed: self.draw(n, seed)[:, index],
             lambda x: self.score(x[:, back]),
+            held_out=self.held_out,
         )
-
-    def replace(self, **changes: Any) -> Self:
-        """The same with some fields changed."""
-        return dataclasses.replace(self, **changes)
 
 
 def _names(columns: Sequence[str] | None, features: int | None) -> tuple[str, ...] | None:
@@ -222,7 +248,7 @@ def _of_distribution(thing: Distribution, columns: Sequence[str] | None) -> Name
         return torch.cat([log_density(free, part.to(kind)).double() for part in _parts(x)])
 
     names = _checked(_names(columns, None), thing.event_shape)
-    return NamedDensity(names, _seeded(thing.sample), score, (thing, None))
+    return NamedDensity(names, seeded(thing.sample), score, (thing, None))
 
 
 def _dtype(thing: Distribution) -> torch.dtype:
@@ -232,7 +258,7 @@ def _dtype(thing: Distribution) -> torch.dtype:
 
 def _of_pair(thing: Any, columns: tuple[str, ...] | None) -> NamedDensity:
     """The density of anything with `sample((n,))` and `log_prob(x)`."""
-    draw = _seeded(thing.sample)
+    draw = seeded(thing.sample)
     first = draw(2, 0)
 
     def score(x: Tensor) -> Tensor:
@@ -241,7 +267,7 @@ def _of_pair(thing: Any, columns: tuple[str, ...] | None) -> NamedDensity:
     return NamedDensity(_checked(columns, first.shape[1:]), draw, score)
 
 
-def _seeded(sample: Callable[..., Tensor]) -> Callable[[int, int], Tensor]:
+def seeded(sample: Callable[..., Tensor]) -> Callable[[int, int], Tensor]:
     """Draws by a seed from what draws from torch's own generator, which is left as it was."""
 
     def draw(n: int, seed: int) -> Tensor:
@@ -296,3 +322,44 @@ def _batches(n: int) -> list[int]:
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
     return cast(tuple[Tensor, ...], x.split(BATCH_SIZE))
+
+
+def log_values(what: str, thing: Any, x: Tensor, columns: Sequence[str]) -> Tensor:
+    """The log-density at rows x, float64, shape (n,), by numbers, a function or a density of it.
+
+    Numbers are what a chain keeps beside its samples; a function need not be normalised.
+    """
+    if isinstance(thing, Tensor | np.ndarray):
+        values = torch.as_tensor(thing)
+    elif callable(thing) and not isinstance(thing, nn.Module):
+        values = thing(x)
+    else:
+        values = NamedDensity.of(thing, columns).log_prob(x)
+    if values.shape != x.shape[:1]:
+        raise ValueError(f"{what}: expected shape ({len(x)},), got {tuple(values.shape)}")
+    wrong = values.isnan() | (values == torch.inf)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"{what}: expected a number at row {row}, got {values[row].item()}")
+    return values.double()
+
+
+def rows_of(samples: Any, columns: Sequence[str] | None, n: int, seed: int) -> tuple[Any, Tensor]:
+    """Samples as they are, shape (n, D), or drawn from a density: the columns, and rows."""
+    if isinstance(samples, Tensor | np.ndarray):
+        x = torch.as_tensor(samples)
+        if x.ndim != 2 or not len(x):
+            raise ValueError(f"samples: expected shape (n, features), got {tuple(x.shape)}")
+        return _names(columns, x.shape[1]), x
+    density = NamedDensity.of(samples, columns)
+    return density.columns, density.sample(n, seed)
+
+
+def log_shares(weights: Any, n: int) -> Tensor:
+    """The logarithms of weights of samples, float64, zeros if None."""
+    if weights is None:
+        return torch.zeros(n, dtype=torch.float64)
+    found = torch.as_tensor(weights, dtype=torch.float64)
+    if found.shape != (n,) or not (found >= 0).all() or not 0 < found.sum() < torch.inf:
+        raise ValueError(f"weights: expected {n} numbers from 0 on, not all 0")
+    return found.log()
