@@ -103,7 +103,9 @@ class NamedDensity:
             return _of_module(thing, _names(columns, None), context)
         if isinstance(thing, Distribution):
             return _of_distribution(thing, columns)
-        inner = getattr(thing, "fitted_", getattr(thing, "density", thing))
+        inner = getattr(thing, "fitted_", thing)
+        if not isinstance(inner, FittedTable):
+            inner = getattr(thing, "density", thing)
         if isinstance(inner, FittedTable):
             found = _of_table(inner, context)
         elif isinstance(getattr(inner, "flow", None), nn.Module) and hasattr(inner, "columns"):
