@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskedflow.flows import Flow
 
-from .fitting import DRAWS, fit_draws
+from .refit import DRAWS, fit_draws
 from .grid import POINTS, Grid
 from .named import HeldOut, NamedDensity
 from .order import Order

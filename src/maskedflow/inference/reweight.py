@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskedflow.training import ImportanceSample
 
-from .fitting import DRAWS, fit_draws
+from .refit import DRAWS, fit_draws
 from .named import NamedDensity, log_shares, log_values, rows_of
 from .weights import psis, warn_unless_trusted
 

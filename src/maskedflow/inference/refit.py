@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
 from maskedflow.data import Dataset, Split
@@ -52,16 +52,13 @@ def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
     with frozen(flow):
         if test.context is None:
             drawn = flow().sample((len(test),), generator=generator)
-            own = evaluate(flow, Split(drawn)).sort().values
-            shares = torch.searchsorted(own, log_prob) / len(own)
+            found = ks_2samp(evaluate(flow, Split(drawn)).numpy(), log_prob.numpy())
         else:
             made = flow(test.context[:_RANKED])
             drawn = made.sample((_EACH,), generator=generator)
             lower = made.log_prob(drawn) < log_prob[:_RANKED].to(drawn)
-            shares = (lower.sum(dim=0) + torch.rand(lower.shape[1], generator=generator)) / (
-                _EACH + 1
-            )
-    found = kstest(shares.numpy(), "uniform")
+            ranks = lower.sum(dim=0) + torch.rand(lower.shape[1], generator=generator)
+            found = kstest((ranks / (_EACH + 1)).numpy(), "uniform")
     error = log_prob.std().item() / math.sqrt(len(test))
     return HeldOut(
         log_prob.mean().item(), error, float(found.statistic), float(found.pvalue), len(test)
