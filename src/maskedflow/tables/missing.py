@@ -298,13 +298,13 @@ def call_observed(f: TorchTransform, x: Tensor, observed: Tensor) -> tuple[Tenso
         if isinstance(step, WhitenTransform):
             x, ladj = step.call_partial(x, observed)
         else:
-            y, ladjs = _call_elements(step, x)
+            y, ladjs = call_elements(step, x)
             x, ladj = torch.where(observed, y, 0), torch.where(observed, ladjs, 0).sum(dim=-1)
         total = total + ladj
     return x, total, observed
 
 
-def _call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
+def call_elements(f: TorchTransform, x: Tensor) -> tuple[Tensor, Tensor]:
     """Maps each feature, with a ladj each."""
     if isinstance(f, AutoregressiveTransform):
         f = f.meta(x)
