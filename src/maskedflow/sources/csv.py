@@ -119,8 +119,8 @@ class CsvSource(Source):
             if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
                 row, wanted, cells = map(int, found.groups())
                 raise ValueError(
-                    f"{self.path}: row {row - self._heading}: expected {wanted} cells, as in the header, "
-                    f"found {cells}"
+                    f"{self.path}: row {row - self._heading}: expected {wanted} cells, as in the "
+                    f"header, found {cells}"
                 ) from None
             found = re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))
             if found and (name := self._columns[int(found[1])]) in types:

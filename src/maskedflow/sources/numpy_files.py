@@ -58,8 +58,7 @@ def source_of_arrays(path: Path, arrays: Mapping[str, Array]) -> Source:
     if len(arrays) > 1 and (records or not alike):
         found = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise UnreadableError(
-            f"expected arrays of equally many rows, found {found}; choose one by "
-            f"{path.name}::NAME"
+            f"expected arrays of equally many rows, found {found}; choose one by {path.name}::NAME"
         )
     ((name, x), *others) = arrays.items()
     if records and x.ndim == 1:

@@ -83,10 +83,9 @@ def _opened(path: Path) -> Source:
         return ParquetSource(path, files)
     name, _, part = (str(path), "", "") if path.exists() else str(path).partition(PART)
     file = Path(name)
-    if not file.exists() and (file.suffix == ".txt" or file.suffix not in READABLE):
-        if files := tuple(chain_files(file)):  # of a root
-            return open_chain(path, files)
     if not file.exists():
+        if chain := chain_files(file):  # of a root
+            return open_chain(path, chain)
         raise FileNotFoundError(f"{file}: no such file")
     if part and file.suffix not in _READERS:
         raise ValueError(f"{path}: expected no {part!r} behind {PART}, for {file} is one table")

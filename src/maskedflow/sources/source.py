@@ -29,8 +29,8 @@ _COMPLAINTS = (
     UnicodeDecodeError,
 )
 
-Fault = Literal["missing", "kind", "notation"]
-"""Whether a cell is missing, of another kind, or of a wrong size or notation."""
+Fault = Literal["missing", "kind", "notation", "bounds"]
+"""Whether a cell is missing, of another kind, of a wrong size or notation, or out of bounds."""
 
 
 class CellError(ValueError):
