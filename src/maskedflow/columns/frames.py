@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from scipy.sparse import issparse
 
+from maskedflow.sources.arrays import native, to_cells
 from maskedflow.sources.parquet import index_columns, named
 
 from .cells import LARGE, too_large
@@ -23,8 +24,6 @@ from .forms import Form, Kind, simple_cells
 
 _FAILED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError, TypeError)
 _WANTED = "expected numbers, text, booleans, dates or times"
-_COARSE = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
-"""Units of NumPy's times that Arrow has not, and the finer ones it has."""
 
 
 def kind_of(frame: Any) -> Kind:
@@ -262,15 +261,9 @@ def _array_cells(x: Any, column: str) -> tuple[Any, dict[str, str]]:
             if isinstance(cell, int) and not -LARGE < cell < LARGE:
                 raise ValueError(f"{column}, row {row + 1}: {too_large(cell)}")
         return pa.array(cells, from_pandas=True), {"numpy": "object"}
-    if x.dtype.kind == "f" and x.dtype.itemsize > 8:  # long double
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float64)
-    x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+    x = native(x)
     dtype = {"numpy": str(x.dtype)} if x.dtype.kind in "biufSUmM" else {}
-    if x.dtype.kind in "mM":
-        unit = np.datetime_data(x.dtype)[0]
-        x = x.astype(f"{x.dtype.kind}8[{_COARSE.get(unit, unit)}]")
-    return pa.array(x, mask=mask, from_pandas=True), dtype
+    return to_cells(x, mask), dtype
 
 
 def _dense(x: Any) -> Any:

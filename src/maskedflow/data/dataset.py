@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
@@ -17,9 +18,10 @@ from maskedflow.transforms import (
     Standardize,
 )
 
+from .bounded import bounds_map
 from .discrete import Cells
 from .fingerprint import Fingerprint, Trace
-from .split import Dealing, Split, columns_of
+from .split import Dealing, Split, columns_of, location_and_scale
 from .streamed import StreamedSplit
 
 _PARTS = ("train", "validation", "test")
@@ -45,6 +47,7 @@ class Dataset:
         distinct: The number of distinct rows, if some are copies of others.
         cells: The cells of the features whose values are on grids, which `preprocessing` fills with
             noise; None if there are none, or values are to be left as they are.
+        bounds: The lowest and highest value of features on no grid, by name, that no sample leaves.
         notes: What should be known before this table is modelled, a sentence each.
 
     Raises:
@@ -66,6 +69,7 @@ class Dataset:
     dealing: Dealing = "rows"
     distinct: int | None = None
     cells: Cells | None = None
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -123,8 +127,8 @@ class Dataset:
     def preprocessing(self) -> LazyComposedTransform | None:
         """The transforms from data to roughly standard units, fitted on the training split only.
 
-        Rows are standardised, after uniform noise in those columns whose values are on a grid; None
-        means that nothing is to be done.
+        Rows are standardised, after uniform noise in those columns whose values are on a grid, and
+        after a map of bounded ones to the line; None means that nothing is to be done.
 
         Example:
             >>> import maskedflow as mf
@@ -140,6 +144,13 @@ class Dataset:
         steps: list[LazyTransform] = []
         if self.cells is not None:
             steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
+        if self.bounds:
+            bounds = bounds_map(self.bounds, self.columns, loc.dtype)
+            steps.append(bounds)
+            bounded = torch.tensor([name in self.bounds for name in self.columns])
+            mapped = location_and_scale(bounds()(self.train.x))
+            loc = torch.where(bounded, mapped[0], loc)
+            scale = torch.where(bounded, mapped[1], scale)
         steps.append(Standardize(loc, scale))
         if self.train.x.dtype == torch.float64:
             steps.append(Narrow())

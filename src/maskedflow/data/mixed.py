@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from maskedflow.columns import Schema, complete, ignored, read_document, read_so
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
-from maskedflow.sources import open_source
+from maskedflow.sources import Source, open_source
 from maskedflow.sources.arrow_types import is_number, is_temporal
 
 from .split import Array, Dealing, deal_rows
@@ -123,6 +124,7 @@ def open_mixed(
     notes = [
         f"--schema: what it says of {n!r} does not count in --context" for n in given if n in known
     ]
+    known = {**_bounded(source), **known}
     known = {name: column for name, column in known.items() if name not in given}
     with _naming(source.path):
         whole = TableSplit(
@@ -220,10 +222,26 @@ def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None
     told, known = _read_schema(schema)
     source = open_source(path)
     table = read_source(source, declared=known)
+    known = {**_bounded(source), **known}
     said = missing or told
     with _naming(path):
         found = Schema.infer(table, said or "model", known)
     return found if said else replace(found, missing="error")
+
+
+def _bounded(source: Source) -> dict[str, Mapping[str, Any]]:
+    """What the file itself says of its columns: where they end."""
+    return {
+        name: {
+            "note": "bounds of the prior, from the file",
+            **{
+                key: end
+                for key, end in zip(("low", "high"), ends, strict=True)
+                if math.isfinite(end)
+            },
+        }
+        for name, ends in source.bounds.items()
+    }
 
 
 def _read_schema(path: Path | None) -> tuple[Missing | None, Mapping[str, Mapping[str, Any]]]:

@@ -16,6 +16,7 @@ from maskedflow.sources import CellError, Source, open_source
 from maskedflow.sources.numbers import blocks, floats, numbers
 from maskedflow.sources.source import ROWS
 
+from .bounded import bounds_within, reaches
 from .dataset import Dataset, StreamedDataset
 from .discrete import find_cells, needs_float64, notes_on
 from .split import Dealing, Split, check_dealing, deal_rows
@@ -90,9 +91,11 @@ def open_table(
         raise ValueError(f"{source.path}: expected rows below the header, found none")
     x = numbers(table, columns, source)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    if needs_float64(x, order):
+    blurred = reaches(x, features, source.bounds) is not None
+    if blurred or needs_float64(x, order):
         exact = numbers(table, columns, source, dtype=torch.float64)
-        x = exact if needs_float64(exact, order) else x
+        clear = blurred and reaches(exact, features, source.bounds) is None
+        x = exact if clear or needs_float64(exact, order) else x
     del table  # it takes twice the memory
     sizes = int(validation * n), int(test * n)
     for argument, fraction, size in zip(
@@ -151,9 +154,11 @@ def open_streamed(
     width = len(features)
     rows = HashedRows.of(source, (*features, *context), seed, dealing)
     found = Survey(rows, torch.float32)
-    if needs_float64(*found.some()):
+    blurred = reaches(found.some()[0], features, source.bounds) is not None
+    if blurred or needs_float64(*found.some()):
         exact = Survey(rows, torch.float64)
-        found = exact if needs_float64(*exact.some()) else found
+        clear = blurred and reaches(exact.some()[0], features, source.bounds) is None
+        found = exact if clear or needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
     validates, tests, sample = (split_of(part, width) for part in found.parts)
@@ -205,8 +210,12 @@ def _dataset(
     cells, without = (
         (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
     )
+    bounds = bounds_within(x, features, source, cells)
     notes = (*source.notes, *notes_on(features, cells, without))
-    return Dataset(source.path.stem, *splits, features, context, cells=cells, notes=notes, **known)
+    name = source.path.stem
+    return Dataset(
+        name, *splits, features, context, cells=cells, bounds=bounds, notes=notes, **known
+    )
 
 
 def column_names(path: File) -> tuple[str, ...]:

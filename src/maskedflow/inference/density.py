@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from maskedflow.data.dataset import ContextStandardizer
 from maskedflow.flows import MAF, NSF, Flow
 from maskedflow.flows.flow import LazyDistribution
-from maskedflow.tables.bounds import Bounds
-from maskedflow.transforms import LazyTransform, LULinear, Narrow, Standardize
+from maskedflow.transforms import Bounds, LazyTransform, LULinear, Narrow, Standardize
 
 FlowBuilder = Callable[[int, int], LazyDistribution]
 """Makes a lazy distribution of so many features, given so many numbers."""

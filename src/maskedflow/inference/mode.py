@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow.distributions.base import draw
-from maskedflow.tables.bounds import Bounds
 from maskedflow.training.config import cosine
+from maskedflow.transforms import Bounds
 
 from .prior import Prior
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from maskedflow.flows import Flow
 
-from .refit import DRAWS, fit_draws
 from .grid import POINTS, Grid
 from .named import HeldOut, NamedDensity
 from .order import Order
+from .refit import DRAWS, fit_draws
 
 
 def marginal(

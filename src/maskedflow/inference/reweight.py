@@ -12,8 +12,8 @@ from torch import Tensor
 
 from maskedflow.training import ImportanceSample
 
-from .refit import DRAWS, fit_draws
 from .named import NamedDensity, log_shares, log_values, rows_of
+from .refit import DRAWS, fit_draws
 from .weights import psis, warn_unless_trusted
 
 

@@ -90,6 +90,14 @@ class _Dequantize(TypedDict):
 
 
 @with_config(CLOSED)
+class _Bounds(TypedDict):
+    kind: Literal["Bounds"]
+    low: list[float]
+    high: list[float]
+    dtype: NotRequired[Literal["float64"]]
+
+
+@with_config(CLOSED)
 class _Standardize(TypedDict):
     kind: Literal["Standardize", "ContextStandardizer"]
     shapes: NotRequired[Annotated[list[Shape], Len(2, 2)]]
@@ -107,7 +115,9 @@ class _Narrow(TypedDict):
     kind: Literal["Narrow"]
 
 
-_Module = Annotated[_Dequantize | _Standardize | _Logit | _Narrow, Field(discriminator="kind")]
+_Module = Annotated[
+    _Bounds | _Dequantize | _Standardize | _Logit | _Narrow, Field(discriminator="kind")
+]
 
 Arguments = Annotated[dict[str, Any], AfterValidator(partial(check, _Arguments))]
 """Keyword arguments of a flow, as plain values."""

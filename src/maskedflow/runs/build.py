@@ -15,6 +15,7 @@ from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
 from maskedflow.training.batches import input_like
 from maskedflow.transforms import (
     ActNorm,
+    Bounds,
     Dequantize,
     IdentityTransform,
     LazyComposedTransform,
@@ -59,6 +60,10 @@ def describe(module: nn.Module) -> dict[str, Any]:
                 return {"kind": "Dequantize", "step": module.step.tolist()}
             ends = {"low": module.low.tolist(), "high": module.high.tolist()}
             return {"kind": "Dequantize", "step": module.step.tolist(), **ends}
+        case Bounds():
+            wide = {"dtype": "float64"} if module.low.dtype == torch.float64 else {}
+            ends = {"low": module.low.tolist(), "high": module.high.tolist()}
+            return {"kind": "Bounds", **ends, **wide}
         case Standardize() | ContextStandardizer():
             shapes = _shapes(module.loc, module.scale)
             wide = {"dtype": "float64"} if module.loc.dtype == torch.float64 else {}
@@ -76,6 +81,7 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
     Raises:
         ValueError: If the kind is unknown.
     """
+    dtype = torch.float64 if arguments.get("dtype") == "float64" else None
     match kind:
         case "Dequantize":
             step, *ends = (
@@ -84,9 +90,10 @@ def restore(kind: str, **arguments: Any) -> nn.Module:
                 if name in arguments
             )
             return Dequantize(step, *ends)
+        case "Bounds":
+            return Bounds(*(torch.tensor(arguments[end], dtype=dtype) for end in ("low", "high")))
         case "Standardize" | "ContextStandardizer":
             loc, scale = arguments["shapes"]
-            dtype = torch.float64 if arguments.get("dtype") == "float64" else None
             made = Standardize if kind == "Standardize" else ContextStandardizer
             return made(torch.zeros(loc, dtype=dtype), torch.ones(scale, dtype=dtype))
         case "Narrow":

@@ -29,6 +29,7 @@ ADVICE = {
     "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
     "kind": "; --flow auto takes columns of every kind",
     "notation": "",
+    "bounds": "; --flow auto gives a bound that rows are at a probability",
 }
 """What to do about a cell that is no number."""
 

@@ -1,4 +1,4 @@
-"""Tables on disk, CSV and Parquet, as streams of Arrow record batches, and how they are written."""
+"""Tables on disk as streams of Arrow record batches, and how they are written."""
 
 from .opening import open_source
 from .source import CellError, Shard, Source

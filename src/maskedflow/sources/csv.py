@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from .anesthetic import BESIDE, WEIGHTS, samples_heading
 from .dialect import notation, sniff
 from .source import ROWS, Fault, Source, Types, one_line_errors
 
@@ -28,8 +30,16 @@ class CsvSource(Source):
         self.path = path
         self.dialect = sniff(path)
         self.notes = self.dialect.notes
+        found = samples_heading(self.dialect.head)
+        self._heading = found[1] if found else 1  # the lines above the first row
         with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
-            self.names = tuple(reader.schema.names)
+            self._columns = tuple(reader.schema.names)
+        self.names = self._columns
+        if found:
+            self._columns = found[0]
+            self.names = tuple(n for n in self._columns[1:] if n not in BESIDE)
+            self.index = tuple(n for n in self._columns[1:] if n in BESIDE)
+            self.weights = WEIGHTS if WEIGHTS in self.index else None
 
     def count(self) -> int:
         return self._lines[1]
@@ -56,10 +66,9 @@ class CsvSource(Source):
         rows = 0
         lines = line_starts(self.path)
         # The first line that is not empty is the header.
-        header = True
+        header = self._heading
         for starts in lines:
-            if header and len(starts):
-                starts, header = starts[1:], False
+            starts, header = starts[header:], max(0, header - len(starts))
             places += starts[-rows % ROWS :: ROWS].tolist()
             rows += len(starts)
         return places, rows
@@ -72,9 +81,17 @@ class CsvSource(Source):
         with self._errors(columns, types or {}):
             return pacsv.read_csv(
                 self.path,
+                read_options=self._reading(whole=True),
                 parse_options=self.dialect.parsing,
                 convert_options=self._converting(columns, types or {}),
             )
+
+    def _reading(self, *, whole: bool, **options: Any) -> pacsv.ReadOptions:
+        """How lines are read: from the header on, or from a row."""
+        if whole and self._heading == 1:
+            return pacsv.ReadOptions(**options)
+        skipped = self._heading if whole else 0
+        return pacsv.ReadOptions(column_names=self._columns, skip_rows=skipped, **options)
 
     def _converting(self, columns: Sequence[str], types: Types) -> pacsv.ConvertOptions:
         return pacsv.ConvertOptions(
@@ -102,12 +119,12 @@ class CsvSource(Source):
             if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
                 row, wanted, cells = map(int, found.groups())
                 raise ValueError(
-                    f"{self.path}: row {row - 1}: expected {wanted} cells, as in the header, "
-                    f"found {cells}"
+                    f"{self.path}: row {row - self._heading}: expected {wanted} cells, as in the "
+                    f"header, found {cells}"
                 ) from None
             found = re.match(r"In CSV column #(\d+): Row #(\d+):", str(error))
-            if found and (name := self.names[int(found[1])]) in types:
-                row = int(found[2]) - 2
+            if found and (name := self._columns[int(found[1])]) in types:
+                row = int(found[2]) - self._heading - 1
                 cell = self.text(name, row)
                 hint = notation(cell)
                 told = f"{cell!r} ({hint})" if hint else repr(cell)
@@ -157,11 +174,7 @@ class CsvSource(Source):
         # look like integers, or be empty.
         declared = self.types(columns, types)
         convert = self._converting(columns, {field.name: field.type for field in declared})
-        read = pacsv.ReadOptions(
-            use_threads=threads,
-            block_size=BYTES,
-            column_names=None if place is None else self.names,
-        )
+        read = self._reading(whole=place is None, use_threads=threads, block_size=BYTES)
         with pa.OSFile(str(self.path)) as file:
             file.seek(place or 0)
             with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:

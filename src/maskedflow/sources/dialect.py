@@ -18,6 +18,9 @@ from .source import CellError
 HEAD = 2**16
 """The bytes that are looked at."""
 
+HEADING = 3
+"""The most lines above the first row."""
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 NOT_TEXT = {
@@ -56,6 +59,7 @@ class Dialect:
     separator: str  # of columns
     decimal: str  # what separates decimals from whole numbers
     notes: tuple[str, ...]  # what was guessed from the file, and could be wrong
+    head: tuple[list[str], ...]  # the cells of its first lines
 
     @property
     def parsing(self) -> pacsv.ParseOptions:
@@ -90,7 +94,7 @@ def sniff(path: Path) -> Dialect:
     decimal = "." if separator == "," else _decimal(path, header, rows)
     if decimal == ",":
         notes.append(f"decimals in {path} are written with commas")
-    return Dialect(separator, decimal, tuple(notes))
+    return Dialect(separator, decimal, tuple(notes), tuple(records[separator][:HEADING]))
 
 
 def notation(cell: str) -> str | None:

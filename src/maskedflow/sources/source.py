@@ -1,4 +1,4 @@
-"""Tables on disk as streams of Arrow record batches: CSV, Parquet and folders of Parquet.
+"""Tables on disk as streams of Arrow record batches, whatever kind of file they are in.
 
 Whatever the table's size, only a few blocks of it are in memory. Blocks of `rows` rows are cut at
 multiples of `rows` from where reading begins, not where a file, a row group or a buffer ends: so a
@@ -17,7 +17,6 @@ from typing import Literal
 
 import pyarrow as pa
 
-READABLE = (".csv", ".parquet")
 ROWS = 65_536  # a block: large enough to be fast, small beside any machine's memory
 
 Types = Mapping[str, pa.DataType]
@@ -30,8 +29,8 @@ _COMPLAINTS = (
     UnicodeDecodeError,
 )
 
-Fault = Literal["missing", "kind", "notation"]
-"""Whether a cell is missing, of another kind, or of a wrong size or notation."""
+Fault = Literal["missing", "kind", "notation", "bounds"]
+"""Whether a cell is missing, of another kind, of a wrong size or notation, or out of bounds."""
 
 
 class CellError(ValueError):
@@ -68,7 +67,8 @@ class Source(ABC):
     Attributes:
         path: The file, or the folder.
         names: The names of its columns.
-        index: Columns beside these that are a row index, and are read only if they are asked for.
+        index: Columns beside these that are read only if they are asked for: a row index, weights,
+            a log-likelihood.
         notes: How it is read where that had to be guessed, a sentence each.
         weights: The column of how much each row counts, if the file says that there is one.
         bounds: The lowest and highest value of columns, infinite without an end, that the file

@@ -22,9 +22,10 @@ from maskedflow.columns import (
     weights_of,
 )
 from maskedflow.flows.stack import Stack, stacking_weights
+from maskedflow.transforms import Bounds, BoundsTransform
 from maskedflow.transforms.whiten import Whiten, WhitenTransform
 
-from .bounds import Bounds, BoundsTransform, column_maps
+from .bounds import column_maps
 from .categories import AutoregressiveCategorical, AutoregressiveCategoricalDistribution
 from .completion import Completed, Known, sample_unknown
 from .contest import FLOWS, Tell

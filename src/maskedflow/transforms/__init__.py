@@ -21,6 +21,7 @@ from .base import (
     call_and_ladj,
     check_features,
 )
+from .bounds import Bounds, BoundsTransform
 from .dequantize import Dequantize, places_in_a_cell, spread
 from .elementary import (
     CircularShiftTransform,
@@ -60,6 +61,8 @@ __all__ = [
     "BatchNorm",
     "BernsteinTransform",
     "BoundedBernsteinTransform",
+    "Bounds",
+    "BoundsTransform",
     "CircularRQSTransform",
     "CircularShiftTransform",
     "ComposedTransform",

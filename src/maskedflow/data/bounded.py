@@ -1,0 +1,69 @@
+"""Bounds of features that the file of a table gives, as those of a prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from maskedflow.sources import CellError, Source
+from maskedflow.transforms import Bounds
+
+from .discrete import Cells
+
+Ends = Mapping[str, tuple[float, float]]
+"""The lowest and highest value of columns by name, infinite without an end."""
+
+
+def bounds_map(ends: Ends, columns: Sequence[str], dtype: torch.dtype) -> Bounds:
+    """The map of bounded features to the real line, and of others to themselves."""
+    none = (-math.inf, math.inf)
+    low, high = (
+        torch.tensor(bounds, dtype=dtype)
+        for bounds in zip(*(ends.get(name, none) for name in columns), strict=True)
+    )
+    return Bounds(low, high)
+
+
+def reaches(x: Tensor, columns: Sequence[str], ends: Ends) -> str | None:
+    """The first column that has a number at or beyond a bound, in the precision of x.
+
+    Example:
+        >>> x = torch.tensor([[0.5, 1.0]])
+        >>> reaches(x, ("a", "b"), {"a": (0.0, 1.0)}), reaches(x, ("a", "b"), {"b": (0.0, 1.0)})
+        (None, 'b')
+    """
+    for name, column in zip(columns, x.unbind(1), strict=False):
+        low, high = torch.tensor(ends.get(name, (-math.inf, math.inf)), dtype=x.dtype)
+        if (column <= low).any() or (column >= high).any():
+            return name
+    return None
+
+
+def bounds_within(
+    x: Tensor, columns: Sequence[str], source: Source, cells: Cells | None
+) -> dict[str, tuple[float, float]]:
+    """The bounds of a source that a flow of these columns has to respect.
+
+    Features on a grid never leave the range of the rows, and need none.
+
+    Raises:
+        CellError: If a number is not between them.
+    """
+    steps = [0.0] * len(columns) if cells is None else cells.step.tolist()
+    ends = {
+        name: source.bounds[name]
+        for name, step in zip(columns, steps, strict=True)
+        if name in source.bounds and not step
+    }
+    name = reaches(x, columns, ends)
+    if name is not None:
+        low, high = ends[name]
+        column = x[:, list(columns).index(name)]
+        least, most = column.amin().item(), column.amax().item()
+        found = least if least <= low else most
+        expected = f"numbers above {low:g} and below {high:g}, the bounds of its prior"
+        raise CellError(source.path, name, None, expected, f"{found:.10g}", "bounds")
+    return ends
