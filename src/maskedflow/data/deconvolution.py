@@ -63,7 +63,8 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
         centred = x - mean
         left = covariance - (gain @ covariance).mean(0)
         covariance = _above(left + centred.T @ centred / len(y), floor)
-        if (covariance - before).abs().max() <= 1e-4 * before.diagonal().min():
+        scale = before.diagonal().sqrt()
+        if ((covariance - before).abs() <= 1e-4 * scale * scale[:, None]).all():
             break
     return mean, covariance
 

@@ -180,7 +180,8 @@ class MeasuredDistribution(Base):
         root = torch.linalg.cholesky(torch.eye(L.shape[-1]).to(L) + across @ scaled)
         mean = torch.cholesky_solve(across @ pulls, root)[..., 0]
 
-        normal = self.module.points(y.shape[:-1]).to(L)
+        shape = torch.broadcast_shapes(y.shape[:-1], L.shape[:-2])
+        normal = self.module.points(shape).to(L).expand(-1, *shape, -1)
         plain, u = normal.chunk(2)
         moved = torch.linalg.solve_triangular(root.mT, u[..., None], upper=True)[..., 0] + mean
         epsilon = torch.cat([plain, moved])
@@ -192,9 +193,8 @@ class MeasuredDistribution(Base):
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows as they would be measured."""
-        x = draw(self.flow, sample_shape, generator).expand(
-            *sample_shape, *self.batch_shape, *self.event_shape
-        )
+        further = self.batch_shape[: len(self.batch_shape) - len(self.flow.batch_shape)]
+        x = draw(self.flow, (*sample_shape, *further), generator)
         shape = *x.shape[:-1], self.noise.shape[-1], 1
         epsilon = torch.randn(shape, dtype=x.dtype, device=x.device, generator=generator)
         return x + (self.noise.to(x) @ epsilon)[..., 0]
