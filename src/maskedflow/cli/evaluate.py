@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
-from .output import tell_seen
+from .output import note, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable
@@ -59,6 +59,8 @@ def report(
     write_text(run.summary, summary(run, evaluation))
     tell_seen(evaluation.seen, "the test rows")
     print(f"\n{results_table(evaluation)}\n", flush=True)
+    if run.config.data.errors:
+        note("densities are of rows as measured, given their errors; samples have errors, too")
     draw = _draw_picture if run.config.search is None else _draw_rows
     samples = draw(run, dataset.test, num_samples)
     print(f"results in {run.directory}: {run.summary.name}, samples/{samples.name}")

@@ -49,6 +49,8 @@ class TrainOptions:
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
+        error: Column of the standard deviations of a column's measurement errors, such as
+            mag=mag_err; again for each column that has one. The density is that without them.
         continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
             which has no bound there. [default: they are dequantised]
         time: Column of times of --data, dates or numbers: its rows are one time series.
@@ -88,6 +90,7 @@ class TrainOptions:
     lr_steps: PositiveInt | None = None
     work: PositiveFloat | None = None
     context: str | None = None
+    error: Annotated[list[str] | None, Parameter(negative_iterable=())] = None
     continuous: bool | None = None
     time: str | None = None
     window: PositiveInt | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .output import told, tracked, written
+from .output import note, told, tracked, written
 
 
 def score(
@@ -31,6 +31,9 @@ def score(
     With --shard 2/5 the second of five pieces is scored. Written one after another,
     by cat say, the pieces are byte for byte the whole as CSV: the first begins with
     the names, the others have none.
+
+    A run of train --error scores rows as measured if the table has their errors,
+    and else by the density without noise.
 
     Of a mixed table, what a column cannot hold, such as a new category, has minus
     infinity; and a row with missing cells has nan in a run of --missing drop.
@@ -67,6 +70,8 @@ def score(
         tail=tail,
         given=None if given is None else _names(given),
     )
+    if scores.about:
+        note(scores.about)
     batches = tracked(scores.batches, scores.rows)
     header = piece is None or piece.number == 1
     with told():

@@ -23,6 +23,7 @@ from .dataset import (
     StreamedDataset,
     windows,
 )
+from .deconvolution import deconvolved_gaussian, measured_log_likelihood
 from .fingerprint import Fingerprint, Seen, Trace
 from .independent import independent
 from .mixed import MixedTable, TableSplit, deal_mixed, infer_schema, open_mixed
@@ -58,6 +59,7 @@ __all__ = [
     "column_names",
     "conditional_gaussian",
     "deal_mixed",
+    "deconvolved_gaussian",
     "describe",
     "fit_gaussian",
     "gaussian_log_likelihood",
@@ -65,6 +67,7 @@ __all__ = [
     "infer_schema",
     "iter_batches",
     "load",
+    "measured_log_likelihood",
     "open_mixed",
     "open_series",
     "open_source",

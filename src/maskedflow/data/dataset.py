@@ -49,6 +49,8 @@ class Dataset:
             noise; None if there are none, or values are to be left as they are.
         bounds: The lowest and highest value of features on no grid, by name, that no sample leaves.
         notes: What should be known before this table is modelled, a sentence each.
+        errors: Of features that were measured with errors the columns of their standard
+            deviations, which stand behind the context in the splits.
 
     Raises:
         ValueError: If the splits or the names disagree about the number of features.
@@ -71,15 +73,17 @@ class Dataset:
     cells: Cells | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in _PARTS:
             split: Split = getattr(self, part)
             width = 0 if split.context is None else split.context.shape[1]
-            if split.x.shape[1] != len(self.columns) or width != len(self.context_columns):
+            names = len(self.context_columns) + len(self.errors)
+            if split.x.shape[1] != len(self.columns) or width != names:
                 raise ValueError(
                     f"{part}: {split.x.shape[1]} features and {width} context columns, "
-                    f"but {len(self.columns)} and {len(self.context_columns)} names"
+                    f"but {len(self.columns)} and {names} names"
                 )
 
     @property
@@ -118,7 +122,7 @@ class Dataset:
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""
         splits = {part: replace(getattr(self, part), context=None) for part in _PARTS}
-        return replace(self, **splits, context_columns=())
+        return replace(self, **splits, context_columns=(), errors={})
 
     def in_float32(self) -> Self:
         """The same data set with rows and contexts rounded to float32."""
@@ -168,9 +172,11 @@ class Dataset:
             >>> round(embedding(split.context).std().item(), 1)
             1.0
         """
-        if self.train.context is None:
+        size = self.context_features
+        if not size:
             return None
-        return ContextStandardizer(*(moment.clone() for moment in self.training.context_moments))
+        moments = self.training.context_moments
+        return ContextStandardizer(*(moment[:size].clone() for moment in moments))
 
 
 @dataclass(frozen=True)

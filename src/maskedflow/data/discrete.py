@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +44,13 @@ class Cells:
         return loc + step / 2, (scale.square() + step.square() / 12).sqrt()
 
 
-def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells | None, list[str]]:
+def find_cells(
+    x: Tensor, order: Tensor, columns: Sequence[str], continuous: Collection[str] = ()
+) -> tuple[Cells | None, list[str]]:
     """Finds the cells of features whose values are on grids and shared by many rows, if any.
 
     Looks at the first rows in a random order; and names those features that have values in common
-    without a grid, or one value in many rows.
+    without a grid, or one value in many rows. Those that are known to be `continuous` have neither.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.5], [1.0, 0.1], [1.0, 0.2], [2.0, 0.4]]).repeat(5, 1)
@@ -60,6 +62,8 @@ def find_cells(x: Tensor, order: Tensor, columns: Sequence[str]) -> tuple[Cells 
     steps = torch.zeros(len(columns), dtype=torch.float64)
     without = []
     for i, name in enumerate(columns):
+        if name in continuous:
+            continue
         values, counts = np.unique(x[order[:LOOKED_AT], i].numpy(), return_counts=True)
         rows = int(counts.sum())
         shared = len(values) > 1 and rows >= SHARED * len(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def open_table(
     seed: int = 0,
     dealing: Dealing = "values",
     continuous: bool = False,
+    errors: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Opens your own table as a data set, its rows dealt at random into three splits.
 
@@ -55,6 +56,9 @@ def open_table(
         seed: Which rows go where.
         dealing: "values", or "rows" to deal each row by itself, as earlier versions did.
         continuous: Whether to leave values on a grid as they are.
+        errors: The columns of the standard deviations of measurement errors, by feature. They stand
+            behind the context in the splits, as :class:`maskedflow.flows.Measured` takes them, and
+            their features are continuous, whatever grid they were rounded to.
 
     Returns:
         The data set in the table's own units: in float32, or in float64 if a column has an offset
@@ -63,8 +67,8 @@ def open_table(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, a cell is no finite number (the message names its
-            column and row), a context column is unknown, a feature is constant, or rows, or
-            distinct ones, are few.
+            column and row), an error is negative, a context column is unknown, a feature is
+            constant, or rows, or distinct ones, are few.
 
     Example:
         >>> import tempfile
@@ -82,8 +86,8 @@ def open_table(
             f"got {validation} and {test}"
         )
     source = open_source(path)
-    features, context = source.roles(context)
-    columns, width = (*features, *context), len(features)
+    features, context, errors = _roles(source, context, errors)
+    columns, width = (*features, *context, *errors.values()), len(features)
     if table is None:
         table = source.table(columns, floats(columns))
     n = table.num_rows
@@ -97,6 +101,7 @@ def open_table(
         clear = blurred and reaches(exact, features, source.bounds) is None
         x = exact if clear or needs_float64(exact, order) else x
     del table  # it takes twice the memory
+    check_errors(x[:, len(columns) - len(errors) :], tuple(errors.values()), source)
     sizes = int(validation * n), int(test * n)
     for argument, fraction, size in zip(
         ("validation", "test"), (validation, test), sizes, strict=True
@@ -111,12 +116,12 @@ def open_table(
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validates, tests = (
-        Split(x[rows, :width], x[rows, width:] if context else None, checked=True) for rows in parts
+        Split(x[rows, :width], x[rows, width:] if len(columns) > width else None, checked=True) for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
-    dealt: Dealing = "values" if distinct else "rows"
-    return _dataset(source, context, splits, *looked_at, dealing=dealt, distinct=distinct)
+    known: dict[str, Any] = {"dealing": "values" if distinct else "rows", "distinct": distinct}
+    return _dataset(features, source, context, errors, splits, *looked_at, **known)
 
 
 def open_streamed(
@@ -126,6 +131,7 @@ def open_streamed(
     seed: int = 0,
     dealing: Dealing = "values",
     continuous: bool = False,
+    errors: Mapping[str, str] | None = None,
 ) -> StreamedDataset:
     """Opens your own table as a data set whose training rows stay on disk.
 
@@ -149,10 +155,12 @@ def open_streamed(
         1000
     """
     source = open_source(path)
-    features, context = source.roles(context)
+    features, context, errors = _roles(source, context, errors)
     check_dealing(dealing)
-    width = len(features)
-    rows = HashedRows.of(source, (*features, *context), seed, dealing)
+    width, wrong = len(features), tuple(errors.values())
+    for start, block in blocks(source, wrong) if wrong else ():
+        check_errors(block, wrong, source, start)
+    rows = HashedRows.of(source, (*features, *context, *wrong), seed, dealing)
     found = Survey(rows, torch.float32)
     blurred = reaches(found.some()[0], features, source.bounds) is not None
     if blurred or needs_float64(*found.some()):
@@ -171,7 +179,7 @@ def open_streamed(
         found.sketch.fingerprint(),
     )
     splits, looked_at = (sample, validates, tests), (*found.some(), continuous)
-    opened = _dataset(source, context, splits, *looked_at, dealing=dealing)
+    opened = _dataset(features, source, context, errors, splits, *looked_at, dealing=dealing)
     return StreamedDataset(**vars(opened), streamed=streamed)
 
 
@@ -196,9 +204,34 @@ def open_if_numbers(source: Source, *, stream: bool = False, **asked: Any) -> Da
         return table
 
 
+def _roles(
+    source: Source, context: Sequence[str], errors: Mapping[str, str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+    """The features, the context columns, and those of errors in the order of the features."""
+    given = dict(errors or {})
+    source.known((*given, *given.values()), "errors")
+    features, _ = source.roles((*context, *given.values()))
+    for name in given:
+        if name not in features:
+            raise ValueError(f"errors: column {name!r} of {source.path} is no feature")
+    ordered = {name: given[name] for name in features if name in given}
+    return features, source.known(context, "context"), ordered
+
+
+def check_errors(x: Tensor, columns: Sequence[str], source: Source, start: int = 0) -> None:
+    """Refuses standard deviations, of rows from `start` of a source on, that are negative."""
+    for values, name in zip(x.unbind(1), columns, strict=True):
+        if (values < 0).any():
+            row = int((values < 0).nonzero()[0])
+            expected = "a standard deviation, at least 0"
+            raise source.cell_error(name, start + row, expected, f"{values[row].item():g}")
+
+
 def _dataset(
+    features: tuple[str, ...],
     source: Source,
     context: tuple[str, ...],
+    errors: Mapping[str, str],
     splits: tuple[Split, Split, Split],
     x: Tensor,
     order: Tensor,
@@ -206,16 +239,13 @@ def _dataset(
     **known: Any,
 ) -> Dataset:
     """The data set of these splits, whose grids are found in rows x, looked at in an order."""
-    features, _ = source.roles(context)
     cells, without = (
-        (None, []) if continuous else find_cells(x[:, : len(features)], order, features)
+        (None, []) if continuous else find_cells(x[:, : len(features)], order, features, errors)
     )
     bounds = bounds_within(x, features, source, cells)
     notes = (*source.notes, *notes_on(features, cells, without))
-    name = source.path.stem
-    return Dataset(
-        name, *splits, features, context, cells=cells, bounds=bounds, notes=notes, **known
-    )
+    known = {"cells": cells, "bounds": bounds, "notes": notes, "errors": errors, **known}
+    return Dataset(source.path.stem, *splits, features, context, **known)
 
 
 def column_names(path: File) -> tuple[str, ...]:

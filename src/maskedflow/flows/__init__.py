@@ -23,6 +23,7 @@ from .coupling import NICE, GeneralCouplingTransform, RealNVP
 from .elementwise import GF, ElementWiseTransform
 from .flow import Flow, LazyDistribution, UnconditionalDistribution
 from .glow import ConvCouplingTransform, Glow
+from .measured import Measured
 from .mixtures import GMM, base
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, NCSF, NSF, SOSPF
@@ -53,6 +54,7 @@ __all__ = [
     "Glow",
     "LazyDistribution",
     "MaskedAutoregressiveTransform",
+    "Measured",
     "RealNVP",
     "TemporalDistribution",
     "TemporalMAF",

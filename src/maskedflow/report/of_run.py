@@ -76,7 +76,8 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     if levels:
         columns += (Column("class", levels),)
     else:
-        columns += tuple(Column(name) for name in run.context_columns)
+        given = *run.context_columns, *run.config.data.errors.values()
+        columns += tuple(map(Column, given))
     image = run.config.data.image_shape
 
     def split(rows: Rows) -> Split:
@@ -85,7 +86,7 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
             given = np.eye(len(levels))[given[:, 0].astype(int)]
         parts = (np.ascontiguousarray(part) for part in (rows[:, :features], given))
         x, c = (torch.from_numpy(part).to(density.dtype) for part in parts)
-        return Split(x, c if run.context_columns else None)
+        return Split(x, c if c.shape[1] else None)
 
     def log_prob(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)
@@ -98,7 +99,7 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
                 drawn: Rows = run.flow().sample((n,), generator=generator).numpy()
                 return drawn
             c = test.context[torch.randint(len(test), (n,), generator=generator)]
-            return _rows(run, Split(run.flow(c).sample((), generator=generator), c))
+            return _rows(run, Split(density.of_rows(c)(c).sample((), generator=generator), c))
 
     def latent(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)
@@ -118,7 +119,7 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         log_prob,
         sample,
         given=len(columns) - features,
-        latent=latent if _is_normal(density, test) else None,
+        latent=latent if density.measured is None and _is_normal(density, test) else None,
         unbounded=None if image is None else unbounded,
         notes=tuple(facts(run).items()),
         history=run.metrics,

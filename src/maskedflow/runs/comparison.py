@@ -148,7 +148,7 @@ def _rows(run: Run) -> dict[str, Any]:
     return {
         **told,
         "columns": sorted(source.columns),
-        "context": sorted(source.context_columns),
+        "context": sorted((*source.context_columns, *source.errors.values())),
         "rows": (train + validation, test),
     }
 

@@ -70,6 +70,7 @@ class DataConfig:
         dealing: "values" if copies of a row of the table went to one split, "rows" if each row was
             dealt by itself: where there are none, and by earlier versions.
         distinct: The number of rows that are no copies of another one, if there are copies.
+        errors: Of features that were measured with errors the columns of their standard deviations.
     """
 
     __pydantic_config__: ClassVar = CLOSED
@@ -89,6 +90,7 @@ class DataConfig:
     stream: bool = False
     dealing: Dealing = "rows"
     distinct: Count | None = None
+    errors: dict[Name, Name] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ class RunConfig:
         plain = self.to_dict()
         flow = {key: value for key, value in plain["flow"].items() if key != "seed"}
         data = {key: plain["data"].get(key) for key in _SAME}
+        if self.data.errors:  # which early records have not
+            data["errors"] = plain["data"]["errors"]
         text = json.dumps([flow, data], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

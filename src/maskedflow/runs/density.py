@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from torch import Tensor
 from maskedflow.data import Seen, Split, Trace
 from maskedflow.data.dataset import STEPS, stretches
 from maskedflow.data.split import columns_of
-from maskedflow.flows import Flow, TemporalMAF
+from maskedflow.data.table import check_errors
+from maskedflow.flows import Flow, Measured, TemporalMAF
 from maskedflow.sources import Source
 from maskedflow.sources.numbers import floats, numbers
 from maskedflow.training import evaluate
@@ -97,12 +98,14 @@ class FlowDensity:
         config: How it is built.
         data: The rows that it was trained on.
         trace: What is remembered of the rows that it was trained on; None of an older run.
+        measured: The density of rows with their errors; None if it was trained on none.
     """
 
     flow: Flow | TemporalMAF = field(repr=False)
     config: FlowConfig = field(repr=False)
     data: DataConfig = field(repr=False)
     trace: Trace | None = field(default=None, repr=False)
+    measured: Measured | None = field(default=None, repr=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -127,7 +130,7 @@ class FlowDensity:
     @property
     def types(self) -> dict[str, pa.DataType]:
         """The types in which its columns are read from a file: they are numbers."""
-        return floats((*self.columns, *self.context_columns))
+        return floats((*self.columns, *self.context_columns, *self.data.errors.values()))
 
     def read(self, table: pa.Table | pa.RecordBatch, source: Source, start: int = 0) -> Split:
         """The rows, and their contexts, of a table that was read from a file.
@@ -135,7 +138,10 @@ class FlowDensity:
         Raises:
             ValueError: If a cell is no finite number; the message names file, column and row.
         """
-        return self.split(numbers(table, tuple(self.types), source, start, self.dtype))
+        rows = numbers(table, tuple(self.types), source, start, self.dtype)
+        errors = tuple(self.data.errors.values())
+        check_errors(rows[:, rows.shape[1] - len(errors) :], errors, source, start)
+        return self.split(rows)
 
     def read_context(self, table: pa.Table, source: Source) -> Tensor:
         """The contexts of a table that was read from a file."""
@@ -148,9 +154,20 @@ class FlowDensity:
         return pa.Table.from_arrays([pa.array(part.numpy(force=True)) for part in parts], names)
 
     def split(self, rows: Tensor) -> Split:
-        """Features, and the context behind them."""
+        """Features, the context behind them, and errors last if there are some."""
         width = len(self.columns)
-        return Split(rows[:, :width], rows[:, width:] if self.context_columns else None)
+        return Split(rows[:, :width], rows[:, width:] if rows.shape[1] > width else None)
+
+    @property
+    def exact(self) -> FlowDensity:
+        """The same density, of rows that come without errors."""
+        return replace(self, data=replace(self.data, errors={}), measured=None)
+
+    def of_rows(self, context: Tensor | None) -> Flow | TemporalMAF | Measured:
+        """The density of rows as they come: as measured, if errors stand behind the context."""
+        given = 0 if context is None else context.shape[1]
+        exact = self.measured is None or given == len(self.context_columns)
+        return self.flow if exact else cast(Measured, self.measured)
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, *, start: int = 0, seed: int = 0
@@ -159,20 +176,20 @@ class FlowDensity:
 
         Args:
             x: The rows, shape (n, features).
-            context: Their contexts, shape (n, context).
+            context: Their contexts, shape (n, context), with errors behind them or without.
             start: The number of rows before these; it changes nothing here.
             seed: Seed of the noise that values on a grid are filled with.
         """
-        return evaluate(self.flow, Split(x, context), ROWS, seed)
+        return evaluate(self.of_rows(context), Split(x, context), ROWS, seed)
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, *, seed: int) -> Tensor:
-        """Draws n rows, one for each context if there are contexts."""
+        """Draws n rows, one for each context if there are some, as measured if with errors."""
         generator = torch.Generator().manual_seed(seed)
         if context is None:
             drawn: Tensor = self.flow().sample((n,), generator=generator)
         else:
-            drawn = self.flow(context).sample((), generator=generator)
+            drawn = self.of_rows(context)(context).sample((), generator=generator)
         return drawn
 
     def possible(self, rows: Split) -> Split:

@@ -25,6 +25,7 @@ from maskedflow.tables import FittedTable
 from maskedflow.tables.matrix import simpler
 
 from .density import FlowDensity, preprocessed
+from .measured import gaussian_baseline
 from .run import Run
 from .series import LAGS, autoregression, joined, score_series
 
@@ -100,6 +101,8 @@ def evaluate_run(run: Run, dataset: Dataset | MixedTable) -> Evaluation:
 
     Beside a flow stands one Gaussian with a full covariance. It is fitted where the flow's first
     masked transform works, after noise and logit, and its density carried back to the data's units.
+    Of rows that were measured with errors, densities are of what was measured, given these, and the
+    Gaussian is one of rows without them.
     Given a context it is the conditional Gaussian, log N(x, c) - log N(c). Beside a time series
     stands a linear-Gaussian autoregression, beside a table of which not all columns are numbers the
     product of its columns' densities, see :func:`~maskedflow.data.independent`.
@@ -170,6 +173,9 @@ def _baseline(dataset: Any, run: Run, test: Any) -> tuple[str, Tensor | None, Te
 def _of_numbers(dataset: Dataset, run: Run, test: Split) -> tuple[str, Tensor | None, Tensor]:
     # The noise of the test rows is the same again: same seed, same blocks. That of the training
     # rows must be another, or the Gaussian would have seen it.
+    if dataset.errors:
+        none = torch.zeros(len(test), dtype=torch.float64)
+        return "deconvolved Gaussian", gaussian_baseline(dataset, test), none
     front = cast(FlowDensity, run.density).front
     x_test, ladj = preprocessed(front, test, seed=0)
     x, _ = preprocessed(front, dataset.train, seed=1)

@@ -21,6 +21,7 @@ from maskedflow.training import History
 from .build import build_flow, start_at_data
 from .config import RunConfig
 from .density import FlowDensity
+from .measured import build_measured, gaussian_of, without_errors
 from .run import ESTIMATOR, TRACE, Run
 
 __all__ = ["search_run", "train_run", "write_run"]
@@ -99,14 +100,15 @@ def train_run(
     if initialise is not None and isinstance(flow, Flow):
         initialise(flow, torch.Generator().manual_seed(recorded.seed))
     if isinstance(flow, Flow):
-        start_at_data(flow, dataset.train, recorded.seed)
+        start_at_data(flow, without_errors(dataset.train, dataset), recorded.seed)
+    measured = build_measured(flow, config.data, gaussian_of(dataset) if dataset.errors else None)
     trace = dataset.fingerprints()
     train, validation = dataset.epochs()
     told = {"name": config.name, "versions": config.versions}
     with exclusive(directory):
         config.write(directory / "config.toml")
         history = training.fit(
-            flow,
+            measured or flow,
             train,
             validation,
             config.training,
@@ -125,5 +127,5 @@ def train_run(
                 options={**config.options, **taken},
             )
             config.write(directory / "config.toml")
-    density = FlowDensity(flow.eval(), recorded, config.data, trace)
+    density = FlowDensity(flow.eval(), recorded, config.data, trace, measured)
     return Run(directory, config, density), history

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ def why_search(asked: Mapping[str, Any]) -> str | None:
         return None
     if asked.get("data") is None:
         raise ValueError(f"{asking[0]}: expected --data FILE with it")
+    if "error" in asked:
+        raise ValueError(f"--error: not with {asking[0]}, whose density takes cells as exact")
     if others := _shaping(asked):
         raise ValueError(
             f"{others[0]}: shapes a single flow or its training, and {asking[0]} searches a "
@@ -98,7 +100,7 @@ def prepare(
     streamed = isinstance(dataset, StreamedDataset)
     if streamed and "stream" not in asked:
         notes.insert(0, f"{asked['data']} is large for this memory and stays on disk")
-    free = not streamed and not asked.keys() & {"flow", "time"}
+    free = not streamed and not asked.keys() & {"flow", "time", "error"}
     if asked.get("data") is not None and free:
         flow = config.options["flow"]
         chosen = f"{flow} was taken for one column; " if dataset.features == 1 else ""
@@ -183,7 +185,10 @@ def _prepare_flow(
     if settings["labels"] and file is not None:
         raise ValueError("--labels: a table of your own has none; name columns with --context")
     _check_series(asked, settings)
-    with _advising():
+    errors = _errors(asked)
+    if errors and settings["batch_norm"]:
+        raise ValueError("--batch_norm: its rows would be draws of --error; leave it out")
+    with nullcontext() if errors else _advising():
         source = None if file is None or opened is not None else open_source(file)
         dataset = opened or open_data(
             dataset=asked.get("dataset"),
@@ -198,6 +203,7 @@ def _prepare_flow(
             stream=_is_streamed(asked, source),
             dealing="values" if earlier is None else earlier.data.dealing,
             continuous=bool(asked.get("continuous")),
+            errors=errors,
         )
     if earlier is not None and earlier.flow is not None and not earlier.flow.wide:
         dataset = dataset.in_float32()  # as all runs were once
@@ -234,6 +240,7 @@ def config_of(
         context_columns=dataset.context_columns,
         dealing=dataset.dealing,
         distinct=dataset.distinct,
+        errors=dict(dataset.errors),
         **where,
         **dataset.record,
     )
@@ -257,7 +264,7 @@ def config_of(
     takes = made.shaped_by(dataset.context_features > 0)
     told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
     options = {**where, "window": data.window, "stream": data.stream, "data": file}
-    options["context"] = asked.get("context")
+    options["context"], options["error"] = asked.get("context"), asked.get("error")
     options["continuous"] = bool(asked.get("continuous"))
     return RunConfig(dataset.name, data, flow, training, options=options | told)
 
@@ -283,6 +290,22 @@ def _names(context: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in context.split(",")) if context else ()
 
 
+def _errors(asked: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of standard deviations that --error names, by the columns they belong to."""
+    given = asked.get("error") or ()
+    if given and asked.get("data") is None:
+        raise ValueError(f"--error {given[0]}: expected --data FILE with these columns")
+    errors: dict[str, str] = {}
+    for text in given:
+        name, equals, column = (part.strip() for part in text.partition("="))
+        if not (name and equals and column):
+            raise ValueError(f"--error {text}: expected COLUMN=COLUMN_OF_ITS_ERRORS")
+        if name in errors:
+            raise ValueError(f"--error {text}: {name} has errors already, those of {errors[name]}")
+        errors[name] = column
+    return errors
+
+
 def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuses what does not go with a time series."""
     if asked.get("time") is None:
@@ -295,6 +318,8 @@ def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None
         raise ValueError("--context: a time series is conditional on its past; leave it out")
     if settings["batch_norm"]:
         raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
+    if "error" in asked:
+        raise ValueError("--error: not with --time, which takes steps as exact")
 
 
 def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:

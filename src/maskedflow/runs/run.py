@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from maskedflow.training import checkpoint
 from .build import build_flow, check_numbers
 from .config import FlowConfig, RunConfig
 from .density import Density, FlowDensity
+from .measured import build_measured
 
 __all__ = ["Run", "load_run"]
 
@@ -132,6 +134,7 @@ class Run:
                 stream=source.stream,
                 dealing=source.dealing,
                 continuous=self.config.flow.continuous,
+                errors=source.errors,
             )
             if not self.config.flow.wide and found.train.x.dtype == torch.float64:
                 found = found.in_float32()
@@ -153,7 +156,7 @@ class Run:
             FileNotFoundError: If there is no such file.
             ValueError: If a column is missing, or a cell is of another type.
         """
-        names = (*self.columns, *self.context_columns)
+        names = tuple(self.density.types)
         rows: Split | TableSplit = self.density.read(*self._table(path, names, "columns"))
         return rows
 
@@ -188,6 +191,7 @@ def open_data(
     stream: bool = False,
     dealing: Dealing = "values",
     continuous: bool = False,
+    errors: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Loads a known data set by name, or else opens a table, a time series if `time` is named.
 
@@ -200,7 +204,8 @@ def open_data(
         if time is not None:
             return data.open_series(file, time, window=window)
         opened = data.open_streamed if stream else data.open_table
-        return opened(file, context=context, seed=seed, dealing=dealing, continuous=continuous)
+        told: dict[str, Any] = {"seed": seed, "dealing": dealing, "continuous": continuous}
+        return opened(file, context=context, errors=errors, **told)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 
@@ -247,7 +252,8 @@ def _load_flow(directory: Path, config: RunConfig, flow: FlowConfig) -> FlowDens
     with blame(record, f"not the record that {best} was trained with"):
         check_numbers(flow, config.data, tensors)
         built = build_flow(flow)
-    checkpoint.load_weights(best, built, tensors)
+        trained = build_measured(built, config.data)
+    checkpoint.load_weights(best, trained or built, tensors)
     with blame(best, "not a checkpoint whose trace of rows can be read"):
         trace = Trace.from_plain(metadata.get(TRACE))
-    return FlowDensity(built.eval(), flow, config.data, trace)
+    return FlowDensity(built.eval(), flow, config.data, trace, trained and trained.eval())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -37,11 +37,13 @@ class Scores:
         schema: The columns: those carried along, and then `log_prob` or what else was asked.
         batches: The rows, in the table's order.
         rows: About how many rows there will be; None if nobody knows.
+        about: What should be known of the scores: what became of measurement errors.
     """
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     rows: int | None
+    about: str = ""
 
 
 def score_run(
@@ -66,7 +68,8 @@ def score_run(
     Args:
         run: The run.
         path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
-            those of the context too, in any order and among any others; or a `.npy` array of rows,
+            those of the context too, in any order and among any others, and those of errors if rows
+            are to be scored as measured; or a `.npy` array of rows,
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
             scored given those before it.
@@ -84,13 +87,16 @@ def score_run(
             if the array has another width; if the file has no columns to keep or no pieces; or if
             the run has no answer to what is asked.
     """
-    density, names = run.density, (*run.columns, *run.context_columns)
+    is_array = path.suffix == ".npy" and run.config.flow is not None
+    source = None if is_array or run.config.data.time is not None else open_source(path)
+    run, about = _measured(run, path, () if source is None else source.names)
+    density, names = run.density, tuple(run.density.types)
     series = run.config.data.time is not None
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
     question = ask(run, explain=explain, tail=tail, given=given)
     rows = min(rows, question.rows or rows)
-    if series or (path.suffix == ".npy" and run.config.flow is not None):
+    if source is None:
         what = "a time series" if series else f"the array {path}"
         if keep is None or keep:
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
@@ -107,9 +113,8 @@ def score_run(
             _batch(question.schema, question.answer(block, number * rows, number))
             for number, block in enumerate(blocks, first // rows)
         )
-        return Scores(question.schema, scores, last - first)
+        return Scores(question.schema, scores, last - first, about)
 
-    source = open_source(path)
     source.known(names, "columns")
 
     def answer(batch: pa.RecordBatch, start: int) -> Sequence[pa.Array]:
@@ -119,7 +124,22 @@ def score_run(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    return _answers(source, density.types, question.schema, answer, keep, shard, rows)
+    scored = _answers(source, density.types, question.schema, answer, keep, shard, rows)
+    return replace(scored, about=about)
+
+
+def _measured(run: Run, path: Path, names: Sequence[str]) -> tuple[Run, str]:
+    """The run, of exact rows if a file has no column of errors; what to say of these."""
+    density = run.density
+    if not isinstance(density, FlowDensity) or density.measured is None:
+        return run, ""
+    columns = density.data.errors.values()
+    listed = ", ".join(columns)
+    if not any(name in names for name in columns):
+        return replace(run, density=density.exact), (
+            f"{path} has no errors ({listed}): log_prob is the density without noise"
+        )
+    return run, f"log_prob is the density of rows as measured, with the errors {listed}"
 
 
 def score_source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from maskedflow.data.fingerprint import unknown
@@ -80,6 +80,11 @@ def summary(run: Run, evaluation: Evaluation) -> str:
             "of the data in",
             "their own units, of each step given those before it and the calendar.",
         ]
+    elif data.errors:
+        units = [
+            "of the data in",
+            f"their own units, as they were measured, given their errors{given}",
+        ]
     else:
         units = ["of the data in", f"their own units{given}"]
     lines = [run.name, "=" * len(run.name), "", results_table(evaluation), ""]
@@ -104,6 +109,8 @@ def facts(run: Run) -> dict[str, str]:
         "features": _list(data.columns),
         "context": _list(data.context_columns) if data.context_columns else "none",
     }
+    if data.errors:
+        shared["errors"] = _list([f"{column} of {name}" for name, column in data.errors.items()])
     parameters = {"parameters": f"{run.density.parameters:,}"}
     if config.flow is not None:
         steps = ", ".join(p["kind"] for p in config.flow.preprocessing) or "none"
@@ -196,7 +203,7 @@ def _training(metrics: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _list(names: tuple[str, ...]) -> str:
+def _list(names: Sequence[str]) -> str:
     shown = names if len(names) <= 10 else (*names[:4], "...", names[-1])
     return f"{len(names)}: {', '.join(shown)}"
 

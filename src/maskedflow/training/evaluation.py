@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split
+from maskedflow.transforms import Dequantize
 
 from .batches import input_like, take, weight_of
 from .randomness import noise_of, seed_noise
@@ -55,7 +56,7 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
             x, c = take(split, slice(start, start + batch_size), like, whole)
             log_prob[start : start + batch_size] = flow(c).log_prob(x)
             for cells in noise:
-                if cells.low is not None:
+                if isinstance(cells, Dequantize) and cells.low is not None:
                     log_prob[start : start + batch_size][~cells.holds(x).cpu()] = -torch.inf
     return log_prob
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskedflow.transforms import Dequantize
+from maskedflow.transforms.noisy import Noisy
 
 
 def derive_seed(*key: int) -> int:
@@ -29,18 +29,18 @@ def row_seed(row: Tensor, seed: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def noise_of(flow: nn.Module) -> list[Dequantize]:
+def noise_of(flow: nn.Module) -> list[Noisy]:
     """The modules of a flow that add noise from a generator of their own."""
-    return [module for module in flow.modules() if isinstance(module, Dequantize)]
+    return [module for module in flow.modules() if isinstance(module, Noisy)]
 
 
-def seed_noise(noise: list[Dequantize], *key: int) -> None:
+def seed_noise(noise: list[Noisy], *key: int) -> None:
     """Restarts the generators of the noise modules, each at its own seed."""
     for i, module in enumerate(noise):
         module.seed(derive_seed(*key, i))
 
 
-def seed_step(noise: list[Dequantize], device: torch.device, *key: int) -> None:
+def seed_step(noise: list[Noisy], device: torch.device, *key: int) -> None:
     """Restarts what a training step draws from: the noise, and torch's own generator (dropout)."""
     seed_noise(noise, *key)
     generator = torch.default_generator

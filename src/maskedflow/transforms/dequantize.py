@@ -8,6 +8,7 @@ from torch.distributions.transforms import Transform as TorchTransform
 
 from .base import ComposedTransform, Transform, VectorTransform
 from .lazy import LazyTransform
+from .noisy import Noisy
 
 PLACES = 8
 """The places within a cell where the density of a discrete value is taken."""
@@ -51,7 +52,7 @@ class _DequantizeTransform(VectorTransform):
         return x.new_zeros(x.shape[:-1])
 
 
-class Dequantize(LazyTransform):
+class Dequantize(Noisy, LazyTransform):
     r"""Spreads each discrete value evenly over its cell: :math:`y = x + s u`, u uniform on [0, 1).
 
     The density of y integrates over a cell of volume :math:`\prod_i s_i` to the probability of x,
@@ -108,12 +109,10 @@ class Dequantize(LazyTransform):
         self.register_buffer("step", step)
         self.register_buffer("low", None if low is None else low.double())
         self.register_buffer("high", None if high is None else high.double())
-        self.generator = torch.Generator()
-        self.seed(0)
 
     def seed(self, seed: int) -> None:
         """Starts the noise anew from a seed."""
-        self.generator.manual_seed(seed)
+        super().seed(seed)
         self.before = self.generator.get_state()
 
     def rewind(self) -> None:

@@ -40,7 +40,7 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     Images are shown in two grids; two features as data, learned density and samples side by side;
     other tables as pairwise panels of samples over data; a time series as forecasts over what came.
     A conditional flow is sampled once for the context of each of those test rows, and its density
-    is the mean over some of them. If no number is asked for, 64 images or 2,000 rows are shown.
+    is the mean over some of them. Samples have the errors of these rows, if any. If no number is asked for, 64 images or 2,000 rows are shown.
     """
     data = run.config.data
     if data.window is not None:
@@ -93,15 +93,18 @@ def _plane(run: Run, x: Tensor, samples: Tensor, context: Tensor | None) -> Figu
     figure = new_figure(16, 4.2)
     *panels, curve = figure.subplots(1, 4)
 
+    size, exact = len(run.context_columns), not run.config.data.errors
+
     def log_prob(points: Tensor) -> Tensor:
-        if context is None:
+        if context is None or not size:
             each: Tensor = run.flow().log_prob(points)
             return each
-        each = run.flow(context[:CONTEXTS]).log_prob(points[:, None])
+        each = run.flow(context[:CONTEXTS, :size]).log_prob(points[:, None])
         return each.logsumexp(-1) - math.log(each.shape[-1])
 
-    titles = (f"{run.name}: test data", "learned density", "samples")
-    cells = 200 if context is None else 80
+    learned = "learned density" if exact else "learned density, without errors"
+    titles = (f"{run.name}: test data", learned, "samples" if exact else "samples, with errors")
+    cells = 200 if not size else 80
     plane_panels(panels, x, samples, log_prob, run.columns, titles=titles, cells=cells)
     _curve(curve, run)
     curve.set_box_aspect(1)
