@@ -49,6 +49,8 @@ class TrainOptions:
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
         context: Columns of --data to condition on, separated by commas.
+        weights: Column of --data that says how much each row counts, such as those of importance
+            samples; it is no feature. [default: the column that the file itself names, if any]
         continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
             which has no bound there. [default: they are dequantised]
         time: Column of times of --data, dates or numbers: its rows are one time series.
@@ -88,6 +90,7 @@ class TrainOptions:
     lr_steps: PositiveInt | None = None
     work: PositiveFloat | None = None
     context: str | None = None
+    weights: str | None = None
     continuous: bool | None = None
     time: str | None = None
     window: PositiveInt | None = None

@@ -70,6 +70,9 @@ class DataConfig:
         dealing: "values" if copies of a row of the table went to one split, "rows" if each row was
             dealt by itself: where there are none, and by earlier versions.
         distinct: The number of rows that are no copies of another one, if there are copies.
+        weights: The column that says how much each row counts, if there is one.
+        effective: The numbers of rows of equal weight that training, validation and test rows are
+            worth, if there is.
     """
 
     __pydantic_config__: ClassVar = CLOSED
@@ -89,6 +92,8 @@ class DataConfig:
     stream: bool = False
     dealing: Dealing = "rows"
     distinct: Count | None = None
+    weights: Name | None = None
+    effective: tuple[Finite, Finite, Finite] | None = None
 
 
 @dataclass(frozen=True)
