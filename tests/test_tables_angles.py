@@ -14,7 +14,6 @@ from maskedflow.data import Split
 from maskedflow.tables import Layout, build_density
 from maskedflow.tables.angles import _concentrations, fit_angles
 from maskedflow.tables.circular import AutoregressiveVonMises
-from maskedflow.tables.weighed import Weighed
 from strategies import overwrite
 
 CIRCLE = (torch.arange(240).double() + 0.5) / 240 * 2 * math.pi - math.pi
@@ -27,8 +26,8 @@ def angles(*present: int | None, context: int = 0) -> AutoregressiveVonMises:
     return overwrite(made.double(), 0.5)
 
 
-def alike(x: Tensor) -> Weighed:
-    return Weighed(Split(x), torch.ones(len(x), dtype=torch.float64))
+def alike(x: Tensor) -> Split:
+    return Split(x)
 
 
 def test_the_density_of_angles_integrates_to_one() -> None:

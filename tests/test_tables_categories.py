@@ -14,7 +14,6 @@ from torch import Tensor
 from maskedflow.data import Split
 from maskedflow.tables import AutoregressiveCategorical
 from maskedflow.tables.codes import fit_categories, fit_tree
-from maskedflow.tables.weighed import Weighed
 from maskedflow.training import TrainConfig, fit
 from strategies import overwrite
 
@@ -132,7 +131,7 @@ def test_it_learns_by_the_loop_of_any_flow() -> None:
 def fitted(codes: Tensor, levels: list[int], weight: Tensor | None = None) -> Tensor:
     """The log-probabilities of all rows that there can be."""
     weight = torch.ones(len(codes)) if weight is None else weight
-    made, _, _ = fit_categories(levels, Weighed(Split(codes.double()), weight.double()), 0, 3.0)
+    made, _, _ = fit_categories(levels, Split(codes.double(), weight=weight.double()), 0, 3.0)
     with torch.no_grad():
         return made().log_prob(every_row(levels))
 

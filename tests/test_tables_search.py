@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskedflow.data.split import effective
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
 from maskedflow.tables.together import together
-from maskedflow.tables.weighed import distinct_rows, effective
+from maskedflow.tables.weighed import distinct_rows
 from maskedflow.tables.work import default_work
 
 

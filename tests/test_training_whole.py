@@ -21,7 +21,6 @@ from interruptions import interrupt_compiled
 from maskedflow.chain import Descent
 from maskedflow.data import ContextStandardizer, Split
 from maskedflow.training import History, NonFiniteError, TrainConfig, fit
-from maskedflow.training.weighted import Weighted
 from maskedflow.transforms import Dequantize, Logit, Narrow, Standardize
 from test_training_resume import assert_same
 
@@ -88,8 +87,6 @@ FLOWS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
         lambda: behind(Standardize(torch.zeros(3), torch.full((3,), 8.0)), Logit(0.05), context=2),
     ),
     "dequantize": (0, lambda: behind(Dequantize(), standardize())),
-    "weights": (3, lambda: Weighted(maf(2))),
-    "only weights": (1, lambda: Weighted(behind(standardize()))),
     "embedding": (2, lambda: behind(standardize(), context=2, embedding=standardizer())),
 }
 CONFIGS: dict[str, TrainConfig] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .output import check_ending, print_table, tell_seen
+from .output import check_ending, print_table, tell_effective, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.runs import Compared
@@ -21,6 +21,7 @@ HEADINGS = (
 def compare(
     *runs: Path,
     output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
+    weights: str | None = None,
     data_dir: Path | None = None,
 ) -> None:
     """Score the same test rows with several runs, and print them side by side, the best first.
@@ -30,6 +31,7 @@ def compare(
     Args:
         runs: The runs' folders.
         output: Markdown file to write the table to, .md, and a picture beside it, .png.
+        weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the first run found them.
     """
     check_ending(output, ".md")
@@ -38,9 +40,11 @@ def compare(
 
     if len(runs) < 2:
         raise ValueError(f"RUN: expected at least two runs to compare, got {len(runs)}")
-    found = compare_runs([load_run(path) for path in runs], data_dir=data_dir)
+    loaded = [load_run(path) for path in runs]
+    found = compare_runs(loaded, data_dir=data_dir, weights=weights)
     for one in found:
         tell_seen(one.seen, one.name)
+    tell_effective(found[0].effective, found[0].rows)
     print_table(HEADINGS, HEADINGS[1:], map(_cells, found))
     if output is not None:
         _write(output, found)

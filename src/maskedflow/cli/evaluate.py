@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
-from .output import note, tell_seen
+from .output import note, tell_effective, tell_seen
 
 if TYPE_CHECKING:
     from maskedflow.data import Dataset, MixedTable
@@ -24,6 +24,7 @@ def evaluate(
     dataset: str | None = None,
     num_samples: PositiveInt | None = None,
     data: Path | None = None,
+    weights: str | None = None,
     data_dir: Path | None = None,
     download: bool = False,
     out: Path = Path("maf_results"),
@@ -35,6 +36,7 @@ def evaluate(
         dataset: Instead of RUN: the run of this data set in OUT.
         num_samples: Samples in the picture. [default: 64 images, or 2000 rows]
         data: The run's table, if it is no longer where it was.
+        weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the run found them.
         download: Fetch the data set when it is not here.
         out: Directory of all runs. [default: maf_results]
@@ -45,7 +47,8 @@ def evaluate(
     from maskedflow.runs import load_run
 
     found = load_run(out / str(dataset) if run is None else run)
-    report(found, found.dataset(data_dir=data_dir, file=data, download=download), num_samples)
+    rows = found.dataset(data_dir=data_dir, file=data, weights=weights, download=download)
+    report(found, rows, num_samples)
 
 
 def report(
@@ -58,6 +61,7 @@ def report(
     evaluation = evaluate_run(run, dataset)
     write_text(run.summary, summary(run, evaluation))
     tell_seen(evaluation.seen, "the test rows")
+    tell_effective(evaluation.effective, evaluation.rows)
     print(f"\n{results_table(evaluation)}\n", flush=True)
     if run.config.data.errors:
         note("densities are of rows as measured, given their errors; samples have errors, too")

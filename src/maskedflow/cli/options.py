@@ -51,6 +51,8 @@ class TrainOptions:
         context: Columns of --data to condition on, separated by commas.
         error: Column of the standard deviations of a column's measurement errors, such as
             mag=mag_err; again for each column that has one. The density is that without them.
+        weights: Column of --data that says how much each row counts, such as those of importance
+            samples; it is no feature. [default: the column that the file itself names, if any]
         continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
             which has no bound there. [default: they are dequantised]
         time: Column of times of --data, dates or numbers: its rows are one time series.
@@ -91,6 +93,7 @@ class TrainOptions:
     work: PositiveFloat | None = None
     context: str | None = None
     error: Annotated[list[str] | None, Parameter(negative_iterable=())] = None
+    weights: str | None = None
     continuous: bool | None = None
     time: str | None = None
     window: PositiveInt | None = None

@@ -37,6 +37,12 @@ def tell_seen(seen: Seen | None, where: str) -> None:
         note(f"{where}: {seen}; of such rows the likelihood is too good")
 
 
+def tell_effective(effective: float | None, rows: int) -> None:
+    """Says how many rows of equal weight test rows are worth, if they have weights."""
+    if effective is not None:
+        print(f"effective sample size: {effective:,.1f} of {rows:,} test rows, by their weights")
+
+
 def print_table(names: Sequence[str], right: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table, some of whose columns are numbers that belong to the right."""
     from rich.box import SIMPLE

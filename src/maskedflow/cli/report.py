@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .output import tell_effective
+
 
 def report(
     run: Path,
     /,
     *,
     data: Path | None = None,
+    weights: str | None = None,
     data_dir: Path | None = None,
 ) -> None:
     """Write report.html in a run's folder: one page, with all its pictures, that needs no network.
@@ -17,6 +20,7 @@ def report(
     Args:
         run: The run's folder, such as maf_results/power.
         data: A table of other test rows, .csv or .parquet. [default: those of the run's data]
+        weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the run found them.
     """
     from maskedflow.report import run_report
@@ -25,5 +29,9 @@ def report(
     found = load_run(run)
     if data is not None and found.config.data.time is not None:
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
-    test = None if data is None else found.read(data)
-    print(f"report in {run_report(found, found.dataset(data_dir=data_dir), test)}")
+    test = None if data is None else found.read(data, weights)
+    own = found.dataset(data_dir=data_dir, weights=weights if data is None else None)
+    judged = own.test if test is None else test
+    if judged.weight is not None:
+        tell_effective(judged.effective, len(judged))
+    print(f"report in {run_report(found, own, test)}")

@@ -50,6 +50,7 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs import RunConfig, write_run
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
+    from maskedflow.runs.summary import told_weights
 
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
@@ -63,6 +64,8 @@ def _train(options: TrainOptions) -> None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
         note(one)
+    for told in told_weights(config.data).values():
+        print(f"weights: {told}")
     if config.search is not None:
         with exclusive(directory):
             run = _search(directory, config, dataset)

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Rows = NDArray[np.float64]
+Weight = NDArray[np.float64]
+Weights = tuple[Weight | None, Weight | None]
+"""How much each training row, and each validation row, counts; None if all are alike."""
 
 COMPONENTS = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of Gaussians that are tried, in turn, until the validation rows like them less."""
@@ -28,13 +31,13 @@ _ROWS = 2_000  # Validation rows that are scored: kernels take a time of rows ti
 _NUMBERS = 2**22  # of a block in float64: it stays small beside the data, whatever their width
 
 
-def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
+def gaussian_log_likelihood(train: Tensor, test: Tensor, weight: Tensor | None = None) -> Tensor:
     r"""The log-likelihood of a full-covariance Gaussian fitted by maximum likelihood.
 
     .. math:: \log N(x; \mu, \Sigma), \quad \mu, \Sigma \text{ the mean and covariance of train}
 
     It is also a check of a data set's integrity: the MAF paper gives its mean for every data set.
-    Costs O(n features²) in blocks of rows.
+    Costs O(n features²) in blocks of rows. Training rows count as `weight` says, shape `(n,)`.
 
     Returns the log-density of each of the m test rows in nats, float64, shape `(m,)`.
 
@@ -52,13 +55,16 @@ def gaussian_log_likelihood(train: Tensor, test: Tensor) -> Tensor:
         -1.8
     """
     rows = max(1, _NUMBERS // train.shape[1])
+    share = train.new_ones(len(train), dtype=torch.float64) if weight is None else weight.double()
+    share = share / share.sum()
+    blocks = list(zip(train.split(rows), share.split(rows), strict=True))
     mean = train.new_zeros(train.shape[1], dtype=torch.float64)
-    for block in train.split(rows):
-        mean += block.double().sum(0) / len(train)
+    for block, part in blocks:
+        mean += part @ block.double()
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=train.device)
-    for block in train.split(rows):
+    for block, part in blocks:
         centred = block.double() - mean
-        covariance += centred.T @ centred / len(train)
+        covariance += (part[:, None] * centred).T @ centred
     factor, failure = torch.linalg.cholesky_ex(covariance)
     # How much of a feature's variance no earlier one explains; rounding leaves a little.
     unexplained = factor.diagonal().square() / covariance.diagonal()
@@ -109,40 +115,55 @@ def fit_gaussian(x: Rows) -> Baseline:
     return _fit("full Gaussian", GaussianMixture(1), x)
 
 
-def choose_mixture(train: Rows, validation: Rows, seed: int = 0) -> Baseline:
-    """Fits mixtures of Gaussians with full covariances, and keeps the one that validates best."""
+def choose_mixture(
+    train: Rows, validation: Rows, seed: int = 0, weights: Weights = (None, None)
+) -> Baseline:
+    """Fits mixtures of Gaussians with full covariances, and keeps the one that validates best.
+
+    Rows count as the `weights` of both say.
+    """
     from sklearn.mixture import GaussianMixture
+
+    from .weighted_mixture import WeightedMixture
 
     def fit(k: int) -> Baseline:
         name = f"mixture of {k} Gaussians" if k > 1 else "mixture of one Gaussian"
-        return _fit(name, GaussianMixture(k, reg_covar=1e-5, random_state=seed), train)
+        kind = GaussianMixture if weights[0] is None else WeightedMixture
+        return _fit(name, kind(k, reg_covar=1e-5, random_state=seed), train, weights[0])
 
     fitting = (k for k in COMPONENTS if k * (train.shape[1] + 1) <= len(train))
-    return _best(map(fit, fitting), validation)
+    return _best(map(fit, fitting), validation, weights[1])
 
 
-def choose_kde(train: Rows, validation: Rows) -> Baseline:
-    """Fits Gaussian kernels around all rows, with the width that validates best."""
+def choose_kde(train: Rows, validation: Rows, weights: Weights = (None, None)) -> Baseline:
+    """Fits Gaussian kernels around all rows, with the width that validates best.
+
+    Rows count as the `weights` of both say.
+    """
     from sklearn.neighbors import KernelDensity
 
     def fit(width: float) -> Baseline:
         name = f"kernels of width {width:.3g}"
-        return _fit(name, KernelDensity(bandwidth=width, rtol=1e-3), train)
+        return _fit(name, KernelDensity(bandwidth=width, rtol=1e-3), train, weights[0])
 
-    return _best(map(fit, BANDWIDTHS), validation)
+    return _best(map(fit, BANDWIDTHS), validation, weights[1])
 
 
-def _fit(name: str, estimator: Any, x: Rows) -> Baseline:
-    loc, scale = x.mean(0), x.std(0)
+def _fit(name: str, estimator: Any, x: Rows, weight: Weight | None = None) -> Baseline:
+    loc = np.average(x, axis=0, weights=weight)
+    scale = np.sqrt(np.average((x - loc) ** 2, axis=0, weights=weight))
     scale[scale == 0] = 1
-    return Baseline(name, estimator.fit((x - loc) / scale), loc, scale)
+    z = (x - loc) / scale
+    fitted = estimator.fit(z) if weight is None else estimator.fit(z, sample_weight=weight)
+    return Baseline(name, fitted, loc, scale)
 
 
-def _best(candidates: Iterable[Baseline], validation: Rows) -> Baseline:
+def _best(candidates: Iterable[Baseline], validation: Rows, weight: Weight | None) -> Baseline:
     """The best of a row of candidates that get better up to some point."""
     best, value = None, -np.inf
+    share = None if weight is None else weight[:_ROWS]
     for one in candidates:
-        now = one.score_samples(validation[:_ROWS]).mean()
+        now = np.average(one.score_samples(validation[:_ROWS]), weights=share)
         if best is not None and now <= value:
             break
         best, value = one, now
@@ -151,14 +172,17 @@ def _best(candidates: Iterable[Baseline], validation: Rows) -> Baseline:
 
 
 def conditional_gaussian(
-    x: tuple[Tensor, Tensor], context: tuple[Tensor | None, Tensor | None] = (None, None)
+    x: tuple[Tensor, Tensor],
+    context: tuple[Tensor | None, Tensor | None] = (None, None),
+    weight: Tensor | None = None,
 ) -> Tensor | None:
     r"""The log-likelihood of a Gaussian given a context, if there is one.
 
     .. math:: \log N(x \mid c) = \log N(x, c) - \log N(c)
 
     `x` are the rows that it is fitted on and those that it is evaluated on, `context` the contexts
-    of both. None is returned if a covariance is singular.
+    of both, and `weight` says how much each of the former counts. None is returned if a covariance
+    is singular.
 
     Example:
         >>> x, c = torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0))
@@ -168,8 +192,9 @@ def conditional_gaussian(
     (train, test), (c, c_test) = x, context
     try:
         if c is None or c_test is None:
-            return gaussian_log_likelihood(train, test)
-        joint = gaussian_log_likelihood(torch.hstack([train, c]), torch.hstack([test, c_test]))
-        return joint - gaussian_log_likelihood(c, c_test)
+            return gaussian_log_likelihood(train, test, weight)
+        both = torch.hstack([train, c]), torch.hstack([test, c_test])
+        joint = gaussian_log_likelihood(*both, weight)
+        return joint - gaussian_log_likelihood(c, c_test, weight)
     except ValueError:
         return None

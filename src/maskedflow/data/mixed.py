@@ -20,8 +20,9 @@ from maskedflow.columns.schema import Missing
 from maskedflow.files import read_text
 from maskedflow.sources import Source, open_source
 from maskedflow.sources.arrow_types import is_number, is_temporal
+from maskedflow.sources.numbers import weights_of
 
-from .split import Array, Dealing, deal_rows
+from .split import Array, Dealing, deal_rows, effective
 from .table import File
 
 _TEST = 0.1
@@ -30,13 +31,22 @@ _TEST = 0.1
 
 @dataclass(frozen=True)
 class TableSplit:
-    """The rows of one part of a table: columns `x` that have a density, and its context, if any."""
+    """The rows of one part of a table: columns `x` that have a density, and its context, if any.
+
+    Each counts as `weight` says, float64, shape (n,); all alike if None.
+    """
 
     x: pa.Table
     context: pa.Table | None = None
+    weight: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.x.num_rows)
+
+    @property
+    def effective(self) -> float:
+        """The number of rows of equal weight that are worth as much."""
+        return float(len(self)) if self.weight is None else effective(self.weight)
 
     @property
     def context_columns(self) -> tuple[str, ...]:
@@ -56,7 +66,9 @@ class TableSplit:
         """Some of the rows."""
         mask = pa.array(kept)
         return TableSplit(
-            self.x.filter(mask), None if self.context is None else self.context.filter(mask)
+            self.x.filter(mask),
+            None if self.context is None else self.context.filter(mask),
+            None if self.weight is None else self.weight[torch.from_numpy(kept)],
         )
 
 
@@ -98,6 +110,7 @@ def open_mixed(
     *,
     table: pa.Table | None = None,
     context: Sequence[str] = (),
+    weights: str | None = None,
     schema: Path | None = None,
     missing: Missing | None = None,
     seed: int = 0,
@@ -108,6 +121,8 @@ def open_mixed(
         path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
         table: Its columns, where they have been read already.
         context: The columns to condition on.
+        weights: The column that says how much each row counts, as in
+            :func:`maskedflow.data.open_table`.
         schema: A TOML file with what is known of the columns.
         missing: What becomes of missing values, whatever the schema says; "error" if neither does.
         seed: Which rows are held out: the same as of a table of numbers.
@@ -117,7 +132,7 @@ def open_mixed(
         ValueError: If one cannot be read, a cell cannot be what its column is, a context column is
             unknown, or rows are few.
     """
-    source = open_source(path)
+    source = open_source(path).weighed_by(weights)
     features, given = source.roles(context)
     told, known = _read_schema(schema)
     table = read_source(source, declared=known) if table is None else table
@@ -125,10 +140,11 @@ def open_mixed(
         f"--schema: what it says of {n!r} does not count in --context" for n in given if n in known
     ]
     known = {**_bounded(source), **known}
-    known = {name: column for name, column in known.items() if name not in given}
+    known = {n: column for n, column in known.items() if n not in (*given, source.weights)}
+    weight = weights_of(source, table)
     with _naming(source.path):
         whole = TableSplit(
-            table.select(list(features)), table.select(list(given)) if given else None
+            table.select(list(features)), table.select(list(given)) if given else None, weight
         )
         found = Schema.infer(whole.x, missing or told or "error", known)
         if not found.free:
@@ -160,9 +176,11 @@ def deal_mixed(
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
     context_columns = whole.context_columns
-    table = whole.table.drop_columns(ignored(schema))
+    table, weight = whole.table.drop_columns(ignored(schema)), whole.weight
     if schema.missing == "drop":
-        table = table.filter(pa.array(complete(table)))
+        kept = complete(table)
+        table = table.filter(pa.array(kept))
+        weight = None if weight is None else weight[torch.from_numpy(kept)]
     for given in context_columns if schema.missing != "model" else ():
         missing = is_missing(table.column(given))
         if missing.any():
@@ -182,7 +200,8 @@ def deal_mixed(
     def part(rows: torch.Tensor) -> TableSplit:
         chosen = table.take(rows.numpy())
         given = chosen.select(list(context_columns)) if context_columns else None
-        return TableSplit(chosen.select(list(schema.needed)), given)
+        counts = None if weight is None else weight[rows]
+        return TableSplit(chosen.select(list(schema.needed)), given, counts)
 
     return MixedTable(
         name,
@@ -221,7 +240,8 @@ def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None
     """
     told, known = _read_schema(schema)
     source = open_source(path)
-    table = read_source(source, declared=known)
+    names = [name for name in source.names if name != source.weights]
+    table = read_source(source, names, declared=known)
     known = {**_bounded(source), **known}
     said = missing or told
     with _naming(path):

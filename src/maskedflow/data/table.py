@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskedflow.columns.reading import all_numbers, check_sizes, read_source
 from maskedflow.sources import CellError, Source, open_source
-from maskedflow.sources.numbers import blocks, floats, numbers
+from maskedflow.sources.numbers import blocks, floats, numbers, weights_of
 from maskedflow.sources.source import ROWS
 
 from .bounded import bounds_within, reaches
@@ -31,6 +31,7 @@ def open_table(
     *,
     table: pa.Table | None = None,
     context: Sequence[str] = (),
+    weights: str | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -51,6 +52,8 @@ def open_table(
         path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
         table: Its columns, where they have been read already.
         context: The columns to condition on; the others are the features.
+        weights: The column that says how much each row counts, no feature; that which the file
+            itself names, if it does, if None.
         validation: The fraction of the rows that validates, in [0, 1).
         test: The fraction of the rows that tests, in [0, 1).
         seed: Which rows go where.
@@ -85,9 +88,10 @@ def open_table(
             "validation, test: expected fractions in [0, 1), together below 1, "
             f"got {validation} and {test}"
         )
-    source = open_source(path)
+    source = open_source(path).weighed_by(weights)
     features, context, errors = _roles(source, context, errors)
     columns, width = (*features, *context, *errors.values()), len(features)
+    weight = weights_of(source, table)
     if table is None:
         table = source.table(columns, floats(columns))
     n = table.num_rows
@@ -116,7 +120,13 @@ def open_table(
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validates, tests = (
-        Split(x[rows, :width], x[rows, width:] if len(columns) > width else None, checked=True) for rows in parts
+        Split(
+            x[rows, :width],
+            x[rows, width:] if len(columns) > width else None,
+            None if weight is None else weight[rows],
+            checked=True,
+        )
+        for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
@@ -128,6 +138,7 @@ def open_streamed(
     path: File,
     *,
     context: Sequence[str] = (),
+    weights: str | None = None,
     seed: int = 0,
     dealing: Dealing = "values",
     continuous: bool = False,
@@ -141,7 +152,8 @@ def open_streamed(
     copies: a tenth of the rows each, but at most about 100,000, which are in memory as is a sample
     of the training rows. From these follows which features are dequantised.
 
-    Arguments are those of :func:`maskedflow.data.open_table`, and so is what is raised. The `train`
+    Arguments are those of :func:`maskedflow.data.open_table`, and so is what is raised; with a
+    column of `weights` that is a ValueError. The `train`
     of the data set is the sample of the training rows; `streamed` stands for all.
 
     Example:
@@ -154,7 +166,12 @@ def open_streamed(
         >>> len(table.streamed) + len(table.validation) + len(table.test)
         1000
     """
-    source = open_source(path)
+    source = open_source(path).weighed_by(weights)
+    if source.weights is not None:
+        raise ValueError(
+            f"weights: {source.path} stays on disk (--stream), where no column of weights is read, "
+            f"got {source.weights!r}; --no_stream reads it into memory"
+        )
     features, context, errors = _roles(source, context, errors)
     check_dealing(dealing)
     width, wrong = len(features), tuple(errors.values())

@@ -138,6 +138,7 @@ class GMM(LazyDistribution):
         x: Tensor,
         strategy: Strategy = "kmeans",
         *,
+        weight: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Starts the components at clusters of data: their shares, means and covariances.
@@ -148,6 +149,7 @@ class GMM(LazyDistribution):
             x: The data, with shape (N, features).
             strategy: The clusters of "kmeans", or the points nearest to centres that are drawn
                 far from each other, "kmeans++", or at "random".
+            weight: How much each point counts, with shape (N,); all alike if None.
             generator: Where draws come from; torch's own if None.
 
         Raises:
@@ -161,12 +163,18 @@ class GMM(LazyDistribution):
                 f"x: expected more rows than the {self.components} components, got {len(x)}"
             )
         refuse_nan("x", x)
-        centres = _centres(x, self.components, strategy, generator)
+        mass = x.new_ones(len(x)) if weight is None else weight.to(x)
+        mass = mass * mass.sum() / mass.square().sum()  # as many as they are worth
+        centres = _centres(x, self.components, strategy, mass, generator)
         chosen = torch.cdist(x, centres).argmin(dim=-1)
-        share = nn.functional.one_hot(chosen, self.components).to(x.dtype)
+        share = mass[:, None] * nn.functional.one_hot(chosen, self.components)
         count = share.sum(dim=0)
-        means = torch.where(count[:, None] > 0, share.T @ x / count[:, None].clamp(min=1), centres)
-        phi = [(count.clamp(min=1) / len(x)).log(), means, *self._scales(x, means, share)]
+        means = torch.where(count[:, None] > 0, share.T @ x / count[:, None], centres)
+        phi = [
+            (count.clamp(min=1) / mass.sum()).log(),
+            means,
+            *self._scales(x, x - means[chosen], share),
+        ]
         if self.context:
             last = cast(Linear, self.hyper[-1])
             last.weight.mul_(1e-2)
@@ -175,17 +183,16 @@ class GMM(LazyDistribution):
             for parameter, part in zip(self.phi, phi, strict=True):
                 parameter.copy_(part)
 
-    def _scales(self, x: Tensor, means: Tensor, share: Tensor) -> list[Tensor]:
-        """The parameters of the covariances of the clusters."""
+    def _scales(self, x: Tensor, centred: Tensor, share: Tensor) -> list[Tensor]:
+        """The parameters of the clusters' covariances, of points and these less their means."""
         count = share.sum(dim=0)
-        centred = x - share @ means
         if self.covariance_type == "full":
             scatter = torch.stack([(column[:, None] * centred).T @ centred for column in share.T])
             needed = self.features
         else:
             scatter, needed = share.T @ centred.square(), 1
         shape = (-1, *[1] * (scatter.ndim - 1))
-        pooled = scatter.sum(dim=0, keepdim=True) / max(len(x) - self.components, 1)
+        pooled = scatter.sum(dim=0, keepdim=True) / (count.sum() - self.components).clamp(min=1)
         if self.tied:
             covariance = pooled
         else:
@@ -204,19 +211,25 @@ class GMM(LazyDistribution):
 
 
 def _centres(
-    x: Tensor, components: int, strategy: Strategy, generator: torch.Generator | None
+    x: Tensor,
+    components: int,
+    strategy: Strategy,
+    mass: Tensor,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    """Draws the centres of clusters."""
+    """Draws the centres of clusters of points that count for as much."""
     if strategy == "random":
         return x[torch.randperm(len(x), generator=generator)[:components].to(x.device)]
     from sklearn.cluster import KMeans, kmeans_plusplus
 
-    rows = x.cpu().numpy()
+    rows, counts = x.cpu().numpy(), None if (mass == mass[0]).all() else mass.cpu().numpy()
     seed = int(torch.randint(2**31, (), generator=generator))
     if strategy == "kmeans":
-        found = KMeans(components, n_init=1, random_state=seed).fit(rows).cluster_centers_
+        found = (
+            KMeans(components, n_init=1, random_state=seed).fit(rows, None, counts).cluster_centers_
+        )
     elif strategy == "kmeans++":
-        found, _ = kmeans_plusplus(rows, components, random_state=seed)
+        found, _ = kmeans_plusplus(rows, components, sample_weight=counts, random_state=seed)
     else:
         raise ValueError(f"strategy: expected one of random, kmeans, kmeans++, got {strategy!r}")
     return torch.as_tensor(found, dtype=x.dtype, device=x.device)

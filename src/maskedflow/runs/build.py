@@ -218,7 +218,8 @@ def start_at_data(flow: Flow, train: Split, seed: int) -> None:
     c = None if train.context is None else train.context[rows].to(input_like(flow))
     if c is not None and flow.embedding is not None:
         c = flow.embedding(c)
+    weight = None if train.weight is None else train.weight[rows]
     z = flow.transform(c)(train.x[rows].to(input_like(flow)))
     for mixture in mixtures:
         if len(z) >= mixture.components:
-            mixture.initialize(z, generator=generator)
+            mixture.initialize(z, weight=weight, generator=generator)

@@ -51,12 +51,13 @@ class Likelihood:
         log_prob: Tensor,
         first: Tensor | None = None,
         fitted: int = 0,
+        weight: Tensor | None = None,
         **more: Any,
     ) -> Self:
-        """That of rows with these log-densities, beside those of the first density."""
-        nll = Mean.of(-log_prob)
+        """That of rows with these log-densities, and weights, beside those of the first density."""
+        nll = Mean.of(-log_prob, weight)
         bpd = nll.scaled(1 / (features * math.log(2)))
-        behind = None if first is None else Mean.of(first - log_prob)
+        behind = None if first is None else Mean.of(first - log_prob, weight)
         return cls(name, nll, bpd, behind, fitted, len(log_prob), **more)
 
 
@@ -69,16 +70,23 @@ class Compared(Likelihood):
         training: Seconds of its training; None if the log is gone.
         scoring: Seconds to score 1,000 test rows.
         seen: How many of the test rows it was trained on; None if that is not known.
+        effective: The number of rows of equal weight that the test rows are worth; None if they
+            have none.
     """
 
     parameters: int
     training: float | None
     scoring: float
     seen: Seen | None = None
+    effective: float | None = None
 
 
 def compare_runs(
-    runs: Sequence[Run], dataset: Dataset | None = None, *, data_dir: Path | None = None
+    runs: Sequence[Run],
+    dataset: Dataset | None = None,
+    *,
+    data_dir: Path | None = None,
+    weights: str | None = None,
 ) -> list[Compared]:
     r"""Scores the same test rows with several runs, the best first.
 
@@ -89,6 +97,7 @@ def compare_runs(
         runs: The runs, at least two, of flows and of searches.
         dataset: The data of flows; each run loads its own if None.
         data_dir: Where data sets lie, if not where the runs found them.
+        weights: The column that says how much each test row counts, if another than in training.
 
     Raises:
         ValueError: If there are fewer, they are of different data, or there are no test rows.
@@ -103,15 +112,18 @@ def compare_runs(
                     f"{run.directory}: its {what} is {_short(value)}, that of {runs[0].directory} "
                     f"is {_short(first[what])}; expected runs on the same data"
                 )
-    found = [_compared(run, dataset, data_dir) for run in runs]
-    (best, most), *rest = sorted(found, key=lambda pair: _nll(pair[0]))
-    return [best, *(replace(one, behind=Mean.of(most - other)) for one, other in rest)]
+    asked: dict[str, Any] = {"data_dir": data_dir, "weights": weights}
+    found = [_compared(run, dataset, asked) for run in runs]
+    (best, most, weight), *rest = sorted(found, key=lambda one: _nll(one[0]))
+    return [best, *(replace(one, behind=Mean.of(most - x, weight)) for one, x, _ in rest)]
 
 
-def _compared(run: Run, dataset: Dataset | None, data_dir: Path | None) -> tuple[Compared, Tensor]:
-    """What is to be said of a run, and the log-likelihood of the test rows."""
+def _compared(
+    run: Run, dataset: Dataset | None, asked: dict[str, Any]
+) -> tuple[Compared, Tensor, Tensor | None]:
+    """What is to be said of a run, and the log-likelihoods and weights of the test rows."""
     config = run.config
-    own = run.dataset(data_dir=data_dir) if dataset is None or config.flow is None else dataset
+    own = run.dataset(**asked) if dataset is None or config.flow is None else dataset
     test = scorable(run, own)
     if config.data.window is None:
         few = test.context if test.context is None else test.context[:FEW]
@@ -125,12 +137,14 @@ def _compared(run: Run, dataset: Dataset | None, data_dir: Path | None) -> tuple
         len(run.columns),
         log_prob,
         fitted=config.data.rows[0],
+        weight=test.weight,
+        effective=None if test.weight is None else test.effective,
         parameters=run.density.parameters,
         training=trained,
         scoring=seconds / len(log_prob) * 1000,
         seen=run.density.seen(own.test.x, own.test.context),
     )
-    return found, log_prob
+    return found, log_prob, test.weight
 
 
 def _nll(one: Compared) -> float:
@@ -140,7 +154,7 @@ def _nll(one: Compared) -> float:
 def _rows(run: Run) -> dict[str, Any]:
     """What tells which rows are held out, and what they hold."""
     source = run.config.data
-    names = ("dataset", "file", "stream", "time", "dealing")
+    names = ("dataset", "file", "stream", "time", "dealing", "weights")
     told = {name: getattr(source, name) for name in names}
     if source.time is None and (source.dataset is None or data.describe(source.dataset).built_in):
         told["seed"] = source.seed

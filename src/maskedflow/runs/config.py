@@ -71,6 +71,9 @@ class DataConfig:
             dealt by itself: where there are none, and by earlier versions.
         distinct: The number of rows that are no copies of another one, if there are copies.
         errors: Of features that were measured with errors the columns of their standard deviations.
+        weights: The column that says how much each row counts, if there is one.
+        effective: The numbers of rows of equal weight that training, validation and test rows are
+            worth, if there is.
     """
 
     __pydantic_config__: ClassVar = CLOSED
@@ -91,6 +94,8 @@ class DataConfig:
     dealing: Dealing = "rows"
     distinct: Count | None = None
     errors: dict[Name, Name] = field(default_factory=dict)
+    weights: Name | None = None
+    effective: tuple[Finite, Finite, Finite] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,16 +45,34 @@ class Mean:
     error: float
 
     @classmethod
-    def of(cls, values: Tensor) -> Mean:
-        """The mean of a vector.
+    def of(cls, values: Tensor, weight: Tensor | None = None) -> Mean:
+        r"""The mean of a vector, whose numbers have a weight each, all alike if None.
+
+        .. math:: m = \frac{\sum_i w_i x_i}{\sum_i w_i}, \qquad
+            s^2 = \frac{k}{k - 1} \frac{\sum_i w_i^2 (x_i - m)^2}{(\sum_i w_i)^2}, \qquad
+            k = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
+
+        The standard error s is that of a ratio of two sums over independent rows.
+
+        References:
+            Sampling Techniques (Cochran, 1977), section 6.4
 
         Example:
             >>> Mean.of(torch.tensor([1.0, 3.0, 5.0, 7.0]))
             Mean(value=4.0, error=2.58...)
+            >>> Mean.of(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([2.0, 2.0, 0.0]))
+            Mean(value=2.0, error=2.0)
         """
         values = values.double()
-        spread = values.std().item() if len(values) > 1 else math.nan
-        return cls(values.mean().item(), 2 * spread / math.sqrt(len(values)))
+        if weight is None:
+            spread = values.std().item() if len(values) > 1 else math.nan
+            return cls(values.mean().item(), 2 * spread / math.sqrt(len(values)))
+        values, share = values[weight > 0], weight[weight > 0].double()
+        share = share / share.sum()
+        mean = (share @ values).item()
+        rows = 1 / share.square().sum().item()
+        spread = (share * (values - mean)).square().sum().item()
+        return cls(mean, 2 * math.sqrt(spread * rows / (rows - 1)) if len(share) > 1 else math.nan)
 
     def __str__(self) -> str:
         """The mean to the second digit of its error."""
@@ -76,6 +94,7 @@ class Evaluation:
         baseline: That of something simpler; None if a covariance is singular.
         against: What the simpler density is.
         rows: The number of test rows.
+        effective: The number of rows of equal weight that these are worth; None if they have none.
         features: The number of features; None if bits per dimension say nothing.
         seconds: Wall time of the density's part.
         unit: What a row is: an example, a step of a time series, or a row of a table.
@@ -90,6 +109,7 @@ class Evaluation:
     rows: int
     features: int | None
     seconds: float
+    effective: float | None = None
     unit: str = "example"
     logit: tuple[Mean, Mean | None] | None = None
     unseen: int = 0
@@ -116,13 +136,15 @@ def evaluate_run(run: Run, dataset: Dataset | MixedTable) -> Evaluation:
     logit = None
     if run.config.data.image_shape is not None:
         logit = Mean.of(log_prob - ladj), None if baseline is None else Mean.of(baseline)
+    weight = test.weight
     return Evaluation(
-        density=Mean.of(log_prob),
-        baseline=None if baseline is None else Mean.of(baseline + ladj),
+        density=Mean.of(log_prob, weight),
+        baseline=None if baseline is None else Mean.of(baseline + ladj, weight),
         against=against,
         rows=len(log_prob),
         features=None if run.config.flow is None else len(run.columns),
         seconds=seconds,
+        effective=None if weight is None else test.effective,
         unit=_unit(run),
         logit=logit,
         unseen=len(dataset.test) - len(test),
@@ -182,7 +204,8 @@ def _of_numbers(dataset: Dataset, run: Run, test: Split) -> tuple[str, Tensor | 
     c, c_test = dataset.train.context, test.context
     if c is not None and c_test is not None and isinstance(dataset, ImageDataset):
         c, c_test = c[:, :-1], c_test[:, :-1]  # the last one-hot label follows from the others
-    return "full Gaussian", conditional_gaussian((x, x_test), (c, c_test)), ladj
+    gaussian = conditional_gaussian((x, x_test), (c, c_test), dataset.train.weight)
+    return "full Gaussian", gaussian, ladj
 
 
 @_baseline.register

@@ -47,6 +47,7 @@ def search_run(
         table.train.x,
         table.train.context,
         schema=table.schema,
+        weight=None if table.train.weight is None else table.train.weight.numpy(),
         flow=search.flow,
         time_limit=search.time_limit,
         work=search.work,

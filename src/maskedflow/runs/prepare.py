@@ -33,7 +33,7 @@ ADVICE = {
 }
 """What to do about a cell that is no number."""
 
-SEARCHED = ("data", "schema", "context", "seed", *(f.name for f in fields(SearchConfig)))
+SEARCHED = ("data", "schema", "context", "weights", "seed", *(f.name for f in fields(SearchConfig)))
 """The options that a search takes; others shape a single flow or its training."""
 
 
@@ -117,6 +117,7 @@ def _open_any(source: Source, asked: Mapping[str, Any]) -> Dataset | pa.Table:
             source,
             stream=_is_streamed(asked, source),
             context=_names(asked.get("context")),
+            weights=asked.get("weights"),
             seed=asked.get("seed", 0),
             continuous=bool(asked.get("continuous")),
         )
@@ -141,9 +142,14 @@ def _prepare_search(
     if seed >= 2**32:
         raise ValueError(f"--seed {seed}: for the search of a density, expected less than {2**32}")
     schema, missing = asked.get("schema"), asked.get("missing")
-    context = _names(asked.get("context"))
+    source = (source or open_source(file)).weighed_by(asked.get("weights"))
     table = open_mixed(
-        source or file, table=whole, context=context, schema=schema, missing=missing, seed=seed
+        source,
+        table=whole,
+        context=_names(asked.get("context")),
+        schema=schema,
+        missing=missing,
+        seed=seed,
     )
     notes = [*table.notes]
     if whole is not None:
@@ -160,6 +166,7 @@ def _prepare_search(
         "data": str(file.resolve()),
         "schema": None if schema is None else str(schema.resolve()),
         "context": asked.get("context"),
+        "weights": source.weights,
         "seed": seed,
         **{name: getattr(search, name) for name in ("flow", "missing", "work", "time_limit")},
     }
@@ -171,6 +178,7 @@ def _prepare_search(
         context_columns=table.context_columns,
         dealing=table.dealing,
         distinct=table.distinct,
+        **_weighed(source.weights, table),
     )
     return table, RunConfig(directory.name, data, search=search, options=options), notes
 
@@ -179,6 +187,10 @@ def _prepare_flow(
     asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None, opened: Dataset | None
 ) -> tuple[Dataset, RunConfig]:
     settings = settle(asked)
+    if asked.get("weights") is not None and (asked.get("data") is None or asked.get("time")):
+        raise ValueError(
+            f"--weights {asked['weights']}: expected --data FILE, no time series, with this column"
+        )
     file, time, context = asked.get("data"), asked.get("time"), _names(asked.get("context"))
     if context and file is None:
         raise ValueError(f"--context {asked['context']}: expected --data FILE with these columns")
@@ -189,7 +201,9 @@ def _prepare_flow(
     if errors and settings["batch_norm"]:
         raise ValueError("--batch_norm: its rows would be draws of --error; leave it out")
     with nullcontext() if errors else _advising():
-        source = None if file is None or opened is not None else open_source(file)
+        source = None
+        if file is not None and opened is None:
+            source = open_source(file).weighed_by(asked.get("weights"))
         dataset = opened or open_data(
             dataset=asked.get("dataset"),
             file=source,
@@ -207,6 +221,7 @@ def _prepare_flow(
         )
     if earlier is not None and earlier.flow is not None and not earlier.flow.wide:
         dataset = dataset.in_float32()  # as all runs were once
+    asked = {**asked, "weights": None if source is None or time else source.weights}
     config = config_of(dataset, settle(asked, dataset.features), asked)
     if earlier is not None:
         _check_same(config, earlier, directory)
@@ -221,7 +236,8 @@ def config_of(
     Args:
         dataset: The rows.
         settings: What :func:`~maskedflow.runs.settings.settle` gives.
-        asked: Where the rows came from: `dataset` or `data`, `data_dir`, `context`, `time`.
+        asked: Where the rows came from: `dataset` or `data`, `data_dir`, `context`, `weights`,
+            `time`.
         arguments: Keyword arguments of the flow's constructor beside those of its recipe.
     """
     places = {name: asked.get(name) for name in ("data", "data_dir")}
@@ -241,6 +257,7 @@ def config_of(
         dealing=dataset.dealing,
         distinct=dataset.distinct,
         errors=dict(dataset.errors),
+        **_weighed(asked.get("weights"), dataset),
         **where,
         **dataset.record,
     )
@@ -264,7 +281,7 @@ def config_of(
     takes = made.shaped_by(dataset.context_features > 0)
     told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
     options = {**where, "window": data.window, "stream": data.stream, "data": file}
-    options["context"], options["error"] = asked.get("context"), asked.get("error")
+    options |= {name: asked.get(name) for name in ("context", "weights", "error")}
     options["continuous"] = bool(asked.get("continuous"))
     return RunConfig(dataset.name, data, flow, training, options=options | told)
 
@@ -284,6 +301,15 @@ def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> d
             then.pop(name, None)
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return {**then, **asked}
+
+
+def _weighed(column: str | None, table: Dataset | MixedTable) -> dict[str, Any]:
+    """What the record says of weights."""
+    if column is None:
+        return {}
+    validation = 0.0 if isinstance(table, MixedTable) else table.validation.effective
+    worth = table.train.effective, validation, table.test.effective
+    return {"weights": column, "effective": worth}
 
 
 def _names(context: str | None) -> tuple[str, ...]:
@@ -324,12 +350,17 @@ def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 
 def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:
     """Whether the table stays on disk: as was said, or if it is large for this machine's memory."""
-    stream = asked.get("stream")
+    stream: bool | None = asked.get("stream")
     if source is None or asked.get("time") is not None:
         if stream:
             raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
         return False
-    return too_large(source) if stream is None else stream
+    source = source.weighed_by(asked.get("weights"))
+    if stream is None:
+        return source.weights is None and too_large(source)
+    if stream and source.weights is not None:
+        raise ValueError(f"--stream: reads no weights, and rows count as {source.weights!r} says")
+    return stream
 
 
 def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from maskedflow.data.split import Dealing
 from maskedflow.files import blame, check, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.sources import Source, open_source
+from maskedflow.sources.numbers import weights_of
 from maskedflow.tables import FittedTable
 from maskedflow.training import checkpoint
 
@@ -101,13 +102,19 @@ class Run:
             return [check(dict[str, Any], parse_json(line)) for line in lines]
 
     def dataset(
-        self, *, data_dir: Path | None = None, file: Path | None = None, download: bool = False
+        self,
+        *,
+        data_dir: Path | None = None,
+        file: Path | None = None,
+        weights: str | None = None,
+        download: bool = False,
     ) -> Dataset | MixedTable:
         """Loads the rows that the run was fitted to, split as they were then.
 
         Args:
             data_dir: Where to look, if not where the run found them.
             file: The table, if it is no longer where it was.
+            weights: The column that says how much each row counts, if another than then.
             download: Whether a known data set may be fetched.
 
         Raises:
@@ -118,7 +125,7 @@ class Run:
         found: Dataset | MixedTable
         if self.config.flow is None:
             path, fitted = Path(file or source.file or ""), cast(FittedTable, self.density)
-            whole = cast(TableSplit, self.read(path))
+            whole = cast(TableSplit, self.read(path, weights))
             found = deal_mixed(path.stem, whole, fitted.schema, source.seed, source.dealing)
         else:
             found = open_data(
@@ -126,6 +133,7 @@ class Run:
                 file=file or source.file,
                 data_dir=data_dir or source.data_dir,
                 context=() if source.time else source.context_columns,
+                weights=weights or source.weights,
                 labels=source.labels,
                 seed=source.seed,
                 download=download,
@@ -149,16 +157,22 @@ class Run:
                 )
         return found
 
-    def read(self, path: Path) -> Split | TableSplit:
-        """Reads the run's columns, those of the context too, from a file.
+    def read(self, path: Path, weights: str | None = None) -> Split | TableSplit:
+        """Reads the run's columns, those of the context and of weights too, from a file.
+
+        Args:
+            path: The file.
+            weights: The column that says how much each row counts, if another than that of the
+                run's own rows.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If a column is missing, or a cell is of another type.
         """
-        names = tuple(self.density.types)
-        rows: Split | TableSplit = self.density.read(*self._table(path, names, "columns"))
-        return rows
+        table, source = self._table(path, tuple(self.density.types), "columns")
+        rows: Split | TableSplit = self.density.read(table, source)
+        weighed = source.weighed_by(weights or self.config.data.weights)
+        return replace(rows, weight=weights_of(weighed))
 
     def read_context(self, path: Path) -> Any:
         """Reads the columns that the density is conditional on, found by name, from a file.
@@ -183,6 +197,7 @@ def open_data(
     file: Path | str | Source | None,
     data_dir: Path | str | None = None,
     context: tuple[str, ...] = (),
+    weights: str | None = None,
     labels: bool = False,
     seed: int = 0,
     download: bool = False,
@@ -205,7 +220,7 @@ def open_data(
             return data.open_series(file, time, window=window)
         opened = data.open_streamed if stream else data.open_table
         told: dict[str, Any] = {"seed": seed, "dealing": dealing, "continuous": continuous}
-        return opened(file, context=context, errors=errors, **told)
+        return opened(file, context=context, errors=errors, weights=weights, **told)
     return data.load(dataset, data_dir, labels=labels, download=download, seed=seed)
 
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 from maskedflow.data.fingerprint import unknown
 from maskedflow.tables import FittedTable
 
-from .config import FlowConfig, versions
+from .config import DataConfig, FlowConfig, versions
 from .evaluation import Evaluation, Mean
 from .run import Run
 
-__all__ = ["facts", "results_table", "summary", "told_distinct"]
+__all__ = ["facts", "results_table", "summary", "told_distinct", "told_weights"]
 
 _FEW_COPIES = 0.99
 """The share of distinct rows from which on copies are few."""
@@ -59,6 +59,8 @@ def summary(run: Run, evaluation: Evaluation) -> str:
     config = run.config
     data, flow = config.data, config.flow
     evaluated = f"{evaluation.rows:,} rows in {evaluation.seconds:.1f} s"
+    if evaluation.effective is not None:
+        evaluated += f"; by their weights worth {evaluation.effective:,.1f}"
     if evaluation.unseen:
         evaluated += f"; {evaluation.unseen:,} left out, of an unseen context"
     known = {
@@ -108,6 +110,7 @@ def facts(run: Run) -> dict[str, str]:
         "rows": rows + told_distinct(sum(data.rows), data.distinct),
         "features": _list(data.columns),
         "context": _list(data.context_columns) if data.context_columns else "none",
+        **told_weights(data),
     }
     if data.errors:
         shared["errors"] = _list([f"{column} of {name}" for name, column in data.errors.items()])
@@ -130,6 +133,15 @@ def facts(run: Run) -> dict[str, str]:
         **parameters,
         "fit": f"{search.seconds:.1f} s, {allowed}",
     }
+
+
+def told_weights(data: DataConfig) -> dict[str, str]:
+    """What is said of weights: the column, and the effective sample sizes; nothing of none."""
+    if data.weights is None or data.effective is None:
+        return {}
+    parts = zip(data.effective, data.rows, ("training", "validation", "test"), strict=True)
+    worth = ", ".join(f"{k:,.1f} of {n:,} {what} rows" for k, n, what in parts if n)
+    return {"weights": f"{data.weights}; effective sample size {worth}"}
 
 
 def counted(plans: Iterable[Mapping[str, Any]]) -> Counter[str]:

@@ -51,6 +51,31 @@ def blocks(
         first += batch.num_rows
 
 
+def weights_of(source: Source, table: pa.Table | None = None) -> Tensor | None:
+    """How much each row of a source counts, float64, shape (n,); None if it says nothing of it.
+
+    Args:
+        source: The source.
+        table: Its columns, where they have been read already.
+
+    Raises:
+        CellError: If a weight is no finite number, or negative.
+        ValueError: If all are 0.
+    """
+    name = source.weights
+    if name is None:
+        return None
+    if table is None or name not in table.column_names or not is_number(table[name].type):
+        table = source.table((name,), floats((name,)))
+    weights = check_numbers(table.column(name), name, source)
+    if (weights < 0).any():
+        row = int((weights < 0).argmax())
+        raise source.cell_error(name, row, "a weight, 0 or more", f"{weights[row]:g}")
+    if not weights.any():
+        raise ValueError(f"{source.path}: column {name!r}: expected a weight above 0, found none")
+    return torch.from_numpy(weights.copy())
+
+
 def check_numbers(
     cells: pa.Array | pa.ChunkedArray,
     name: str,

@@ -10,10 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 
@@ -161,16 +162,31 @@ class Source(ABC):
         return tuple(wanted)
 
     def roles(self, context: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The features and the context columns.
+        """The features and the context columns; the column of weights is none of them.
 
         Raises:
-            ValueError: If a context column is unknown, or no feature is left.
+            ValueError: If a context column is unknown or that of weights, or no feature is left.
         """
         context = self.known(context, "context")
-        features = tuple(name for name in self.names if name not in context)
+        if self.weights in context:
+            raise ValueError(f"context: {self.weights!r} says how much rows count; leave it out")
+        features = tuple(name for name in self.names if name not in (*context, self.weights))
         if not features:
             raise ValueError(f"context: takes all columns of {self.path}, none is left to model")
         return features, context
+
+    def weighed_by(self, column: str | None) -> Self:
+        """The same table, whose rows count as a column says; as its file says if that is None.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        if column is None:
+            return self
+        self.known((column,), "weights")
+        found = copy(self)
+        found.weights = column
+        return found
 
     def cell_error(
         self, column: str, row: int, expected: str, found: str, fault: Fault = "notation"

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scipy.special import i0e, i1e
 from torch import Tensor
 
+from maskedflow.data import Split
+from maskedflow.data.split import effective
 from maskedflow.flows.stack import Stack, stacking_weights
-from maskedflow.training import TrainConfig, evaluate
+from maskedflow.training import TrainConfig, evaluate, fit
 
 from .circular import AutoregressiveVonMises
 from .missing import observed_features
-from .weighed import Weighed, effective, train
 from .work import INTERPRETED, batch_size_of
 
 Numbers = NDArray[np.float64]
@@ -44,7 +45,7 @@ _LEAST_WEIGHT = 0.02
 
 
 def fit_angles(
-    present: Sequence[int | None], rows: Weighed, seed: int, work: float
+    present: Sequence[int | None], rows: Split, seed: int, work: float
 ) -> tuple[Stack, list[dict[str, Any]]]:
     """Fits a density to rows of angles: mixtures of von Mises distributions, stacked.
 
@@ -56,9 +57,9 @@ def fit_angles(
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_PARTS) if len(order) >= _PARTS else (order,)
     count = max(1, min(_FOLDS, len(folds) - 1, _FOLD_ROWS // len(rows)))
-    context = rows.context
-    found = observed_features(present, rows.split.context)
-    observed = torch.ones_like(rows.split.x, dtype=torch.bool) if found is None else found
+    context = 0 if rows.context is None else rows.context.shape[1]
+    found = observed_features(present, rows.context)
+    observed = torch.ones_like(rows.x, dtype=torch.bool) if found is None else found
     members = [_made(present, context, _margins(rows, observed), (), seed)]
     shares = torch.ones(1, dtype=torch.float64)
     if len(folds) > 1 and (context or len(present) > 1):
@@ -73,8 +74,8 @@ def fit_angles(
             network = _made(present, context, margins, _HIDDEN, seed + k)
             _train(network, rows[fitted], rows[validation], seed + k, work / count)
             members.append(network)
-            judged.append(rows.weight[validation])
-            part = rows[validation].split
+            judged.append(rows[validation].mass)
+            part = rows[validation]
             each = [evaluate(one.double(), part) for one in (alone, network)]
             log_probs.append(torch.stack(each, dim=1))
         weights = stacking_weights(torch.cat(log_probs), torch.cat(judged))
@@ -109,7 +110,7 @@ def _made(
 
 
 def _train(
-    network: AutoregressiveVonMises, rows: Weighed, validation: Weighed, seed: int, work: float
+    network: AutoregressiveVonMises, rows: Split, validation: Split, seed: int, work: float
 ) -> None:
     batch = batch_size_of(len(rows))
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -124,16 +125,16 @@ def _train(
         patience=max(epochs // 4, 5),
         seed=seed,
     )
-    train(network, rows, validation, config)
+    fit(network, rows.in_float32(), validation.in_float32(), config)
 
 
-def _margins(rows: Weighed, observed: Tensor) -> list[tuple[Margin, float]]:
+def _margins(rows: Split, observed: Tensor) -> list[tuple[Margin, float]]:
     """A mixture for each angle, and the concentration that no component may pass."""
     found = []
-    for column, known in zip(rows.split.x.T, observed.T, strict=True):
+    for column, known in zip(rows.x.T, observed.T, strict=True):
         values = column[known].double().numpy()
         most = _concentration(values)
-        weights, mu, kappa = map(torch.from_numpy, _mixture(values, rows.weight[known], most))
+        weights, mu, kappa = map(torch.from_numpy, _mixture(values, rows.mass[known], most))
         found.append(((weights, mu, kappa), most))
     return found
 

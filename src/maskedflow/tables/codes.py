@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedflow.training import TrainConfig
+from maskedflow.data import Split
+from maskedflow.training import TrainConfig, evaluate, fit
 
 from .categories import AutoregressiveCategorical
 from .plan import build_categories
-from .weighed import Weighed, effective, train
 from .work import INTERPRETED
 
 _FOLDS, _MANY = 5, 5_000
@@ -40,7 +40,7 @@ _BLOCK = 10_000
 
 
 def fit_categories(
-    levels: Sequence[int], rows: Weighed, seed: int, work: float
+    levels: Sequence[int], rows: Split, seed: int, work: float
 ) -> tuple[AutoregressiveCategorical, dict[str, Any], float]:
     """Fits a distribution to rows of codes, and to what they are given.
 
@@ -48,21 +48,20 @@ def fit_categories(
     perhaps, is found by cross-validation; then all rows are fitted so long. The plan is how to
     build it again, and the number the work that it took.
     """
-    number = effective(rows.weight)
-    rows = Weighed(rows.split, rows.weight * (number / rows.weight.sum()))
+    rows = replace(rows, weight=rows.mass * (rows.effective / rows.mass.sum()))
 
-    def start(
-        part: Weighed, hidden: int | None
-    ) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
-        parents, tables = fit_tree(part.split.x.long(), levels, part.weight)
+    given = 0 if rows.context is None else rows.context.shape[1]
+
+    def start(part: Split, hidden: int | None) -> tuple[AutoregressiveCategorical, dict[str, Any]]:
+        parents, tables = fit_tree(part.x.long(), levels, part.mass)
         plan = {"parents": list(parents), "hidden": hidden, "seed": seed}
-        made = build_categories(levels, rows.context, plan)
+        made = build_categories(levels, given, plan)
         logits = torch.cat([table.flatten() for table in tables])
         made.load_state_dict({"tables.logits": logits}, strict=False)
         return made, plan
 
-    alone = len(levels) == 1 and not rows.context
-    if alone or number < _FEWEST or sum(levels) > _LEVELS:
+    alone = len(levels) == 1 and not given
+    if alone or rows.effective < _FEWEST or sum(levels) > _LEVELS:
         return *start(rows, None), 0.0
     hidden = max(_HIDDEN, len(levels))
     network = start(rows[torch.arange(1)], hidden)[0]
@@ -86,9 +85,10 @@ def fit_categories(
     for validation in turns:
         rest = torch.cat([fold for fold in folds if fold is not validation])
         made, _ = start(rows[rest], hidden)
-        first = -rows[validation].score(made)
-        found = train(made, rows[rest], rows[validation], config).validation_nll
-        mass = float(rows[validation].weight.sum())
+        first = -rows[validation].mean(evaluate(made, rows[validation]))
+        parts = rows[rest].in_float32(), rows[validation].in_float32()
+        found = fit(made, *parts, config).validation_nll
+        mass = float(rows[validation].mass.sum())
         curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)
@@ -96,7 +96,8 @@ def fit_categories(
     if not epochs:
         return *start(rows, None), spent
     made, plan = start(rows, hidden)
-    train(made, rows, rows[folds[0]], replace(config, epochs=epochs, patience=epochs))
+    config = replace(config, epochs=epochs, patience=epochs)
+    fit(made, rows.in_float32(), rows[folds[0]].in_float32(), config)
     return made, plan, spent + epochs * epoch
 
 

@@ -246,7 +246,7 @@ class Contest:
         log_probs = torch.stack(
             [torch.cat([entry.log_probs[k] for k in folds]) for entry in self.entries], dim=1
         )
-        weight = torch.cat([self.task.all.weight[self.fold(k)[1]] for k in folds])
+        weight = torch.cat([self.task.all.mass[self.fold(k)[1]] for k in folds])
         weights = stacking_weights(log_probs, weight).tolist()
         for entry, weight_of in zip(self.entries, weights, strict=True):
             entry.weight = weight_of if weight_of >= _LEAST_WEIGHT else 0.0

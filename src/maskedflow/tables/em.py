@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from maskedflow.data.split import effective
 from maskedflow.kernels.gaussians import add_moments, invert, log_densities
 
 from .missing import observed_features
 from .mixture import MixtureOfRegressions, marginal
-from .weighed import effective
 
 PRIORS: tuple[float, ...] = (0.0, 1.0, 4.0, 16.0, 64.0)
 """The rows that a component may borrow from the shape of all, of which other rows choose."""

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from maskedflow.flows.flow import standard_normal
 from maskedflow.nn.masked import SMALLEST_CUT
-from maskedflow.training import TrainConfig
+from maskedflow.training import TrainConfig, fit
 
 from .member import Member, front_plan
 from .missing import PartialFlow
 from .plan import assemble, build_layers
 from .task import Task
-from .weighed import train
 from .work import COMPILED, batch_size_of
 
 FEWEST = 60
@@ -113,12 +112,12 @@ class FlowTraining:
             )
             self._flow = PartialFlow(self._layers, standard_normal(task.features), task.present)
             self._parts = (
-                task.through(self._front, self.rows),
-                task.through(self._front, self.validation),
+                task.through(self._front, self.rows).in_float32(),
+                task.through(self._front, self.validation).in_float32(),
             )
         before = copy.deepcopy(self._flow.state_dict())
         self._flow.float()
-        history = train(self._flow, *self._parts, config, self.stopped.is_set)
+        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set)
         gained = -history.best_validation_nll - self.score if self.member else math.inf
         if self.member is not None:
             self.is_done = gained < _GAIN

@@ -15,10 +15,10 @@ from scipy.special import gammainc
 from torch import Tensor
 
 from maskedflow.columns.rows import Layout
+from maskedflow.data.split import effective
 from maskedflow.transforms import LazyComposedTransform, NormalScores
 
 from .heaps import FARTHEST, NEVER, Heaps, first_steps
-from .weighed import effective
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

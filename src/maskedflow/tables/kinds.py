@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedflow.data import Split
 from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
@@ -19,7 +20,6 @@ from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
 from .plan import assemble
 from .task import FRONTS, Task
-from .weighed import Weighed
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
@@ -134,7 +134,7 @@ class Mixture(Kind):
             for grown in self._grow(*samples, slopes=slopes):
                 member = self._member(front, grown.mixture, slopes)
                 log_probs = torch.stack([*beside, task.log_probs(member.density, others)], dim=1)
-                weights = stacking_weights(log_probs, judges.weight)
+                weights = stacking_weights(log_probs, judges.mass)
                 now = judges.mean((log_probs + weights.log()).logsumexp(dim=1))
                 worse = 0 if now > value else worse + 1
                 taken = grown.work / _MULTIPLICATIONS
@@ -197,12 +197,12 @@ class Chain(Kind):
     def again(self, rows: Tensor) -> Member:
         task, front = self.task, self.task.front("margins", rows)
         part = task.through(front, rows)
-        ends = [task.through(front, rows, end).split.x for end in task.ends]
+        ends = [task.through(front, rows, end).x for end in task.ends]
         chain, taken = fit_boosted(
-            part.split.x,
-            part.split.context,
+            part.x,
+            part.context,
             task.observed[rows],
-            part.weight,
+            part.mass,
             levels=task.layout.levels,
             present=task.present,
             cells=(ends[0], ends[1]),
@@ -241,10 +241,10 @@ class Products(Kind):
         task, front = self.task, self.task.front(self.front, rows, _RIDGES[0])
         part = task.through(front, rows)
         mixture, self.settled = self.fit_products(
-            part.split.x,
-            part.split.context,
+            part.x,
+            part.context,
             task.observed[rows],
-            part.weight,
+            part.mass,
             task.present,
             task.layout.levels,
             task.seed,
@@ -266,5 +266,5 @@ class Products(Kind):
         return 0.1 + 4e-5 * min(len(self.task.all), self.most) * columns
 
 
-def _sample(part: Weighed) -> Sample:
-    return Sample(part.split.x, part.weight, part.split.context)
+def _sample(part: Split) -> Sample:
+    return Sample(part.x, part.mass, part.context)

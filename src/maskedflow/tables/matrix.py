@@ -124,9 +124,10 @@ def simpler(
             (_middles(schema, one), _middles(schema, other))
             for schema, (one, other) in zip(schemas, pairs, strict=False)
         )
-        return "full Gaussian", conditional_gaussian(x, c[0] if c else (None, None))
+        return "full Gaussian", conditional_gaussian(x, c[0] if c else (None, None), train.weight)
     side = Side(schemas[0])
-    found = independent(side.known.columns, side.matrix(train.x), side.matrix(test.x))
+    weight = None if train.weight is None else train.weight.numpy()
+    found = independent(side.known.columns, side.matrix(train.x), side.matrix(test.x), weight)
     return "independent columns", torch.from_numpy(found)
 
 

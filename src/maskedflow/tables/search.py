@@ -20,7 +20,7 @@ from .density import TableDensity, angle_context, number_context, present_column
 from .heaping import fit_heaps
 from .plan import stack_of
 from .task import Task
-from .weighed import Weighed, distinct_rows
+from .weighed import distinct_rows
 from .work import Budget, default_work, work_within
 
 
@@ -102,8 +102,8 @@ def fit_density(
     budget = Budget(work)
     told = tell or (lambda share, line: None)
     if layout.levels:
-        split = Split(rows.codes.double(), c)
-        arguments = layout.levels, Weighed(split, weight), seed
+        split = Split(rows.codes.double(), c, weight)
+        arguments = layout.levels, split, seed
         try:
             categories, plan["categories"], spent = fit_categories(*arguments, work / parts)
         except KeyboardInterrupt:  # ends with what there is
@@ -112,7 +112,7 @@ def fit_density(
         budget.spent += spent
         told(budget.share, "categories")
     if layout.angle_state:
-        of = Weighed(Split(rows.angles, angle_context(layout, rows, c)), weight)
+        of = Split(rows.angles, angle_context(layout, rows, c), weight)
         present = present_columns(layout)[0]
         angles, plan["angles"] = fit_angles(present, of, seed, min(work / parts, budget.left))
         budget.spent += work / parts
@@ -127,7 +127,7 @@ def fit_density(
             plan["heaps"], spread = heaps.sizes, heaps().__call__
             ends = spread(ends[0]), spread(torch.nextafter(ends[1], ends[0]))
         x = torch.lerp(*ends, noise)
-        task = Task(layout, Weighed(Split(x, given), weight), ends, rows.observed, seed)
+        task = Task(layout, Split(x, given, weight), ends, rows.observed, seed)
         contest = Contest(task, flow, budget, told)
         members, weights, plan["members"] = contest.run()
         numbers = stack_of(layout, members, weights, heaps)

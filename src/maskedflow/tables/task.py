@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from maskedflow.columns.rows import Layout
+from maskedflow.data import Split
 from maskedflow.flows import LazyDistribution
 from maskedflow.training import evaluate
 from maskedflow.transforms import (
@@ -23,7 +24,6 @@ from maskedflow.transforms.whiten import MOST_STEPS, Whiten
 from .bounds import column_maps
 from .density import present_columns
 from .missing import call_layers
-from .weighed import Weighed, effective
 
 OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
@@ -54,7 +54,7 @@ class Task:
     """
 
     layout: Layout
-    all: Weighed
+    all: Split
     ends: tuple[Tensor, Tensor]
     observed: Tensor
     seed: int
@@ -62,12 +62,12 @@ class Task:
     @property
     def features(self) -> int:
         """The number of columns."""
-        return self.all.split.x.shape[1]
+        return self.all.x.shape[1]
 
     @property
     def given(self) -> int:
         """The number of features of the context."""
-        return self.all.context
+        return 0 if self.all.context is None else self.all.context.shape[1]
 
     @cached_property
     def present(self) -> tuple[int | None, ...]:
@@ -82,23 +82,23 @@ class Task:
     @cached_property
     def rows(self) -> float:
         """The number of rows of equal weight that are worth as much."""
-        return effective(self.all.weight)
+        return self.all.effective
 
     def through(
         self, front: Sequence[LazyTransform], rows: Tensor, x: Tensor | None = None
-    ) -> Weighed:
+    ) -> Split:
         """Some of the rows, or x, mapped to the real line and through what comes before a flow."""
-        values = self.all.split.x if x is None else x
+        values = self.all.x if x is None else x
         steps = [column_maps(self.layout), *front]
         whole = LazyComposedTransform(*steps)
         found = []
         for block in rows.split(_BLOCK):
-            c, observed = self.all[block].split.context, self.observed[block]
+            c, observed = self.all[block].context, self.observed[block]
             if observed.all():
                 found.append(whole(c)(values[block]))
             else:
                 found.append(call_layers(steps, values[block], c, observed)[0])
-        return self.all[rows].with_x(torch.cat(found))
+        return replace(self.all[rows], x=torch.cat(found))
 
     def front(self, name: str, rows: Tensor, ridge: float = 0.0) -> list[LazyTransform]:
         """Fits what comes before a flow."""
@@ -108,7 +108,7 @@ class Task:
             steps.append(self.scaled(rows))
         if scores:
             part = self.through([], rows)
-            steps.append(NormalScores.fit(part.split.x, self.observed[rows], part.weight))
+            steps.append(NormalScores.fit(part.x, self.observed[rows], part.weight))
         if whiten:
             steps.append(self.whiten(self.through(steps, rows), rows, ridge))
         return steps
@@ -116,15 +116,15 @@ class Task:
     def scaled(self, rows: Tensor) -> Standardize:
         """Standardises each column by the rows that have it."""
         part, observed = self.through([], rows), self.observed[rows]
-        mass = part.weight[:, None] * observed
+        mass = part.mass[:, None] * observed
         total = mass.sum(dim=0).clamp(min=1e-300)
-        loc = (mass * part.split.x).sum(dim=0) / total
-        scale = ((mass * (part.split.x - loc).square()).sum(dim=0) / total).sqrt()
+        loc = (mass * part.x).sum(dim=0) / total
+        scale = ((mass * (part.x - loc).square()).sum(dim=0) / total).sqrt()
         return Standardize(loc, torch.where(scale > 0, scale, 1.0))
 
-    def whiten(self, part: Weighed, rows: Tensor, ridge: float) -> Whiten:
+    def whiten(self, part: Split, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""
-        x, c = part.split.x, part.split.context
+        x, c = part.x, part.context
         return Whiten.fit(x, c, self.observed[rows], part.weight, ridge=ridge)
 
     def can_whiten(self, work: float) -> bool:
@@ -140,4 +140,4 @@ class Task:
 
     def log_probs(self, density: LazyDistribution, rows: Tensor) -> Tensor:
         """The log-density of some of the rows, in nats."""
-        return evaluate(density, self.all[rows].split)
+        return evaluate(density, self.all[rows])

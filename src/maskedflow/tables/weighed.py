@@ -1,76 +1,18 @@
-"""Rows that weigh differently: equal ones as one, and training on them."""
+"""Equal rows as one that weighs as much as all of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskedflow.columns.rows import Layout, Rows
-from maskedflow.data import Split
 from maskedflow.data.split import row_hashes
-from maskedflow.training import History, TrainConfig, evaluate, fit
-from maskedflow.training.weighted import Weighted
 
 _RARE = 10
 """How many times more cells than rows a grid has if equal rows are no coincidence."""
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """Rows that weigh differently."""
-
-    split: Split
-    weight: Tensor
-
-    @property
-    def context(self) -> int:
-        """The number of context features."""
-        return 0 if self.split.context is None else self.split.context.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, rows: Tensor) -> Weighed:
-        return Weighed(self.split[rows], self.weight[rows])
-
-    def with_x(self, x: Tensor) -> Weighed:
-        """The same contexts and weights with other numbers."""
-        return Weighed(Split(x, self.split.context), self.weight)
-
-    def mean(self, log_prob: Tensor) -> float:
-        """The mean of a number for each row."""
-        return float((self.weight * log_prob).sum() / self.weight.sum())
-
-    def score(self, density: nn.Module) -> float:
-        """The mean log-density, in nats."""
-        return self.mean(evaluate(density, self.split))
-
-    def single(self, weighed: bool) -> Split:
-        """The rows in single precision, with their weights, if asked for, after the context."""
-        c = self.split.context
-        if weighed:
-            weight = (self.weight / self.weight.mean())[:, None]
-            c = weight if c is None else torch.cat([c, weight.to(c)], dim=1)
-        return Split(self.split.x, c).in_float32()
-
-
-def train(
-    density: nn.Module,
-    rows: Weighed,
-    validation: Weighed,
-    config: TrainConfig,
-    stopped: Callable[[], bool] | None = None,
-) -> History:
-    """Trains by weighted log-likelihood, in single precision, until validation shows no gain."""
-    weighed = any(bool((part.weight != part.weight[0]).any()) for part in (rows, validation))
-    trained = Weighted(density) if weighed else density
-    parts = rows.single(weighed), validation.single(weighed)
-    return fit(trained, *parts, config, stopped=stopped)
 
 
 def distinct_rows(
@@ -106,11 +48,6 @@ def distinct_rows(
 def _relative(weight: Tensor) -> Tensor:
     """The largest is 1; in single precision, so that the scale leaves no trace in rounding."""
     return (weight / weight.max()).float().double()
-
-
-def effective(weight: Tensor) -> float:
-    """The number of rows of equal weight that are worth as much (Kong, 1992)."""
-    return float(weight.sum().square() / weight.square().sum())
 
 
 def _is_distinctive(layout: Layout, rows: Rows) -> Tensor:

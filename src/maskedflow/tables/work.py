@@ -10,11 +10,10 @@ import torch
 
 from maskedflow.data import Split
 from maskedflow.flows.flow import standard_normal
-from maskedflow.training import TrainConfig
+from maskedflow.training import TrainConfig, fit
 
 from .missing import PartialFlow
 from .plan import build_layers
-from .weighed import Weighed, train
 
 _PROBE = (32, 256, 20)
 """The most features, the rows of a step and the steps by which a machine's pace is measured."""
@@ -68,13 +67,13 @@ def work_within(seconds: float, features: int, since: float) -> float:
     features, rows, steps = min(max(features, 1), _PROBE[0]), *_PROBE[1:]
     layers = build_layers(features, 0, "as", 128, 0)
     flow = PartialFlow(layers, standard_normal(features), [None] * features)
-    x = torch.zeros(rows * steps, features, dtype=torch.float64)
-    part = Weighed(Split(x), torch.ones(len(x), dtype=torch.float64))
+    x = torch.zeros(rows * steps, features)
+    part = Split(x)
     config = TrainConfig(epochs=1, batch_size=rows)
     begun = 0.0
     for _ in range(2):  # what is not compiled yet is compiled in the first turn
         begun = time.perf_counter()
-        train(flow, part, part[torch.arange(1)], config)
+        fit(flow, part, part[:1], config)
     weights = sum(parameter.numel() for parameter in flow.parameters())
     pace = (time.perf_counter() - begun) / COMPILED.training_work(len(x), weights, rows)
     left = max(seconds - (time.perf_counter() - since), 0.5 * seconds)

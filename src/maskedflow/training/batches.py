@@ -18,9 +18,11 @@ Training = Split | StreamedSplit
 
 
 def check_finite(split: Split, name: str) -> None:
-    """Refuses a split without rows, or with a number that is nan or infinite."""
+    """Refuses a split without rows that count, or with a number that is nan or infinite."""
     if len(split) == 0:
         raise ValueError(f"{name}: expected at least one row, got none")
+    if split.weight is not None and not split.weight.any():
+        raise ValueError(f"{name}.weight: expected one above 0 at least, got 0 in every row")
     if split.checked:
         return
     for part, values in (("x", split.x), ("context", split.context)):

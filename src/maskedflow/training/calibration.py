@@ -19,12 +19,12 @@ from .randomness import noise_of, seed_noise
 def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: int = 0) -> None:
     r"""Sets the mean and variance of every `BatchNorm` to those of its input over a whole split.
 
-    .. math:: m = \frac{1}{n} \sum_i h_i, \qquad v = \frac{1}{n} \sum_i (h_i - m)^2
+    .. math:: m = \frac{1}{n} \sum_i w_i h_i, \qquad v = \frac{1}{n} \sum_i w_i (h_i - m)^2
 
     where :math:`h_i` is row i after all earlier transforms, batch norms with their new statistics
-    among them. The rows go through the flow once, in batches; sums are in float64. What is between
-    two batch norms is kept for all rows: the cost is one pass over the data and one copy of it in
-    the flow's dtype.
+    among them, and :math:`w_i` its weight over their mean, 1 if there are none. The rows go through
+    the flow once, in batches; sums are in float64. What is between two batch norms is kept for all
+    rows: the cost is one pass over the data and one copy of it in the flow's dtype.
 
     Args:
         flow: The flow. Without a `BatchNorm` nothing is done.
@@ -65,7 +65,7 @@ def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed:
             values = _push(flow, chain[start:end], split, values, batch_size)
             norm = chain[end]
             assert isinstance(norm, BatchNorm)
-            norm.set_statistics(*_moments(values, batch_size))
+            norm.set_statistics(*_moments(values, split.mass, batch_size))
 
 
 def chain_of(transform: nn.Module) -> Iterator[nn.Module]:
@@ -96,12 +96,9 @@ def _push(
     return pushed
 
 
-def _moments(values: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over the rows, summed in float64."""
-    total = squares = torch.zeros(values.shape[1:], dtype=torch.float64)
-    for part in values.split(batch_size):
-        total = total + part.sum(dim=0, dtype=torch.float64)
-    mean = total / len(values)
-    for part in values.split(batch_size):
-        squares = squares + (part - mean).square().sum(dim=0)
-    return mean, squares / len(values)
+def _moments(values: Tensor, mass: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Weighted mean and biased variance over the rows, summed in float64."""
+    parts = list(zip(values.split(batch_size), mass.split(batch_size), strict=True))
+    mean = torch.stack([weight @ part.double() for part, weight in parts]).sum(dim=0) / mass.sum()
+    squares = torch.stack([weight @ (part - mean).square() for part, weight in parts])
+    return mean, squares.sum(dim=0) / mass.sum()

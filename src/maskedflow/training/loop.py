@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from maskedflow.data import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
+from maskedflow.transforms.normalization import batch_weighs
 
 from .batches import (
     Training,
@@ -81,11 +82,14 @@ def fit(
 
     Adam descends the mean negative log-likelihood of mini-batches,
 
-    .. math:: L = -\frac{1}{|B|} \sum_{i \in B} \log p(x_i \mid c_i) \quad \text{(nats)},
+    .. math:: L = -\frac{1}{|B|} \sum_{i \in B} w_i \log p(x_i \mid c_i) \quad \text{(nats)},
 
-    over freshly shuffled epochs. After each epoch batch-norm statistics are set from all training
-    rows, and the validation NLL is computed; the weights of the best epoch are in the flow when
-    `fit` returns, and the flow is in evaluation mode.
+    over freshly shuffled epochs. Weights of rows are exact: those of the training rows are divided
+    by their mean, 1 if there are none. Batch norms of the flow, and what the first batch sets, go
+    by them too; those of an embedding network know of none. Rows of weight 0 are left out. After
+    each epoch batch-norm statistics are set from all training rows, and the validation NLL is
+    computed; the weights of the best epoch are in the flow when `fit` returns, and the flow is in
+    evaluation mode.
 
     Steps whose loss or gradient is not finite are left out. Several in a row lead back to the last
     good weights and optimizer moments, at half the learning rate.
@@ -99,6 +103,7 @@ def fit(
             flow's embedding network takes.
         validation: The rows that decide when to stop and which weights to keep, alike. If None, a
             tenth of the training rows, dealt by the seed of `config`, copies of a row on one side.
+            Their mean goes by their weights.
         config: The settings; those of `TrainConfig()` if None.
         directory: Where `checkpoints/{best,latest}.safetensors` and `logs/{training.log,
             metrics.jsonl}` are written; `None` writes nothing.
@@ -276,7 +281,7 @@ class _Run:
         following = self.bounds[state.batch : state.batch + 1]
         _, batch = next(shuffled(self.train, following, seed, state.epoch))
         seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-        self._nll(*take(batch, slice(None), self.like, self.integers))
+        self._nll(*take(batch, slice(None), self.like, self.integers), batch.weight)
 
     def stop_reason(self) -> StopReason | None:
         """Why no further epoch is trained, or None."""
@@ -378,7 +383,7 @@ class _Run:
     def take_step(self, rows: Tensor, batch: Split, rate: float) -> None:
         """Takes a step through torch, or skips it."""
         self.optimizer.zero_grad(set_to_none=True)
-        nll = self.nll(*take(batch, slice(None), self.like, self.integers))
+        nll = self.nll(*take(batch, slice(None), self.like, self.integers), batch.weight)
         nll.backward()
         loss, finite = step_if_finite(self.optimizer, nll, rate, self.config.clip)
         if finite:
@@ -411,9 +416,10 @@ class _Run:
         if self.pace.step():
             self.log.line(f"there is time for {self.pace.steps} steps")
 
-    def _nll(self, x: Tensor, c: Tensor | None) -> Tensor:
-        log_prob: Tensor = self.flow(c).log_prob(x)
-        return -log_prob.mean()
+    def _nll(self, x: Tensor, c: Tensor | None, weight: Tensor | None) -> Tensor:
+        with batch_weighs(weight):
+            log_prob: Tensor = self.flow(c).log_prob(x)
+        return -(log_prob if weight is None else weight.to(log_prob) * log_prob).mean()
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints."""
@@ -422,8 +428,7 @@ class _Run:
         if self.has_batch_norm:
             calibrate(self.flow, self.sample)
         log_prob = evaluate(self.flow, self.validation)
-        # torch's mean of many numbers depends, in its last digit, on the number of threads.
-        nll = -math.fsum(log_prob.tolist()) / len(log_prob)
+        nll = -self.validation.mean(log_prob)
         state.validation_seconds = time.monotonic() - before
         state.epoch_seconds = time.monotonic() - self.started
         better = nll < state.best_nll  # never true of nan

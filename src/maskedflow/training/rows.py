@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,20 @@ def splits_of(train: Rows | Training, validation: Rows | None, seed: int) -> tup
         judges = split_of(validation, "validation")
         check_finite(judges, "validation")
         _check_alike(in_memory(rows), judges)
-        return rows, judges
-    if isinstance(rows, StreamedSplit):
+    elif isinstance(rows, StreamedSplit):
         raise ValueError("validation: expected rows, as those that train stay on disk, got None")
-    return _hold_out(rows, seed)
+    else:
+        rows, judges = _hold_out(rows, seed)
+    return rows if isinstance(rows, StreamedSplit) else _relative(rows), judges
+
+
+def _relative(rows: Split) -> Split:
+    """The rows that count, by weights whose mean is 1; by none if all are alike."""
+    if rows.weight is None:
+        return rows
+    rows = rows[rows.weight > 0]
+    mass = rows.mass / rows.mass.max()
+    return replace(rows, weight=None if (mass == 1).all() else mass / mass.mean())
 
 
 def _hold_out(rows: Split, seed: int) -> tuple[Split, Split]:

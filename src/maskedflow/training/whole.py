@@ -16,7 +16,6 @@ from maskedflow.transforms import ActNorm, LazyTransform
 
 from .batches import Training, take
 from .config import TrainConfig
-from .weighted import Weighted, split_weight
 
 
 class WholeSteps:
@@ -29,13 +28,12 @@ class WholeSteps:
     def __init__(
         self,
         flow: Flow,
-        weighted: bool,
         front: list[LazyTransform],
         descent: Descent,
         train: Training,
         like: Tensor,
     ) -> None:
-        self._flow, self._weighted, self._front, self._descent = flow, weighted, front, descent
+        self._flow, self._front, self._descent = flow, front, descent
         self._train, self._like = train, like
         fixed = all(one.is_fixed for one in front)
         #: Whether many steps can be taken in a call.
@@ -52,12 +50,9 @@ class WholeSteps:
         rows: int,
     ) -> WholeSteps | None:
         """The steps of a flow; None if a part that is learned is not in the program."""
-        watched, weighted = any(map(is_watched, flow.modules())), isinstance(flow, Weighted)
-        flow = flow.density if isinstance(flow, Weighted) else flow
-        if not isinstance(flow, Flow):
+        if not isinstance(flow, Flow) or type(flow).forward is not Flow.forward:
             return None
-        watched = watched or type(flow).forward is not Flow.forward
-        if watched or config.compile:
+        if config.compile or any(map(is_watched, flow.modules())):
             return None
         embedding = flow.embedding
         if embedding is not None and not getattr(embedding, "is_fixed", False):
@@ -70,7 +65,7 @@ class WholeSteps:
         if len(set(found)) < len(found) or not learned <= set(found):
             return None
         descent = Descent(chain, optimizer, config.clip, rows)
-        return cls(flow, weighted, front, descent, train, like)
+        return cls(flow, front, descent, train, like)
 
     def release(self) -> None:
         """Gives the flow's parameters memory of their own again."""
@@ -103,16 +98,14 @@ class WholeSteps:
     def _prepared(self, split: Split) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """Rows as the program takes them, what its total lacks, times their weights, and these."""
         x, c = take(split, slice(None), self._like)
-        weight = None
-        if self._weighted and c is not None:
-            c, weight = split_weight(c)
-            weight = weight.contiguous()
         if c is not None and self._flow.embedding is not None:
             c = self._flow.embedding(c)
         x, ladj = self._flow.through(self._front, x, c)
-        if ladj is not None and weight is not None:
-            ladj = weight * ladj
-        return x.contiguous(), None if c is None else c.contiguous(), ladj, weight
+        x, weight = x.contiguous(), split.weight
+        if weight is not None:
+            weight = weight.to(x)
+            ladj = None if ladj is None else weight * ladj
+        return x, None if c is None else c.contiguous(), ladj, weight
 
 
 def awaits_batch(flow: nn.Module) -> bool:

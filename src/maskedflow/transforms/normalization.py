@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +15,48 @@ from maskedflow.kernels import Map
 from .base import Transform, VectorTransform, check_features
 from .lazy import LazyTransform, elementwise_step
 from .preprocessing import ScaleTransform
+
+_WEIGHT: ContextVar[Tensor | None] = ContextVar("weight", default=None)
+
+
+@contextmanager
+def batch_weighs(weight: Tensor | None) -> Iterator[None]:
+    """Weighs the rows of the batches that are normalised meanwhile; all alike if None.
+
+    A context, since weights belong to a batch as a whole: no density takes them.
+
+    Args:
+        weight: How much each row counts, with shape (n,), not all 0.
+
+    Example:
+        >>> norm = BatchNorm(1)
+        >>> with batch_weighs(torch.tensor([3.0, 1.0])):
+        ...     norm()(torch.tensor([[0.0], [4.0]])).detach().round(decimals=2)
+        tensor([[-0.5800],
+                [ 1.7300]])
+    """
+    token = _WEIGHT.set(weight)
+    try:
+        yield
+    finally:
+        _WEIGHT.reset(token)
+
+
+def weighted_moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""The biased variance and the mean over the first axis, as :func:`torch.var_mean` gives them.
+
+    .. math:: m = \frac{\sum_i w_i x_i}{\sum_i w_i}, \qquad
+        v = \frac{\sum_i w_i (x_i - m)^2}{\sum_i w_i}
+
+    Of fewer weights than rows each counts for as many rows as it takes: the steps of a window.
+    """
+    if weight is None:
+        return torch.var_mean(x, dim=0, correction=0)
+    share = (weight.double() / weight.double().sum()).to(x)
+    share = share.repeat_interleave(len(x) // len(share)) / (len(x) // len(share))
+    share = share.view(-1, *(1,) * (x.ndim - 1))
+    mean = (share * x).sum(dim=0)
+    return (share * (x - mean).square()).sum(dim=0), mean
 
 
 class BatchNorm(LazyTransform):
@@ -22,7 +68,8 @@ class BatchNorm(LazyTransform):
 
     In training m and v are the batch's mean and (biased) variance. In evaluation, and in the
     inverse, they are those set by :meth:`set_statistics`, as the paper does from the whole training
-    set (:func:`maskedflow.training.calibrate`); until then a running average over batches.
+    set (:func:`maskedflow.training.calibrate`); until then a running average over batches. Rows
+    that :func:`.fit` gives weights count in all of them by these.
 
     Args:
         eps: The constant :math:`\epsilon`.
@@ -111,7 +158,7 @@ class _BatchNormTransform(VectorTransform):
                 raise ValueError(
                     f"x: batch normalization in training expects at least 2 rows, got {len(rows)}"
                 )
-            variance, mean = torch.var_mean(rows, dim=0, correction=0)
+            variance, mean = weighted_moments(rows, _WEIGHT.get())
             norm.update_statistics(mean, variance)
         else:
             mean, variance = norm.mean, norm.variance
@@ -181,9 +228,9 @@ class ActNorm(LazyTransform):
                 f"x: the first batch of an ActNorm in training expects at least 2 rows, "
                 f"got {len(rows)}"
             )
-        deviation, mean = torch.std_mean(rows, dim=0, correction=0)
+        variance, mean = weighted_moments(rows, _WEIGHT.get())
         self.loc.copy_(mean)
-        self.log_scale.copy_(deviation.clamp(min=self.eps).log())
+        self.log_scale.copy_(variance.sqrt().clamp(min=self.eps).log())
         self.initialized.fill_(True)
 
     def forward(self, c: Tensor | None = None) -> Transform:
