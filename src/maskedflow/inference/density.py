@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from maskedflow.data.dataset import ContextStandardizer
 from maskedflow.flows import MAF, NSF, Flow
 from maskedflow.flows.flow import LazyDistribution
-from maskedflow.transforms import Bounds, LazyTransform, LULinear, Narrow, Standardize
+from maskedflow.transforms import LazyTransform, LULinear, Narrow, Standardize
+
+from .support import Support
 
 FlowBuilder = Callable[[int, int], LazyDistribution]
 """Makes a lazy distribution of so many features, given so many numbers."""
@@ -59,35 +61,29 @@ class Front:
     """What brings data to about standard units: bounds, mean and standard deviation.
 
     Args:
-        bounds: Maps bounded numbers to the line; None if there are none.
+        support: Maps bounded numbers to the line; None if there are none.
         loc: The mean of what is mapped, with shape (D,).
         scale: Its standard deviation.
     """
 
-    bounds: Bounds | None
+    support: Support | None
     loc: Tensor
     scale: Tensor
 
     @classmethod
     def fit(cls, x: Tensor, bounds: tuple[Tensor, Tensor] | None = None) -> Front:
         """Takes mean and standard deviation from rows, mapped to the line by their bounds."""
-        mapped = None
+        support = None
         if bounds is not None and any(end.isfinite().any() for end in bounds):
-            mapped = Bounds(*(end.to(x.dtype) for end in bounds))
-            x = mapped()(within(x, mapped))
-        return cls(mapped, *moments(x, "independent"))
+            support = Support(*(end.to(x.dtype) for end in bounds))
+            x = support()(support.inside(x))
+        return cls(support, *moments(x, "independent"))
 
     def transforms(self) -> list[LazyTransform]:
         """The same as lazy transforms."""
-        found: list[LazyTransform] = [] if self.bounds is None else [self.bounds]
+        found: list[LazyTransform] = [] if self.support is None else [self.support]
         found.append(Standardize(self.loc, self.scale))
         return [*found, Narrow()] if self.loc.dtype == torch.float64 else found
-
-
-def within(x: Tensor, bounds: Bounds) -> Tensor:
-    """The same numbers, those on a bound moved inside by the least that is possible."""
-    low, high = bounds.low, bounds.high
-    return x.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
 
 
 def moments(x: Tensor, z_score: ZScore) -> tuple[Tensor, Tensor]:
