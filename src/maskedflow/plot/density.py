@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
@@ -106,7 +107,7 @@ def density(
     axes.set_ylabel("density" if size == 1 else shown[1], fontsize=9)
     axes.tick_params(labelsize=8)
     line: dict[str, Any] = {"color": TRUTH_COLOUR, "lw": 1, "ls": "--"}
-    keys: dict[str, object] = {"density": Line2D([], [], color=SAMPLE_COLOUR)}
+    keys: dict[str, Artist] = {"density": Line2D([], [], color=SAMPLE_COLOUR)}
     if seen is not None:
         keys["data"] = Patch(color=to_rgba(DATA_COLOUR, 0.5), linewidth=0)
     if marks is not None:

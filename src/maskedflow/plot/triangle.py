@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -45,6 +48,13 @@ class Layer:
         """The effective number of rows."""
         w = self.weights
         return len(self.rows) if w is None else float(w.sum() ** 2 / np.square(w).sum())
+
+    @property
+    def key(self) -> Artist:
+        """What stands for it in a legend."""
+        if self.filled:
+            return Patch(color=self.shades()[-1], linewidth=0)
+        return Line2D([], [], color=self.colour)
 
     def shades(self) -> list[tuple[float, float, float, float]]:
         """Its colour from nothing to half, as many as contours have areas."""
