@@ -89,9 +89,9 @@ def corner(
         raise ValueError(f"columns: expected 1 to {MOST} of the {len(drawn.names)}, got {size}")
     if names is not None and len(names) != size:
         raise ValueError(f"names: expected {size}, one for each column, got {len(names)}")
-    tables = [shown.complete()]
+    tables = [shown.complete("thing")]
     if data is not None:
-        tables.insert(0, beside(drawn, data, data_weights).chosen(columns).complete())
+        tables.insert(0, beside(drawn, data, data_weights).chosen(columns).complete("data"))
     marks = None if truth is None else truth_of(truth, shown.names, drawn.names)
     limits = [_limits(tables, marks, i) for i in range(size)]
     colours = [DATA_COLOUR, SAMPLE_COLOUR][-len(tables) :]
