@@ -23,7 +23,8 @@ from maskedflow.inference import Coverage, PredictiveCheck, Ranks, sbc
 from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of, new_figure
 from maskedflow.plot.subject import subject_of
 from maskedflow.plot.triangle import POINTS, Layer
-from small_runs import gaussian, small_density, trained
+from maskedflow.runs import Run
+from small_runs import small_density
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -174,8 +175,8 @@ def given(table: pd.DataFrame) -> mf.DensityEstimator:
 def test_what_may_be_drawn(
     table: pd.DataFrame, estimator: mf.DensityEstimator, given: mf.DensityEstimator, tmp_path: Path
 ) -> None:
-    run = trained(tmp_path / "run", gaussian(200))
     flow = mf.flows.MAF(2, context=1)
+    run = Run(tmp_path, None, small_density(flow))  # type: ignore[arg-type]
     cases: list[tuple[Any, dict[str, Any], list[str]]] = [
         (mf.flows.MAF(3), {}, ["x0", "x1", "x2"]),
         (flow, {"context": [1.0]}, ["x0", "x1"]),
@@ -187,7 +188,7 @@ def test_what_may_be_drawn(
         (estimator, {}, ["a", "b"]),
         (estimator.fitted_, {}, ["a", "b"]),
         (given, {"context": table[["kind"]][:1]}, ["b"]),
-        (run, {}, list(run.columns)),
+        (run, {"context": [1.0]}, ["a", "b"]),
         ([[1.0, 2.0], [3.0, 5.0]], {}, ["x0", "x1"]),
     ]
     before = torch.get_rng_state()
