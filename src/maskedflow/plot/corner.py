@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
 from .figures import (
@@ -90,9 +89,9 @@ def corner(
         raise ValueError(f"columns: expected 1 to {MOST} of the {len(drawn.names)}, got {size}")
     if names is not None and len(names) != size:
         raise ValueError(f"names: expected {size}, one for each column, got {len(names)}")
-    tables = [shown.complete()]
+    tables = [shown.complete("thing")]
     if data is not None:
-        tables.insert(0, beside(drawn, data, data_weights).chosen(columns).complete())
+        tables.insert(0, beside(drawn, data, data_weights).chosen(columns).complete("data"))
     marks = None if truth is None else truth_of(truth, shown.names, drawn.names)
     limits = [_limits(tables, marks, i) for i in range(size)]
     colours = [DATA_COLOUR, SAMPLE_COLOUR][-len(tables) :]
@@ -103,17 +102,12 @@ def corner(
     figure = shown_figure(side(size), side(size)) if fig is None else fig
     panels = triangle(figure, shown.names if names is None else names, limits)
     fill(panels, limits, layers, points=data is not None)
-    keys: dict[str, object] = {}
-    if data is not None:
-        keys["data"] = Patch(color=layers[0].shades()[-1], linewidth=0)
-    keys["samples"] = (
-        Patch(color=layers[0].shades()[-1], linewidth=0)
-        if data is None
-        else Line2D([], [], color=SAMPLE_COLOUR)
-    )
+    labels = ["data", "samples"][-len(layers) :]
+    keys = {label: layer.key for label, layer in zip(labels, layers, strict=True)}
     if marks is not None:
         mark_truth(panels, marks)
-        keys["truth"] = Line2D([], [], color=TRUTH_COLOUR, lw=1, ls="--", marker="s", ms=4)
+        marker = "s" if size > 1 else None
+        keys["truth"] = Line2D([], [], color=TRUTH_COLOUR, lw=1, ls="--", marker=marker, ms=4)
     legend(figure, keys, "upper right" if size > 1 else "outside upper right")
     return panels
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
@@ -94,10 +95,12 @@ def density(
     shown = drawn.names if names is None else tuple(names)
     if len(shown) != size:
         raise ValueError(f"names: expected {size}, one for each column, got {len(shown)}")
-    seen = None if data is None else beside(drawn, data, data_weights).complete()
+    seen = None if data is None else beside(drawn, data, data_weights).complete("data")
     box = _limits(drawn, seen) if limits is None else [(float(a), float(b)) for a, b in limits]
     if len(box) != size or not all(low < high for low, high in box):
         raise ValueError(f"limits: expected {size} pairs (low, high), got {limits}")
+    if points is not None and points < 2:
+        raise ValueError(f"points: expected at least 2, got {points}")
     marks = None if truth is None else truth_of(truth, drawn.names, drawn.names)
     axes = shown_figure(4.2, 3.4).subplots() if ax is None else ax
     draw = _curve if size == 1 else _areas
@@ -106,7 +109,7 @@ def density(
     axes.set_ylabel("density" if size == 1 else shown[1], fontsize=9)
     axes.tick_params(labelsize=8)
     line: dict[str, Any] = {"color": TRUTH_COLOUR, "lw": 1, "ls": "--"}
-    keys: dict[str, object] = {"density": Line2D([], [], color=SAMPLE_COLOUR)}
+    keys: dict[str, Artist] = {"density": Line2D([], [], color=SAMPLE_COLOUR)}
     if seen is not None:
         keys["data"] = Patch(color=to_rgba(DATA_COLOUR, 0.5), linewidth=0)
     if marks is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -60,16 +62,17 @@ def limits_of(
     weights: NDArray[np.float64] | None = None,
 ) -> Limits:
     """The interval of all values but a tail at either end, wider by an edge at either end."""
-    method = "linear" if weights is None else "inverted_cdf"
-    values, ends = np.asarray(values, np.float64), [tail, 1 - tail]
-    low, high = np.quantile(values, ends, weights=weights, method=method).tolist()
+    values, ends = np.asarray(values, np.float64), np.array([tail, 1 - tail])
+    how: Any = {} if weights is None else {"weights": weights, "method": "inverted_cdf"}
+    low, high = np.quantile(values, ends, **how).tolist()
     if low == high:
         low, high = low - 0.5, high + 0.5
     margin = edge * (high - low)
     return low - margin, high + margin
 
 
-def legend(owner: Axes | Figure | SubFigure, keys: dict[str, object], loc: str) -> None:
+def legend(owner: Axes | Figure | SubFigure, keys: dict[str, Artist], loc: Any) -> None:
     """Names what is drawn, if that is more than one thing."""
     if len(keys) > 1:
-        owner.legend(list(keys.values()), list(keys), loc=loc, frameon=False, fontsize=9)  # type: ignore[arg-type]
+        handles: list[Any] = list(keys.values())
+        owner.legend(handles, list(keys), loc=loc, frameon=False, fontsize=9)

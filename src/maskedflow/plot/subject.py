@@ -40,14 +40,19 @@ class Table:
         places = [self._place(column) for column in columns]
         return Table(tuple(self.names[i] for i in places), self.rows[:, places], self.weights)
 
-    def complete(self) -> Table:
-        """The rows that have all numbers, and a weight."""
+    def complete(self, name: str) -> Table:
+        """The rows that have all numbers, and a weight.
+
+        Raises:
+            ValueError: If there is none; `name` is what the message calls them.
+        """
         kept = np.isfinite(self.rows).all(1)
         if self.weights is not None:
             kept &= self.weights > 0
-        return Table(
-            self.names, self.rows[kept], None if self.weights is None else self.weights[kept]
-        )
+        if not kept.any():
+            raise ValueError(f"{name}: expected rows of finite numbers, got none")
+        weights = None if self.weights is None else self.weights[kept]
+        return Table(self.names, self.rows[kept], weights)
 
     def _place(self, column: str | int) -> int:
         if isinstance(column, str) and column in self.names:

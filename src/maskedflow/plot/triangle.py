@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -20,6 +23,9 @@ LEVELS = (0.393, 0.864)
 
 FEWEST, POINTS = 20, 2000
 """The fewest rows for contours, and the most points in a panel."""
+
+STEPS = (1, 2, 5, 10)
+"""Between ticks, times a power of ten."""
 
 Numbers = NDArray[np.float64]
 
@@ -46,6 +52,13 @@ class Layer:
         w = self.weights
         return len(self.rows) if w is None else float(w.sum() ** 2 / np.square(w).sum())
 
+    @property
+    def key(self) -> Artist:
+        """What stands for it in a legend."""
+        if self.filled:
+            return Patch(color=self.shades()[-1], linewidth=0)
+        return Line2D([], [], color=self.colour)
+
     def shades(self) -> list[tuple[float, float, float, float]]:
         """Its colour from nothing to half, as many as contours have areas."""
         return [to_rgba(self.colour, alpha) for alpha in (0.0, 0.25, 0.5)]
@@ -71,8 +84,9 @@ class Layer:
             rows = rows[rng.choice(len(rows), min(POINTS, int(self.size)), p=share)]
         elif len(rows) > POINTS:
             rows = rows[np.linspace(0, len(rows) - 1, POINTS).astype(int)]
+        area = np.clip(1000 / max(len(rows), 1), 2, 10)
         axes.scatter(
-            rows[:, j], rows[:, i], s=2, color=self.colour, alpha=0.35, linewidths=0, zorder=-1
+            rows[:, j], rows[:, i], s=area, color=self.colour, alpha=0.35, linewidths=0, zorder=-1
         )
 
     def contours(self, axes: Axes, j: int, i: int, limits: tuple[Limits, Limits]) -> None:
@@ -90,6 +104,7 @@ class Layer:
             if self.filled
             else {"no_fill_contours": True}
         )
+        locators = axes.xaxis.get_major_locator(), axes.yaxis.get_major_locator()
         hist2d(
             x[inside],
             y[inside],
@@ -106,6 +121,9 @@ class Layer:
             contour_kwargs={"linewidths": 0 if self.filled else 1.3, "colors": self.colour},
             **shape,
         )
+        axes.set(xlim=limits[0], ylim=limits[1])  # it has set its own, and scales
+        axes.xaxis.set_major_locator(locators[0])
+        axes.yaxis.set_major_locator(locators[1])
 
 
 def side(size: int) -> float:
@@ -116,6 +134,15 @@ def side(size: int) -> float:
 def pairs_of(size: int) -> list[tuple[int, int]]:
     """The row and the column of each panel, those of the diagonal too."""
     return [(row, column) for row in range(size) for column in range(row + 1)]
+
+
+class _Inner(MaxNLocator):
+    """Few ticks, none near the ends, where their labels would push panels apart."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        margin = 0.12 * (vmax - vmin)
+        low, high = vmin + margin, vmax - margin
+        return [tick for tick in super().tick_values(low, high) if low <= tick <= high]
 
 
 def triangle(
@@ -129,7 +156,9 @@ def triangle(
         axes = found[row, column] = figure.add_subplot(cells[row, column])
         axes.tick_params(labelsize=7)
         axes.set_xlim(limits[column])
-        axes.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
+        axes.xaxis.set_major_locator(_Inner(3 if size > 2 else 5, steps=STEPS))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_offset_text().set_fontsize(7)
         if row < size - 1:
             axes.tick_params(labelbottom=False)
         else:
@@ -139,7 +168,7 @@ def triangle(
             axes.set_yticks([])
             continue
         axes.set_ylim(limits[row])
-        axes.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
+        axes.yaxis.set_major_locator(_Inner(4, steps=STEPS))
         if column:
             axes.tick_params(labelleft=False)
         else:
@@ -163,5 +192,3 @@ def fill(
                 layer.contours(axes, column, row, (limits[column], limits[row]))
         if row == column:
             axes.set_ylim(bottom=0)
-        else:  # where the contours have set others
-            axes.set(xlim=limits[column], ylim=limits[row])

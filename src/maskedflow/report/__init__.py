@@ -10,12 +10,13 @@ samples orange. :func:`new_figure` makes a figure with its own canvas and :func:
 """
 
 from maskedflow.data import independent
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 
 from .of_run import run_report
 from .of_table import table_report
 from .page import Page, write_report
 from .plots.curves import fan_panel, training_curve
-from .plots.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure, save
+from .plots.figures import save
 from .plots.images import image_grid
 from .plots.pairs import pair_grid
 from .plots.plane import density_on_grid, density_panel, plane_limits, point_panel

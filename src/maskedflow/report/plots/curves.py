@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from .figures import DATA_COLOUR, SAMPLE_COLOUR
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR
 
 LEVELS = (0.95, 0.8, 0.5)
 """How much of the samples each interval of a fan holds, the widest first."""

@@ -1,4 +1,4 @@
-"""What all pictures share: figures, limits, ticks; written to a file, or put into a page."""
+"""Pictures of a report: written to a file, or put into a page; and ticks that are dates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -19,10 +18,6 @@ from PIL import Image
 
 from maskedflow.files import atomic
 from maskedflow.report.section import Column
-
-# Blue and orange stay apart for every common form of colour blindness and in grey.
-DATA_COLOUR = "#2b6ca3"
-SAMPLE_COLOUR = "#e8862e"
 
 WIDTH = 600
 """The fewest pixels from left to right of a sheet of images."""
@@ -33,33 +28,12 @@ CUTS = (4, 7, 10, 16, 19)
 _FEW = Image.Quantize.FASTOCTREE  # the one that keeps transparency
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure, sizes in inches, that needs no display and no `pyplot`.
-
-    Example:
-        >>> new_figure(4, 3).get_size_inches().tolist()
-        [4.0, 3.0]
-    """
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
     """Writes a figure as a PNG, beside `path` first and then moved over it; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
         figure.savefig(beside, format="png", dpi=dpi)
-
-
-def limits_of(values: ArrayLike, tail: float = 0.001, edge: float = 0.05) -> tuple[float, float]:
-    """The interval of all values but a tail at either end, wider by an edge at either end."""
-    low, high = np.quantile(np.asarray(values, np.float64), [tail, 1 - tail]).tolist()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    margin = edge * (high - low)
-    return low - margin, high + margin
 
 
 def name_ticks(axis: Axis, column: Column, most: int = 4) -> None:

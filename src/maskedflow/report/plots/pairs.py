@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
+from maskedflow.plot.triangle import Layer, pairs_of, triangle
 
 
 def pair_grid(
@@ -37,49 +37,24 @@ def pair_grid(
     Returns:
         Axes in the free upper right corner, for another small plot, or None without room for it.
     """
-    samples = np.asarray(samples, dtype=np.float64)
-    layers = [(samples, SAMPLE_COLOUR)]
+    layers = [Layer(np.asarray(samples, np.float64), SAMPLE_COLOUR)]
     if data is not None:
-        layers.insert(0, (np.asarray(data, dtype=np.float64), DATA_COLOUR))
-    limits = [limits_of(column) for column in layers[0][0].T]
-    shown = np.unique(np.linspace(0, len(limits) - 1, columns).round().astype(int))
-    size = len(shown)
-    cells = figure.add_gridspec(size, size, wspace=0.03, hspace=0.03)
-    for row, i in enumerate(shown):
-        for column, j in enumerate(shown[: row + 1]):
-            axes = figure.add_subplot(cells[row, column])
-            for rows, colour in layers:
-                if i == j:
-                    _histogram(axes, rows[:, i], limits[i], colour)
-                else:
-                    axes.scatter(
-                        rows[:, j], rows[:, i], s=1.5, color=colour, alpha=0.35, linewidths=0
-                    )
-                    axes.set_ylim(limits[i])
-            axes.set_xlim(limits[j])
-            axes.tick_params(labelsize=7)
-            if row < size - 1:
-                axes.tick_params(labelbottom=False)
+        layers.insert(0, Layer(np.asarray(data, np.float64), DATA_COLOUR, filled=True))
+    chosen = np.unique(np.linspace(0, len(names) - 1, columns).round().astype(int)).tolist()
+    limits = [limits_of(layers[0].rows[:, i]) for i in chosen]
+    panels = triangle(figure, [names[i] for i in chosen], limits)
+    for row, column in pairs_of(len(chosen)):
+        for layer in layers:
+            if row == column:
+                layer.histogram(panels[row, row], chosen[row], limits[row])
             else:
-                axes.set_xlabel(names[j], fontsize=8)
-                axes.tick_params(axis="x", rotation=45)
-            if column > 0 or i == j:
-                axes.tick_params(labelleft=False)
-            if column == 0:
-                axes.set_ylabel(names[i] if row else "", fontsize=8)
+                layer.points(panels[row, column], chosen[column], chosen[row])
+    size = len(chosen)
     free = size // 2
     if not free:
         return None
     # An inset, so that its labels do not push the panels apart.
+    cells = panels[0, 0].get_gridspec()
     corner = figure.add_subplot(cells[:free, size - free :])
     corner.set_axis_off()
     return corner.inset_axes((0.15, 0.2, 0.85, 0.8))
-
-
-def _histogram(axes: Axes, column: Any, limits: tuple[float, float], colour: str) -> None:
-    bins = np.linspace(*limits, 41)
-    # The share of all values, those outside the limits too, of which there may be nothing but.
-    density = np.histogram(column, bins)[0] / (len(column) * (bins[1] - bins[0]))
-    filled = colour == DATA_COLOUR
-    axes.stairs(density, bins, color=colour, fill=filled, alpha=0.5 if filled else 1.0)
-    axes.set_yticks([])

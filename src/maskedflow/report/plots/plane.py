@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, Limits, limits_of
+from maskedflow.plot.grid import grid
 
-Limits = tuple[tuple[float, float], tuple[float, float]]
+Box = tuple[Limits, Limits]
 
 
-def plane_limits(points: ArrayLike) -> Limits:
+def plane_limits(points: ArrayLike) -> Box:
     """The box of the middle 99.8 % of points, a tenth wider on each side.
 
     Returns:
@@ -30,7 +31,7 @@ def plane_limits(points: ArrayLike) -> Limits:
 
 
 def density_on_grid(
-    log_prob: Callable[[Tensor], Tensor], limits: Limits, points: int = 200
+    log_prob: Callable[[Tensor], Tensor], limits: Box, points: int = 200
 ) -> NDArray[np.float64]:
     """Evaluates the density, not its logarithm, at the centres of `points` x `points` cells.
 
@@ -48,18 +49,17 @@ def density_on_grid(
         array([[1., 1.],
                [1., 1.]])
     """
-    x, y = (low + (high - low) * (torch.arange(points) + 0.5) / points for low, high in limits)
-    grid = torch.cartesian_prod(y, x).flip(-1)
+    cells = torch.from_numpy(grid(limits, points)).float()
     with torch.no_grad():
         # One row of cells at a time keeps memory flat for wide networks and many contexts.
-        log_density = torch.cat([log_prob(part) for part in grid.split(points)])
+        log_density = torch.cat([log_prob(part) for part in cells.split(points)])
     return log_density.double().exp().reshape(points, points).numpy()
 
 
 def point_panel(
     axes: Axes,
     points: ArrayLike,
-    limits: Limits,
+    limits: Box,
     *,
     colour: str,
     title: str = "",
@@ -74,7 +74,7 @@ def point_panel(
 def density_panel(
     axes: Axes,
     density: NDArray[np.float64],
-    limits: Limits,
+    limits: Box,
     *,
     title: str = "",
     names: Sequence[str] = ("", ""),
@@ -117,6 +117,6 @@ def plane_panels(
     density_panel(middle, density, limits, title=titles[1], names=names)
 
 
-def _frame(axes: Axes, limits: Limits, title: str, names: Sequence[str]) -> None:
+def _frame(axes: Axes, limits: Box, title: str, names: Sequence[str]) -> None:
     axes.set(xlim=limits[0], ylim=limits[1], title=title, xlabel=names[0], ylabel=names[1])
     axes.set_box_aspect(1)

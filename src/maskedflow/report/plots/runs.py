@@ -16,10 +16,10 @@ from torch import Tensor
 
 from maskedflow.data import Series, Split
 from maskedflow.flows import TemporalMAF
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 from maskedflow.runs import Compared, Mean, Run, sample_batches
 
 from .curves import fan_panel, losses, training_curve
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
 from .images import image_grid
 from .pairs import pair_grid
 from .plane import plane_limits, plane_panels, point_panel

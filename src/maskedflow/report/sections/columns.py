@@ -11,16 +11,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of, new_figure
 from maskedflow.report.format import clipped, percent
-from maskedflow.report.plots.figures import (
-    DATA_COLOUR,
-    SAMPLE_COLOUR,
-    Picture,
-    embed,
-    limits_of,
-    name_ticks,
-    new_figure,
-)
+from maskedflow.report.plots.figures import Picture, embed, name_ticks
 from maskedflow.report.section import Column, Evidence, Rows, Section, Subject
 
 Vector = NDArray[np.float64]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from maskedflow.plot.figures import new_figure
 from maskedflow.report.format import clipped
-from maskedflow.report.plots.figures import Picture, embed, matrix_panel, new_figure
+from maskedflow.report.plots.figures import Picture, embed, matrix_panel
 from maskedflow.report.section import Evidence, Rows, Section, Subject
 
 LABELS = 16

@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from maskedflow.plot.figures import new_figure
 from maskedflow.report.plots.curves import losses, training_curve
-from maskedflow.report.plots.figures import Picture, embed, new_figure
+from maskedflow.report.plots.figures import Picture, embed
 from maskedflow.report.section import Evidence, Section
 
 

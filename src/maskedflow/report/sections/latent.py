@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
-from maskedflow.report.plots.figures import DATA_COLOUR, Picture, embed, matrix_panel, new_figure
+from maskedflow.plot.figures import DATA_COLOUR, new_figure
+from maskedflow.report.plots.figures import Picture, embed, matrix_panel
 from maskedflow.report.section import Evidence, Section
 
 BINS, LINES, WORST = 20, 100, 8

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from maskedflow.report.plots.figures import Picture, embed, embed_pixels, new_figure
+from maskedflow.plot.figures import new_figure
+from maskedflow.report.plots.figures import Picture, embed, embed_pixels
 from maskedflow.report.plots.images import scaled, tile
 from maskedflow.report.plots.plane import plane_panels
 from maskedflow.report.section import Evidence, Image, Rows, Section, Subject
