@@ -1,0 +1,1 @@
+"""Bridges to other libraries, which are imported when a bridge is used."""
