@@ -65,7 +65,7 @@ def score_run(
 
     Args:
         run: The run.
-        path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
+        path: A table, as :func:`maskedflow.data.open_source` opens it, with the run's columns,
             those of the context too, in any order and among any others; or a `.npy` array of rows,
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
@@ -90,16 +90,17 @@ def score_run(
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
     question = ask(run, explain=explain, tail=tail, given=given)
     rows = min(rows, question.rows or rows)
-    if series or (path.suffix == ".npy" and run.config.flow is not None):
+    positional = path.suffix == ".npy" and run.config.flow is not None and not series
+    array = _npy(path, len(names)) if positional else None
+    if series or array is not None:
         what = "a time series" if series else f"the array {path}"
         if keep is None or keep:
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
         if series and shard is not None:
             raise ValueError("shard: a time series is scored as a whole; leave it out")
-        if series:
+        if array is None:
             scores = (_batch(question.schema, [_array(score_file(run, p))]) for p in (path,))
             return Scores(question.schema, scores, None)
-        array = _npy(path, len(names))
         first, last = (shard or Shard()).part(len(array), rows)
         flow = cast(FlowDensity, density)
         blocks = map(flow.split, _blocks(array, path, rows, first, last, flow.dtype))
@@ -210,14 +211,19 @@ def _batch(schema: pa.Schema, columns: Sequence[pa.Array]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
 
-def _npy(path: Path, width: int) -> Array:
-    """Opens an array of rows; one of objects, which would be a pickle, is refused."""
+def _npy(path: Path, width: int) -> Array | None:
+    """Opens an array of rows; None if it is of records, whose names make it a table.
+
+    One of objects, which would be a pickle, is refused.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an array of numbers: {error}") from None
+    if array.dtype.names:
+        return None
     if array.ndim < 2 or np.prod(array.shape[1:]) != width:
         raise ValueError(f"{path}: expected rows of {width} numbers, found shape {array.shape}")
     return array
