@@ -190,7 +190,10 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         data.read_table(tmp_path / "none.csv")
     with pytest.raises(ValueError, match="found a folder"):
         data.read_table(tmp_path)
-    for name, message in (("a.xlsx", r"ending in .csv, .parquet, .*or .nc"), ("a.parquet", "as parquet")):
+    for name, message in (
+        ("a.xlsx", r"ending in .csv, .parquet, .*or .nc"),
+        ("a.parquet", "as parquet"),
+    ):
         (tmp_path / name).write_text("hello")
         with pytest.raises(ValueError, match=message):
             data.read_table(tmp_path / name)

@@ -67,9 +67,14 @@ def score_run(
 
     Args:
         run: The run.
+<<<<<<< HEAD
         path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
             those of the context too, in any order and among any others, and those of errors if rows
             are to be scored as measured; or a `.npy` array of rows,
+=======
+        path: A table, as :func:`maskedflow.data.open_source` opens it, with the run's columns,
+            those of the context too, in any order and among any others; or a `.npy` array of rows,
+>>>>>>> i18-readers
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
             scored given those before it.
@@ -87,13 +92,14 @@ def score_run(
             if the array has another width; if the file has no columns to keep or no pieces; or if
             the run has no answer to what is asked.
     """
-    is_array = path.suffix == ".npy" and run.config.flow is not None
-    source = None if is_array or run.config.data.time is not None else open_source(path)
-    run, about = _measured(run, path, () if source is None else source.names)
-    density, names = run.density, tuple(run.density.types)
     series = run.config.data.time is not None
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
+    positional = path.suffix == ".npy" and run.config.flow is not None and not series
+    array = _npy(path, len(run.columns) + len(run.context_columns)) if positional else None
+    source = None if series or array is not None else open_source(path)
+    run, about = _measured(run, path, () if source is None else source.names)
+    density, names = run.density, tuple(run.density.types)
     question = ask(run, explain=explain, tail=tail, given=given)
     rows = min(rows, question.rows or rows)
     if source is None:
@@ -102,10 +108,9 @@ def score_run(
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
         if series and shard is not None:
             raise ValueError("shard: a time series is scored as a whole; leave it out")
-        if series:
+        if array is None:
             scores = (_batch(question.schema, [_array(score_file(run, p))]) for p in (path,))
             return Scores(question.schema, scores, None)
-        array = _npy(path, len(names))
         first, last = (shard or Shard()).part(len(array), rows)
         flow = cast(FlowDensity, density)
         blocks = map(flow.split, _blocks(array, path, rows, first, last, flow.dtype))
@@ -230,14 +235,19 @@ def _batch(schema: pa.Schema, columns: Sequence[pa.Array]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns), schema=schema)
 
 
-def _npy(path: Path, width: int) -> Array:
-    """Opens an array of rows; one of objects, which would be a pickle, is refused."""
+def _npy(path: Path, width: int) -> Array | None:
+    """Opens an array of rows; None if it is of records, whose names make it a table.
+
+    One of objects, which would be a pickle, is refused.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an array of numbers: {error}") from None
+    if array.dtype.names:
+        return None
     if array.ndim < 2 or np.prod(array.shape[1:]) != width:
         raise ValueError(f"{path}: expected rows of {width} numbers, found shape {array.shape}")
     return array

@@ -54,7 +54,9 @@ class FitsSource(SlicedSource):
             for name in known.names:
                 if name not in long:
                     columns |= places(name, hdu.data.dtype[name].shape)
-            count = len(hdu.data)
+            count = hdu.header["NAXIS2"]
+            if not count:
+                raise UnreadableError("expected at least one row, found none")
         notes = []
         if len(tables) > 1 and not member:
             others = ", ".join(name for i, name in tables.items() if i != self._number)
@@ -76,10 +78,12 @@ class FitsSource(SlicedSource):
     def _slices(self, arrays: Collection[str], first: int, last: int) -> Mapping[str, Any]:
         with one_line(self.path, "FITS"), self._hdus() as hdus:
             hdu = hdus[self._number]
-            rows = hdu.data[first:last]
+            rows = hdu.data[first : max(last, first + 1)]  # it cannot read none
             stored = rows.view(np.ndarray)
             return {
-                name: _masked(np.array(rows.field(name)), stored[name], hdu.columns[name])
+                name: _masked(np.array(rows.field(name)), stored[name], hdu.columns[name])[
+                    : last - first
+                ]
                 for name in arrays
             }
 
@@ -87,10 +91,12 @@ class FitsSource(SlicedSource):
 def _masked(x: np.ndarray[Any, Any], stored: np.ndarray[Any, Any], column: Any) -> Any:
     """Values of a column, masked where what is stored is the column's null.
 
-    An empty text is missing, and a logical that is neither T nor F.
+    An empty text is missing, and a logical that is neither T nor F; blanks behind a text are none
+    of it.
     """
     if x.dtype.kind in "SU":
-        return np.ma.array(x, mask=x == x.dtype.type())
+        x = np.char.rstrip(x)
+        return np.ma.array(x, mask=np.char.str_len(x) == 0)
     if x.dtype.kind == "b" and stored.dtype.kind in "iu":
         return np.ma.array(x, mask=stored == 0)
     if column.null in (None, ""):
