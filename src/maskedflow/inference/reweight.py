@@ -12,8 +12,8 @@ from torch import Tensor
 
 from maskedflow.training import ImportanceSample
 
-from .refit import DRAWS, fit_draws
 from .named import NamedDensity, log_shares, log_values, rows_of
+from .refit import DRAWS, fit_draws
 from .weights import psis, warn_unless_trusted
 
 
@@ -58,7 +58,7 @@ class WeightedSample(ImportanceSample):
 
         Copies of a row may both train and test, so it needs weights that are worth many draws.
         """
-        flow, held_out = fit_draws(self.resample(draws, seed), self.columns, seed=seed)
+        flow, held_out = fit_draws(self.resample(draws, seed), seed=seed)
         found = NamedDensity.of(flow, self.columns)
         return replace(found, held_out=held_out)
 
