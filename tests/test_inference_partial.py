@@ -18,7 +18,7 @@ import maskedflow as mf
 from maskedflow.distributions import DiagNormal, Joint, MixtureOfGaussians
 from maskedflow.flows import GMM, MADE, MAF, NSF, Flow
 from maskedflow.inference import Conditional, NamedDensity, conditional, marginal
-from maskedflow.tables import FittedTable
+from maskedflow.tables import Bounds, FittedTable
 from maskedflow.transforms import Narrow, Standardize
 from strategies import overwrite
 
@@ -263,7 +263,7 @@ def test_columns_that_are_independent_are_exact() -> None:
 
 
 def test_a_fit_to_draws_comes_near_to_a_gaussian() -> None:
-    some = marginal(hidden(gaussian()), ["x1", "x3"])
+    some = marginal(hidden(gaussian()), ["x1", "x3"], draws=10_000)
     assert not some.exact
     assert some.held_out is not None
     assert some.held_out.p_value > 1e-3
@@ -275,7 +275,7 @@ def test_a_fit_to_draws_comes_near_to_a_gaussian() -> None:
 
 
 def test_a_conditional_fit_serves_all_values() -> None:
-    given = Conditional.of(hidden(gaussian()), ["x0"])
+    given = Conditional.of(hidden(gaussian()), ["x0"], draws=10_000)
     assert given.held_out is not None
     assert given.held_out.p_value > 1e-3
     for value in (0.0, 2.0):
@@ -308,3 +308,19 @@ def test_splines_are_exact_in_their_order_too() -> None:
     torch.testing.assert_close(
         first.log_prob(axis).exp().sum() * 1e-3, torch.tensor(1.0).double(), atol=1e-3, rtol=0
     )
+
+
+def test_a_fit_stays_within_the_bounds_of_its_density() -> None:
+    low, high = torch.tensor([0.0, 10.0, -torch.inf]), torch.tensor([1.0, torch.inf, torch.inf])
+    inner = GMM(3, components=1, covariance_type="diagonal")
+    flow = Flow([Bounds(low, high)], inner).double()
+    density = hidden(flow())
+    some = marginal(density, ["x1", "x0"], draws=3000)
+    x = some.sample(20_000)
+    assert not some.exact
+    assert ((x > torch.tensor([10.0, 0.0])) & (x[:, [1]] < 1)).all()
+    outside = torch.tensor([[9.9, 0.5], [11.0, 1.1], [11.0, -0.1]], dtype=torch.float64)
+    assert (some.log_prob(outside) == -torch.inf).all()
+    exact = marginal(flow, ["x1", "x0"])
+    assert exact.exact
+    assert (exact.log_prob(x) - some.log_prob(x)).mean().abs() < 0.1

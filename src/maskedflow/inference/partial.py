@@ -14,7 +14,7 @@ from maskedflow.flows import Flow
 from .grid import POINTS, Grid
 from .named import HeldOut, NamedDensity
 from .order import Order
-from .refit import DRAWS, fit_draws
+from .refit import DRAWS, bounds_of, fit_draws
 
 
 def marginal(
@@ -30,8 +30,9 @@ def marginal(
     base that is one of these; maps of each column by itself, such as bounds and scales, may come
     before. Draws are then those of the density, and a log-density costs one of it.
 
-    Otherwise a flow of splines is fitted to draws, which takes seconds. `exact` says which of the
-    two it is, and `held_out` how the fit does on draws that it has not seen.
+    Otherwise a flow of splines is fitted to draws, which takes seconds; where the density is zero
+    beyond a bound, so is the flow's. `exact` says which of the two it is, and `held_out` how the
+    fit does on draws that it has not seen.
 
     Args:
         density: What :meth:`NamedDensity.of` takes.
@@ -58,7 +59,8 @@ def marginal(
         return whole.ordered(names)
     order = Order.of(whole)
     if order is None or not order.leads(index):
-        flow, held_out = fit_draws(whole.sample(draws, seed)[:, index], names, seed=seed)
+        x = whole.sample(draws, seed)
+        flow, held_out = fit_draws(x[:, index], bounds=bounds_of(whole, x, index), seed=seed)
         return replace(NamedDensity.of(flow, names), held_out=held_out)
 
     def score(x: Tensor) -> Tensor:
@@ -151,7 +153,8 @@ class Conditional:
             at = _Gridded(density, names, index, rest, density.sample(1000, seed)[:, rest])
         else:
             x = density.sample(draws, seed)
-            flow, held_out = fit_draws(x[:, rest], names, x[:, index], seed=seed)
+            bounds = bounds_of(density, x, rest)
+            flow, held_out = fit_draws(x[:, rest], x[:, index], bounds=bounds, seed=seed)
             at = _Fitted(flow, names, held_out)
         return cls(names, tuple(density.columns[i] for i in index), held_out, at)
 

@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
-from maskedflow.data import Dataset, Split
+from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import NSF, Flow
+from maskedflow.tables import Bounds
 from maskedflow.training import TrainConfig, evaluate, fit
 from maskedflow.training.evaluation import frozen
+from maskedflow.transforms import LazyTransform, Narrow, Standardize
 
-from .named import HeldOut
+from .named import HeldOut, NamedDensity
 
 DRAWS = 20_000
 """The draws that a flow is fitted to, unless another number is asked for."""
 CONFIG = TrainConfig(epochs=20, batch_size=500, lr=5e-3, schedule="cosine")
+
+_LINES, _HALVINGS = 32, 60
 _RANKED, _EACH = 500, 100
 
 
 def fit_draws(
-    x: Tensor, columns: Sequence[str], context: Tensor | None = None, seed: int = 0
+    x: Tensor, context: Tensor | None = None, *, bounds: Bounds | None = None, seed: int = 0
 ) -> tuple[Flow, HeldOut]:
-    """Fits a flow of splines to draws, of which a tenth decides when to stop and a fifth tests."""
-    n = len(x)
-    cuts = (7 * n // 10, 8 * n // 10, n)
-    starts = (0, *cuts)
-    train, validation, test = (
-        Split(x[start:end], None if context is None else context[start:end])
-        for start, end in zip(starts, cuts, strict=False)
+    """Fits a flow of splines to draws, of which a tenth decides when to stop and a fifth tests.
+
+    Args:
+        x: The draws, shape (n, D).
+        context: What each is given, shape (n, C).
+        bounds: What no draw of the flow is to leave.
+        seed: Seed of first weights and of the test.
+    """
+    front: list[LazyTransform] = []
+    mapped = x
+    if bounds is not None:
+        low, high = bounds.low.to(x), bounds.high.to(x)
+        x = x.clamp(low.nextafter(high), high.nextafter(low))
+        front, mapped = [Bounds(low, high)], Bounds(low, high)()(x)
+    front.append(Standardize(*Split(mapped).moments))
+    if x.dtype == torch.float64:
+        front.append(Narrow())
+    embedding = None if context is None else ContextStandardizer(*Split(context).moments)
+    core = NSF(
+        x.shape[1],
+        0 if context is None else context.shape[1],
+        transforms=3,
+        hidden_features=(64, 64),
+        generator=torch.Generator().manual_seed(seed),
     )
-    width = 0 if context is None else context.shape[1]
-    names = tuple(f"given {i}" for i in range(width))
-    data = Dataset("draws", train, validation, test, tuple(columns), names)
-    front = data.preprocessing()
-    assert front is not None
-    generator = torch.Generator().manual_seed(seed)
-    core = NSF(x.shape[1], width, transforms=3, hidden_features=(64, 64), generator=generator)
-    flow = Flow([front, core.transform], core.base, data.embedding())
-    fit(flow, train, validation, CONFIG)
+    flow = Flow([*front, core.transform], core.base, embedding)
+    rows, first, last = Split(x, context), 7 * len(x) // 10, 8 * len(x) // 10
+    fit(flow, rows[:first], rows[first:last], CONFIG)
     flow.eval().requires_grad_(False)
-    return flow, _held_out(flow, test, seed)
+    return flow, _held_out(flow, rows[last:], seed)
 
 
 def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
@@ -59,7 +73,36 @@ def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
             lower = made.log_prob(drawn) < log_prob[:_RANKED].to(drawn)
             ranks = lower.sum(dim=0) + torch.rand(lower.shape[1], generator=generator)
             found = kstest((ranks / (_EACH + 1)).numpy(), "uniform")
-    error = log_prob.std().item() / math.sqrt(len(test))
-    return HeldOut(
-        log_prob.mean().item(), error, float(found.statistic), float(found.pvalue), len(test)
-    )
+    mean, error = log_prob.mean().item(), log_prob.std().item() / math.sqrt(len(test))
+    return HeldOut(mean, error, float(found.statistic), float(found.pvalue), len(test))
+
+
+@torch.no_grad()
+def bounds_of(density: NamedDensity, x: Tensor, index: Tensor) -> Bounds | None:
+    """Where some columns end, as the density of draws x says that is moved along each of them.
+
+    A bound is looked for between the outermost draw and as far again as draws range.
+    """
+    rows = x[:_LINES].double()
+    least, most = (end.double() for end in (x.amin(dim=0), x.amax(dim=0)))
+    ends = torch.full((2, len(index)), math.inf, dtype=torch.float64)
+    ends[0] = -math.inf
+    for place, column in enumerate(index.tolist()):
+        for side, far in enumerate((2 * least - most, 2 * most - least)):
+            outside, inside = far[column].expand(len(rows)), rows[:, column]
+            if not _is_zero(density, rows, column, outside).all():
+                continue
+            for _ in range(_HALVINGS):
+                middle = (outside + inside) / 2
+                zero = _is_zero(density, rows, column, middle)
+                outside = torch.where(zero, middle, outside)
+                inside = torch.where(zero, inside, middle)
+            ends[side, place] = outside.max() if side else outside.min()
+    return Bounds(*ends) if ends.isfinite().any() else None
+
+
+def _is_zero(density: NamedDensity, rows: Tensor, column: int, value: Tensor) -> Tensor:
+    """Whether the density is zero where a column has other values."""
+    moved = rows.clone()
+    moved[:, column] = value
+    return density.log_prob(moved) == -math.inf

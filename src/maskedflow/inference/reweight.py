@@ -58,7 +58,7 @@ class WeightedSample(ImportanceSample):
 
         Copies of a row may both train and test, so it needs weights that are worth many draws.
         """
-        flow, held_out = fit_draws(self.resample(draws, seed), self.columns, seed=seed)
+        flow, held_out = fit_draws(self.resample(draws, seed), seed=seed)
         found = NamedDensity.of(flow, self.columns)
         return replace(found, held_out=held_out)
 
