@@ -102,7 +102,11 @@ def test_an_error_of_zero_is_none_and_other_features_are_exact() -> None:
     truth = measured_log_likelihood(y, singular, MEAN, COVARIANCE)
     one = Measured(flow, MEAN, COVARIANCE, features=[0]).eval()
     both = Measured(flow, MEAN, COVARIANCE, correlated=True).eval()
-    for found in (one(torch.full((50, 1), 0.5).double()), both(singular), both(singular.flatten(1))):
+    for found in (
+        one(torch.full((50, 1), 0.5).double()),
+        both(singular),
+        both(singular.flatten(1)),
+    ):
         torch.testing.assert_close(found.log_prob(y), truth, atol=0.05, rtol=0)
 
 
@@ -187,7 +191,8 @@ def test_two_peaks_come_out_as_by_extreme_deconvolution() -> None:
             known.log_prob(fresh),
         )
     )
-    assert behind < 0.02 < 0.15 < other
+    assert behind < 0.02
+    assert other > 0.15
     assert abs(behind - peer) < 0.01
 
 
@@ -246,7 +251,7 @@ def test_a_gaussian_is_deconvolved() -> None:
     ("wrong", "message"),
     [
         ({"covariance": torch.eye(3)}, r"^covariance: expected shape \(2, 2\), got \(3, 3\)$"),
-        ({"covariance": -torch.eye(2)}, "^covariance: expected a positive definite matrix$"),
+        ({"covariance": -torch.eye(2)}, r"^covariance: expected a positive definite matrix$"),
         ({"features": (0, 2)}, r"^features: expected distinct indices below 2, got \(0, 2\)$"),
         ({"draws": 3}, "^draws: expected an even number, got 3$"),
         ({"flow": MAF(2, batch_norm=True)}, "^flow: expected none with batch norm"),
@@ -262,11 +267,11 @@ def test_errors_that_cannot_be_are_refused() -> None:
     measured = Measured(exact(), MEAN, COVARIANCE)
     with pytest.raises(ValueError, match=r"^errors: .* >= 0, got -1 at index \[1, 0\]$"):
         measured(torch.tensor([[1.0, 1.0], [-1.0, 0.0]]))
-    with pytest.raises(ValueError, match="^c: expected finite numbers, got nan|got NaN at index"):
+    with pytest.raises(ValueError, match=r"^c: expected numbers, got NaN at index \[0, 1\]$"):
         measured(torch.tensor([[1.0, torch.nan]]))
-    with pytest.raises(ValueError, match="^c: expected the errors of 2 features, got none$"):
+    with pytest.raises(ValueError, match=r"^c: expected the errors of 2 features, got none$"):
         measured()
-    with pytest.raises(ValueError, match="^c: expected 2 numbers of errors, got 1$"):
+    with pytest.raises(ValueError, match=r"^c: expected 2 numbers of errors, got 1$"):
         measured(torch.ones(5, 1))
     full = Measured(exact(), MEAN, COVARIANCE, correlated=True)
     for matrix in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.5], [0.0, 1.0]]):

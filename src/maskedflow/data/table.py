@@ -113,7 +113,8 @@ def open_table(
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validates, tests = (
-        Split(x[rows, :width], x[rows, width:] if len(columns) > width else None, checked=True) for rows in parts
+        Split(x[rows, :width], x[rows, width:] if len(columns) > width else None, checked=True)
+        for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
