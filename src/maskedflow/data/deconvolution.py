@@ -28,7 +28,7 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         y: The rows, with shape (n, D).
-        errors: Standard deviations, (n, D), or covariances, (n, D, D); zero where there is no error.
+        errors: Standard deviations, (n, D), or covariances, (n, D, D); zero where none.
 
     Returns:
         The mean m, (D,), and the covariance V, (D, D), in float64.
@@ -72,7 +72,8 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
 def measured_log_likelihood(y: Tensor, errors: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     r"""The log-density :math:`\log N(y_i; m, V + S_i)` of each row in nats, float64, (n,)."""
     whole = covariance + covariances(errors)
-    return MultivariateNormal(mean, whole, validate_args=False).log_prob(y.double())
+    found: Tensor = MultivariateNormal(mean, whole, validate_args=False).log_prob(y.double())
+    return found
 
 
 def covariances(errors: Tensor) -> Tensor:

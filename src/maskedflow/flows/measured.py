@@ -39,7 +39,7 @@ class Measured(Noisy, LazyDistribution):
     Half of the K draws are of the noise alone, half of g, what a Gaussian of mean m and covariance
     V, in the place of p, would say of x given y; so the draws find x where the noise is wide, and
     no weight is more than twice the density. They are quasi-random: in training shifted anew for
-    each row, in evaluation the same ones, 8 K of them, for each row, which then depends on no other.
+    each row, in evaluation 8 K, the same for each row, which then depends on no other.
 
     The mean is unbiased and its logarithm is not: in expectation it is too small by
     :math:`\operatorname{var}(w) / 2 K p(y)^2` or so, w being a term of the sum. Trained by
@@ -67,8 +67,8 @@ class Measured(Noisy, LazyDistribution):
     References:
         | Importance Weighted Autoencoders (Burda et al., 2016), equation 8
         | https://arxiv.org/abs/1509.00519
-        | Optimally Combining Sampling Techniques for Monte Carlo Rendering (Veach and Guibas, 1995),
-        | section 3.1, for the weights of two kinds of draws
+        | Optimally Combining Sampling Techniques (Veach and Guibas, 1995), section 3.1
+        | https://doi.org/10.1145/218380.218498
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -136,12 +136,13 @@ class Measured(Noisy, LazyDistribution):
 
     def points(self, shape: Shape) -> Tensor:
         """Quasi-random numbers of N(0, I) for rows of some shape, (draws, *shape, E)."""
-        size, rows = len(self.features), [1] * len(shape)
-        if not self.training:
-            return torch.special.ndtri(_sobol(size, EVALUATED * self.draws).view(-1, *rows, size))
-        shift = torch.rand(*shape, size, dtype=torch.float64, generator=self.generator)
-        u = (_sobol(size, self.draws).view(-1, *rows, size) + shift) % 1
-        return torch.special.ndtri(u.clamp(_EPS, 1 - _EPS))
+        size, number = len(self.features), self.draws * (1 if self.training else EVALUATED)
+        u = _sobol(size, number).view(-1, *[1] * len(shape), size)
+        if self.training:
+            shift = torch.rand(*shape, size, dtype=torch.float64, generator=self.generator)
+            u = (u + shift) % 1
+        normal: Tensor = torch.special.ndtri(u.clamp(_EPS, 1 - _EPS))
+        return normal
 
 
 class MeasuredDistribution(Base):
@@ -160,11 +161,9 @@ class MeasuredDistribution(Base):
         self.module, self.flow, self.noise = module, flow, noise
 
     def log_prob(self, value: Tensor) -> Tensor:
-        with torch.no_grad():
-            x, log_ratio = self.draws(value)
+        x, log_ratio = self.draws(value)
         log_weight = log_density(self.flow, x) + log_ratio
-        found: Tensor = log_weight.logsumexp(dim=0) - math.log(len(x))
-        return found
+        return log_weight.logsumexp(dim=0) - math.log(len(x))
 
     def draws(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""Draws of x given y, :math:`x_k = y - L \epsilon_k`, and log N(y | x, S) / q(x).
@@ -172,24 +171,25 @@ class MeasuredDistribution(Base):
         Half of the :math:`\epsilon` are N(0, I), half are what a Gaussian makes of them given y:
         of precision :math:`I + L^T V^{-1} L`, a formula that no exact feature troubles.
         """
-        L, y_minus_m = self.noise, y.double() - self.module.loc
+        L, away = self.noise, (y.double() - self.module.loc)[..., None]
         factor = torch.linalg.cholesky(self.module.covariance)
         scaled = torch.linalg.solve_triangular(factor, L, upper=False)
-        pulls = torch.linalg.solve_triangular(factor, y_minus_m[..., None], upper=False)
-        across = scaled.mT
-        root = torch.linalg.cholesky(torch.eye(L.shape[-1]).to(L) + across @ scaled)
-        mean = torch.cholesky_solve(across @ pulls, root)[..., 0]
+        pull = scaled.mT @ torch.linalg.solve_triangular(factor, away, upper=False)
+        one = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+        root = torch.linalg.cholesky(one + scaled.mT @ scaled)
+        mean = torch.cholesky_solve(pull, root)
 
         shape = torch.broadcast_shapes(y.shape[:-1], L.shape[:-2])
-        normal = self.module.points(shape).to(L).expand(-1, *shape, -1)
-        plain, u = normal.chunk(2)
-        moved = torch.linalg.solve_triangular(root.mT, u[..., None], upper=True)[..., 0] + mean
-        epsilon = torch.cat([plain, moved])
-        residual = (root.mT @ (epsilon - mean)[..., None])[..., 0]
-        log_ratio = 0.5 * (epsilon.square() - residual.square()).sum(dim=-1)
-        log_ratio = log_ratio + root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-        x = y - (L @ epsilon[..., None])[..., 0]
-        return x.to(y), (math.log(2) - torch.nn.functional.softplus(log_ratio)).to(y)
+        normal = self.module.points(shape).to(L).expand(-1, *shape, -1).movedim(0, -1)
+        plain, other = normal.chunk(2, dim=-1)
+        moved = mean + torch.linalg.solve_triangular(root.mT, other, upper=True)
+        epsilon = torch.cat([plain, moved], dim=-1)
+        squares = epsilon.square() - (root.mT @ (epsilon - mean)).square()
+        determinant = root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1, keepdim=True)
+        odds = 0.5 * squares.sum(dim=-2) + determinant  # log g(x) - log N(x | y, S)
+        x = y[..., None] - L @ epsilon
+        log_ratio = math.log(2) - nn.functional.softplus(odds)
+        return x.movedim(-1, 0).to(y), log_ratio.movedim(-1, 0).to(y)
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws rows as they would be measured."""
@@ -203,8 +203,7 @@ class MeasuredDistribution(Base):
 @cache
 def _sobol(size: int, number: int) -> Tensor:
     """The first points of a scrambled Sobol sequence, within the unit cube."""
-    points = SobolEngine(size, scramble=True, seed=0).draw(number, dtype=torch.float64)
-    return points.clamp(_EPS, 1 - _EPS)
+    return SobolEngine(size, scramble=True, seed=0).draw(number, dtype=torch.float64)
 
 
 def _diagonal(errors: Tensor) -> Tensor:
@@ -226,4 +225,5 @@ def _root(covariance: Tensor) -> Tensor:
             "errors: expected symmetric covariances without negative eigenvalues, got another one "
             f"at index {wrong.nonzero()[0].tolist()}"
         )
-    return vectors * values.clamp(min=0).sqrt()[..., None, :]
+    root: Tensor = vectors * values.clamp(min=0).sqrt()[..., None, :]
+    return root

@@ -40,7 +40,8 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     Images are shown in two grids; two features as data, learned density and samples side by side;
     other tables as pairwise panels of samples over data; a time series as forecasts over what came.
     A conditional flow is sampled once for the context of each of those test rows, and its density
-    is the mean over some of them. Samples have the errors of these rows, if any. If no number is asked for, 64 images or 2,000 rows are shown.
+    is the mean over some of them. Samples have the errors of these rows, if any. If no number is
+    asked for, 64 images or 2,000 rows are shown.
     """
     data = run.config.data
     if data.window is not None:
