@@ -120,16 +120,12 @@ def open_table(
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from None
     train, validates, tests = (
-<<<<<<< HEAD
         Split(
             x[rows, :width],
             x[rows, width:] if len(columns) > width else None,
             None if weight is None else weight[rows],
             checked=True,
         )
-=======
-        Split(x[rows, :width], x[rows, width:] if len(columns) > width else None, checked=True)
->>>>>>> i18-errors
         for rows in parts
     )
     check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))

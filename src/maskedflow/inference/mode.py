@@ -8,7 +8,6 @@ from torch.distributions import Distribution
 
 from maskedflow.distributions.base import draw
 from maskedflow.training.config import cosine
-from maskedflow.transforms import Bounds
 
 from .prior import Prior
 from .support import Support

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskedflow.tables.bounds import Bounds
 from maskedflow.transforms import (
+    Bounds,
     ComposedTransform,
     DependentTransform,
     LazyTransform,
