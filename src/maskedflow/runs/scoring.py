@@ -67,14 +67,9 @@ def score_run(
 
     Args:
         run: The run.
-    <<<<<<< HEAD
-        path: A `.csv` or `.parquet` table, or a folder of `.parquet` files, with the run's columns,
+        path: A table, as :func:`maskedflow.data.open_source` opens it, with the run's columns,
             those of the context too, in any order and among any others, and those of errors if rows
             are to be scored as measured; or a `.npy` array of rows,
-    =======
-        path: A table, as :func:`maskedflow.data.open_source` opens it, with the run's columns,
-            those of the context too, in any order and among any others; or a `.npy` array of rows,
-    >>>>>>> i18-readers
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
             scored given those before it.
