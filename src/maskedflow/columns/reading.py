@@ -56,7 +56,7 @@ def read_source(
     if sizes:
         check_sizes(table, source)
     for name, cells in zip(table.column_names, table.columns, strict=True):
-        if source.path.suffix == ".csv" and name not in declared:
+        if source.path.suffix == ".csv" and name not in (*declared, source.weights):
             _refuse_odd(cells, name, source)
     return table
 

@@ -23,7 +23,7 @@ from .of_table import table_report
 from .page import Page, seen_facts, write_page, write_report
 from .plots.figures import embed
 from .plots.runs import series_picture
-from .section import Column, Image, Rows, Subject
+from .section import Column, Image, Rows, Subject, Weight, chosen_rows
 from .sections.data import Data
 from .sections.likelihood import Likelihoods
 from .sections.samples import Forecasts
@@ -53,16 +53,20 @@ def run_report(
     judged: Any = test or dataset.test
     if isinstance(density, FittedTable):
         rows = density.possible(judged)
-        table_report(density, rows.x, path, rows.context, train.x, train.context, run.name)
+        given = rows.context, train.x, train.context
+        weights = _weight(train), _weight(rows)
+        table_report(density, rows.x, path, *given, run.name, weights)
     elif isinstance(dataset, SeriesDataset):
         write_page(_series_page(run, dataset), path)
     else:
         assert isinstance(density, FlowDensity)
         assert isinstance(dataset, Dataset)
-        before, chosen, last = (_rows(run, x) for x in (train, dataset.validation, judged))
+        parts = train, dataset.validation, judged
+        before, chosen, last = (_rows(run, x) for x in parts)
+        weights3 = _weight(train), _weight(dataset.validation), _weight(judged)
         labels = None if test is not None else _labels(run, dataset)
         subject = _subject(run, density, judged)
-        write_report(subject, before, chosen, last, path, labels=labels)
+        write_report(subject, before, chosen, last, path, labels=labels, weights=weights3)
     return path
 
 
@@ -98,7 +102,7 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
             if test.context is None:
                 drawn: Rows = run.flow().sample((n,), generator=generator).numpy()
                 return drawn
-            c = test.context[torch.randint(len(test), (n,), generator=generator)]
+            c = test.context[chosen_rows(n, len(test), _weight(test), generator)]
             return _rows(run, Split(density.of_rows(c)(c).sample((), generator=generator), c))
 
     def latent(rows: Rows) -> NDArray[np.float64]:
@@ -127,6 +131,10 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         seen=lambda rows: density.seen(split(rows).x, split(rows).context),
         fitted=run.config.data.rows[0],
     )
+
+
+def _weight(rows: Split | TableSplit) -> Weight:
+    return None if rows.weight is None else rows.weight.double().numpy()
 
 
 def _normal(distribution: Distribution, x: Tensor) -> Tensor | None:

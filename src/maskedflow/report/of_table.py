@@ -19,7 +19,7 @@ from maskedflow.tables.queries import residuals
 
 from .format import percent
 from .page import Page, write_report
-from .section import Column, Subject
+from .section import Column, Subject, Weight, chosen_rows
 
 _WORK = 15.0
 """What the fit of the Gaussian beside an estimator may do."""
@@ -37,25 +37,39 @@ def table_report(
     train: Any = None,
     train_context: Any = None,
     name: str = "table",
+    weights: tuple[Weight, Weight] = (None, None),
 ) -> Page:
-    """Writes a page about a fitted table; see :meth:`maskedflow.DensityEstimator.report`."""
+    """Writes a page about a fitted table; see :meth:`maskedflow.DensityEstimator.report`.
+
+    The `weights` say how much each row of `train`, and of `X`, counts.
+    """
     if (train is None) != (train_context is None) and context is not None:
         raise ValueError(
             "train_context: expected the context of the rows of train, with train only"
         )
     tables = Tables(fitted.schema, None if fitted.given is None else fitted.given.schema)
-    test, notes = tables.rows(X, context, "X")
-    before = np.zeros((0, test.shape[1]))
+    test, notes, places = tables.rows(X, context, "X")
+    weight = None if weights[1] is None else weights[1][places]
+    before, places = np.zeros((0, test.shape[1])), np.arange(0)
     if train is not None:
-        before, _ = tables.rows(train, train_context, "train")
+        before, _, places = tables.rows(train, train_context, "train")
     # Every tenth row, of an order at random, chooses among baselines.
     order = np.random.default_rng(0).permutation(len(before))
-    parts = before[order[len(order) // 10 :]], before[order[: len(order) // 10]]
-    return write_report(_subject(fitted, tables, test, name, notes), *parts, test, path)
+    fits, chooses = order[len(order) // 10 :], order[: len(order) // 10]
+    mass = None if weights[0] is None else weights[0][places]
+    counts = (None, None) if mass is None else (mass[fits], mass[chooses])
+    subject = _subject(fitted, tables, test, name, notes, weight)
+    parts = before[fits], before[chooses], test
+    return write_report(subject, *parts, path, weights=(*counts, weight))
 
 
 def _subject(
-    fitted: FittedTable, tables: Tables, test: Matrix, name: str, notes: dict[str, str]
+    fitted: FittedTable,
+    tables: Tables,
+    test: Matrix,
+    name: str,
+    notes: dict[str, str],
+    weight: Weight,
 ) -> Subject:
     given = () if tables.given is None else tables.given.known.columns
     columns = tuple(map(column_of, (*tables.main.known.columns, *given)))
@@ -68,7 +82,7 @@ def _subject(
         if tables.given is None:
             return tables.main.matrix(fitted.sample(n, seed=seed))
         # Each is given what a test row is given.
-        chosen = test[torch.randint(len(test), (n,), generator=generator).numpy()]
+        chosen = test[chosen_rows(n, len(test), weight, generator).numpy()]
         drawn = tables.main.matrix(fitted.sample(n, tables.split(chosen)[1], seed=seed))
         return np.hstack([drawn, chosen[:, drawn.shape[1] :]])
 
@@ -109,11 +123,11 @@ def _unbounded(tables: Tables, rows: Matrix, seed: int) -> tuple[Matrix, Matrix]
     return y.numpy(), ladj.numpy()
 
 
-def _gaussian(tables: Tables, train: Matrix, test: Matrix) -> Matrix:
+def _gaussian(tables: Tables, train: Matrix, test: Matrix, weight: Weight) -> Matrix:
     """The log-density of a Gaussian of the numbers whose mean depends on all codes."""
     schema = tables.main.schema
     simple = FittedTable.fit(
-        *tables.split(train), schema=schema, flow="gaussian", work=_WORK, seed=_SEED
+        *tables.split(train), schema=schema, weight=weight, flow="gaussian", work=_WORK, seed=_SEED
     )
     return simple.log_prob(*tables.split(test)).numpy()
 

@@ -20,7 +20,7 @@ from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
 
 from .format import duration, number, percent, signed
-from .section import Evidence, Rows, Section, Subject
+from .section import Evidence, Rows, Section, Subject, Weights
 from .sections import SECTIONS
 
 ROWS, NUMBERS, DRAWN = 10_000, 10_000_000, 2_000_000
@@ -51,6 +51,8 @@ class Page:
             beyond what the next says.
         new: Whether it is known that it was trained on none of them.
         spoilt: Whether it was trained on so many that they are no test.
+        drawn: How many test rows, drawn in proportion to their weights, pictures and tests are of:
+            as many as those that were looked at are worth. None if they have no weights.
         scoring: Seconds to score 1,000 test rows.
         sampling: Seconds to draw as many samples.
     """
@@ -63,6 +65,7 @@ class Page:
     seen: str = ""
     new: bool = False
     spoilt: bool = False
+    drawn: int | None = None
     scoring: float | None = None
     sampling: float | None = None
     date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%d %B %Y").lstrip("0"))
@@ -94,6 +97,7 @@ def write_report(
     path: Path | str,
     *,
     labels: NDArray[np.int64] | None = None,
+    weights: Weights = (None, None, None),
     seed: int = 0,
     sections: Sequence[type[Section]] = SECTIONS,
 ) -> Page:
@@ -108,6 +112,9 @@ def write_report(
         test: The rows it is judged by.
         path: File to write.
         labels: A class from 0 on for each test row, if there are classes.
+        weights: How much each training, validation and test row counts; None where all are alike.
+            Means, their errors and baselines go by them. Pictures, distances and tests are of
+            test rows drawn in proportion, as many as they are worth.
         seed: Seed of all that is drawn.
         sections: What the page may have, in order; a :class:`Section` of one's own among them.
 
@@ -133,6 +140,7 @@ def write_report(
         samples=_draw(subject, max(len(test), min(most, 2000)), seed),
         labels=None if labels is None else labels[chosen],
         seed=seed,
+        weights=(*weights[:2], None if weights[2] is None else weights[2][chosen]),
     )
     generator = torch.Generator().manual_seed(seed + 1)
     page = Page(
@@ -142,6 +150,7 @@ def write_report(
         (len(test), total),
         [column.name for column in subject.columns[subject.features :]],
         **known,
+        drawn=None if evidence.weight is None else len(evidence.places),
         scoring=_seconds(lambda: subject.log_prob(test[np.arange(TIMED) % len(test)])),
         sampling=_seconds(lambda: subject.sample(TIMED, generator)),
     )

@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from maskedflow.data import Seen
+from maskedflow.data.split import effective
 
 from .format import number, signed
 
 Rows = NDArray[Any]
 """Rows of a table, shape (n, columns); NaN where a cell is missing."""
+
+Weight = NDArray[np.float64] | None
+"""How much each of some rows counts, shape (n,); None if all are alike."""
+
+Weights = tuple[Weight, Weight, Weight]
+"""Those of training, validation and test rows."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ class Subject:
         residuals: The names of these numbers, where each is that of a column, given others.
         unbounded: Makes rows continuous and unbounded, for a Gaussian to be fitted, with the
             log-determinant of doing so: (rows, seed) -> (rows, (n,)). None if they are already.
-        baselines: Names, and functions of training and test rows that compute the log-density of
-            the latter in the same units: what else it is compared with, where columns are mixed.
+        baselines: Names, and functions of training rows, test rows and weights of the former that
+            compute the log-density of test rows in the same units: what else it is compared with,
+            where columns are mixed.
         notes: What is known of data and model, as pairs of a word and a text.
         schema: What each column is, as its name, what it is taken for, and why.
         history: One record an epoch, with `train_nll` and `validation_nll`.
@@ -117,7 +127,7 @@ class Subject:
     latent: Callable[[Rows], NDArray[np.float64]] | None = None
     unbounded: Callable[[Rows, int], tuple[Rows, NDArray[np.float64]]] | None = None
     residuals: Sequence[str] = ()
-    baselines: Mapping[str, Callable[[Rows, Rows], NDArray[np.float64]]] = field(
+    baselines: Mapping[str, Callable[[Rows, Rows, Weight], NDArray[np.float64]]] = field(
         default_factory=dict
     )
     notes: Sequence[tuple[str, str]] = ()
@@ -147,6 +157,7 @@ class Evidence:
         train: The rows it was trained on, as far as is known.
         validation: Rows to choose baselines by.
         test: The rows it is judged by.
+        weights: How much each row of these three counts; None if all are alike.
         log_prob: Their log-density in nats, shape (n,).
         samples: Rows drawn from the density.
         labels: The class of each test row, if there are classes.
@@ -161,6 +172,53 @@ class Evidence:
     samples: Rows
     labels: NDArray[np.int64] | None = None
     seed: int = 0
+    weights: Weights = (None, None, None)
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """How much each test row counts."""
+        return self.weights[2]
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """The places of the test rows that pictures and tests look at, see :func:`proportional`."""
+        if self.weight is None:
+            return np.arange(len(self.test))
+        return proportional(self.weight, self.seed)
+
+    @property
+    def data(self) -> Rows:
+        """These rows: all, or some that stand for rows of different weights."""
+        return self.test if self.weight is None else self.test[self.places]
+
+
+def chosen_rows(n: int, rows: int, weight: Weight, generator: torch.Generator) -> Tensor:
+    """Draws the places of n rows, independent, each as often as it counts."""
+    if weight is None:
+        return torch.randint(rows, (n,), generator=generator)
+    return torch.multinomial(torch.from_numpy(weight), n, replacement=True, generator=generator)
+
+
+def proportional(weight: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    r"""Draws rows in proportion to their weights, as many as they are worth, evenly spaced.
+
+    A row is drawn :math:`\lfloor n w_i \rfloor` or one more times, with weights whose sum is 1.
+
+    References:
+        Monte Carlo Filter and Smoother for Non-Gaussian Nonlinear State Space Models (Kitagawa,
+        1996), appendix: systematic resampling
+
+    Example:
+        >>> proportional(np.array([2.0, 0.0, 1.0, 1.0, 0.0, 2.0]), seed=0)
+        array([0, 2, 5])
+    """
+    number = max(1, round(effective(torch.from_numpy(weight))))
+    start = np.random.default_rng(seed).random()
+    ends = np.cumsum(weight)
+    found = np.searchsorted(ends, (start + np.arange(number)) / number * ends[-1], side="right")
+    last = int(np.flatnonzero(weight)[-1])
+    places: NDArray[np.int64] = np.minimum(found, last)
+    return places
 
 
 class Section:

@@ -114,10 +114,9 @@ def _open_any(source: Source, asked: Mapping[str, Any]) -> Dataset | pa.Table:
     """Reads a table: as a data set if all its columns are numbers."""
     with _advising():
         return open_if_numbers(
-            source,
+            source.weighed_by(asked.get("weights")),
             stream=_is_streamed(asked, source),
             context=_names(asked.get("context")),
-            weights=asked.get("weights"),
             seed=asked.get("seed", 0),
             continuous=bool(asked.get("continuous")),
         )

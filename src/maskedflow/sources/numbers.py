@@ -59,18 +59,21 @@ def weights_of(source: Source, table: pa.Table | None = None) -> Tensor | None:
         table: Its columns, where they have been read already.
 
     Raises:
-        CellError: If a weight is no finite number, or negative.
-        ValueError: If all are 0.
+        ValueError: If a weight is no finite number, or negative, or all are 0; the message names
+            column and row.
     """
     name = source.weights
     if name is None:
         return None
-    if table is None or name not in table.column_names or not is_number(table[name].type):
-        table = source.table((name,), floats((name,)))
-    weights = check_numbers(table.column(name), name, source)
-    if (weights < 0).any():
-        row = int((weights < 0).argmax())
-        raise source.cell_error(name, row, "a weight, 0 or more", f"{weights[row]:g}")
+    try:
+        if table is None or name not in table.column_names or not is_number(table[name].type):
+            table = source.table((name,), floats((name,)))
+        weights = check_numbers(table.column(name), name, source)
+        if (weights < 0).any():
+            row = int((weights < 0).argmax())
+            raise source.cell_error(name, row, "a weight, 0 or more", f"{weights[row]:g}")
+    except CellError as error:  # what helps about other cells does not here
+        raise ValueError(str(error)) from None
     if not weights.any():
         raise ValueError(f"{source.path}: column {name!r}: expected a weight above 0, found none")
     return torch.from_numpy(weights.copy())

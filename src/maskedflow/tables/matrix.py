@@ -56,8 +56,10 @@ class Tables:
         self.main = Side(schema)
         self.given = None if given is None else Side(free_numbers(given))
 
-    def rows(self, X: Any, context: Any, name: str) -> tuple[Matrix, dict[str, str]]:
-        """Rows that have a density, and what is to be said of others."""
+    def rows(
+        self, X: Any, context: Any, name: str
+    ) -> tuple[Matrix, dict[str, str], NDArray[np.int64]]:
+        """Rows that have a density, what is to be said of others, and the places of the former."""
         table, other = to_arrow(X, name, self.main.schema.names), None
         if table.column_names != list(self.main.schema.names) and kind_of(X) == "numpy":
             table = table.rename_columns(self.main.schema.names)
@@ -86,7 +88,7 @@ class Tables:
             other = other.filter(pa.array(kept)).filter(pa.array(possible))
             check_context(self.given.schema, other)
             found = np.hstack([found, self.given.matrix(other)])
-        return found, notes
+        return found, notes, kept.nonzero()[0][possible]
 
     def split(self, matrix: Matrix) -> tuple[pa.Table, pa.Table | None]:
         """The table, and what it is given."""

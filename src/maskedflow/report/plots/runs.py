@@ -17,6 +17,7 @@ from torch import Tensor
 from maskedflow.data import Series, Split
 from maskedflow.flows import TemporalMAF
 from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, new_figure
+from maskedflow.report.section import proportional
 from maskedflow.runs import Compared, Mean, Run, sample_batches
 
 from .curves import fan_panel, losses, training_curve
@@ -40,12 +41,15 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     Images are shown in two grids; two features as data, learned density and samples side by side;
     other tables as pairwise panels of samples over data; a time series as forecasts over what came.
     A conditional flow is sampled once for the context of each of those test rows, and its density
-    is the mean over some of them. Samples have the errors of these rows, if any. If no number is
-    asked for, 64 images or 2,000 rows are shown.
+    is the mean over some of them. Samples have the errors of these rows, if any. Rows of different
+    weights are drawn in proportion first. If no number is asked for, 64 images or 2,000 rows are
+    shown.
     """
     data = run.config.data
     if data.window is not None:
         return series_picture(run, test, num_samples or FORECASTS, seed)
+    if test.weight is not None:
+        test = test[torch.from_numpy(proportional(test.mass.numpy(), seed))]
     n = min(num_samples or (POINTS if data.image_shape is None else IMAGES), len(test))
     rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:n]
     x = test.x[rows]

@@ -59,7 +59,7 @@ class Columns(Section):
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
         """Compares them; None of images."""
-        subject, parts = evidence.subject, (evidence.test, evidence.samples)
+        subject, parts = evidence.subject, (evidence.data, evidence.samples)
         marginals = _marginals(subject, *parts) if subject.image is None else []
         if not marginals:
             return None

@@ -46,8 +46,8 @@ class Correlation(Section):
         """
         if evidence.subject.image is not None:
             return None
-        named = _correlated(evidence.subject, evidence.test, evidence.samples)
-        if len(named) < 2 or min(len(evidence.test), len(evidence.samples)) < 3:
+        named = _correlated(evidence.subject, evidence.data, evidence.samples)
+        if len(named) < 2 or min(len(evidence.data), len(evidence.samples)) < 3:
             return None
         names, parts = list(named), [np.stack(x, 1) for x in zip(*named.values(), strict=True)]
         before, after = map(correlations, parts)

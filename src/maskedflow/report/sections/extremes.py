@@ -74,7 +74,7 @@ class Extremes(Section):
             total=len(subject.columns),
             mixed=any(column.atoms for column in subject.columns)
             or any(np.isnan(rows).any() for rows in (test, samples)),
-            unlikely=float((tail < UNLIKELY).mean()),
+            unlikely=float(np.average(tail < UNLIKELY, weights=evidence.weight)),
             most=extremes(order[::-1][:ROWS]),
             least=extremes(order[:ROWS]),
         )

@@ -52,7 +52,7 @@ class Latent(Section):
         r"""Looks at :math:`z = f(x)` of test rows; None if there are fewer than two of each."""
         if evidence.subject.latent is None:
             return None
-        z, columns = evidence.subject.latent(evidence.test), evidence.subject.residuals
+        z, columns = evidence.subject.latent(evidence.data), evidence.subject.residuals
         here = ~np.isnan(z)
         kept = here.sum(0) >= 2
         z, here = np.clip(z[:, kept], -FAR, FAR), here[:, kept]

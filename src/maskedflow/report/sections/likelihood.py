@@ -51,11 +51,13 @@ class Likelihoods(Section):
         subject, log_prob = evidence.subject, torch.from_numpy(evidence.log_prob)
         features = subject.features
         own = len(evidence.train) if subject.fitted is None else subject.fitted
-        found = [Likelihood.of(subject.name, features, log_prob, fitted=own)]
+        weight = None if evidence.weight is None else torch.from_numpy(evidence.weight)
+        found = [Likelihood.of(subject.name, features, log_prob, fitted=own, weight=weight)]
         remarks: list[str] = []
         for name, fitted, other in _baselines(evidence, remarks):
-            scores = torch.from_numpy(other)
-            found.append(Likelihood.of(name, features, scores, log_prob[: len(other)], fitted))
+            scores, n = torch.from_numpy(other), len(other)
+            share = None if weight is None else weight[:n]
+            found.append(Likelihood.of(name, features, scores, log_prob[:n], fitted, share))
         labels = () if evidence.labels is None else evidence.labels
         classes = [
             Likelihood.of(str(label), features, log_prob[labels == label])
@@ -88,7 +90,9 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
     """Names, numbers of rows to fit, log-likelihoods of the test rows or of the first of them."""
     subject, validation, test = evidence.subject, evidence.validation, evidence.test
     chosen = np.random.default_rng(evidence.seed).permutation(len(evidence.train))
-    train = evidence.train[np.sort(chosen[: max(FITTED, 10 * subject.features)])]
+    chosen = np.sort(chosen[: max(FITTED, 10 * subject.features)])
+    train, (weight, judges, _) = evidence.train[chosen], evidence.weights
+    weight = None if weight is None else weight[chosen]
     if not len(train):
         remarks.append(
             "Other densities need training rows to be fitted to, of which none were given."
@@ -96,9 +100,13 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
         return
     x = slice(0, subject.features)
     if _mixed(subject, train, test):
-        yield "independent columns", len(train), independent(subject.columns[x], train, test)
+        yield (
+            "independent columns",
+            len(train),
+            independent(subject.columns[x], train, test, weight),
+        )
         for name, score in subject.baselines.items():
-            yield name, len(train), score(train, test)
+            yield name, len(train), score(train, test, weight)
         remarks.append(
             "Independent columns have a density each, fitted to their quantiles or shares, and"
             " leave out how columns depend on each other. A mixture of Gaussians and kernels are"
@@ -114,7 +122,8 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
     first, second, third = parts
     given = [_dummies(subject, rows) if subject.given else None for rows in (train, test)]
     both = torch.from_numpy(first), torch.from_numpy(third)
-    gaussian = conditional_gaussian(both, (given[0], given[1]))
+    mass = None if weight is None else torch.from_numpy(weight)
+    gaussian = conditional_gaussian(both, (given[0], given[1]), mass)
     if subject.given:
         remarks.append("A mixture and kernels know no conditions.")
     if gaussian is None:
@@ -132,12 +141,13 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
     # A mixture's estimate takes a time of the square of the features.
     some = min(len(train), FITTED if subject.features <= 20 else FITTED // 4)
     first, second, third = (part.astype(np.float64) for part in parts)
+    counts = None if weight is None else weight[:some], judges
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if len(train) > 2 * subject.features:
-            mixture = choose_mixture(first[:some], second, evidence.seed)
+            mixture = choose_mixture(first[:some], second, evidence.seed, counts)
             yield mixture.name, some, mixture.score_samples(third) + ladj
-        kde = choose_kde(first[:some], second)
+        kde = choose_kde(first[:some], second, counts)
     yield kde.name, some, kde.score_samples(third[:KERNEL_ROWS]) + ladj[:KERNEL_ROWS]
 
 

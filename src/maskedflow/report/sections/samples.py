@@ -44,7 +44,7 @@ class Samples(Section):
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
         """Draws what suits the rows; None if that is nothing."""
-        subject, test, samples = evidence.subject, evidence.test, evidence.samples
+        subject, test, samples = evidence.subject, evidence.data, evidence.samples
         if (image := subject.image) is not None:
             train, *parts = (x[:, : subject.features] for x in (evidence.train, test, samples))
             grids = map(image_picture, (image, image), parts, ("test images", "samples"))
@@ -89,12 +89,12 @@ def _plane(evidence: Evidence) -> list[Picture]:
 
     figures = [new_figure(3.4, 3.2) for _ in range(3)]
     panels = [figure.subplots() for figure in figures]
-    rows = evidence.test, evidence.samples
+    rows = evidence.data, evidence.samples
     plane_panels(panels, *rows, log_prob, names, cells=160, most=POINTS)
     found = []
     for figure, title in zip(figures, ("data", "density", "samples"), strict=True):
         figure.axes[0].tick_params(labelsize=8)
-        shown = f"{min(len(evidence.test), POINTS):,} {title}" if title != "density" else "Density"
+        shown = f"{min(len(evidence.data), POINTS):,} {title}" if title != "density" else "Density"
         alt = f"{shown} in the plane of {' and '.join(names)}"
         found.append(embed(figure, alt, title.capitalize() + "."))
     return found

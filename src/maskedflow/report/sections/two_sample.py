@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
 from maskedflow.report.section import Evidence, Section
 from maskedflow.runs import Mean
@@ -43,7 +43,7 @@ class TwoSample(Section):
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
         """Trains the trees and tests them by cross-validation; None if there are too few rows."""
-        subject, test, samples = evidence.subject, evidence.test, evidence.samples
+        subject, test, samples = evidence.subject, evidence.data, evidence.samples
         rows = min(len(test), len(samples), max(LEAST, NUMBERS // len(subject.columns)))
         if rows < LEAST:
             return None
@@ -68,16 +68,24 @@ class TwoSample(Section):
 
 def _chances(evidence: Evidence, columns: Sequence[int], rows: int) -> NDArray[np.float64]:
     """How likely each row of the data, and then each sample, is a sample, judged by the others."""
-    both = np.concatenate([evidence.test[:rows], evidence.samples[:rows]])
+    both = np.concatenate([evidence.data[:rows], evidence.samples[:rows]])
     drawn, seed = np.repeat([0, 1], rows), evidence.seed
     kinds = [evidence.subject.columns[i] for i in columns]
     nominal = [i for i, c in enumerate(kinds) if 0 < len(c.levels) <= 255 and not c.ordered]
     classifier = HistGradientBoostingClassifier(
         categorical_features=nominal or None, early_stopping=True, random_state=seed
     )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    # A row that is drawn twice may not be learnt by heart from its copy.
+    copies = np.concatenate([evidence.places[:rows], np.arange(-rows, 0)])
+    kind = StratifiedKFold if evidence.weight is None else StratifiedGroupKFold
+    folds = kind(FOLDS, shuffle=True, random_state=seed)
     found: NDArray[np.float64] = cross_val_predict(
-        classifier, both[:, columns].astype(np.float64), drawn, cv=folds, method="predict_proba"
+        classifier,
+        both[:, columns].astype(np.float64),
+        drawn,
+        groups=copies,
+        cv=folds,
+        method="predict_proba",
     )[:, 1]
     return found
 
