@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from .estimator import DensityEstimator
     from .flows import mixtures
-    from .inference import NPE
+    from .inference import NLE, NPE
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
@@ -37,14 +37,16 @@ _LAZY = {
     **{name: name for name in ("data", "models", "training")},
     **{name: name for name in ("estimator", "inference", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
+    "NLE": "inference",
     "NPE": "inference",
     "load_run": "runs",
     "mixtures": "flows",
 }
 
 __all__ = [
-    "DensityEstimator",
+    "NLE",
     "NPE",
+    "DensityEstimator",
     "data",
     "distributions",
     "estimator",
