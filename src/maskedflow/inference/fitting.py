@@ -46,7 +46,7 @@ class Inference:
             raise ValueError(f"ensemble: expected at least 1 member, got {ensemble}")
         self.prior, self.flow, self.ensemble = Prior(prior), flow, ensemble
         self.config, self.seed = config, seed
-        candidates(flow, self.prior.features, config)  # refuses what is no flow
+        candidates(flow, 1, 1, config)  # refuses what is no flow
         self.simulations: Simulations | None = None
         self.histories: tuple[History, ...] = ()
 
@@ -78,7 +78,7 @@ class Inference:
                 for rows in deal([len(target) - held, held], seed=seed)
             )
             tried = []
-            for build, config in candidates(self.flow, target.shape[1], self.config):
+            for build, config in candidates(self.flow, target.shape[1], len(train), self.config):
                 flow = conditional_flow(build, front, scaled, network, seed)
                 settings = replace(config, seed=seed)
                 history = fit(flow, train, validation, settings, progress=progress)

@@ -12,32 +12,18 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from maskedflow.distributions.base import Base, Shape
-from maskedflow.flows import NSF, Flow
-from maskedflow.training import (
-    ImportanceSample,
-    VariationalConfig,
-    fit_posterior,
-    importance_sample,
-)
+from maskedflow.training import ImportanceSample
 from maskedflow.training.posterior import LogDensity
-from maskedflow.transforms import Standardize
 
-from .density import moments
 from .ensemble import Ensemble
 from .posterior import Posterior, finite
 from .prior import Prior
+from .proposal import fit_proposal
 from .resampling import resample
 from .simulations import as_numbers
-from .support import Support
-
-DRAWS = 10_000
-"""Draws that start the proposal, and draws that weigh it."""
 
 EFFECTIVE = 20
 """Effective draws, on average, that each sample is one of."""
-
-PROPOSAL = VariationalConfig(steps=400, batch_size=128, lr=1e-2, temperature=10.0)
-"""How the proposal is trained."""
 
 FEW = 100
 """Effective draws of those that weigh the proposal below which it is not to be trusted."""
@@ -48,7 +34,7 @@ class LikelihoodPosterior(Posterior):
 
     .. math:: p(\theta \mid x_1, \dots, x_n) \propto p(\theta) \prod_i p(x_i \mid \theta)
 
-    For each observation a flow is fitted to it by reverse Kullback-Leibler divergence, and is then
+    For each observation another flow is fitted to it, see :func:`.fit_proposal`, and is then
     corrected: its draws are resampled by their importance weights, which also give the evidence
     that normalises :meth:`log_prob`. This is done when an observation is first asked about, and
     kept for the last one.
@@ -103,33 +89,17 @@ class LikelihoodPosterior(Posterior):
         return finite(value)
 
     def _fit(self, x: Tensor) -> Corrected:
-        """Fits a flow to the posterior of an observation, on the line, and weighs its draws."""
+        """Fits a flow to the posterior of an observation, and weighs its draws."""
         generator = torch.Generator().manual_seed(self.seed)
-        support = Support(self.prior.low.to(x), self.prior.high.to(x))
-        line = support()
-
-        def log_density(u: Tensor) -> Tensor:
-            theta, ladj = line.inverse_and_ladj(u)
-            total: Tensor = self._potential(theta, x) + ladj
-            return total
-
-        drawn = line(support.inside(self.prior.sample((DRAWS,), generator).to(x)))
-        front = Standardize(*moments(drawn, "independent"))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
-            made = NSF(self.prior.features, transforms=3, hidden_features=(50, 50)).to(x.dtype)
-        flow = Flow([front, made.transform], made.base)
-        fit_posterior(flow, log_density, PROPOSAL, generator)
-        flow = Flow([support, front, made.transform], made.base).requires_grad_(False)
         potential = partial(self._potential, x=x)
-        weighed = importance_sample(flow, potential, DRAWS, generator)
+        proposal, weighed = fit_proposal(self.prior, potential, x.dtype, generator)
         if weighed.ess < FEW:
             warnings.warn(
-                f"the posterior's proposal has {weighed.ess:.0f} effective draws of {DRAWS:,}: "
-                "its samples and log_prob are not to be trusted",
+                f"the posterior's proposal has {weighed.ess:.0f} effective draws of "
+                f"{len(weighed.x):,}: its samples and log_prob are not to be trusted",
                 stacklevel=4,
             )
-        return Corrected(flow(), potential, weighed)
+        return Corrected(proposal, potential, weighed)
 
 
 class Corrected(Base):
