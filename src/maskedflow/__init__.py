@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .estimator import DensityEstimator
     from .flows import mixtures
-    from .inference import NPE
+    from .inference import NLE, NPE
     from .runs import load_run
 
 #: Modules and names that are imported when first used, so that importing the package is fast.
@@ -38,12 +38,14 @@ _LAZY = {
     **{name: name for name in ("data", "inference", "models", "plot", "training")},
     **{name: name for name in ("estimator", "report", "runs", "tables")},
     "DensityEstimator": "estimator",
+    "NLE": "inference",
     "NPE": "inference",
     "load_run": "runs",
     "mixtures": "flows",
 }
 
 __all__ = [
+    "NLE",
     "NPE",
     "DensityEstimator",
     "data",

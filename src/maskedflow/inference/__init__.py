@@ -6,8 +6,10 @@ from .combine import Product, Tension, combine, tension
 from .coverage import Coverage, expected_coverage, tarp
 from .evidence import Evidence, harmonic_evidence, importance_evidence
 from .information import Information, information
+from .likelihood import LikelihoodPosterior
 from .mcmc import flow_metropolis, hmc
 from .named import HeldOut, NamedDensity
+from .nle import NLE
 from .npe import NPE
 from .partial import Conditional, conditional, marginal
 from .posterior import DirectPosterior, Posterior
@@ -18,6 +20,7 @@ from .truncated import TruncatedPrior
 from .weights import psis
 
 __all__ = [
+    "NLE",
     "NPE",
     "Chains",
     "Conditional",
@@ -26,6 +29,7 @@ __all__ = [
     "Evidence",
     "HeldOut",
     "Information",
+    "LikelihoodPosterior",
     "NamedDensity",
     "Posterior",
     "PredictiveCheck",

@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskedflow.data.dataset import ContextStandardizer
-from maskedflow.flows import MAF, NSF, Flow
+from maskedflow.flows import Flow
 from maskedflow.flows.flow import LazyDistribution
-from maskedflow.transforms import LazyTransform, LULinear, Narrow, Standardize
+from maskedflow.transforms import LazyTransform, Narrow, Standardize
 
+from .candidates import FlowBuilder
 from .support import Support
-
-FlowBuilder = Callable[[int, int], LazyDistribution]
-"""Makes a lazy distribution of so many features, given so many numbers."""
 
 ZScore = Literal["auto", "independent", "structured", "none"]
 """How data are standardised: number by number, as a whole, or not at all."""
-
-_NSF: FlowBuilder = partial(NSF, transforms=3, hidden_features=(50, 50))
-
-FLOWS: dict[str, FlowBuilder] = {
-    "auto": _NSF,
-    "maf": partial(MAF, transforms=5, hidden_features=(50, 50)),
-    "nsf": partial(NSF, transforms=5, hidden_features=(50, 50)),
-    "modern": partial(
-        NSF, transforms=3, hidden_features=(128, 128), residual=True, between=LULinear
-    ),
-}
-"""Flows by name."""
-
-
-def flow_builder(flow: str | FlowBuilder) -> FlowBuilder:
-    """The function that makes a flow, by name or as it is.
-
-    Raises:
-        ValueError: If no flow has the name.
-        TypeError: If it is neither.
-    """
-    if isinstance(flow, str):
-        if flow not in FLOWS:
-            raise ValueError(f"flow: expected one of {', '.join(FLOWS)}, got {flow!r}")
-        return FLOWS[flow]
-    if not callable(flow) or isinstance(flow, nn.Module):
-        raise TypeError(
-            f"flow: expected a name or a function of features and context, got a "
-            f"{type(flow).__name__}"
-        )
-    return flow
 
 
 @dataclass(frozen=True)
@@ -103,7 +68,7 @@ def moments(x: Tensor, z_score: ZScore) -> tuple[Tensor, Tensor]:
 
 
 def conditional_flow(
-    flow: str | FlowBuilder,
+    build: FlowBuilder,
     front: Front,
     context: tuple[Tensor, Tensor],
     network: nn.Module | None,
@@ -112,7 +77,7 @@ def conditional_flow(
     """A flow between what standardises its data and what standardises and embeds its context.
 
     Args:
-        flow: What makes the flow.
+        build: Makes the flow.
         front: What standardises its data.
         context: The mean and standard deviation of the context, with its shape.
         network: What a standardised context goes through, copied; None for a vector.
@@ -121,7 +86,6 @@ def conditional_flow(
     Raises:
         ValueError: If the network does not make vectors, or what is made is of another size.
     """
-    builder = flow_builder(flow)
     embedding: nn.Module = ContextStandardizer(*context)
     shape = context[0].shape
     with torch.random.fork_rng(devices=[]):
@@ -132,7 +96,7 @@ def conditional_flow(
             embedding = nn.Sequential(embedding, copy.deepcopy(network))
             size = _embedded(embedding, context[0])
         features = len(front.loc)
-        made = builder(features, size)
+        made = build(features, size)
     if not isinstance(made, LazyDistribution):
         raise TypeError(
             f"flow: expected a function that makes a LazyDistribution, got a {type(made).__name__}"

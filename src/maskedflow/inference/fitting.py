@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from maskedflow.data import Split
 from maskedflow.data.split import deal
@@ -13,55 +15,74 @@ from maskedflow.flows import Flow
 from maskedflow.training import History, TrainConfig, fit
 from maskedflow.training.randomness import derive_seed
 
+from .candidates import FlowBuilder, candidates
+from .density import Front, ZScore, conditional_flow, moments
 from .ensemble import Ensemble
+from .prior import Prior
+from .simulations import Simulations
 
 VALIDATION = 0.1
-"""The share of simulations that tells when to stop."""
+"""The share of simulations that tells when to stop, and which flow is best."""
 
 
-def default_config(rows: int) -> TrainConfig:
-    """The settings of a training that is not told any, by the number of simulations."""
-    return TrainConfig(
-        epochs=60, batch_size=200, lr=3e-3, weight_decay=0.0, schedule="cosine", patience=60
-    )
+class Inference:
+    """Inference by simulation with a trained density; its subclasses say of what.
 
-
-def fit_ensemble(
-    build: Callable[[int], Flow],
-    target: Tensor,
-    context: Tensor,
-    *,
-    members: int,
-    config: TrainConfig | None,
-    seed: int,
-    progress: bool = False,
-) -> tuple[Ensemble, tuple[History, ...]]:
-    """Trains densities of a target given a context, each from its own seed on its own split.
-
-    Args:
-        build: Makes one, given a seed.
-        target: What the density is of, with shape (n, D).
-        context: What it is given, with shape (n, *shape).
-        members: How many densities there are.
-        config: The settings, whose seed is replaced; :func:`default_config` if None.
-        seed: The seed that all others follow from.
-        progress: Whether to draw a progress bar.
+    Attributes:
+        prior: The prior.
+        simulations: All simulations of the last fit and of earlier rounds; None before a fit.
+        histories: What happened in the training of each member of the ensemble.
     """
-    flows, histories = [], []
-    held = max(1, round(VALIDATION * len(target)))
-    config = config or default_config(len(target) - held)
-    for member in range(members):
-        own = derive_seed(seed, member)
-        flow = build(own)
-        train, validation = deal([len(target) - held, held], seed=own)
-        histories.append(
-            fit(
-                flow,
-                Split(target[train], context[train], checked=True),
-                Split(target[validation], context[validation], checked=True),
-                replace(config, seed=own % 2**62),
-                progress=progress,
+
+    def __init__(
+        self,
+        prior: Distribution | Sequence[Distribution],
+        flow: str | FlowBuilder,
+        ensemble: int,
+        config: TrainConfig | None,
+        seed: int,
+    ) -> None:
+        if ensemble < 1:
+            raise ValueError(f"ensemble: expected at least 1 member, got {ensemble}")
+        self.prior, self.flow, self.ensemble = Prior(prior), flow, ensemble
+        self.config, self.seed = config, seed
+        candidates(flow, 1, 1, config)  # refuses what is no flow
+        self.simulations: Simulations | None = None
+        self.histories: tuple[History, ...] = ()
+
+    def _add(self, theta: Any, x: Any, *, further: bool) -> Simulations:
+        """Simulations, after those of earlier rounds if this is a further one."""
+        simulations = Simulations.of(theta, x, self.prior)
+        if further and self.simulations is not None:
+            return self.simulations + simulations
+        return simulations
+
+    def _train(
+        self,
+        target: Tensor,
+        context: Tensor,
+        *,
+        bounds: tuple[Tensor, Tensor] | None = None,
+        z_score: ZScore = "independent",
+        network: nn.Module | None = None,
+        progress: bool = False,
+    ) -> Ensemble:
+        """Trains densities of a target given a context, each from its own seed on its own split."""
+        front, scaled = Front.fit(target, bounds), moments(context, z_score)
+        held = max(1, round(VALIDATION * len(target)))
+        members: list[tuple[Flow, History]] = []
+        for member in range(self.ensemble):
+            seed = derive_seed(self.seed, member) >> 1  # as a config's has to be
+            train, validation = (
+                Split(target[rows], context[rows], checked=True)
+                for rows in deal([len(target) - held, held], seed=seed)
             )
-        )
-        flows.append(flow)
-    return Ensemble(flows).eval(), tuple(histories)
+            tried = []
+            for build, config in candidates(self.flow, target.shape[1], len(train), self.config):
+                flow = conditional_flow(build, front, scaled, network, seed)
+                settings = replace(config, seed=seed)
+                history = fit(flow, train, validation, settings, progress=progress)
+                tried.append((flow, history))
+            members.append(min(tried, key=lambda one: one[1].best_validation_nll))
+        self.histories = tuple(history for _, history in members)
+        return Ensemble([flow for flow, _ in members])

@@ -8,17 +8,61 @@ from typing import Any
 from torch import nn
 from torch.distributions import Distribution
 
-from maskedflow.training import History, TrainConfig
+from maskedflow.training import TrainConfig
 
-from .density import FlowBuilder, Front, ZScore, conditional_flow, flow_builder, moments
-from .fitting import fit_ensemble
+from .candidates import FlowBuilder
+from .density import ZScore
+from .fitting import Inference
 from .posterior import DirectPosterior
-from .prior import Prior
-from .simulations import Simulations
 from .truncated import TruncatedPrior
 
 
-class NPE:
+class NPE(Inference):
+    r"""Neural posterior estimation: a flow of the parameters, given the data.
+
+    It is fitted to pairs of parameters and simulations by maximum likelihood,
+
+    .. math:: \max_q \; \mathrm{E}_{p(\theta) \, p(x \mid \theta)} \log q(\theta \mid x) ,
+
+    which is the posterior where it can be. One fit is for all observations. The density is in the
+    parameters' own units and none of it is outside of the prior's support: bounds are mapped to the
+    line, parameters and data are standardised, all of it within the flow.
+
+    Args:
+        prior: The prior of D parameters: a distribution of vectors or of independent numbers, or
+            a list of such.
+        flow: `"nsf"`, `"maf"` or `"modern"`; a function of the numbers of features and of context
+            that makes a lazy distribution; or `"auto"`: an NSF, and for more than one parameter
+            also a MAF, whichever is better on the simulations that validate.
+        embedding: A network that data of any shape (n, *shape) go through, to shape (n, size); it
+            is copied, and trained along.
+        ensemble: How many flows are trained, the mixture of which is the posterior.
+        z_score_x: How data are standardised: `"independent"`, number by number, `"structured"`, as
+            a whole, or `"none"`; `"auto"` is the first for vectors and the second for others.
+        config: The settings of the training, whose seed is not used; our own if None.
+        seed: The seed of weights, splits and batches.
+
+    Raises:
+        TypeError: If the prior is no distribution, or the flow neither a name nor a function.
+        ValueError: If the prior's support is none of intervals, half-lines and lines, a name is
+            unknown, or the ensemble is empty.
+
+    References:
+        | Automatic Posterior Transformation (Greenberg et al., 2019), https://arxiv.org/abs/1905.07488
+        | Truncated proposals for scalable and hassle-free simulation-based inference (Deistler et
+          al., 2022), https://arxiv.org/abs/2210.04815
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Uniform
+        >>> prior = Uniform(-torch.ones(2), torch.ones(2))
+        >>> theta = 2 * torch.rand(200, 2) - 1
+        >>> x = theta + 0.1 * torch.randn(200, 2)
+        >>> posterior = NPE(prior, config=TrainConfig(epochs=1)).fit(theta, x)
+        >>> posterior.sample((5,), x=torch.zeros(2)).shape
+        torch.Size([5, 2])
+    """
+
     def __init__(
         self,
         prior: Distribution | Sequence[Distribution],
@@ -30,41 +74,53 @@ class NPE:
         config: TrainConfig | None = None,
         seed: int = 0,
     ) -> None:
-        flow_builder(flow)
-        if ensemble < 1:
-            raise ValueError(f"ensemble: expected at least 1 member, got {ensemble}")
-        self.prior, self.flow, self.embedding = Prior(prior), flow, embedding
-        self.ensemble, self.z_score_x = ensemble, z_score_x
-        self.config, self.seed = config, seed
-        self.simulations: Simulations | None = None
-        self.histories: tuple[History, ...] = ()
+        super().__init__(prior, flow, ensemble, config, seed)
+        self.embedding, self.z_score_x = embedding, z_score_x
 
     def fit(
-        self, theta: Any, x: Any, *, proposal: TruncatedPrior | None = None, progress: bool = False
+        self,
+        theta: Any,
+        x: Any,
+        *,
+        proposal: TruncatedPrior | None = None,
+        progress: bool = False,
     ) -> DirectPosterior:
+        """Fits the posterior to simulations.
+
+        Rows whose numbers are not all finite are left out, with a warning. A tenth of the others
+        validates. What is float64 gives a posterior in float64, whose networks are in float32.
+
+        Args:
+            theta: The parameters, a tensor or an array, with shape (n, D).
+            x: What the simulator made of each, with shape (n, *shape).
+            proposal: What the parameters were drawn from in a further round,
+                `posterior.truncated(x)`: they are added to those of earlier rounds. None begins
+                anew, with draws of the prior.
+            progress: Whether to draw a progress bar, if standard error is a terminal.
+
+        Raises:
+            TypeError: If the proposal is no truncated prior, or something is no tensor.
+            ValueError: If shapes do not fit, parameters are outside of the prior's support, or
+                fewer than two rows are finite.
+        """
         if proposal is not None and not isinstance(proposal, TruncatedPrior):
             raise TypeError(
                 f"proposal: expected posterior.truncated(x), got a {type(proposal).__name__}"
             )
-        simulations = Simulations.of(theta, x, self.prior)
-        if proposal is not None and self.simulations is not None:
-            simulations = self.simulations + simulations
-        theta, x = simulations.theta, simulations.x
-        if x.ndim > 2 and self.embedding is None:
+        simulations = self._add(theta, x, further=proposal is not None)
+        shape = simulations.x.shape[1:]
+        if len(shape) > 1 and self.embedding is None:
             raise ValueError(
-                f"x: expected shape (n, features), or an embedding of simulations of shape "
-                f"{tuple(x.shape[1:])}"
+                f"x: expected shape (n, features), or an embedding for simulations of shape "
+                f"{tuple(shape)}"
             )
-        front = Front.fit(theta, (self.prior.low, self.prior.high))
-        context = moments(x, self.z_score_x)
-        density, self.histories = fit_ensemble(
-            lambda seed: conditional_flow(self.flow, front, context, self.embedding, seed),
-            theta,
-            x,
-            members=self.ensemble,
-            config=self.config,
-            seed=self.seed,
+        density = self._train(
+            simulations.theta,
+            simulations.x,
+            bounds=(self.prior.low, self.prior.high),
+            z_score=self.z_score_x,
+            network=self.embedding,
             progress=progress,
         )
         self.simulations = simulations
-        return DirectPosterior(self.prior, density, x.shape[1:], theta.dtype)
+        return DirectPosterior(self.prior, density, shape, simulations.x.dtype)

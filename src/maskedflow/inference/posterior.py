@@ -174,7 +174,7 @@ class DirectPosterior(Posterior):
                 f"x: expected one observation of shape {tuple(self.shape)}, as the simulations, "
                 f"got {tuple(value.shape)}"
             )
-        return _finite(value)
+        return finite(value)
 
     def _batch(self, x: Any) -> Tensor:
         value = as_numbers("x", x).to(self.dtype)
@@ -183,10 +183,11 @@ class DirectPosterior(Posterior):
                 f"x: expected observations of shape (batch, {', '.join(map(str, self.shape))}), "
                 f"got {tuple(value.shape)}"
             )
-        return _finite(value)
+        return finite(value)
 
 
-def _finite(x: Tensor) -> Tensor:
+def finite(x: Tensor) -> Tensor:
+    """The same observation, if it is finite."""
     if not x.isfinite().all():
         raise ValueError("x: expected finite numbers, got nan or inf in the observation")
     return x

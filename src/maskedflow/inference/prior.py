@@ -142,19 +142,23 @@ def _bounds(prior: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _ends(support: Any, size: int) -> tuple[Tensor, Tensor]:
+    """The bounds of so many numbers that a constraint is about."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, constraints.cat):
         parts = zip(support.cseq, support.lengths, strict=True)
-        low, high = zip(*(_ends(part, length) for part, length in parts), strict=True)
-        return torch.cat(low), torch.cat(high)
-    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    free = support is constraints.real or low is not None or high is not None
-    if not free or support.is_discrete or support.event_dim:
+        lows, highs = zip(*(_ends(part, length) for part, length in parts), strict=True)
+        return torch.cat(lows), torch.cat(highs)
+    low = getattr(support, "lower_bound", -math.inf)
+    high = getattr(support, "upper_bound", math.inf)
+    bounded = hasattr(support, "lower_bound") or hasattr(support, "upper_bound")
+    if support.is_discrete or support.event_dim or not (bounded or support is constraints.real):
         raise ValueError(
             f"prior: expected parameters in intervals, half-lines or lines, got the support "
             f"{support}"
         )
-    ends = (-math.inf if low is None else low), (math.inf if high is None else high)
-    low, high = (torch.as_tensor(end, dtype=torch.float64).expand(size).clone() for end in ends)
-    return low, high
+    return _vector_of(low, size), _vector_of(high, size)
+
+
+def _vector_of(end: float | Tensor, size: int) -> Tensor:
+    return torch.as_tensor(end, dtype=torch.float64).expand(size).clone()

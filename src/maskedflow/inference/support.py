@@ -92,6 +92,8 @@ class Support(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> ComposedTransform:
         intervals = self.bounds.low.isfinite() & self.bounds.high.isfinite()
+        if not bool(intervals.any()):
+            return ComposedTransform(self.bounds())
         return ComposedTransform(self.bounds(), DependentTransform(ProbitTransform(intervals), 1))
 
     def inside(self, x: Tensor) -> Tensor:

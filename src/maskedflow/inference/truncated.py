@@ -11,6 +11,7 @@ from torch.distributions import Distribution, constraints
 from maskedflow.distributions.base import Base, Shape, draw
 
 from .prior import Prior
+from .resampling import resample
 
 DRAWS = 10_000
 """Draws of the posterior that tell how high its density is, and of the prior in a batch."""
@@ -83,24 +84,13 @@ class TruncatedPrior(Base):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws parameters, with shape (*sample_shape, D)."""
         shape = torch.Size(sample_shape)
-        n, found, tried = shape.numel(), [], 0
-        kept = 0
+        n, found = shape.numel(), []
+        tried = kept = 0
         while kept < n:
             theta = self.prior.sample((DRAWS,), generator)
             found.append(theta[self.contains(theta)])
             tried, kept = tried + DRAWS, kept + len(found[-1])
             if kept < RARE * tried:
-                return self._resampled(n, generator).reshape(*shape, -1)
+                picked = resample(self.posterior, self.log_prob, n, RESAMPLED, generator)
+                return picked.reshape(*shape, self.prior.features)
         return torch.cat(found)[:n].reshape(*shape, self.prior.features)
-
-    def _resampled(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Draws of the posterior, picked by their weights as draws of this."""
-        found = []
-        with torch.no_grad():
-            for start in range(0, n, 100):
-                rows = min(100, n - start)
-                theta = draw(self.posterior, (rows, RESAMPLED), generator)
-                log_weight = self.log_prob(theta) - self.posterior.log_prob(theta)
-                picked = torch.multinomial(log_weight.softmax(dim=1), 1, generator=generator)
-                found.append(theta[torch.arange(rows), picked[:, 0]])
-        return torch.cat(found)

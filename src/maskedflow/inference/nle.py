@@ -1,0 +1,85 @@
+"""Neural likelihood estimation: from simulations to the likelihood, and on to the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.distributions import Distribution
+
+from maskedflow.training import TrainConfig
+
+from .candidates import FlowBuilder
+from .fitting import Inference
+from .likelihood import LikelihoodPosterior
+
+
+class NLE(Inference):
+    r"""Neural likelihood estimation: a flow of the data, given the parameters.
+
+    It is fitted by maximum likelihood, :math:`\max_q \mathrm{E} \log q(x \mid \theta)`, whatever
+    the parameters were drawn from. Its posterior is for any number of independent observations.
+
+    Args:
+        prior: The prior, as of :class:`NPE`.
+        flow: The flow, as of :class:`NPE`; its features are those of an observation.
+        ensemble: How many flows are trained, the mixture of which is the likelihood.
+        config: The settings of the training, whose seed is not used; our own if None.
+        seed: The seed of all that is drawn.
+
+    Raises:
+        TypeError: If the prior is no distribution, or the flow neither a name nor a function.
+        ValueError: If the prior's support is none of intervals, half-lines and lines, a name is
+            unknown, or the ensemble is empty.
+
+    References:
+        Sequential Neural Likelihood (Papamakarios et al., 2019), https://arxiv.org/abs/1805.07226
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Uniform
+        >>> prior = Uniform(-torch.ones(2), torch.ones(2))
+        >>> theta = 2 * torch.rand(200, 2) - 1
+        >>> x = theta + 0.1 * torch.randn(200, 2)
+        >>> posterior = NLE(prior, config=TrainConfig(epochs=1)).fit(theta, x)
+        >>> posterior.potential(theta, x=torch.zeros(10, 2)).shape
+        torch.Size([200])
+    """
+
+    def __init__(
+        self,
+        prior: Distribution | Sequence[Distribution],
+        flow: str | FlowBuilder = "auto",
+        *,
+        ensemble: int = 1,
+        config: TrainConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(prior, flow, ensemble, config, seed)
+
+    def fit(
+        self, theta: Any, x: Any, *, proposal: Any = None, progress: bool = False
+    ) -> LikelihoodPosterior:
+        """Fits the likelihood to simulations.
+
+        Rows whose numbers are not all finite are left out, with a warning. A tenth of the others
+        validates.
+
+        Args:
+            theta: The parameters, a tensor or an array, with shape (n, D).
+            x: What the simulator made of each, with shape (n, features).
+            proposal: What the parameters were drawn from in a further round, a posterior for
+                example: they are added to those of earlier rounds. None begins anew.
+            progress: Whether to draw a progress bar, if standard error is a terminal.
+
+        Raises:
+            ValueError: If shapes do not fit, parameters are outside of the prior's support, or
+                fewer than two rows are finite.
+        """
+        simulations = self._add(theta, x, further=proposal is not None)
+        if simulations.x.ndim != 2:
+            raise ValueError(f"x: expected shape (n, features), got {tuple(simulations.x.shape)}")
+        likelihood = self._train(simulations.x, simulations.theta, progress=progress)
+        self.simulations = simulations
+        features, dtype = simulations.x.shape[1], simulations.x.dtype
+        return LikelihoodPosterior(self.prior, likelihood, features, dtype, self.seed)
