@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Exponential, Independent, Normal
 
 import maskedflow as mf
 from maskedflow.inference import Coverage, PredictiveCheck, Ranks, sbc
@@ -279,6 +279,12 @@ def test_areas_of_the_plane_hold_their_share() -> None:
     assert radius.min() == pytest.approx(0, abs=1e-9) or radius.min() == pytest.approx(
         np.sqrt(-2 * np.log(0.4)), abs=0.03
     )
+
+
+def test_outside_of_its_support_a_density_is_zero() -> None:
+    axes = mf.plot.density(Exponential(2.0), ax=new_figure(4, 3).subplots())
+    x, y = curve_of(axes)
+    assert y == pytest.approx(np.where(x < 0, 0, 2 * np.exp(-2 * x)), abs=1e-5)
 
 
 def test_densities_of_flows_estimators_and_posteriors(

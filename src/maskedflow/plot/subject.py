@@ -11,8 +11,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from maskedflow.columns import kind_of, to_arrow, weights_of
+from maskedflow.distributions.base import Base, log_density
 from maskedflow.inference.draws import quietly, seeded
 from maskedflow.tables import FittedTable
 
@@ -204,7 +206,9 @@ def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
         points = torch.as_tensor(rows).to(like)
         points = points[:, 0] if like.ndim == 1 else points
         with torch.no_grad():
-            found = made.log_prob(points, **given)
+            # Torch's own distributions raise an error outside of their support.
+            plain = isinstance(made, Distribution) and not isinstance(made, Base)
+            found = log_density(made, points) if plain else made.log_prob(points, **given)
         if found.shape != points.shape[:1]:
             raise ValueError(
                 f"thing: expected a log-density a row, shape {tuple(points.shape[:1])}, got"
