@@ -160,7 +160,7 @@ class Dice:
 
 
 def test_equal_samples_share_their_ranks() -> None:
-    theta = torch.arange(400).remainder(3).double()[:, None]
+    theta = torch.arange(400).remainder(3)[:, None]
     ranks = sbc(Dice(), theta, torch.zeros(400, 1), n=20)
     assert min(*ranks.ks, *ranks.chi2) > 0.01
     assert expected_coverage(Dice(), theta, torch.zeros(400, 1), n=20).p_value > 0.01
@@ -242,5 +242,7 @@ def test_statistics_of_series_and_what_is_far_out() -> None:
 def test_simulations_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match=r"simulations of shape \(1000, 1\)"):
         predictive_check(OneByOne(), lambda theta: theta[:10], torch.zeros(1))
+    with pytest.raises(ValueError, match="n: expected at least 1"):
+        predictive_check(OneByOne(), simulator, torch.zeros(1), n=0)
     with pytest.raises(ValueError, match=r"finite numbers, got .* of simulation 1"):
         predictive_check(OneByOne(), lambda theta: theta / 0, torch.zeros(1))

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Exponential, Independent, Normal
 
 import maskedflow as mf
 from maskedflow.inference import Coverage, PredictiveCheck, Ranks, sbc
@@ -180,7 +180,7 @@ def test_what_may_be_drawn(
     cases: list[tuple[Any, dict[str, Any], list[str]]] = [
         (mf.flows.MAF(3), {}, ["x0", "x1", "x2"]),
         (flow, {"context": [1.0]}, ["x0", "x1"]),
-        (flow, {"context": [[1.0]]}, ["x0", "x1"]),
+        (flow, {"context": np.ones((1, 1))}, ["x0", "x1"]),  # in double precision
         (flow(torch.ones(1)), {}, ["x0", "x1"]),
         (small_density(flow), {"context": [1.0]}, ["a", "b"]),
         (Normal(0.0, 1.0), {}, ["x0"]),
@@ -219,12 +219,13 @@ def test_what_may_be_drawn(
         (np.zeros((9, 2)), {"weights": np.ones(8)}, "weights: expected one for each of the 9"),
         (np.zeros((9, 2)), {"weights": -np.ones(9)}, "weights: expected finite numbers"),
         (np.full((9, 2), np.nan), {}, "thing: expected rows of finite numbers, got none"),
-        (np.zeros((9, 2)), {"x": [1.0]}, "x: only posteriors have an observation"),
-        (mf.flows.MAF(2), {"x": [1.0]}, "x: only posteriors"),
-        (Normal(0.0, 1.0), {"context": [1.0]}, "context: only flows"),
+        (np.zeros((9, 2)), {"x": [1.0]}, "x: expected none here: only posteriors have"),
+        (mf.flows.MAF(2), {"x": [1.0]}, "x: expected none"),
+        (Normal(0.0, 1.0), {"context": [1.0]}, "context: expected none here: only flows"),
         (mf.flows.MAF(2, context=1), {}, "c: expected a context"),
         (mf.flows.MAF(2, context=1), {"context": np.zeros((3, 1), "f")}, "one context at a time"),
         (small_density(mf.flows.MAF(2, context=1)), {}, "context: expected one row of c"),
+        (small_density(mf.flows.MAF(2, context=1)), {"context": [1, 2]}, "one row of c"),
         ({"a": ["x", "y"]}, {}, "thing: expected a column of numbers, got a"),
     ],
 )
@@ -279,6 +280,12 @@ def test_areas_of_the_plane_hold_their_share() -> None:
     assert radius.min() == pytest.approx(0, abs=1e-9) or radius.min() == pytest.approx(
         np.sqrt(-2 * np.log(0.4)), abs=0.03
     )
+
+
+def test_outside_of_its_support_a_density_is_zero() -> None:
+    axes = mf.plot.density(Exponential(2.0), ax=new_figure(4, 3).subplots())
+    x, y = curve_of(axes)
+    assert y == pytest.approx(np.where(x < 0, 0, 2 * np.exp(-2 * x)), abs=1e-5)
 
 
 def test_densities_of_flows_estimators_and_posteriors(

@@ -48,6 +48,7 @@ def pairs_of(theta: ArrayLike | Tensor, x: ArrayLike | Tensor) -> tuple[Tensor, 
         ValueError: If they are no pairs, or parameters are not finite.
     """
     theta, x = torch.as_tensor(theta), torch.as_tensor(x)
+    theta = theta if theta.is_floating_point() else theta.double()
     if theta.ndim != 2 or len(theta) < 2:
         shape = tuple(theta.shape)
         raise ValueError(f"theta: expected shape (N, D) with N of 2 or more, got {shape}")
@@ -70,8 +71,7 @@ def draw(posterior: Any, x: Tensor, n: int, features: int, seed: int) -> Tensor:
     Raises:
         ValueError: If n is less than one, or the samples are of another shape.
     """
-    if n < 1:
-        raise ValueError(f"n: expected at least 1 sample, got {n}")
+    check_number(n)
     with seeded(seed):
         found = torch.cat([_samples(posterior, part, n) for part in _blocks(x, n)], dim=1)
     expected = (n, len(x), features)
@@ -80,6 +80,12 @@ def draw(posterior: Any, x: Tensor, n: int, features: int, seed: int) -> Tensor:
             f"posterior: expected samples of shape {expected}, got {tuple(found.shape)}"
         )
     return found
+
+
+def check_number(n: int) -> None:
+    """Refuses a number of samples below one."""
+    if n < 1:
+        raise ValueError(f"n: expected at least 1 sample, got {n}")
 
 
 def log_probs(posterior: Any, theta: Tensor, x: Tensor, seed: int) -> Tensor:

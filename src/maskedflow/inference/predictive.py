@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .calibration import SIGNIFICANT, names_of
-from .draws import quietly, seeded
+from .draws import check_number, quietly, seeded
 
 Numbers = NDArray[np.float64]
 
@@ -107,6 +107,7 @@ def predictive_check(
         the observation beside 1,000 simulations of its posterior
         x: 8 is above 99.9% of the simulations, p = 0.004, not as predicted
     """
+    check_number(n)
     observed = torch.as_tensor(x)
     with seeded(seed):
         simulated = torch.as_tensor(simulator(quietly(posterior.sample, (n,), x=observed)))

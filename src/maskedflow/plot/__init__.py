@@ -7,7 +7,7 @@ out about posteriors. The model is orange, data are blue, as in reports.
 """
 
 from .calibration import coverage, predictive, ranks
-from .corner import corner
-from .density import density
+from .corners import corner
+from .densities import density
 
 __all__ = ["corner", "coverage", "density", "predictive", "ranks"]

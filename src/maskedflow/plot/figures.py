@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 # Blue and orange stay apart for every common form of colour blindness and in grey.
@@ -76,3 +77,19 @@ def legend(owner: Axes | Figure | SubFigure, keys: dict[str, Artist], loc: Any) 
     if len(keys) > 1:
         handles: list[Any] = list(keys.values())
         owner.legend(handles, list(keys), loc=loc, frameon=False, fontsize=9)
+
+
+def mark(axes: Axes, x: float, y: float = math.nan) -> None:
+    """Draws lines at true values, and a point where two of them meet; none at NaN."""
+    line: dict[str, Any] = {"color": TRUTH_COLOUR, "lw": 1, "ls": "--"}
+    if math.isfinite(x):
+        axes.axvline(x, **line)
+    if math.isfinite(y):
+        axes.axhline(y, **line)
+        axes.plot(x, y, "s", color=TRUTH_COLOUR, ms=4)
+
+
+def mark_key(numbers: int) -> Artist:
+    """What stands for true values of so many numbers in a legend."""
+    marker = "s" if numbers > 1 else None
+    return Line2D([], [], color=TRUTH_COLOUR, lw=1, ls="--", marker=marker, ms=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,18 @@ import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from maskedflow.columns import kind_of, to_arrow, weights_of
+from maskedflow.distributions.base import Base, log_density
 from maskedflow.inference.draws import quietly, seeded
 from maskedflow.tables import FittedTable
+from maskedflow.training.batches import input_like
+
+from .figures import Limits, limits_of
+
+TAIL, EDGE = 0.003, 0.08
+"""What of the rows is outside of a panel at either end, and the margin around the rest."""
 
 Numbers = NDArray[np.float64]
 
@@ -57,8 +66,8 @@ class Table:
     def _place(self, column: str | int) -> int:
         if isinstance(column, str) and column in self.names:
             return self.names.index(column)
-        if isinstance(column, int) and 0 <= column < len(self.names):
-            return column
+        if isinstance(column, int | np.integer) and 0 <= column < len(self.names):
+            return int(column)
         raise ValueError(f"columns: expected some of {', '.join(self.names)}, got {column!r}")
 
 
@@ -95,7 +104,8 @@ def subject_of(
     if isinstance(thing, nn.Module):
         _refuse(x=x, weights=weights)
         with torch.no_grad():
-            made = thing() if context is None else thing(torch.as_tensor(context))
+            given = [] if context is None else [torch.as_tensor(context).to(input_like(thing))]
+            made = thing(*given)
         return _of_distribution(made, {})
     _refuse(context=context, x=x)
     if hasattr(thing, "fit"):
@@ -172,6 +182,19 @@ def truth_of(
     return found
 
 
+def limits_around(tables: Sequence[Table], truth: Numbers | None) -> list[Limits]:
+    """For each column what holds nearly all complete rows of each table, and the truth."""
+    found = []
+    for i in range(tables[0].rows.shape[1]):
+        ends = [limits_of(one.rows[:, i], TAIL, EDGE, one.weights) for one in tables]
+        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+        if truth is not None and np.isfinite(truth[i]):
+            margin = EDGE * (high - low)
+            low, high = min(low, truth[i] - margin), max(high, truth[i] + margin)
+        found.append((low, high))
+    return found
+
+
 def _refuse(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
@@ -180,7 +203,7 @@ def _refuse(**given: Any) -> None:
                 "x": "posteriors have an observation",
                 "weights": "samples have weights",
             }[name]
-            raise ValueError(f"{name}: only {what}; got one beside another thing")
+            raise ValueError(f"{name}: expected none here: only {what}")
 
 
 def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
@@ -199,12 +222,17 @@ def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
     def sample(n: int, seed: int) -> Table:
         return table_of(draw(n, seed), None, "thing")
 
+    @cache
+    def one() -> Tensor:
+        return draw(1, 0)
+
     def log_prob(rows: Numbers) -> Numbers:
-        like = draw(1, 0)
-        points = torch.as_tensor(rows).to(like)
-        points = points[:, 0] if like.ndim == 1 else points
+        points = torch.as_tensor(rows).to(one())
+        points = points[:, 0] if one().ndim == 1 else points
         with torch.no_grad():
-            found = made.log_prob(points, **given)
+            # Torch's own distributions raise an error outside of their support.
+            plain = isinstance(made, Distribution) and not isinstance(made, Base)
+            found = log_density(made, points) if plain else made.log_prob(points, **given)
         if found.shape != points.shape[:1]:
             raise ValueError(
                 f"thing: expected a log-density a row, shape {tuple(points.shape[:1])}, got"
@@ -219,16 +247,20 @@ def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
 def _of_density(density: Any, context: Any) -> Subject:
     """That of a run, an estimator, or what was fitted."""
     table = isinstance(density, FittedTable)
-    if (context is None) == bool(density.context_columns):
-        wanted = ", ".join(density.context_columns) or "none"
-        raise ValueError(f"context: expected one row of {wanted}")
+    if context is None:
+        given, size = None, 0
+    elif table:
+        given = to_arrow(context, "context")
+        size = given.num_rows * len(density.context_columns)
+    else:
+        given = torch.as_tensor(context).to(density.dtype).reshape(1, -1)
+        size = given.shape[1]
+    if size != len(density.context_columns):
+        wanted = ", ".join(density.context_columns)
+        raise ValueError(f"context: expected {f'one row of {wanted}' if wanted else 'none'}")
 
     def contexts(n: int) -> Any:
-        if context is None:
-            return None
-        if table:
-            return to_arrow(context, "context").take([0] * n)
-        return torch.as_tensor(context).to(density.dtype).reshape(1, -1).expand(n, -1)
+        return None if given is None else given.take([0] * n) if table else given.expand(n, -1)
 
     def sample(n: int, seed: int) -> Table:
         drawn = density.sample(n, contexts(n), seed=seed)

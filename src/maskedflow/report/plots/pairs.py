@@ -25,7 +25,7 @@ def pair_grid(
 
     An axis spans the middle 99.8 % of the data, or of the samples if there are no data, so that one
     wild sample does not squeeze all others into a corner. Of a table with more than `columns`
-    columns that many are shown, evenly spaced.
+    columns that many are shown, evenly spaced, and of many rows 2,000.
 
     Args:
         figure: Where to draw.

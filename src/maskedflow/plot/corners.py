@@ -7,26 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from .figures import (
-    DATA_COLOUR,
-    SAMPLE_COLOUR,
-    TRUTH_COLOUR,
-    Limits,
-    legend,
-    limits_of,
-    shown_figure,
-)
-from .subject import Table, beside, subject_of, truth_of
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, legend, mark, mark_key, shown_figure
+from .subject import beside, limits_around, subject_of, truth_of
 from .triangle import Layer, fill, pairs_of, side, triangle
 
 MOST = 16
 """The most columns that one can still read."""
-
-TAIL, EDGE = 0.005, 0.08
-"""What of the rows is outside of a panel at either end, and the margin around the rest."""
 
 
 def corner(
@@ -93,7 +81,7 @@ def corner(
     if data is not None:
         tables.insert(0, beside(drawn, data, data_weights).chosen(columns).complete("data"))
     marks = None if truth is None else truth_of(truth, shown.names, drawn.names)
-    limits = [_limits(tables, marks, i) for i in range(size)]
+    limits = limits_around(tables, marks)
     colours = [DATA_COLOUR, SAMPLE_COLOUR][-len(tables) :]
     layers = [
         Layer(one.rows, colour, filled=one is tables[0], weights=one.weights)
@@ -105,30 +93,8 @@ def corner(
     labels = ["data", "samples"][-len(layers) :]
     keys = {label: layer.key for label, layer in zip(labels, layers, strict=True)}
     if marks is not None:
-        mark_truth(panels, marks)
-        marker = "s" if size > 1 else None
-        keys["truth"] = Line2D([], [], color=TRUTH_COLOUR, lw=1, ls="--", marker=marker, ms=4)
+        for row, column in pairs_of(size):
+            mark(panels[row, column], marks[column], marks[row] if row > column else np.nan)
+        keys["truth"] = mark_key(size)
     legend(figure, keys, "upper right" if size > 1 else "outside upper right")
     return panels
-
-
-def mark_truth(panels: NDArray[np.object_], truth: NDArray[np.float64]) -> None:
-    """Draws lines at true values, and points where two of them meet; none at NaN."""
-    line = {"color": TRUTH_COLOUR, "lw": 1, "ls": "--"}
-    for row, column in pairs_of(len(truth)):
-        axes, x, y = panels[row, column], truth[column], truth[row]
-        if np.isfinite(x):
-            axes.axvline(x, **line)
-        if row != column and np.isfinite(y):
-            axes.axhline(y, **line)
-            axes.plot(x, y, "s", color=TRUTH_COLOUR, ms=4)
-
-
-def _limits(tables: Sequence[Table], truth: NDArray[np.float64] | None, i: int) -> Limits:
-    """What holds nearly all rows of each table, and the truth."""
-    ends = [limits_of(one.rows[:, i], TAIL, EDGE, one.weights) for one in tables]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    if truth is not None and np.isfinite(truth[i]):
-        margin = 0.05 * (high - low)
-        low, high = min(low, truth[i] - margin), max(high, truth[i] + margin)
-    return low, high

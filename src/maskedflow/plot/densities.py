@@ -16,14 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from .figures import (
     DATA_COLOUR,
     SAMPLE_COLOUR,
-    TRUTH_COLOUR,
     Limits,
     legend,
-    limits_of,
+    mark,
+    mark_key,
     shown_figure,
 )
 from .grid import centres, grid
-from .subject import Subject, Table, beside, subject_of, truth_of
+from .subject import Subject, Table, beside, limits_around, subject_of, truth_of
 from .triangle import Layer
 
 SHARES = (0.99, 0.95, 0.8, 0.6, 0.4, 0.2)
@@ -96,39 +96,28 @@ def density(
     if len(shown) != size:
         raise ValueError(f"names: expected {size}, one for each column, got {len(shown)}")
     seen = None if data is None else beside(drawn, data, data_weights).complete("data")
-    box = _limits(drawn, seen) if limits is None else [(float(a), float(b)) for a, b in limits]
+    marks = None if truth is None else truth_of(truth, drawn.names, drawn.names)
+    box = limits
+    if box is None:
+        box = limits_around([drawn] if seen is None else [drawn, seen], marks)
     if len(box) != size or not all(low < high for low, high in box):
         raise ValueError(f"limits: expected {size} pairs (low, high), got {limits}")
     if points is not None and points < 2:
         raise ValueError(f"points: expected at least 2, got {points}")
-    marks = None if truth is None else truth_of(truth, drawn.names, drawn.names)
     axes = shown_figure(4.2, 3.4).subplots() if ax is None else ax
     draw = _curve if size == 1 else _areas
     draw(axes, subject, seen, box, points)
     axes.set_xlabel(shown[0], fontsize=9)
     axes.set_ylabel("density" if size == 1 else shown[1], fontsize=9)
     axes.tick_params(labelsize=8)
-    line: dict[str, Any] = {"color": TRUTH_COLOUR, "lw": 1, "ls": "--"}
     keys: dict[str, Artist] = {"density": Line2D([], [], color=SAMPLE_COLOUR)}
     if seen is not None:
         keys["data"] = Patch(color=to_rgba(DATA_COLOUR, 0.5), linewidth=0)
     if marks is not None:
-        axes.axvline(marks[0], **line)
-        if size == 2:
-            axes.axhline(marks[1], **line)
-        keys["truth"] = Line2D([], [], **line)
+        mark(axes, *marks)
+        keys["truth"] = mark_key(size)
     legend(axes, keys, "best")
     return axes
-
-
-def _limits(drawn: Table, seen: Table | None) -> list[Limits]:
-    found = []
-    for i in range(len(drawn.names)):
-        ends = [limits_of(drawn.rows[:, i], edge=0.1)]
-        if seen is not None:
-            ends.append(limits_of(seen.rows[:, i], edge=0.1, weights=seen.weights))
-        found.append((min(end[0] for end in ends), max(end[1] for end in ends)))
-    return found
 
 
 def _on(subject: Subject, rows: Numbers) -> Numbers:
