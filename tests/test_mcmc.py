@@ -211,6 +211,17 @@ def test_seeds_reproduce_and_nothing_else_changes(kind: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
 
 
+def test_densities_may_learn_and_no_graph_is_kept() -> None:
+    learned = bent()
+    for found in (
+        hmc(learned().log_prob, normal(4, 2), draws=2, warmup=1),
+        flow_metropolis(learned().log_prob, wide(), normal(4, 2), draws=2, leapfrog_steps=1),
+    ):
+        assert not found.samples.requires_grad
+        assert not found.log_density.requires_grad
+    assert all(p.grad is None for p in learned.parameters())
+
+
 def test_what_is_given_a_context_is_a_distribution() -> None:
     """A flow of parameters given data; torch's own distributions draw from torch's generator."""
     posterior = MAF(2, context=3, hidden_features=(8,)).double()(normal(3))

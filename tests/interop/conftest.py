@@ -14,16 +14,15 @@ import torch
 PAGE = Path(__file__).parents[2] / "docs" / "interop.md"
 
 
-def pytest_report_header() -> str:
-    """The versions of what is pinned, where it is installed."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says the versions of what is pinned."""
     lines = Path(__file__).with_name("requirements.txt").read_text("utf-8").splitlines()
-    found = []
+    terminalreporter.section("versions")
     for name in (line.split("==")[0] for line in lines if "==" in line):
         try:
-            found.append(f"{name} {version(name)}")
+            terminalreporter.write_line(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} (missing)")
-    return "partners: " + ", ".join(found)
+            terminalreporter.write_line(f"{name} is not installed")
 
 
 @pytest.fixture
