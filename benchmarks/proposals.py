@@ -119,7 +119,10 @@ def fit_reverse(
 ) -> tuple[mf.flows.Flow, int]:
     """A flow fitted by the reverse KL divergence, from its own draws."""
     generator = torch.Generator().manual_seed(0)
-    flow = mf.flows.MAF(features, transforms=3, hidden_features=(64, 64), generator=generator)
+    maf = mf.flows.MAF(features, transforms=3, hidden_features=(64, 64), generator=generator)
+    wide = torch.full((features,), target.start)
+    first = mf.transforms.Standardize(torch.zeros(features), wide)
+    flow = mf.flows.Flow([first, maf.transform], maf.base)
     config = VariationalConfig(20 if quick else 1500, lr=3e-3, temperature=temperature)
     fit_posterior(flow, target.log_density, config, generator)
     return flow, config.steps * config.batch_size

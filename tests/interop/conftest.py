@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,6 @@ import pytest
 import torch
 
 PAGE = Path(__file__).parents[2] / "docs" / "interop.md"
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says the versions of what is pinned."""
-    lines = Path(__file__).with_name("requirements.txt").read_text("utf-8").splitlines()
-    terminalreporter.section("versions")
-    for name in (line.split("==")[0] for line in lines if "==" in line):
-        try:
-            terminalreporter.write_line(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            terminalreporter.write_line(f"{name} is not installed")
 
 
 @pytest.fixture
