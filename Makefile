@@ -1,7 +1,8 @@
 # Everything runs in .venv, which the first target that needs it makes. `make help` lists them.
-PYTHON ?= python3
-VENV   ?= .venv
-BENCH  ?= .venv-bench
+PYTHON  ?= python3
+VENV    ?= .venv
+BENCH   ?= .venv-bench
+INTEROP ?= .venv-interop
 
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -10,7 +11,7 @@ TRAIN   = $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format docs bench flows tables examples clean
+.PHONY: help demo test test-slow check format docs interop bench flows tables examples clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -40,6 +41,10 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+interop: $(INTEROP)/.stamp ## Run flows beside sbi, lampe, pocomc, Pyro and readers of chains (minutes), into docs/interop.txt
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --no-header -m "" tests/interop >docs/interop.txt; \
+		status=$$?; cat docs/interop.txt; exit $$status
+
 bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (an hour)
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/small.py
@@ -55,7 +60,7 @@ examples: $(VENV)/.base ## Run every example, minutes each, and write its page's
 	set -e; for example in examples/*.py; do echo $$example; $(BIN)/python $$example; done
 
 clean: ## Remove .venv, caches and what the documentation built; never a run
-	rm -rf $(VENV) $(BENCH) build dist docs/_build docs/jupyter_execute
+	rm -rf $(VENV) $(BENCH) $(INTEROP) build dist docs/_build docs/jupyter_execute
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src benchmarks tests docs -name __pycache__ -type d -exec rm -rf {} +
 
@@ -71,9 +76,11 @@ $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/
 	$(INSTALL) -e '.[$*]'
 	@touch $@ $(VENV)/.base
 
-# The peers live apart. One install of them and of us, so that there is one torch for all.
-$(BENCH)/.stamp: pyproject.toml constraints.txt benchmarks/requirements.txt
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-r benchmarks/requirements.txt -e .
+# Other libraries live apart. One install of them and of us, so that there is one torch for all.
+$(BENCH)/.stamp: benchmarks/requirements.txt
+$(INTEROP)/.stamp: tests/interop/requirements.txt
+$(BENCH)/.stamp $(INTEROP)/.stamp: %/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(patsubst %,-r %,$(filter %/requirements.txt,$^)) -e .
 	@touch $@

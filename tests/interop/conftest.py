@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,6 @@ import pytest
 import torch
 
 PAGE = Path(__file__).parents[2] / "docs" / "interop.md"
-
-
-def pytest_report_header() -> str:
-    """The versions of what is pinned, where it is installed."""
-    lines = Path(__file__).with_name("requirements.txt").read_text("utf-8").splitlines()
-    found = []
-    for name in (line.split("==")[0] for line in lines if "==" in line):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} (missing)")
-    return "partners: " + ", ".join(found)
 
 
 @pytest.fixture

@@ -13,9 +13,6 @@ import maskedflow as mf
 
 pytest.importorskip("pocomc")
 
-# pocomc writes log(0) and passes on what numpy says of it.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def test_snippet_finds_posterior_and_evidence(snippet: Callable[[str], dict[str, Any]]) -> None:
     names = snippet("pocomc")

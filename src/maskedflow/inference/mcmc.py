@@ -22,6 +22,7 @@ from .chains import Chains
 from .hamiltonian import Hamiltonian, Target, log_uniform
 
 
+@torch.no_grad()
 def hmc(
     log_density: LogDensity,
     start: Tensor,
@@ -104,6 +105,7 @@ def hmc(
     return _chains(kept, target)
 
 
+@torch.no_grad()
 def flow_metropolis(
     log_density: LogDensity,
     flow: nn.Module | Distribution,
@@ -198,11 +200,9 @@ def _proposals(
     most = max(1, BATCH_SIZE // chains)
     for done in range(0, steps, most):
         ahead = min(most, steps - done)
-        with torch.no_grad():
-            x, log_q = draw_and_log_prob(q, (ahead * chains,), generator)
-            log_p = target.log_p(x)
-            log_weight = log_p - log_q
-        log_weight = torch.where(log_weight.isfinite(), log_weight, -math.inf)
+        x, log_q = draw_and_log_prob(q, (ahead * chains,), generator)
+        log_p = target.log_p(x)
+        log_weight = torch.where(log_q.isfinite(), log_p - log_q, -math.inf)
         yield from zip(
             *(one.unflatten(0, (ahead, chains)) for one in (x, log_p, log_weight)), strict=True
         )
