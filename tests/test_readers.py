@@ -257,9 +257,9 @@ def test_a_flow_stays_within_the_bounds_of_a_file(chain: Path, tmp_path: Path) -
     outside = torch.tensor([[1.5, 1.0, 0.0], [0.5, -0.1, 0.0], [0.5, 1.0, -9.0]])
     assert fitted.flow().log_prob(outside).isfinite().tolist() == [False, False, True]
     assert run("score", tmp_path / "runs" / "chain", chain, "-o", tmp_path / "s.csv") == 0
-    mean = data.read_table(tmp_path / "s.csv").mean()
+    mean = data.read_table(tmp_path / "s.csv").mean().item()
     log_prob = fitted.flow().log_prob(data.read_table(chain, fitted.columns))
-    assert mean == pytest.approx(log_prob.mean(), rel=1e-5)
+    assert mean == pytest.approx(log_prob.mean().item(), rel=1e-5)
 
 
 def test_a_density_within_bounds_integrates_to_one(chain: Path) -> None:

@@ -16,7 +16,7 @@ def report(
 
     Args:
         run: The run's folder, such as maf_results/power.
-        data: A table of other test rows, .csv or .parquet. [default: those of the run's data]
+        data: A table of other test rows, in a file. [default: those of the run's data]
         data_dir: Where data sets lie, if not where the run found them.
     """
     from maskedflow.report import run_report
