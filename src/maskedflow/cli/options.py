@@ -20,7 +20,8 @@ class TrainOptions:
 
     Attributes:
         dataset: Name of a known data set (see: maskedflow datasets).
-        data: A table of your own, .csv or .parquet or a folder of .parquet.
+        data: A table of your own: .csv, .parquet or a folder of .parquet; a chain, a result or
+            another file of samples (see docs/files.md); FILE::PART is one of several in a file.
         stream: Leave the table on disk and shuffle it through a buffer; a sample of up to 100,000
             rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
         auto: Train MNIST, then CIFAR-10, each with its own defaults.

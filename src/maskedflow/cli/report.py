@@ -19,7 +19,7 @@ def report(
 
     Args:
         run: The run's folder, such as maf_results/power.
-        data: A table of other test rows, .csv or .parquet. [default: those of the run's data]
+        data: A table of other test rows, in a file. [default: those of the run's data]
         weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the run found them.
     """

@@ -23,7 +23,7 @@ def schema(
     Write it to a file with -o, correct it, and give it to maskedflow train --schema.
 
     Args:
-        file: The table, .csv or .parquet, or a folder of .parquet files.
+        file: The table, in a file of any kind that train reads, or a folder of .parquet files.
         schema: TOML file with what is known of the columns; the rest is inferred.
         missing: What becomes of missing values: error, drop or model.
         output: TOML file to write.

@@ -47,8 +47,8 @@ def score(
 
     Args:
         run: The run's folder, such as maf_results/power.
-        file: The table, .csv or .parquet, or a folder of .parquet files, in the order
-            of their names; or an array of rows or images, .npy.
+        file: The table, in a file of any kind that train reads, or a folder of .parquet files, in
+            the order of their names; or an array of rows or images, .npy.
         output: File to write, with a column log_prob: .csv, .parquet or .npy.
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.

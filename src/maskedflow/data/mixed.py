@@ -118,7 +118,7 @@ def open_mixed(
     """Reads a table, tells its schema, and holds a tenth of its rows out.
 
     Args:
-        path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
+        path: A file or a folder as :func:`open_source` takes it.
         table: Its columns, where they have been read already.
         context: The columns to condition on.
         weights: The column that says how much each row counts, as in

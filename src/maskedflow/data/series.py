@@ -60,7 +60,7 @@ def read_series(path: File, time: str, columns: Sequence[str] | None = None) -> 
     """Reads a table whose rows are steps of one series, and sorts them by time.
 
     Args:
-        path: A `.csv` or `.parquet` file.
+        path: A file as :func:`open_source` takes it.
         time: The column of times: numbers, or dates in ISO 8601 as in 2024-12-31 23:00.
         columns: The features; all other columns if None.
 
@@ -107,7 +107,7 @@ def open_series(
     in time counts as none.
 
     Args:
-        path: A `.csv` or `.parquet` file, its rows in any order.
+        path: A file as :func:`open_source` takes it, its rows in any order.
         time: The column of times: numbers, or dates in ISO 8601.
         window: The steps of a window to train on; at most 168 and the validation's if None.
         validation: The fraction of the rows that validates, in (0, 1).

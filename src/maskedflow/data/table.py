@@ -49,7 +49,7 @@ def open_table(
     `preprocessing`, since a continuous density of them has no bound; its `notes` name them.
 
     Args:
-        path: A `.csv` (with a header) or `.parquet` file, or a folder of `.parquet` files.
+        path: A file or a folder as :func:`open_source` takes it. Its bounds are kept.
         table: Its columns, where they have been read already.
         context: The columns to condition on; the others are the features.
         weights: The column that says how much each row counts, no feature; that which the file
@@ -300,7 +300,7 @@ def iter_batches(
     """Reads columns of a table (all, if None) block by block, in constant memory.
 
     Args:
-        path: A `.csv` or `.parquet` file, or a folder of `.parquet` files.
+        path: A file or a folder as :func:`open_source` takes it.
         columns: The columns wanted, in the order wanted.
         rows: The most rows in a block, which has shape `(<= rows, columns)`.
         dtype: float32 or float64.

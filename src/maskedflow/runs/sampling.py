@@ -104,8 +104,8 @@ def sample_given_run(
 
     Args:
         run: A run of a search.
-        path: A `.csv` or `.parquet` table with some of the run's columns, and all that it is
-            conditional on; cells that are missing are drawn.
+        path: A table in a file with some of the run's columns, and all that it is conditional on;
+            cells that are missing are drawn.
         n: The number of draws for each row.
         seed: Seed of the draws; the same seed gives the same rows.
         shard: Which piece of the file's rows; all of them if None.

@@ -30,16 +30,15 @@ class CsvSource(Source):
         self.path = path
         self.dialect = sniff(path)
         self.notes = self.dialect.notes
-        found = samples_heading(self.dialect.head)
-        self._heading = found[1] if found else 1  # the lines above the first row
-        with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
-            self._columns = tuple(reader.schema.names)
-        self.names = self._columns
-        if found:
-            self._columns = found[0]
-            self.names = tuple(n for n in self._columns[1:] if n not in BESIDE)
-            self.index = tuple(n for n in self._columns[1:] if n in BESIDE)
+        self._heading = 1  # the lines above the first row
+        if found := samples_heading(self.dialect.head):
+            self._columns, self._heading = found
+            self.names = tuple(name for name in self._columns[1:] if name not in BESIDE)
+            self.index = tuple(name for name in self._columns[1:] if name in BESIDE)
             self.weights = WEIGHTS if WEIGHTS in self.index else None
+            return
+        with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
+            self.names = self._columns = tuple(reader.schema.names)
 
     def count(self) -> int:
         return self._lines[1]
