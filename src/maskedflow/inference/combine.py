@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from .information import information, moments
-from .named import NamedDensity, log_values
+from .inputs import log_values
+from .named import NamedDensity
 from .reweight import WeightedSample
 from .weights import warn_unless_trusted
 

@@ -25,7 +25,8 @@ from maskedflow.tables.missing import call_elements, elements_of, steps_of
 from maskedflow.training.evaluation import frozen
 from maskedflow.transforms import DependentTransform, Narrow, ScaleTransform
 
-from .named import NamedDensity, seeded
+from .faces import seeded
+from .named import NamedDensity
 
 TOLERANCE = 1e-3
 """Nats by which the sum of the parts may differ from the whole, relative to it, by rounding."""
