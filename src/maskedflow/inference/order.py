@@ -133,10 +133,11 @@ def _parts(
     while isinstance(thing, Flow):
         c = c if c is None or thing.embedding is None else thing.embedding(c)
         for lazy in steps_of(thing.transform):
-            layer = _elementwise(lazy, lazy(c))
-            if layer is None:
-                return None
-            layers.append(layer)
+            for made in steps_of(lazy(c)):
+                layer = _elementwise(lazy, made)
+                if layer is None:
+                    return None
+                layers.append(layer)
             if isinstance(lazy, MaskedAutoregressiveTransform):
                 generations.append(lazy.generation)
         thing = thing.base
