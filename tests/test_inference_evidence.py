@@ -165,6 +165,13 @@ def test_psis_is_that_of_a_pareto_distribution() -> None:
     assert psis(torch.tensor([0.0, 1.0, 2.0]))[1] == math.inf
 
 
+def test_psis_is_that_of_arviz() -> None:
+    i = torch.arange(1000, dtype=torch.float64)
+    log_weights = 2 * (i**2).sin() + (3.7 * i).cos()
+    for scale, expected in ((1.0, -0.4685440288754138), (3.0, 0.030060648894507283)):
+        assert psis(scale * log_weights)[1] == pytest.approx(expected, abs=1e-9)  # 0.23.4
+
+
 def test_smoothed_weights_have_less_variance() -> None:
     truth, plain, smooth = 1.0, [], []
     for seed in range(100):
@@ -250,7 +257,7 @@ def test_two_experiments_are_one() -> None:
     assert exact.log_z == pytest.approx(log_r)
     assert exact.ess == pytest.approx(100)
     far = MultivariateNormal(torch.full((3,), 8.0).double(), 0.1 * torch.eye(3).double())
-    with pytest.warns(UserWarning, match="hardly overlap"):
+    with pytest.warns(UserWarning, match="take a flow that is fitted to their Product"):
         combine(POSTERIOR, far, PRIOR, n=1000)
 
 

@@ -324,3 +324,18 @@ def test_a_fit_stays_within_the_bounds_of_its_density() -> None:
     exact = marginal(flow, ["x1", "x0"])
     assert exact.exact
     assert (exact.log_prob(x) - some.log_prob(x)).mean().abs() < 0.1
+
+
+def test_marginals_and_conditionals_have_gradients() -> None:
+    density = NamedDensity.of(random_flow(), ["a", "b", "c"])
+    first = marginal(density, ["a", "b"])
+    last = conditional(density, {"a": 5.0, "b": 0.3})
+    gridded = conditional(hidden(gaussian()), {"x0": 0.0, "x1": -2.0, "x3": 3.0})
+    for some in (first, last, gridded):
+        x = some.sample(4).double().requires_grad_()
+        (slope,) = torch.autograd.grad(some.log_prob(x).sum(), x)
+        for column in range(some.features):
+            step = torch.zeros(some.features, dtype=torch.float64)
+            step[column] = 1e-5
+            rise = some.log_prob(x.detach() + step) - some.log_prob(x.detach() - step)
+            torch.testing.assert_close(slope[:, column], rise / 2e-5, atol=1e-5, rtol=1e-5)

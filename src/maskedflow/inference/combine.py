@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from .information import information, moments
-from .named import NamedDensity, log_values
+from .inputs import log_values
+from .named import NamedDensity
 from .reweight import WeightedSample
 from .weights import warn_unless_trusted
 
@@ -106,7 +107,7 @@ def combine(
     found = WeightedSample(x, product(x) - log_q, product.columns)
     if found.log_weights.max() == -math.inf:
         raise ValueError("second: the posteriors have no draw in common, and R is zero")
-    advice = "the posteriors hardly overlap, fit a proposal to their Product"
+    advice = "as a proposal take a flow that is fitted to their Product"
     warn_unless_trusted("the combination", found.ess, found.khat, len(x), advice)
     return found
 

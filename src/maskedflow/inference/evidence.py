@@ -11,7 +11,8 @@ from torch import Tensor
 
 from maskedflow.distributions import NormalizingFlow
 
-from .named import NamedDensity, log_values
+from .inputs import log_values
+from .named import NamedDensity
 from .weights import ess, is_trusted, psis, warn_unless_trusted
 
 

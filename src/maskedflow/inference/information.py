@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .named import NamedDensity, log_shares, log_values, rows_of
+from .inputs import log_shares, log_values, rows_of
+from .named import NamedDensity
 from .weights import ess
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from maskedflow.distributions.base import log_density, unvalidated
-from maskedflow.tables import FittedTable
-from maskedflow.training.batches import input_like
-from maskedflow.training.evaluation import frozen
-from maskedflow.training.randomness import noise_of, seed_noise
-
-BATCH_SIZE = 10_000
-"""Rows computed at once: enough to share among threads, few enough for little memory."""
-
-Context = Tensor | Sequence[float] | Mapping[str, Any]
-"""What a density is conditional on: numbers in their order, or by the names of their columns."""
+from .faces import Context, Draw, Origin, Score, face_of
 
 
 @dataclass(frozen=True)
@@ -71,9 +58,9 @@ class NamedDensity:
     """
 
     columns: tuple[str, ...]
-    draw: Callable[[int, int], Tensor] = field(repr=False)
-    score: Callable[[Tensor], Tensor] = field(repr=False)
-    origin: tuple[nn.Module | Distribution, Tensor | None] | None = field(default=None, repr=False)
+    draw: Draw = field(repr=False)
+    score: Score = field(repr=False)
+    origin: Origin | None = field(default=None, repr=False)
     held_out: HeldOut | None = None
 
     @classmethod
@@ -97,29 +84,9 @@ class NamedDensity:
             ValueError: If columns do not fit, a context is missing or needless, or a column is not
                 one of numbers.
         """
-        if isinstance(thing, NamedDensity):
-            return thing if columns is None else thing.ordered(columns)
-        if isinstance(thing, nn.Module):
-            return _of_module(thing, _names(columns, None), context)
-        if isinstance(thing, Distribution):
-            return _of_distribution(thing, columns)
-        inner = getattr(thing, "fitted_", thing)
-        if not isinstance(inner, FittedTable):
-            inner = getattr(thing, "density", thing)
-        if isinstance(inner, FittedTable):
-            found = _of_table(inner, context)
-        elif isinstance(getattr(inner, "flow", None), nn.Module) and hasattr(inner, "columns"):
-            given = _vector(context, inner.context_columns)
-            found = _of_module(inner.flow, tuple(inner.columns), given)
-        elif hasattr(thing, "sample") and hasattr(thing, "log_prob"):
-            names = getattr(thing, "columns", None)
-            found = _of_pair(thing, _names(columns if names is None else names, None))
-            columns = None if names is None else columns
-        else:
-            raise TypeError(
-                "density: expected a flow, a distribution, a run, an estimator, or anything with "
-                f"sample and log_prob, got a {type(thing).__name__}"
-            )
+        if not isinstance(thing, NamedDensity):
+            thing = NamedDensity(*face_of(thing, columns, context))
+        found: NamedDensity = thing
         return found if columns is None else found.ordered(columns)
 
     @property
@@ -184,184 +151,3 @@ class NamedDensity:
             lambda x: self.score(x[:, back]),
             held_out=self.held_out,
         )
-
-
-def _names(columns: Sequence[str] | None, features: int | None) -> tuple[str, ...] | None:
-    """The names that are given, or else x0, x1, ...; None as long as nobody knows how many."""
-    if columns is None:
-        return None if features is None else tuple(f"x{i}" for i in range(features))
-    columns = (columns,) if isinstance(columns, str) else tuple(columns)
-    if features is not None and len(columns) != features:
-        raise ValueError(f"columns: expected {features} names, got {len(columns)}")
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"columns: expected different names, got {', '.join(columns)}")
-    return columns
-
-
-def _vector(context: Context | None, names: Sequence[str] = ()) -> Tensor | None:
-    """A context as a vector."""
-    if context is None or isinstance(context, Tensor):
-        return context
-    if isinstance(context, Mapping):
-        missing = [name for name in names if name not in context]
-        if missing or not names:
-            wanted = ", ".join(names) or "numbers, for its columns have no names"
-            raise ValueError(f"context: expected {wanted}, got {', '.join(context) or 'none'}")
-        context = [float(context[name]) for name in names]
-    return torch.as_tensor(context, dtype=torch.float64)
-
-
-def _of_module(
-    module: nn.Module, columns: tuple[str, ...] | None, context: Context | None
-) -> NamedDensity:
-    like, noise = input_like(module), noise_of(module)
-    c = _vector(context)
-    if c is not None:
-        c = c.to(like)
-        c = c[0] if c.ndim == 2 and len(c) == 1 else c
-
-    def draw(n: int, seed: int) -> Tensor:
-        generator = torch.Generator(like.device).manual_seed(seed)
-        with frozen(module):
-            made = module(c)
-            return torch.cat([made.sample((rows,), generator=generator) for rows in _batches(n)])
-
-    def score(x: Tensor) -> Tensor:
-        seed_noise(noise, 0)
-        learns = torch.is_grad_enabled()
-        with frozen(module), torch.set_grad_enabled(learns):
-            made = module(c)
-            return torch.cat([made.log_prob(part.to(like)).double() for part in _parts(x)])
-
-    with frozen(module):
-        shape = module(c).event_shape
-    return NamedDensity(_checked(columns, shape), draw, score, (module, c))
-
-
-def _of_distribution(thing: Distribution, columns: Sequence[str] | None) -> NamedDensity:
-    if thing.batch_shape:
-        raise ValueError(
-            f"density: expected one distribution of vectors, got a batch of shape "
-            f"{tuple(thing.batch_shape)}; torch.distributions.Independent makes it one"
-        )
-    free, kind = unvalidated(thing), _dtype(thing)
-
-    def score(x: Tensor) -> Tensor:
-        return torch.cat([log_density(free, part.to(kind)).double() for part in _parts(x)])
-
-    names = _checked(_names(columns, None), thing.event_shape)
-    return NamedDensity(names, seeded(thing.sample), score, (thing, None))
-
-
-def _dtype(thing: Distribution) -> torch.dtype:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return thing.sample().dtype
-
-
-def _of_pair(thing: Any, columns: tuple[str, ...] | None) -> NamedDensity:
-    """The density of anything with `sample((n,))` and `log_prob(x)`."""
-    draw = seeded(thing.sample)
-    first = draw(2, 0)
-
-    def score(x: Tensor) -> Tensor:
-        return torch.cat([thing.log_prob(part.to(first)).double() for part in _parts(x)])
-
-    return NamedDensity(_checked(columns, first.shape[1:]), draw, score)
-
-
-def seeded(sample: Callable[..., Tensor]) -> Callable[[int, int], Tensor]:
-    """Draws by a seed from what draws from torch's own generator, which is left as it was."""
-
-    def draw(n: int, seed: int) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return torch.cat([sample(torch.Size((rows,))) for rows in _batches(n)])
-
-    return draw
-
-
-def _of_table(fitted: FittedTable, context: Context | None) -> NamedDensity:
-    columns = fitted.columns
-    for name in columns:
-        kind = fitted.types[name]
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise ValueError(f"density: expected columns of numbers, got {name!r} of type {kind}")
-    names = fitted.context_columns
-    if context is not None and not isinstance(context, Mapping):
-        context = dict(zip(names, torch.as_tensor(context).flatten().tolist(), strict=True))
-    given = None if context is None else pa.table({name: [context[name]] for name in names})
-
-    def contexts(n: int) -> pa.Table | None:
-        return None if given is None else given.take(np.zeros(n, np.int64))
-
-    def draw(n: int, seed: int) -> Tensor:
-        table = fitted.sample(n, contexts(n), seed=seed)
-        rows = [table[name].cast(pa.float64()).to_numpy() for name in columns]
-        return torch.from_numpy(np.stack(rows, axis=1))
-
-    def score(x: Tensor) -> Tensor:
-        found = []
-        for part in _parts(x.detach().double()):
-            table = pa.table(dict(zip(columns, part.numpy().T, strict=True)))
-            found.append(fitted.log_prob(table, contexts(len(part))))
-        return torch.cat(found)
-
-    return NamedDensity(columns, draw, score)
-
-
-def _checked(columns: tuple[str, ...] | None, event_shape: Sequence[int]) -> tuple[str, ...]:
-    """The names of the columns of vectors."""
-    if len(event_shape) != 1:
-        raise ValueError(f"density: expected one of vectors, got events of shape {event_shape}")
-    found = _names(columns, event_shape[0])
-    assert found is not None
-    return found
-
-
-def _batches(n: int) -> list[int]:
-    return [min(BATCH_SIZE, n - start) for start in range(0, n, BATCH_SIZE)]
-
-
-def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    return cast(tuple[Tensor, ...], x.split(BATCH_SIZE))
-
-
-def log_values(what: str, thing: Any, x: Tensor, columns: Sequence[str]) -> Tensor:
-    """The log-density at rows x, float64, shape (n,), by numbers, a function or a density of it.
-
-    Numbers are what a chain keeps beside its samples; a function need not be normalised.
-    """
-    if isinstance(thing, Tensor | np.ndarray):
-        values = torch.as_tensor(thing)
-    elif callable(thing) and not isinstance(thing, nn.Module):
-        values = thing(x)
-    else:
-        values = NamedDensity.of(thing, columns).log_prob(x)
-    if values.shape != x.shape[:1]:
-        raise ValueError(f"{what}: expected shape ({len(x)},), got {tuple(values.shape)}")
-    wrong = values.isnan() | (values == torch.inf)
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"{what}: expected a number at row {row}, got {values[row].item()}")
-    return values.double()
-
-
-def rows_of(samples: Any, columns: Sequence[str] | None, n: int, seed: int) -> tuple[Any, Tensor]:
-    """Samples as they are, shape (n, D), or drawn from a density: the columns, and rows."""
-    if isinstance(samples, Tensor | np.ndarray):
-        x = torch.as_tensor(samples)
-        if x.ndim != 2 or not len(x):
-            raise ValueError(f"samples: expected shape (n, features), got {tuple(x.shape)}")
-        return _names(columns, x.shape[1]), x
-    density = NamedDensity.of(samples, columns)
-    return density.columns, density.sample(n, seed)
-
-
-def log_shares(weights: Any, n: int) -> Tensor:
-    """The logarithms of weights of samples, float64, zeros if None."""
-    if weights is None:
-        return torch.zeros(n, dtype=torch.float64)
-    found = torch.as_tensor(weights, dtype=torch.float64)
-    if found.shape != (n,) or not (found >= 0).all() or not 0 < found.sum() < torch.inf:
-        raise ValueError(f"weights: expected {n} numbers from 0 on, not all 0")
-    return found.log()

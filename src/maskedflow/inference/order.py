@@ -25,7 +25,8 @@ from maskedflow.tables.missing import call_elements, elements_of, steps_of
 from maskedflow.training.evaluation import frozen
 from maskedflow.transforms import DependentTransform, Narrow, ScaleTransform
 
-from .named import NamedDensity, seeded
+from .faces import seeded
+from .named import NamedDensity
 
 TOLERANCE = 1e-3
 """Nats by which the sum of the parts may differ from the whole, relative to it, by rounding."""
@@ -132,10 +133,11 @@ def _parts(
     while isinstance(thing, Flow):
         c = c if c is None or thing.embedding is None else thing.embedding(c)
         for lazy in steps_of(thing.transform):
-            layer = _elementwise(lazy, lazy(c))
-            if layer is None:
-                return None
-            layers.append(layer)
+            for made in steps_of(lazy(c)):
+                layer = _elementwise(lazy, made)
+                if layer is None:
+                    return None
+                layers.append(layer)
             if isinstance(lazy, MaskedAutoregressiveTransform):
                 generations.append(lazy.generation)
         thing = thing.base

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from maskedflow.training import ImportanceSample
 
-from .named import NamedDensity, log_shares, log_values, rows_of
+from .inputs import log_shares, log_values, rows_of
+from .named import NamedDensity
 from .refit import DRAWS, fit_draws
 from .weights import psis, warn_unless_trusted
 
