@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import maskedflow as mf
 from maskedflow.training.batches import bounds
+from maskedflow.transforms import IdentityTransform, UnconditionalTransform
 
 
 def trained(embedding: nn.Module, c: Tensor, width: int) -> mf.flows.Flow:
@@ -39,6 +42,71 @@ def test_series_and_images_are_contexts(dtype: torch.dtype) -> None:
         c = torch.ones(30, *shape).to(dtype)
         flow = trained(network, c, 4)
         assert flow(c[:3].float()).sample((5,)).shape == (5, 3, 2)
+
+
+class Last(nn.Module):
+    """What a recurrent network says of a series, (n, steps, channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, c: Tensor) -> Tensor:
+        return self.network(c)[1][0]
+
+
+class Ends(nn.Module):
+    """The first and the last numbers of anything: nothing to learn, so that steps are whole."""
+
+    is_fixed = True
+
+    def forward(self, c: Tensor) -> Tensor:
+        flat = c.flatten(1)
+        return torch.hstack([flat[:, :2], flat[:, -2:]])
+
+
+def families() -> dict[str, mf.flows.LazyDistribution]:
+    shape = {"context": 4, "transforms": 1, "hidden_features": (8,)}
+    made = mf.flows.MADE(3, 4, components=2, hidden_features=(8,))
+    return {
+        "MAF": mf.flows.MAF(3, **shape),
+        "NSF": mf.flows.NSF(3, **shape),
+        "coupling": mf.flows.RealNVP(3, **shape),
+        "NAF": mf.flows.NAF(3, **shape),
+        "MAF of mixtures": mf.flows.MAF(3, base=made, **shape),
+        "GMM": mf.flows.GMM(3, 4, components=2, hidden_features=(8,)),
+    }
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 6), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("name", "embedding", "shape", "dtype"),
+    [
+        *((name, Last, (5, 3), torch.float64) for name in families()),
+        *((name, convolution, (2, 6, 6), torch.float32) for name in families()),
+        ("MAF", Ends, (2, 6, 6), torch.float32),
+        ("NSF", Ends, (5, 3), torch.float64),
+    ],
+)
+def test_every_family_takes_contexts_of_any_shape(
+    name: str, embedding: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    core, identity = families()[name], UnconditionalTransform(IdentityTransform)
+    parts = (core.transform, core.base) if isinstance(core, mf.flows.Flow) else (identity, core)
+    flow = mf.flows.Flow(*parts, embedding()).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    c = torch.randn(40, *shape, dtype=dtype, generator=generator)
+    x = torch.randn(40, 3, dtype=dtype, generator=generator) + c.flatten(1)[:, :1]
+    rows, before = mf.data.Split(x, c), flow(c).log_prob(x).mean()
+    mf.training.fit(flow, rows, rows, mf.training.TrainConfig(epochs=3, batch_size=10, lr=1e-2))
+    after = mf.training.evaluate(flow, rows, batch_size=7)
+    assert after.mean() > before
+    torch.testing.assert_close(flow(c).log_prob(x).double(), after, atol=1e-4, rtol=1e-4)
+    drawn = flow(c[:3]).sample((2,))
+    assert (drawn.shape, drawn.dtype) == ((2, 3, 3), dtype)
 
 
 def test_token_ids_stay_integers_where_the_network_takes_them() -> None:
