@@ -77,7 +77,7 @@ def combine(
         seed: Their seed.
 
     Raises:
-        ValueError: If columns do not fit.
+        ValueError: If columns do not fit, or the two have no draw in common.
 
     Warns:
         UserWarning: If the weights are worth fewer than 50 draws, or their tail is too heavy.
@@ -97,8 +97,8 @@ def combine(
     """
     product = Product(first, second, prior)
     if proposal is None:
-        one, two = product.first, product.second
-        x = torch.cat([one.sample(n - n // 2, seed), two.sample(max(n // 2, 1), seed + 1)])
+        one, two, half = product.first, product.second, -(-n // 2)
+        x = torch.cat([one.sample(half, seed), two.sample(half, seed + 1)])
         log_q = torch.logaddexp(one.log_prob(x), two.log_prob(x)) - math.log(2)
     else:
         density = NamedDensity.of(proposal, product.columns)
