@@ -147,8 +147,8 @@ def tension(
     Its arguments, errors and warnings are those of :func:`combine`.
 
     References:
-        | Quantifying tensions in cosmological parameters (Handley and Lemos, 2019), equations
-        | 12 to 27, https://arxiv.org/abs/1902.04029
+        | Quantifying tensions in cosmological parameters (Handley and Lemos, 2019)
+        | https://arxiv.org/abs/1902.04029
 
     Example:
         >>> from maskedflow.distributions import DiagNormal
