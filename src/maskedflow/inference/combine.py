@@ -77,7 +77,7 @@ def combine(
         seed: Their seed.
 
     Raises:
-        ValueError: If columns do not fit.
+        ValueError: If columns do not fit, or the two have no draw in common.
 
     Warns:
         UserWarning: If the weights are worth fewer than 50 draws, or their tail is too heavy.
@@ -97,8 +97,8 @@ def combine(
     """
     product = Product(first, second, prior)
     if proposal is None:
-        one, two = product.first, product.second
-        x = torch.cat([one.sample(n - n // 2, seed), two.sample(max(n // 2, 1), seed + 1)])
+        one, two, half = product.first, product.second, -(-n // 2)
+        x = torch.cat([one.sample(half, seed), two.sample(half, seed + 1)])
         log_q = torch.logaddexp(one.log_prob(x), two.log_prob(x)) - math.log(2)
     else:
         density = NamedDensity.of(proposal, product.columns)
@@ -147,8 +147,8 @@ def tension(
     Its arguments, errors and warnings are those of :func:`combine`.
 
     References:
-        | Quantifying tensions in cosmological parameters (Handley and Lemos, 2019), equations
-        | 12 to 27, https://arxiv.org/abs/1902.04029
+        | Quantifying tensions in cosmological parameters (Handley and Lemos, 2019)
+        | https://arxiv.org/abs/1902.04029
 
     Example:
         >>> from maskedflow.distributions import DiagNormal

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedflow.distributions import NormalizingFlow
 
-from .inputs import log_values
+from .inputs import log_shares, log_values, rows_of
 from .named import NamedDensity
 from .weights import ess, is_trusted, psis, warn_unless_trusted
 
@@ -135,18 +135,19 @@ def harmonic_evidence(
     """
     if not 0 < temperature <= 1:
         raise ValueError(f"temperature: expected a number in (0, 1], got {temperature}")
-    chains = samples.shape[0] if samples.ndim == 3 else 0
-    x = samples.flatten(0, 1) if chains else samples
+    samples = torch.as_tensor(samples)
+    chains = samples.shape[0] if samples.ndim == 3 else 1
+    _, x = rows_of(samples.flatten(0, -2), None, len(samples), seed=0)
     target = _tempered(NamedDensity.of(flow), temperature)
-    if isinstance(log_density, Tensor) and chains:
-        log_density = log_density.flatten()
+    if not callable(log_density):
+        log_density = torch.as_tensor(log_density).flatten()
     log_p = log_values("log_density", log_density, x, target.columns)
     if (log_p == -math.inf).any():
         row = int((log_p == -math.inf).nonzero()[0])
         raise ValueError(f"log_density: expected a finite number at sample {row}, got -inf")
     log_ratio = target.log_prob(x) - log_p
-    counts = torch.ones(len(x)) if weights is None else torch.as_tensor(weights).flatten()
-    counts = counts.double() / counts.double().mean()
+    weights = None if weights is None else torch.as_tensor(weights).flatten()
+    counts = log_shares(weights, len(x)).softmax(dim=0) * len(x)
     found = _evidence(log_ratio + counts.log(), smooth=False)
     # The mean over samples of weight w has the variance of w (r - mean), for the w are random, too.
     ratio = (log_ratio - log_ratio.max()).exp()
@@ -162,15 +163,23 @@ def harmonic_evidence(
 
 def _tempered(density: NamedDensity, temperature: float) -> NamedDensity:
     thing, c = density.origin or (None, None)
-    made = thing if isinstance(thing, NormalizingFlow) else None
-    if isinstance(thing, torch.nn.Module):
-        was = thing.training
-        thing.eval()
-        made = thing(c)
-        thing.train(was)
-    if not isinstance(made, NormalizingFlow):
-        raise ValueError("flow: expected a normalizing flow, whose base can be narrowed, got none")
-    return NamedDensity.of(made.tempered(math.sqrt(temperature)), density.columns)
+    if isinstance(thing, nn.Module) and isinstance(thing(c), NormalizingFlow):
+        return NamedDensity.of(_Tempered(thing, temperature), density.columns, c)
+    if isinstance(thing, NormalizingFlow):
+        return NamedDensity.of(thing.tempered(math.sqrt(temperature)), density.columns)
+    raise ValueError("flow: expected a normalizing flow, whose base can be narrowed, got none")
+
+
+class _Tempered(nn.Module):
+    """A flow whose Gaussian base has its variance times a temperature."""
+
+    def __init__(self, flow: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.flow, self.scale = flow, math.sqrt(temperature)
+
+    def forward(self, c: Tensor | None = None) -> NormalizingFlow:
+        made: NormalizingFlow = self.flow(c)
+        return made.tempered(self.scale)
 
 
 def _evidence(log_weights: Tensor, smooth: bool) -> Evidence:

@@ -65,7 +65,7 @@ def information(
 
     References:
         | Quantifying dimensionality: Bayesian cosmological model complexities
-        | (Handley and Lemos, 2019), equations 8 and 21, https://arxiv.org/abs/1903.06682
+        | (Handley and Lemos, 2019), https://arxiv.org/abs/1903.06682
 
     Example:
         >>> import torch

@@ -39,8 +39,8 @@ class NamedDensity:
     r"""A density p(x) of columns that have names: one face for all that can be asked.
 
     `NamedDensity.of(thing, columns=None, context=None)` makes one; `columns`, `features`,
-    `sample(n, seed=0)` and `log_prob(x)` are what it has. All functions of this room take what
-    `of` takes.
+    `sample(n, seed=0)` and `log_prob(x)` are what it has. Functions that ask something of a
+    posterior take what `of` takes.
 
     Args:
         columns: The names of the columns.

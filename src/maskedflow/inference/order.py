@@ -56,7 +56,7 @@ class Order:
         layers: The maps, each one of its elements given those of an earlier generation.
         generations: The generation of each column, one tensor for each autoregressive map.
         tail: The distribution of the latents.
-        modules: What is to be in evaluation mode.
+        module: What is to be in evaluation mode.
         example: A row that can be, which stands in for columns that do not matter.
     """
 
@@ -85,11 +85,8 @@ class Order:
             x = density.sample(8, seed=0)
             found = cls(*parts, module, x[:1])
             # Subclasses may do more than their parts say.
-            whole, sum_of_parts = (
-                density.log_prob(x),
-                found.log_marginal(x, torch.arange(x.shape[1])),
-            )
-        return found if torch.allclose(whole, sum_of_parts, TOLERANCE, TOLERANCE) else None
+            whole, of_parts = density.log_prob(x), found.log_marginal(x, torch.arange(x.shape[1]))
+        return found if torch.allclose(whole, of_parts, TOLERANCE, TOLERANCE) else None
 
     def leads(self, index: Tensor) -> bool:
         """Whether some columns come first: none of them depends on another one."""
@@ -117,7 +114,7 @@ class Order:
 
     def _latents(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         x = x.to(self.example)
-        total = torch.zeros(len(x), dtype=torch.float64)
+        total = x.new_zeros(len(x), dtype=torch.float64)
         for layer in self.layers:
             x, ladj = call_elements(layer, x)
             total = total + ladj[:, index].double().sum(dim=1)

@@ -32,7 +32,7 @@ def psis(log_weights: Tensor) -> tuple[Tensor, float]:
     The :math:`M = \min(n / 5, 3 \sqrt n)` largest weights give way to the quantiles of the
     distribution that is fitted to them, and none exceeds the largest one. Its shape
     :math:`\hat k` tells how heavy the tail is: of a k below 1/2 the weights have a variance, below
-    1 a mean; estimates are reliable up to :func:`khat_limit`.
+    1 a mean; estimates are reliable up to :math:`\min(1 - 1 / \log_{10} n, 0.7)`.
 
     Args:
         log_weights: The logarithms of the weights, up to a constant, shape (n,).
@@ -96,7 +96,7 @@ def khat_limit(n: int) -> float:
     .. math:: \min(1 - 1 / \log_{10} n, 0.7)
 
     References:
-        Pareto Smoothed Importance Sampling (Vehtari et al., 2024), section 3.2.4
+        Pareto Smoothed Importance Sampling (Vehtari et al., 2024)
         https://arxiv.org/abs/1507.02646
 
     Example:
