@@ -234,9 +234,9 @@ def test_another_likelihood_of_weighted_samples() -> None:
 
 
 def test_a_density_is_fitted_to_weighted_samples() -> None:
-    x = torch.linspace(-6, 6, 40_001, dtype=torch.float64)[:, None]
+    x = torch.linspace(-6, 6, 12_001, dtype=torch.float64)[:, None]
     sample = WeightedSample(x, -0.5 * (x[:, 0] - 1).square(), ("a",))
-    density = sample.fit(draws=8000)
+    density = sample.fit()
     assert density.columns == ("a",)
     assert not density.exact
     truth = DiagNormal(torch.ones(1).double(), torch.ones(1).double())

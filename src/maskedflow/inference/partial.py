@@ -14,7 +14,7 @@ from maskedflow.flows import Flow
 from .grid import POINTS, Grid
 from .named import HeldOut, NamedDensity
 from .order import Order
-from .refit import DRAWS, bounds_of, fit_draws
+from .refit import DRAWS, fit_draws, support_of
 
 
 def marginal(
@@ -60,7 +60,7 @@ def marginal(
     order = Order.of(whole)
     if order is None or not order.leads(index):
         x = whole.sample(draws, seed)
-        flow, held_out = fit_draws(x[:, index], bounds=bounds_of(whole, x, index), seed=seed)
+        flow, held_out = fit_draws(x[:, index], support=support_of(whole, x, index), seed=seed)
         return replace(NamedDensity.of(flow, names), held_out=held_out)
 
     def score(x: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ class Conditional:
             at = _Gridded(density, names, index, rest, density.sample(1000, seed)[:, rest])
         else:
             x = density.sample(draws, seed)
-            bounds = bounds_of(density, x, rest)
-            flow, held_out = fit_draws(x[:, rest], x[:, index], bounds=bounds, seed=seed)
+            support = support_of(density, x, rest)
+            flow, held_out = fit_draws(x[:, rest], x[:, index], support=support, seed=seed)
             at = _Fitted(flow, names, held_out)
         return cls(names, tuple(density.columns[i] for i in index), held_out, at)
 

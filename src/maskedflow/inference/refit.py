@@ -10,12 +10,12 @@ from torch import Tensor
 
 from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import NSF, Flow
-from maskedflow.tables import Bounds
 from maskedflow.training import TrainConfig, evaluate, fit
 from maskedflow.training.evaluation import frozen
 from maskedflow.transforms import LazyTransform, Narrow, Standardize
 
 from .named import HeldOut, NamedDensity
+from .support import Support
 
 DRAWS = 20_000
 """The draws that a flow is fitted to, unless another number is asked for."""
@@ -26,23 +26,34 @@ _RANKED, _EACH = 500, 100
 
 
 def fit_draws(
-    x: Tensor, context: Tensor | None = None, *, bounds: Bounds | None = None, seed: int = 0
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    support: Support | None = None,
+    seed: int = 0,
 ) -> tuple[Flow, HeldOut]:
     """Fits a flow of splines to draws, of which a tenth decides when to stop and a fifth tests.
 
     Args:
         x: The draws, shape (n, D).
         context: What each is given, shape (n, C).
-        bounds: What no draw of the flow is to leave.
+        weight: How much each counts, shape (n,); they are put into a random order then, and
+            those that test are drawn in proportion to their weights.
+        support: What no draw of the flow is to leave.
         seed: Seed of first weights and of the test.
     """
+    generator = torch.Generator().manual_seed(seed)
+    if weight is not None:
+        order = torch.randperm(len(x), generator=generator)
+        x, weight = x[order], weight[order]
     front: list[LazyTransform] = []
     mapped = x
-    if bounds is not None:
-        low, high = bounds.low.to(x), bounds.high.to(x)
-        x = x.clamp(low.nextafter(high), high.nextafter(low))
-        front, mapped = [Bounds(low, high)], Bounds(low, high)()(x)
-    front.append(Standardize(*Split(mapped).moments))
+    if support is not None:
+        support = support.to(x.dtype)
+        x = support.inside(x)
+        front, mapped = [support], support()(x)
+    front.append(Standardize(*Split(mapped, weight=weight).moments))
     if x.dtype == torch.float64:
         front.append(Narrow())
     embedding = None if context is None else ContextStandardizer(*Split(context).moments)
@@ -51,13 +62,18 @@ def fit_draws(
         0 if context is None else context.shape[1],
         transforms=3,
         hidden_features=(64, 64),
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
     flow = Flow([*front, core.transform], core.base, embedding)
-    rows, first, last = Split(x, context), 7 * len(x) // 10, 8 * len(x) // 10
+    rows = Split(x, context, weight=weight)
+    first, last = 7 * len(x) // 10, 8 * len(x) // 10
     fit(flow, rows[:first], rows[first:last], CONFIG)
     flow.eval().requires_grad_(False)
-    return flow, _held_out(flow, rows[last:], seed)
+    test = rows[last:]
+    if test.weight is not None:
+        drawn = torch.multinomial(test.weight, len(test), replacement=True, generator=generator)
+        test = Split(test.x[drawn])
+    return flow, _held_out(flow, test, seed)
 
 
 def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
@@ -78,7 +94,7 @@ def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
 
 
 @torch.no_grad()
-def bounds_of(density: NamedDensity, x: Tensor, index: Tensor) -> Bounds | None:
+def support_of(density: NamedDensity, x: Tensor, index: Tensor) -> Support | None:
     """Where some columns end, as the density of draws x says that is moved along each of them.
 
     A bound is looked for between the outermost draw and as far again as draws range.
@@ -98,7 +114,7 @@ def bounds_of(density: NamedDensity, x: Tensor, index: Tensor) -> Bounds | None:
                 outside = torch.where(zero, middle, outside)
                 inside = torch.where(zero, inside, middle)
             ends[side, place] = outside.max() if side else outside.min()
-    return Bounds(*ends) if ends.isfinite().any() else None
+    return Support(*ends) if ends.isfinite().any() else None
 
 
 def _is_zero(density: NamedDensity, rows: Tensor, column: int, value: Tensor) -> Tensor:

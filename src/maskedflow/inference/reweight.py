@@ -14,7 +14,7 @@ from maskedflow.training import ImportanceSample
 
 from .inputs import log_shares, log_values, rows_of
 from .named import NamedDensity
-from .refit import DRAWS, fit_draws
+from .refit import fit_draws
 from .weights import psis, warn_unless_trusted
 
 
@@ -54,12 +54,9 @@ class WeightedSample(ImportanceSample):
         level = torch.rand(n, dtype=torch.float64, generator=generator) * total[-1]
         return self.x[torch.searchsorted(total, level).clamp(max=len(total) - 1)]
 
-    def fit(self, draws: int = DRAWS, seed: int = 0) -> NamedDensity:
-        """Fits a flow of splines to rows drawn in proportion to their weights; `held_out` says how.
-
-        Copies of a row may both train and test, so it needs weights that are worth many draws.
-        """
-        flow, held_out = fit_draws(self.resample(draws, seed), seed=seed)
+    def fit(self, seed: int = 0) -> NamedDensity:
+        """Fits a flow of splines to the weighted rows; `held_out` says how well."""
+        flow, held_out = fit_draws(self.x, weight=self.weights, seed=seed)
         found = NamedDensity.of(flow, self.columns)
         return replace(found, held_out=held_out)
 
