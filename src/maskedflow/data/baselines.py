@@ -150,6 +150,8 @@ def choose_kde(train: Rows, validation: Rows, weights: Weights = (None, None)) -
 
 
 def _fit(name: str, estimator: Any, x: Rows, weight: Weight | None = None) -> Baseline:
+    if weight is not None:
+        x, weight = x[weight > 0], weight[weight > 0]
     loc = np.average(x, axis=0, weights=weight)
     scale = np.sqrt(np.average((x - loc) ** 2, axis=0, weights=weight))
     scale[scale == 0] = 1

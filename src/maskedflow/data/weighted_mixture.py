@@ -34,11 +34,10 @@ class WeightedMixture:
         self.components, self.reg_covar, self.random_state = components, reg_covar, random_state
 
     def fit(self, x: Array, *, sample_weight: Array) -> Self:
-        """Fits it to rows x, shape (n, features), with weights of shape (n,)."""
+        """Fits it to rows x, shape (n, features), with weights above 0 of shape (n,)."""
         from sklearn.cluster import KMeans
 
-        kept = sample_weight > 0
-        x, share = x[kept], sample_weight[kept] / sample_weight[kept].sum()
+        share = sample_weight / sample_weight.sum()
         clusters = KMeans(self.components, n_init=1, random_state=self.random_state)
         labels = clusters.fit(x, sample_weight=share * len(x)).labels_
         self._maximise(x, share[:, None] * np.eye(self.components)[labels])

@@ -54,8 +54,8 @@ def run_report(
     if isinstance(density, FittedTable):
         rows = density.possible(judged)
         given = rows.context, train.x, train.context
-        weights = _weight(train), _weight(rows)
-        table_report(density, rows.x, path, *given, run.name, weights)
+        counts = _weight(train), _weight(rows)
+        table_report(density, rows.x, path, *given, run.name, counts)
     elif isinstance(dataset, SeriesDataset):
         write_page(_series_page(run, dataset), path)
     else:
@@ -63,10 +63,10 @@ def run_report(
         assert isinstance(dataset, Dataset)
         parts = train, dataset.validation, judged
         before, chosen, last = (_rows(run, x) for x in parts)
-        weights3 = _weight(train), _weight(dataset.validation), _weight(judged)
+        weights = _weight(train), _weight(dataset.validation), _weight(judged)
         labels = None if test is not None else _labels(run, dataset)
         subject = _subject(run, density, judged)
-        write_report(subject, before, chosen, last, path, labels=labels, weights=weights3)
+        write_report(subject, before, chosen, last, path, labels=labels, weights=weights)
     return path
 
 

@@ -72,7 +72,7 @@ class Mean:
         mean = (share @ values).item()
         rows = 1 / share.square().sum().item()
         spread = (share * (values - mean)).square().sum().item()
-        return cls(mean, 2 * math.sqrt(spread * rows / (rows - 1)) if len(share) > 1 else math.nan)
+        return cls(mean, 2 * math.sqrt(spread * rows / (rows - 1)) if rows > 1 else math.nan)
 
     def __str__(self) -> str:
         """The mean to the second digit of its error."""

@@ -10,7 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from maskedflow.data import Dataset, MixedTable, StreamedDataset, open_mixed, too_large
+from maskedflow.data import (
+    Dataset,
+    MixedTable,
+    Split,
+    StreamedDataset,
+    TableSplit,
+    open_mixed,
+    too_large,
+)
 from maskedflow.data.table import open_if_numbers
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.sources import CellError, Source, open_source
@@ -306,9 +314,17 @@ def _weighed(column: str | None, table: Dataset | MixedTable) -> dict[str, Any]:
     """What the record says of weights."""
     if column is None:
         return {}
-    validation = 0.0 if isinstance(table, MixedTable) else table.validation.effective
-    worth = table.train.effective, validation, table.test.effective
-    return {"weights": column, "effective": worth}
+    named: dict[str, Split | TableSplit] = {"training": table.train, "test": table.test}
+    if isinstance(table, Dataset):
+        named["validation"] = table.validation
+    for name, part in named.items():
+        if part.weight is not None and not part.weight.any():
+            raise ValueError(f"--weights {column}: all {len(part)} {name} rows have weight 0")
+    names = "training", "validation", "test"
+    return {
+        "weights": column,
+        "effective": tuple(named[name].effective if name in named else 0.0 for name in names),
+    }
 
 
 def _names(context: str | None) -> tuple[str, ...]:

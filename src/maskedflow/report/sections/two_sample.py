@@ -75,10 +75,10 @@ def _chances(evidence: Evidence, columns: Sequence[int], rows: int) -> NDArray[n
     classifier = HistGradientBoostingClassifier(
         categorical_features=nominal or None, early_stopping=True, random_state=seed
     )
-    # A row that is drawn twice may not be learnt by heart from its copy.
-    copies = np.concatenate([evidence.places[:rows], np.arange(-rows, 0)])
-    kind = StratifiedKFold if evidence.weight is None else StratifiedGroupKFold
-    folds = kind(FOLDS, shuffle=True, random_state=seed)
+    folds, copies = StratifiedKFold(FOLDS, shuffle=True, random_state=seed), None
+    if evidence.weight is not None:  # a row that is drawn twice may not be known by its copy
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+        copies = np.concatenate([evidence.places[:rows], np.arange(-rows, 0)])
     found: NDArray[np.float64] = cross_val_predict(
         classifier,
         both[:, columns].astype(np.float64),
