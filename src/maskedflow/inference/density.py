@@ -21,6 +21,13 @@ ZScore = Literal["auto", "independent", "structured", "none"]
 """How data are standardised: number by number, as a whole, or not at all."""
 
 
+def support_of(bounds: tuple[Tensor, Tensor], dtype: torch.dtype) -> Support | None:
+    """The map of a support to the line; None if it is the line."""
+    if not any(bool(end.isfinite().any()) for end in bounds):
+        return None
+    return Support(*(end.to(dtype) for end in bounds))
+
+
 @dataclass(frozen=True)
 class Front:
     """What brings data to about standard units: bounds, mean and standard deviation.
@@ -38,9 +45,8 @@ class Front:
     @classmethod
     def fit(cls, x: Tensor, bounds: tuple[Tensor, Tensor] | None = None) -> Front:
         """Takes mean and standard deviation from rows, mapped to the line by their bounds."""
-        support = None
-        if bounds is not None and any(end.isfinite().any() for end in bounds):
-            support = Support(*(end.to(x.dtype) for end in bounds))
+        support = None if bounds is None else support_of(bounds, x.dtype)
+        if support is not None:
             x = support()(support.inside(x))
         return cls(support, *moments(x, "independent"))
 

@@ -21,6 +21,7 @@ class Ensemble(LazyDistribution):
 
     Args:
         members: The flows :math:`p_k`, each with an embedding.
+        choices: Which of the candidates each is, the first ones if None.
 
     References:
         Ensembles of neural posteriors (Hermans et al., 2022), https://arxiv.org/abs/2110.06581
@@ -35,9 +36,10 @@ class Ensemble(LazyDistribution):
         torch.Size([5, 2])
     """
 
-    def __init__(self, members: Sequence[Flow]) -> None:
+    def __init__(self, members: Sequence[Flow], choices: Sequence[int] | None = None) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.choices = [0] * len(members) if choices is None else list(choices)
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         return _together([member(c) for member in self.members])

@@ -71,6 +71,7 @@ class Inference:
         front, scaled = Front.fit(target, bounds), moments(context, z_score)
         held = max(1, round(VALIDATION * len(target)))
         members: list[tuple[Flow, History]] = []
+        choices: list[int] = []
         for member in range(self.ensemble):
             seed = derive_seed(self.seed, member) >> 1  # as a config's has to be
             train, validation = (
@@ -83,6 +84,8 @@ class Inference:
                 settings = replace(config, seed=seed)
                 history = fit(flow, train, validation, settings, progress=progress)
                 tried.append((flow, history))
-            members.append(min(tried, key=lambda one: one[1].best_validation_nll))
+            losses = [history.best_validation_nll for _, history in tried]
+            choices.append(losses.index(min(losses)))
+            members.append(tried[choices[-1]])
         self.histories = tuple(history for _, history in members)
-        return Ensemble([flow for flow, _ in members])
+        return Ensemble([flow for flow, _ in members], choices)

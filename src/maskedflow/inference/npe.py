@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
+import torch
+from annotated_types import Len
+from pydantic import with_config
 from torch import nn
 from torch.distributions import Distribution
+from typing_extensions import TypedDict
 
-from maskedflow.training import TrainConfig
+from maskedflow.files import CLOSED, Count, blame
+from maskedflow.training import TrainConfig, load
+from maskedflow.training.checkpoint import METADATA, metadata_of, read
 
-from .candidates import FlowBuilder
-from .density import ZScore
+from .candidates import FlowBuilder, candidates
+from .density import Front, ZScore, conditional_flow, support_of
+from .ensemble import Ensemble
 from .fitting import Inference
 from .posterior import DirectPosterior
 from .truncated import TruncatedPrior
+
+
+@with_config(CLOSED)
+class _Recipe(TypedDict):
+    """What the file of a posterior says of its flows."""
+
+    choices: Annotated[list[Count], Len(min_length=1)]
 
 
 class NPE(Inference):
@@ -124,3 +140,33 @@ class NPE(Inference):
         )
         self.simulations = simulations
         return DirectPosterior(self.prior, density, shape, simulations.x.dtype)
+
+    def load(self, path: str | Path) -> DirectPosterior:
+        """Reads a posterior that :meth:`DirectPosterior.save` wrote.
+
+        What is code is not in the file: this estimator has to be made as the one that fitted it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, or of another prior, flow or embedding.
+        """
+        tensors, header = read(path)
+        recipe = metadata_of(path, header, METADATA, _Recipe)
+        name = "embedding.loc" if self.embedding is None else "embedding.0.loc"
+        with blame(Path(path), "not a posterior of this flow and this embedding"):
+            choices = recipe["choices"]
+            x = tensors[f"members.{len(choices) - 1}.{name}"]
+            known = candidates(self.flow, self.prior.features, 1, self.config)
+            zeros = torch.zeros(self.prior.features, dtype=x.dtype)
+            support = support_of((self.prior.low, self.prior.high), x.dtype)
+            front = Front(support, zeros, torch.ones_like(zeros))
+            scaled = torch.zeros_like(x), torch.ones_like(x)
+            build = partial(conditional_flow, front=front, context=scaled, network=self.embedding)
+            density = Ensemble([build(known[one][0], seed=0) for one in choices], choices)
+            load(path, density)
+            if support is not None and any(
+                not torch.equal(tensors[f"members.0.transform.transforms.0.bounds.{end}"], bound)
+                for end, bound in (("low", self.prior.low.to(x)), ("high", self.prior.high.to(x)))
+            ):
+                raise ValueError("the prior's bounds are others")
+        return DirectPosterior(self.prior, density, x.shape, x.dtype)

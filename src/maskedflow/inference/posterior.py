@@ -161,7 +161,7 @@ class DirectPosterior(Posterior):
 
         The prior, the flow and the embedding are code: :meth:`NPE.load` is told them again.
         """
-        save(path, self.density, {"kind": "posterior", "members": len(self.density.members)})
+        save(path, self.density, {"choices": self.density.choices})
 
     def _checked(self, x: Any) -> Tensor:
         value = as_numbers("x", x).to(self.dtype)
