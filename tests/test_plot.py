@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,25 @@ def given(table: pd.DataFrame) -> mf.DensityEstimator:
     return mf.DensityEstimator("gaussian", work=0.1).fit(table[["b"]], context=table[["kind"]])
 
 
+class Named:
+    """A density of named columns."""
+
+    columns = ("mass", "radius")
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return Independent(Normal(torch.zeros(2).double(), 1.0), 1).log_prob(x)
+
+
+def test_a_flow_in_training_is_drawn_as_it_would_be_used() -> None:
+    flow = mf.flows.MAF(2, batch_norm=True).train()
+    found = [subject_of(one).sample(50, 0).rows for one in (flow, copy.deepcopy(flow).eval())]
+    np.testing.assert_array_equal(*found)
+    assert flow.training
+
+
 def test_what_may_be_drawn(
     table: pd.DataFrame, estimator: mf.DensityEstimator, given: mf.DensityEstimator, tmp_path: Path
 ) -> None:
@@ -185,6 +205,7 @@ def test_what_may_be_drawn(
         (small_density(flow), {"context": [1.0]}, ["a", "b"]),
         (Normal(0.0, 1.0), {}, ["x0"]),
         (Posterior(), {"x": [1.0, 2.0]}, ["x0", "x1"]),
+        (Named(), {}, ["mass", "radius"]),
         (estimator, {}, ["a", "b"]),
         (estimator.fitted_, {}, ["a", "b"]),
         (given, {"context": table[["kind"]][:1]}, ["b"]),
@@ -300,6 +321,8 @@ def test_densities_of_flows_estimators_and_posteriors(
         axes = mf.plot.density(thing, points=300, ax=new_figure(4, 3).subplots(), **options)
         line, heights = curve_of(axes)
         assert np.trapezoid(heights, line) == pytest.approx(1, abs=0.01)
+    axes = mf.plot.density(Named(), points=40, ax=new_figure(4, 3).subplots())
+    assert axes.get_xlabel() == "mass"
     small = small_density(mf.flows.MAF(2, context=1))
     axes = new_figure(4, 3).subplots()
     mf.plot.density(small, context=[0.0], points=40, data=np.zeros((5, 2)), ax=axes)

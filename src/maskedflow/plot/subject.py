@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +20,7 @@ from maskedflow.distributions.base import Base, log_density
 from maskedflow.inference.draws import quietly, seeded
 from maskedflow.tables import FittedTable
 from maskedflow.training.batches import input_like
+from maskedflow.training.evaluation import frozen
 
 from .figures import Limits, limits_of
 
@@ -100,13 +102,14 @@ def subject_of(
         return _of_density(density, context)
     if hasattr(thing, "log_prob") and hasattr(thing, "sample"):
         _refuse(context=context, weights=weights)
-        return _of_distribution(thing, {} if x is None else {"x": torch.as_tensor(x)})
+        if hasattr(thing, "columns"):
+            _refuse(x=x)
+            return _of_named(thing)
+        return _of_distribution(lambda: thing, {} if x is None else {"x": torch.as_tensor(x)})
     if isinstance(thing, nn.Module):
         _refuse(x=x, weights=weights)
-        with torch.no_grad():
-            given = [] if context is None else [torch.as_tensor(context).to(input_like(thing))]
-            made = thing(*given)
-        return _of_distribution(made, {})
+        given = [] if context is None else [torch.as_tensor(context).to(input_like(thing))]
+        return _of_distribution(lambda: thing(*given), {}, thing)
     _refuse(context=context, x=x)
     if hasattr(thing, "fit"):
         raise ValueError(f"thing: expected a fitted {type(thing).__name__}; call its fit first")
@@ -206,10 +209,31 @@ def _refuse(**given: Any) -> None:
             raise ValueError(f"{name}: expected none here: only {what}")
 
 
-def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
+def _of_named(thing: Any) -> Subject:
+    """That of a density of named columns, with `sample(n, seed=)`."""
+
+    def sample(n: int, seed: int) -> Table:
+        drawn = thing.sample(n, seed=seed)
+        return Table(tuple(thing.columns), drawn.double().numpy(force=True))
+
+    def log_prob(rows: Numbers) -> Numbers:
+        found: Numbers = thing.log_prob(torch.as_tensor(rows)).double().numpy(force=True)
+        return found
+
+    return Subject(sample, log_prob)
+
+
+def _of_distribution(
+    make: Callable[[], Any], given: dict[str, Any], module: nn.Module | None = None
+) -> Subject:
+    """That of a distribution or a posterior, made anew by its module each time if it has one."""
+
+    def at_rest() -> AbstractContextManager[None]:
+        return nullcontext() if module is None else frozen(module)
+
     def draw(n: int, seed: int) -> Tensor:
-        with seeded(seed):
-            drawn = quietly(made.sample, (n,), **given)
+        with at_rest(), seeded(seed):
+            drawn = quietly(make().sample, (n,), **given)
         if drawn.ndim > 2 and drawn.shape[1] == 1:  # of one context, or one observation
             drawn = drawn[:, 0]
         if not 1 <= drawn.ndim <= 2:
@@ -229,7 +253,8 @@ def _of_distribution(made: Any, given: dict[str, Any]) -> Subject:
     def log_prob(rows: Numbers) -> Numbers:
         points = torch.as_tensor(rows).to(one())
         points = points[:, 0] if one().ndim == 1 else points
-        with torch.no_grad():
+        with at_rest(), torch.no_grad():
+            made = make()
             # Torch's own distributions raise an error outside of their support.
             plain = isinstance(made, Distribution) and not isinstance(made, Base)
             found = log_density(made, points) if plain else made.log_prob(points, **given)

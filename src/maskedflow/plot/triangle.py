@@ -24,7 +24,7 @@ LEVELS = (0.393, 0.864)
 FEWEST, POINTS = 20, 2000
 """The fewest rows for contours, and the most points in a panel."""
 
-STEPS = (1, 2, 5, 10)
+STEPS = (1, 2, 2.5, 3, 4, 5, 10)
 """Between ticks, times a power of ten."""
 
 Numbers = NDArray[np.float64]
