@@ -63,7 +63,9 @@ def open_hdf5(path: Path, file: Path, member: str) -> Source:
             named = found[0].strip("/")
         if drawn := _drawn(nodes, named):
             return _flattened(path, drawn, file)
-        datasets = _datasets(nodes, named) or {named: nodes[named]}
+        datasets = {named: nodes[named]}
+        if not hasattr(nodes[named], "dtype") and not (datasets := _datasets(nodes, named)):
+            raise UnreadableError(f"expected datasets in {member!r}, found none")
         return Hdf5Source(path, file, datasets, h5py)
 
 
