@@ -252,7 +252,7 @@ def test_logs_of_a_result_without_keys_are_beside(result: Path) -> None:
 
 def test_bytes_that_are_no_text_are_told_in_a_line(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.array([(b"\xff", 1.0)], [("s", "S2"), ("x", "f8")]))
-    with pytest.raises(ValueError, match="s.npy: cannot be read as a table: 'utf-8' codec"):
+    with pytest.raises(ValueError, match=r"s\.npy: cannot be read as a table: 'utf-8' codec"):
         cells(tmp_path / "s.npy")
 
 
