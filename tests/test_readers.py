@@ -330,7 +330,7 @@ def test_rows_at_or_beyond_a_bound_are_refused(
     np.savetxt(chain, rows)
     code, _, told = call(capsys, "train", "--data", chain, "--flow", "maf")
     assert code == 2
-    assert "column 'omegam': expected numbers above 0 and below 1, the bounds" in told
+    assert "column 'omegam': expected numbers above 0 and below 1, where its prior ends" in told
     assert f"found {value:g}" in told
 
 
