@@ -97,12 +97,15 @@ def _archive(member: bytes) -> bytes:
 OBJECTS = _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", pickle.dumps(Bomb()))
 LIE = _npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3)}")
 
+COMPLEX = _npy("{'descr': '<c16', 'fortran_order': False, 'shape': (1, 1)}", bytes(16))
+
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("objects.npy", OBJECTS, "cannot be read as an array of NumPy's"),
         ("lie.npy", LIE, "cannot be read as an array of NumPy's"),
+        ("complex.npy", COMPLEX, "expected at least one column of numbers or text"),
         ("text.npy", b"hello", "cannot be read as an array of NumPy's"),
         ("objects.npz", _archive(OBJECTS), "'x.npy' holds objects of Python's"),
         ("lie.npz", _archive(LIE), "'x.npy' announces more numbers than there are"),
@@ -239,6 +242,20 @@ def test_a_result_has_what_was_sampled_and_bounds(result: Path) -> None:
     assert cells(result) == posterior
 
 
+def test_logs_of_a_result_without_keys_are_beside(result: Path) -> None:
+    told = json.loads(result.read_text())
+    told.pop("search_parameter_keys")
+    result.write_text(json.dumps(told))
+    assert open_source(result).names == ("b", "a")
+    assert open_source(result).index == ("log_prior",)
+
+
+def test_bytes_that_are_no_text_are_told_in_a_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.array([(b"\xff", 1.0)], [("s", "S2"), ("x", "f8")]))
+    with pytest.raises(ValueError, match=r"s\.npy: cannot be read as a table: 'utf-8' codec"):
+        cells(tmp_path / "s.npy")
+
+
 # ---------------------------------------------------------------- bounds
 
 
@@ -313,7 +330,7 @@ def test_rows_at_or_beyond_a_bound_are_refused(
     np.savetxt(chain, rows)
     code, _, told = call(capsys, "train", "--data", chain, "--flow", "maf")
     assert code == 2
-    assert "column 'omegam': expected numbers above 0 and below 1, the bounds" in told
+    assert "column 'omegam': expected numbers above 0 and below 1, where its prior ends" in told
     assert f"found {value:g}" in told
 
 

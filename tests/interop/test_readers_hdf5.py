@@ -107,6 +107,19 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_netcdf_attributes_mask_and_scale(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "packed.nc", "w") as file:
+        file["n"] = np.array([1, -9, 3], dtype=np.int16)
+        file["n"].attrs["_FillValue"] = np.int16(-9)
+        file["t"] = np.array([10, -9, 30], dtype=np.int16)
+        file["t"].attrs.update({"_FillValue": np.int16(-9), "scale_factor": 0.5, "add_offset": 1.0})
+        file.create_group("empty")
+    source = open_source(tmp_path / "packed.nc")
+    assert source.table(["n", "t"]).to_pydict() == {"n": [1, None, 3], "t": [6.0, None, 16.0]}
+    with pytest.raises(ValueError, match="expected datasets in '/empty', found none"):
+        open_source(f"{tmp_path / 'packed.nc'}::/empty")
+
+
 def test_a_flow_of_a_dataset(rng: np.random.Generator, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["theta"], file["y"] = rng.normal(size=(400, 2)), rng.normal(size=(300, 2))

@@ -64,6 +64,8 @@ def bounds_within(
         column = x[:, list(columns).index(name)]
         least, most = column.amin().item(), column.amax().item()
         found = least if least <= low else most
-        expected = f"numbers above {low:g} and below {high:g}, the bounds of its prior"
+        sides = (f"above {low:g}", f"below {high:g}")
+        finite = [side for side, end in zip(sides, ends[name], strict=True) if math.isfinite(end)]
+        expected = f"numbers {' and '.join(finite)}, where its prior ends"
         raise CellError(source.path, name, None, expected, f"{found:.10g}", "bounds")
     return ends

@@ -188,8 +188,9 @@ class SlicedSource(Source):
         schema = self.types(columns)
         arrays = dict.fromkeys(self._places[name].array for name in columns)
         for start in range(first, last, rows):
-            found = self._slices(arrays, start, min(start + rows, last))
-            cells = [_cells(found, self._places[name]) for name in columns]
+            with one_line(self.path, "a table"):
+                found = self._slices(arrays, start, min(start + rows, last))
+                cells = [_cells(found, self._places[name]) for name in columns]
             yield pa.RecordBatch.from_arrays(cells, schema=schema)
 
     @abstractmethod

@@ -15,6 +15,7 @@ from .arrays import ArraySource, Place, UnreadableError, one_line
 from .source import Source
 
 KEYS = "search_parameter_keys"
+LOGS = ("log_likelihood", "log_prior")
 
 
 def open_result(path: Path, file: Path, member: str) -> Source:
@@ -46,7 +47,8 @@ def source_of_posterior(path: Path, columns: Mapping[str, Any], keys: Any, prior
     """
     if not columns:
         raise UnreadableError("expected columns of a posterior, found none")
-    sampled = [name for name in (keys if _is_list(keys) else []) if name in columns] or [*columns]
+    sampled = [name for name in (keys if _is_list(keys) else []) if name in columns]
+    sampled = sampled or [name for name in columns if name not in LOGS]
     beside = [name for name in columns if name not in sampled]
     notes = []
     if beside:

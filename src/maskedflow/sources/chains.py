@@ -27,14 +27,12 @@ FUNCTIONS = re.compile(r"(minuslog|chi2).*")
 
 
 def chain_files(path: Path) -> list[Path]:
-    """The files of a chain: one, or those numbered from 1 of a root, given with `.txt` or without.
+    """The files of a root that is no file itself: one, or those of numbered parts; none of another.
 
     Example:
         >>> chain_files(Path("nowhere"))
         []
     """
-    if path.is_file():
-        return [path]
     root = path.name.removesuffix(".txt")
     numbered: dict[int, Path] = {}
     for file in path.parent.glob("*.txt") if path.parent.is_dir() else ():

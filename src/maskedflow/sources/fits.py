@@ -47,11 +47,14 @@ class FitsSource(SlicedSource):
             end = hdu.fileinfo()["datLoc"] + hdu.size
             if end > (size := file.stat().st_size):
                 raise UnreadableError(f"is cut off: its table ends at byte {end:,} of {size:,}")
-            known = hdu.columns
-            # Other cells of such a column lie elsewhere in the file, as many as each row likes.
-            long = [c.name for c in known if str(c.format).lstrip("0123456789")[:1] in "PQ"]
+            # The cells of such a column lie elsewhere in the file, as many as each row likes.
+            long = [
+                one.name
+                for one in hdu.columns
+                if str(one.format).lstrip("0123456789").startswith(("P", "Q"))
+            ]
             columns: dict[str, Place] = {}
-            for name in known.names:
+            for name in hdu.columns.names:
                 if name not in long:
                     columns |= places(name, hdu.data.dtype[name].shape)
             count = hdu.header["NAXIS2"]

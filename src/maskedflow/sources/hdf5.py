@@ -63,7 +63,9 @@ def open_hdf5(path: Path, file: Path, member: str) -> Source:
             named = found[0].strip("/")
         if drawn := _drawn(nodes, named):
             return _flattened(path, drawn, file)
-        datasets = _datasets(nodes, named) or {named: nodes[named]}
+        datasets = {named: nodes[named]}
+        if not hasattr(nodes[named], "dtype") and not (datasets := _datasets(nodes, named)):
+            raise UnreadableError(f"expected datasets in {member!r}, found none")
         return Hdf5Source(path, file, datasets, h5py)
 
 
@@ -193,13 +195,11 @@ def _flattened(path: Path, datasets: Mapping[str, Any], file: Path) -> Source:
     for told, dataset in datasets.items():
         name, names = told.rpartition("/")[2], _dimensions(dataset)
         order = [names.index(one) for one in DRAWS]
-        x = np.ma.asanyarray(_values(dataset)) if dataset.dtype.kind in "iu" else _values(dataset)
-        x = x.transpose([*order, *(i for i in range(len(names)) if i not in order)])
+        others = [i for i in range(len(names)) if i not in order]
+        x = _values(dataset).transpose([*order, *others])
         arrays[name] = x.reshape(-1, *x.shape[2:])
         labels = [
-            _labels(dataset.dims[i][0] if names[i] else None, dataset.shape[i])
-            for i in range(len(names))
-            if i not in order
+            _labels(dataset.dims[i][0] if names[i] else None, dataset.shape[i]) for i in others
         ]
         columns |= places(name, x.shape[2:], labels)
     if len({len(x) for x in arrays.values()}) > 1:

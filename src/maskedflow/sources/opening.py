@@ -95,7 +95,7 @@ def _opened(path: Path) -> Source:
         case ".parquet":
             return ParquetSource(path, (path,))
         case ".txt":
-            return open_chain(path, chain_files(path))
+            return open_chain(path, [path])
         case suffix if suffix in _READERS:
             return _READERS[suffix](path, file, part)
     raise ValueError(f"{path}: expected a file ending in {_listed()}")
