@@ -54,7 +54,7 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     chosen = torch.linspace(0, len(y) - 1, min(len(y), ROWS)).long()
     y, noise = y[chosen].double(), covariances(errors[chosen])
     mean, total = y.mean(0), torch.cov(y.T, correction=0).reshape(size, size)
-    floor = FLOOR * total.diagonal().clamp(min=torch.finfo(y.dtype).tiny).diag()
+    floor = FLOOR * torch.where(total.diagonal() > 0, total.diagonal(), 1).diag()
     covariance = _above(total - noise.mean(0), floor)
     for _ in range(ITERATIONS):
         gain = torch.linalg.solve(covariance + noise, covariance).mT
