@@ -45,7 +45,7 @@ class FlowEstimator(nn.Module):
         self.input_shape, self.condition_shape = Size(input_shape), Size(condition_shape)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         register()
 
     @property
@@ -92,8 +92,8 @@ class FlowEstimator(nn.Module):
             sample_shape: The shape of the draws for each condition.
             condition: With shape (batch, *condition_shape), or without the former.
         """
-        drawn = self.net(self._batch(condition)).sample(Size(sample_shape))
-        return drawn.unflatten(-1, self.input_shape)
+        drawn: Tensor = self.net(self._batch(condition)).sample(Size(sample_shape))
+        return self._shaped(drawn)
 
     def sample_and_log_prob(
         self, sample_shape: Sequence[int], condition: Tensor
@@ -101,13 +101,16 @@ class FlowEstimator(nn.Module):
         """Draws inputs that have gradients, and their log-densities, at the price of the inputs."""
         batch = self._batch(condition)
         drawn, log_prob = self.net.rsample_and_log_prob(Size(sample_shape), batch)
-        return drawn.unflatten(-1, self.input_shape), log_prob
+        return self._shaped(drawn), log_prob
 
     def inverse_transform(self, input: Tensor, condition: Tensor) -> Tensor:
         """The latents of a batch of inputs, which are N(0, I) if the density is the true one."""
         x = input.flatten(input.ndim - len(self.input_shape))
         latents: Tensor = self.net(self._batch(condition)).transform(x)
-        return latents.unflatten(-1, self.input_shape)
+        return self._shaped(latents)
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        return rows.view(*rows.shape[:-1], *self.input_shape)
 
     def _batch(self, condition: Tensor) -> Tensor:
         """A batch of conditions."""

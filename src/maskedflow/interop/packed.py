@@ -79,19 +79,19 @@ class PackedFlow(nn.Module):
     def forward(self, c: Tensor) -> NormalizingFlow:
         """The density given c, without gradients by the weights."""
         self._follow()
-        return self.flow(c)
+        return cast(NormalizingFlow, self.flow(c))
 
     def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
         """The log-densities of x given c, in nats."""
         if not torch.is_grad_enabled():
-            return self(c).log_prob(x)
+            return cast(Tensor, self(c).log_prob(x))
         self._follow()
         found = self._in_one_node(x, c)
         # What is not finite, the distribution looks at in double precision, or refuses.
         if found is not None and math.isfinite(found.detach().sum().item()):
             return found
         with self.learning(self.weights) as flow:
-            return flow(c).log_prob(x)
+            return cast(Tensor, flow(c).log_prob(x))
 
     def _in_one_node(self, x: Tensor, c: Tensor) -> Tensor | None:
         """The log-densities as one node of the graph; None where the kernel cannot find them."""
@@ -114,7 +114,8 @@ class PackedFlow(nn.Module):
     def rsample_and_log_prob(self, shape: Size, c: Tensor) -> tuple[Tensor, Tensor]:
         """Draws points that have gradients, and their log-densities."""
         with self.learning(self.weights) as flow:
-            return flow(c).rsample_and_log_prob(shape)
+            found: tuple[Tensor, Tensor] = flow(c).rsample_and_log_prob(shape)
+            return found
 
     def gradient_parts(self, gradient: Tensor, chain: Chain) -> list[Tensor | None]:
         """The parts of a gradient by the weights, in a chain's order of its vectors."""
@@ -154,7 +155,7 @@ class _LogProb(torch.autograd.Function):
             return None, None, None, *(next(found) if want else None for want in wanted)
         learns, *others = wanted
         gradient = torch.empty_like(weights) if learns else None
-        into = [None] * len(ctx.vectors)
+        into: list[Tensor | None] = [None] * len(ctx.vectors)
         if gradient is not None:
             into = packed.gradient_parts(gradient, ctx.chain)
         others += [part is not None for part in into]

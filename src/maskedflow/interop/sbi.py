@@ -32,10 +32,10 @@ Where sbi is not installed they raise an ImportError.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,20 +156,21 @@ class Builder:
         """
         from sbi.inference.trainers.nle.nle_base import LikelihoodEstimatorTrainer
 
-        input, condition = (theta, self.z_score_theta), (x, self.z_score_x)
+        modelled, given = (theta, self.z_score_theta), (x, self.z_score_x)
         # sbi calls builders with (theta, x), and does not say which of them is conditioned on.
         if isinstance(sys._getframe(1).f_locals.get("self"), LikelihoodEstimatorTrainer):
-            input, condition = condition, input
-        front, features = self._front(*input), input[0][0].numel()
-        embedding = self._embedding(*condition)
+            modelled, given = given, modelled
+        front, embedding = self._front(*modelled), self._embedding(*given)
+        rows, conditions = modelled[0], given[0]
         with torch.no_grad():
-            context = embedding(condition[0][:2]).shape[1]
-        flow = self.flow(features, context)
-        assert isinstance(flow.transform, LazyComposedTransform)
-        whole = Flow([*front, *flow.transform.transforms], flow.base, embedding)
-        return FlowEstimator(whole, input[0].shape[1:], condition[0].shape[1:])
+            context = embedding(conditions[:2]).shape[1]
+        flow = self.flow(rows[0].numel(), context)
+        transform = cast(LazyComposedTransform, flow.transform)
+        steps = [*front, *cast(Iterable[LazyTransform], transform.transforms)]
+        whole = Flow(steps, flow.base, embedding)
+        return FlowEstimator(whole, rows.shape[1:], conditions.shape[1:])
 
-    def _front(self, input: Tensor, z_score: ZScore) -> list[LazyTransform]:
+    def _front(self, rows: Tensor, z_score: ZScore) -> list[LazyTransform]:
         """What comes before the flow."""
         from sbi.utils import mcmc_transform
         from sbi.utils.sbiutils import CallableTransform, z_score_parser, z_standardization
@@ -184,15 +185,15 @@ class Builder:
         standardizes, structured = z_score_parser(z_score)
         if not standardizes:
             return []
-        rows = input.flatten(1)
+        rows = rows.flatten(1)
         mean, std = z_standardization(rows, structured)
         return [Standardize(mean.expand_as(rows[0]).clone(), std.expand_as(rows[0]).clone())]
 
-    def _embedding(self, condition: Tensor, z_score: ZScore) -> nn.Module:
+    def _embedding(self, conditions: Tensor, z_score: ZScore) -> nn.Module:
         """What makes a vector of a condition."""
         from sbi.utils.sbiutils import standardizing_net, z_score_parser
 
         standardizes, structured = z_score_parser(z_score)
-        first = [standardizing_net(condition, structured)] if standardizes else []
+        first = [standardizing_net(conditions, structured)] if standardizes else []
         net = [] if self.embedding_net is None else [self.embedding_net]
         return nn.Sequential(*first, *net, nn.Flatten())
