@@ -36,8 +36,6 @@ def test_snippet_finds_posterior_and_evidence(snippet: Callable[[str], dict[str,
 def test_its_flow_is_ours(kind: Any) -> None:
     import pocomc
 
-    import maskedflow.interop.zuko  # noqa: F401
-
     flow = kind(2, transforms=2, hidden_features=(16,))
     wrapped = pocomc.Flow(2, flow)
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
@@ -55,8 +53,6 @@ def test_its_flow_is_ours(kind: Any) -> None:
 
 def test_zukos_own_flows_are_still_zukos() -> None:
     import zuko
-
-    import maskedflow.interop.zuko  # noqa: F401
 
     assert isinstance(mf.flows.MAF(2), zuko.flows.Flow)
     assert isinstance(zuko.flows.MAF(2), zuko.flows.Flow)

@@ -6,6 +6,7 @@ import abc
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -175,6 +176,7 @@ class Flow(LazyDistribution):
         embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        _register()
         if not isinstance(transform, LazyTransform):
             transform = LazyComposedTransform(*transform)
         self.transform = transform
@@ -273,6 +275,12 @@ class Flow(LazyDistribution):
         base = self.base(c) if self.embedding is None else self.base.unchecked(c)
         transform = self.transform(c)
         return NormalizingFlow(transform, base if c is None else base.expand(c.shape[:-1]))
+
+
+def _register() -> None:
+    """Has flows be instances of zuko's class where that is loaded: pocomc takes nothing else."""
+    if zuko := sys.modules.get("zuko.lazy"):
+        zuko.Flow.register(Flow)
 
 
 def unchecked(module: LazyDistribution, c: Tensor | None = None) -> Any:
