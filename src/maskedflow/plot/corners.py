@@ -10,7 +10,8 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike, NDArray
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, legend, mark, mark_key, shown_figure
-from .subject import beside, limits_around, subject_of, truth_of
+from .rows import beside, limits_around, truth_of
+from .subject import subject_of
 from .triangle import Layer, fill, pairs_of, side, triangle
 
 MOST = 16

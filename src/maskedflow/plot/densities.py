@@ -23,7 +23,8 @@ from .figures import (
     shown_figure,
 )
 from .grid import centres, grid
-from .subject import Subject, Table, beside, limits_around, subject_of, truth_of
+from .rows import Table, beside, limits_around, truth_of
+from .subject import Subject, subject_of
 from .triangle import Layer
 
 SHARES = (0.99, 0.95, 0.8, 0.6, 0.4, 0.2)
