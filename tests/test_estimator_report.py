@@ -45,8 +45,9 @@ def test_rows_become_numbers_and_come_back(data: st.DataObject, missing: bool) -
     table, known = data.draw(tables(missing))
     schema = Schema.infer(table, "model" if missing else "error", known)
     own = Tables(schema, None)
-    matrix, notes = own.rows(table, None, "X")
+    matrix, notes, places = own.rows(table, None, "X")
     assert notes == {}
+    assert places.tolist() == list(range(table.num_rows))
     assert matrix.shape == (table.num_rows, len(schema.columns) - len(schema.fixed))
     again, context = own.split(matrix)
     assert context is None

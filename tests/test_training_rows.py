@@ -34,6 +34,7 @@ def test_tensors_arrays_pairs_and_splits_are_the_same_rows() -> None:
     for pair in ((x, x[:20]), (x.numpy(), Split(x[:20])), (swapped, (x[:20], None))):
         found = fit(maf(), *pair, CONFIG)
         assert found.validation_nll == fit(maf(), Split(x), Split(x[:20]), CONFIG).validation_nll
+    assert torch.equal(evaluate(maf(), x.numpy()), evaluate(maf(), Split(x)))
     expected = fit(maf(3), Split(x, c), Split(x[:20], c[:20]), CONFIG)
     found = fit(maf(3), (x.numpy(), c), (x[:20], c[:20].numpy()), CONFIG)
     assert found.validation_nll == expected.validation_nll

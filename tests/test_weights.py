@@ -288,7 +288,7 @@ def test_a_report_weighs_likelihoods_and_looks_at_rows_in_proportion() -> None:
 # -- tables and the command line -------------------------------------------------------------------
 
 
-def tilted(folder: Path, a: float = 0.8, n: int = 1500) -> Path:
+def tilted(folder: Path, a: float = 0.8, n: int = 1000) -> Path:
     """A standard normal whose weights, exp(a x), make its first column N(a, 1)."""
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     path = folder / "tilted.csv"
@@ -345,13 +345,13 @@ def test_the_tilt_is_found_and_told(
         assert found.config.data.weights == "w"
         drawn: Any = found.density.sample(4000, seed=0)
         x = drawn[:, 0].numpy() if isinstance(drawn, Tensor) else drawn.column("x").to_numpy()
-        assert x.mean() == pytest.approx(0.8, abs=0.12)
-        assert x.std() == pytest.approx(1.0, abs=0.12)
+        assert x.mean() == pytest.approx(0.8, abs=0.15)
+        assert x.std() == pytest.approx(1.0, abs=0.15)
         test = found.dataset().test
         assert test.weight is not None
         log_prob = found.density.log_prob(test.x)
         nll = -(test.weight @ log_prob) / test.weight.sum()
-        told = f"effective sample size: {test.effective:,.1f} of 150 test rows"
+        told = f"effective sample size: {test.effective:,.1f} of 100 test rows"
         assert run("evaluate", folder) == 0
         output = capsys.readouterr().out
         assert told in output

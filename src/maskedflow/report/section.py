@@ -210,7 +210,7 @@ def proportional(weight: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
 
     Example:
         >>> proportional(np.array([2.0, 0.0, 1.0, 1.0, 0.0, 2.0]), seed=0)
-        array([0, 2, 5])
+        array([0, 2, 3, 5])
     """
     number = max(1, round(effective(torch.from_numpy(weight))))
     start = np.random.default_rng(seed).random()

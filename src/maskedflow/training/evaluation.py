@@ -14,12 +14,13 @@ from maskedflow.transforms import Dequantize
 
 from .batches import input_like, take, weight_of
 from .randomness import noise_of, seed_noise
+from .rows import Rows, split_of
 
 BATCH_SIZE = 1000
 """Rows of an evaluation batch: enough to be fast, few enough to stay in a processor's cache."""
 
 
-def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: int = 0) -> Tensor:
+def evaluate(flow: nn.Module, split: Rows, batch_size: int = BATCH_SIZE, seed: int = 0) -> Tensor:
     r"""Computes :math:`\log p(x_i \mid c_i)` of each row, in nats.
 
     The flow is in evaluation mode meanwhile and then as it was before. Dequantization noise is
@@ -28,7 +29,9 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
 
     Args:
         flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
-        split: The rows, in the data's own units, with their contexts.
+        split: The rows, in the data's own units, with their contexts: a tensor or array, a pair
+            (x, context), or a :class:`~maskedflow.data.Split`, whose
+            :meth:`~maskedflow.data.Split.mean` of what is returned goes by its weights.
         batch_size: Rows computed at once.
         seed: Seed of the dequantization noise.
 
@@ -37,16 +40,17 @@ def evaluate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
         precision of the flow.
 
     Raises:
+        TypeError: If something else than rows is given.
         ValueError: If `batch_size` is less than 1 or the split's widths are not the flow's.
 
     Example:
         >>> import maskedflow as mf
-        >>> split = mf.data.Split(torch.zeros(5, 3))
-        >>> evaluate(mf.flows.MAF(3), split).shape
+        >>> evaluate(mf.flows.MAF(3), torch.zeros(5, 3)).shape
         torch.Size([5])
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    split = split_of(split, "split")
     noise, like = noise_of(flow), input_like(flow)
     seed_noise(noise, seed)
     log_prob = torch.empty(len(split.x), dtype=torch.float64)
