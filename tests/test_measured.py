@@ -88,7 +88,7 @@ def test_an_outlier_of_heavy_tails_is_no_surprise() -> None:
     e = torch.linspace(-9, 9, 10_001).double()[:, None]
     whole = flow().log_prob(y - e) + Normal(0.0, 1.0).log_prob(e[:, 0])
     expected = whole.logsumexp(0) + math.log(18 / 10_000)
-    torch.testing.assert_close(found[0], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[0], expected, atol=0.02, rtol=0)
 
 
 def test_an_error_of_zero_is_none_and_other_features_are_exact() -> None:
@@ -138,7 +138,7 @@ def test_a_row_is_scored_alike_beside_any_others() -> None:
     whole = evaluate(measured, split)
     torch.testing.assert_close(evaluate(measured, split, batch_size=7, seed=5), whole)
     torch.testing.assert_close(evaluate(measured, split[:3]), whole[:3])
-    assert measured.eval().points((3,)).shape == (EVALUATED * 16, 1, 2)
+    assert measured.eval().points(split.x).shape == (EVALUATED * 16, 40, 2)
 
 
 @pytest.mark.parametrize("correlated", [False, True])

@@ -39,7 +39,7 @@ class Measured(Noisy, LazyDistribution):
     Half of the K draws are of the noise alone, half of g, what a Gaussian of mean m and covariance
     V, in the place of p, would say of x given y; so the draws find x where the noise is wide, and
     no weight is more than twice the density. They are quasi-random: in training shifted anew for
-    each row, in evaluation 8 K, the same for each row, which then depends on no other.
+    each row, in evaluation 8 K, shifted by its own numbers, so that it depends on no other.
 
     The mean is unbiased and its logarithm is not: in expectation it is too small by
     :math:`\operatorname{var}(w) / 2 K p(y)^2` or so, w being a term of the sum. Trained by
@@ -134,13 +134,18 @@ class Measured(Noisy, LazyDistribution):
         noise[..., self.features, :] = root
         return MeasuredDistribution(self, self.flow(given if given.shape[-1] else None), noise)
 
-    def points(self, shape: Shape) -> Tensor:
-        """Quasi-random numbers of N(0, I) for rows of some shape, (draws, *shape, E)."""
+    def points(self, y: Tensor) -> Tensor:
+        """Quasi-random numbers of N(0, I) for rows y, with shape (draws, *rows, E)."""
         size, number = len(self.features), self.draws * (1 if self.training else EVALUATED)
-        u = _sobol(size, number).view(-1, *[1] * len(shape), size)
         if self.training:
-            shift = torch.rand(*shape, size, dtype=torch.float64, generator=self.generator)
-            u = (u + shift) % 1
+            shape = *y.shape[:-1], size
+            shift = torch.rand(shape, dtype=torch.float64, generator=self.generator).to(y.device)
+        else:
+            # As good as random, but of the row alone: errors that all rows share would not average
+            # out, and mislead the choice of weights.
+            away = (y.detach().double() - self.loc) / self.covariance.diagonal().sqrt()
+            shift = away @ _multipliers(len(self.loc), size).to(away)
+        u = (_sobol(size, number).view(-1, *[1] * (y.ndim - 1), size).to(shift) + shift) % 1
         normal: Tensor = torch.special.ndtri(u.clamp(_EPS, 1 - _EPS))
         return normal
 
@@ -180,7 +185,7 @@ class MeasuredDistribution(Base):
         mean = torch.cholesky_solve(pull, root)
 
         shape = torch.broadcast_shapes(y.shape[:-1], L.shape[:-2])
-        normal = self.module.points(shape).to(L).expand(-1, *shape, -1).movedim(0, -1)
+        normal = self.module.points(y).to(L).expand(-1, *shape, -1).movedim(0, -1)
         plain, other = normal.chunk(2, dim=-1)
         moved = mean + torch.linalg.solve_triangular(root.mT, other, upper=True)
         epsilon = torch.cat([plain, moved], dim=-1)
@@ -198,6 +203,13 @@ class MeasuredDistribution(Base):
         shape = *x.shape[:-1], self.noise.shape[-1], 1
         epsilon = torch.randn(shape, dtype=x.dtype, device=x.device, generator=generator)
         return x + (self.noise.to(x) @ epsilon)[..., 0]
+
+
+@cache
+def _multipliers(features: int, size: int) -> Tensor:
+    """Numbers so large that a product's fraction is as good as random."""
+    generator = torch.Generator().manual_seed(0)
+    return 1e6 * (1 + torch.rand(features, size, dtype=torch.float64, generator=generator))
 
 
 @cache
