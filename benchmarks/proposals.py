@@ -34,6 +34,8 @@ LADDER = (60.0, 20.0, 7.0, 2.5, 1.0)
 #: The standard deviation of where its chains start: modes are not told, but are within reach.
 WIDE = 8.0
 PLAIN = "HMC"
+#: Chains with a larger R-hat do not agree.
+AGREE = 1.01
 
 Run = Callable[[torch.Generator], Chains]
 
@@ -204,9 +206,14 @@ def measure(target: Target, quick: bool) -> dict[str, Any]:
     truth = target.draws(400_000, torch.Generator().manual_seed(99))[:, : target.looked_at]
     for name, settings in samplers(target, flow, quick).items():
         records = [record(run, truth, target.looked_at) for run in settings]
-        result["samplers"][name] = max(records, key=lambda one: one["ess"] / one["evaluations"])
+        result["samplers"][name] = max(records, key=worth)
         print(target.name, name, result["samplers"][name], flush=True)
     return result
+
+
+def worth(one: dict[str, float]) -> tuple[bool, float]:
+    """What makes settings better than others: chains that agree, and then their draws."""
+    return one["rhat"] < AGREE, one["ess"] / one["evaluations"]
 
 
 def record(run: Run, truth: Tensor, looked_at: int) -> dict[str, float]:
@@ -236,7 +243,7 @@ def record(run: Run, truth: Tensor, looked_at: int) -> dict[str, float]:
 
 NOTE = f"""{CHAINS} chains, float32, one thread. ESS is the least bulk effective sample size of the
 features looked at: of the funnel that is v alone, the logarithm of the others' variance. One in
-brackets is not to be believed, since the chains do not agree (R-hat above 1.01). An *evaluation*
+brackets is not to be believed, since the chains do not agree (R-hat above {AGREE}). An *evaluation*
 is the log-density at one point, with its gradient or without; all are counted, warm-up included.
 The columns *with the fit* also count the evaluations and the seconds that the flow took, for as
 many draws as these: the more draws, the less they matter. The errors are the largest of a mean, in
@@ -259,7 +266,7 @@ def report(results: dict[str, dict[str, Any]], setting: dict[str, str | int]) ->
             assisted = sampler != PLAIN
             for_fit, seconds = (fit["evaluations"], fit["seconds"]) if assisted else (0, 0.0)
             ess = one["ess"]
-            shown = number if one["rhat"] < 1.01 else lambda value: f"({number(value)})"
+            shown = number if one["rhat"] < AGREE else lambda value: f"({number(value)})"
             rows.append(
                 [
                     sampler,

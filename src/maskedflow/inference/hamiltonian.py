@@ -32,7 +32,8 @@ class Target:
     """
 
     def __init__(self, log_density: LogDensity, transform: Transform | None = None) -> None:
-        self._log_density, self._inverse = log_density, transform and transform.inv
+        self._log_density = log_density
+        self._inverse = None if transform is None else transform.inv
         self.evaluations = self.gradients = 0
 
     def log_p(self, x: Tensor) -> Tensor:
