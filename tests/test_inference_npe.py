@@ -168,14 +168,15 @@ def test_data_are_standardised_within_the_density() -> None:
 def test_a_series_goes_through_an_embedding() -> None:
     theta, x = square(300)
     series = x[:, :1, None] + 0.1 * torch.randn(300, 3, 8, generator=generator(5))
-    network = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5))
-    before = network[0].weight.clone()
+    first = nn.Conv1d(3, 4, 3)
+    network = nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(24, 5))
+    before = first.weight.clone()
     npe = mf.NPE(SQUARE, "maf", embedding=network, config=QUICK)
     found = npe.fit(theta, series)
     assert found.sample((4,), x=series[0]).shape == (4, 2)
     assert found.sample((4,), x=series[:1]).shape == (4, 2)
     assert found.log_prob_batched(theta[:6], series[:6]).shape == (6,)
-    assert torch.equal(network[0].weight, before)
+    assert torch.equal(first.weight, before)
     trained: Any = found.density.members[0].embedding
     assert not torch.equal(trained[1][0].weight, before)
     scale = trained[0].scale
@@ -184,7 +185,7 @@ def test_a_series_goes_through_an_embedding() -> None:
 
 
 def test_batches_of_observations_are_those_one_by_one(posterior: DirectPosterior) -> None:
-    theta, x = square(5, seed=9)
+    _, x = square(5, seed=9)
     drawn = posterior.sample_batched((100,), x, generator())
     assert drawn.shape == (100, 5, 2)
     batch = posterior.log_prob_batched(drawn, x)
@@ -289,11 +290,15 @@ def test_flows_are_named_or_made() -> None:
     assert bool((found.sample((100,), x=x[0]).abs() <= 1).all())
     with pytest.raises(ValueError, match=r"^flow: expected one of auto, maf, nsf, modern, got 'm'"):
         mf.NPE(SQUARE, "m")
+    with pytest.raises(ValueError, match=r"^z_score_x: expected one of auto, independent, struct"):
+        mf.NPE(SQUARE, z_score_x="whole")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^flow: expected a function that makes a LazyDistr"):
         mf.NPE(SQUARE, lambda _, __: nn.Linear(2, 2), config=QUICK).fit(theta, x)  # type: ignore[arg-type,return-value]
 
 
 class Unbounded:
+    """A prior that does not say where it is."""
+
     batch_shape, event_shape = (), (2,)
 
     def sample(self, shape: Any) -> Tensor:

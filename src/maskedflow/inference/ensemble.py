@@ -24,7 +24,8 @@ class Ensemble(LazyDistribution):
         choices: Which of the candidates each is, the first ones if None.
 
     References:
-        Ensembles of neural posteriors (Hermans et al., 2022), https://arxiv.org/abs/2110.06581
+        | A Crisis In Simulation-Based Inference? (Hermans et al., 2022), section 3
+        | https://arxiv.org/abs/2110.06581
 
     Example:
         >>> from maskedflow.flows import MAF

@@ -81,9 +81,8 @@ class Inference:
             tried = []
             for build, config in candidates(self.flow, target.shape[1], len(train), self.config):
                 flow = conditional_flow(build, front, scaled, network, seed)
-                settings = replace(config, seed=seed)
-                history = fit(flow, train, validation, settings, progress=progress)
-                tried.append((flow, history))
+                config = replace(config, seed=seed)
+                tried.append((flow, fit(flow, train, validation, config, progress=progress)))
             losses = [history.best_validation_nll for _, history in tried]
             choices.append(losses.index(min(losses)))
             members.append(tried[choices[-1]])

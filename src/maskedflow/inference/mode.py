@@ -12,7 +12,7 @@ from maskedflow.training.config import cosine
 from .prior import Prior
 from .support import Support
 
-DRAWS, STARTS, STEPS, RATE = 1000, 20, 300, 0.1
+DRAWS, STARTS, STEPS, RATE = 1000, 10, 100, 0.1
 """The draws, the best of which are started from, the steps of Adam, and the first one's length."""
 
 

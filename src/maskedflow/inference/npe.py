@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 from annotated_types import Len
@@ -91,6 +91,9 @@ class NPE(Inference):
         seed: int = 0,
     ) -> None:
         super().__init__(prior, flow, ensemble, config, seed)
+        if z_score_x not in get_args(ZScore):
+            known = ", ".join(get_args(ZScore))
+            raise ValueError(f"z_score_x: expected one of {known}, got {z_score_x!r}")
         self.embedding, self.z_score_x = embedding, z_score_x
 
     def fit(

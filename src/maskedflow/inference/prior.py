@@ -124,7 +124,8 @@ def _vector(prior: Any) -> Distribution:
                 f"prior: expected event shape (D,) and no batch, got batch shape {batch} and event "
                 f"shape {event}"
             )
-    return unvalidated(made)
+    # Some of other libraries are no subclasses of torch's.
+    return unvalidated(made) if isinstance(made, Distribution) else made
 
 
 def _bounds(prior: Distribution) -> tuple[Tensor, Tensor]:

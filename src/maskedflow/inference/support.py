@@ -80,8 +80,8 @@ class Support(LazyTransform):
 
     Example:
         >>> support = Support(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, torch.inf]))
-        >>> support()(torch.tensor([0.0, 1.0]))
-        tensor([0., 0.])
+        >>> support()(torch.tensor([0.5, 1.0]))
+        tensor([0.6745, 0.0000])
     """
 
     is_fixed = is_rowwise = True
