@@ -23,7 +23,7 @@ from timing import machine
 from torch import Tensor
 
 import maskedflow as mf
-from maskedflow.inference import Chains, flow_metropolis, hmc
+from maskedflow.mcmc import Chains, flow_metropolis, hmc
 from maskedflow.training import VariationalConfig, fit_posterior
 
 CHAINS = 64

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskedflow.inference import Chains
+from maskedflow.mcmc import Chains
 
 
 def chains(samples: Tensor) -> Chains:

@@ -22,8 +22,8 @@ from torch.distributions import (
 
 import maskedflow as mf
 from maskedflow.inference import DirectPosterior, Prior
-from maskedflow.inference.support import Support
 from maskedflow.training import TrainConfig
+from maskedflow.transforms import Probit
 
 QUICK = TrainConfig(epochs=2, batch_size=100, lr=5e-3, schedule="cosine")
 SQUARE = Uniform(-torch.ones(2), torch.ones(2))
@@ -104,7 +104,7 @@ def test_half_bounded_and_mixed_supports() -> None:
 def test_log_determinants_of_supports_are_those_of_autograd() -> None:
     low = torch.tensor([-1.0, 0.0, -math.inf, -math.inf], dtype=torch.float64)
     high = torch.tensor([2.0, math.inf, 3.0, math.inf], dtype=torch.float64)
-    support = Support(low, high)()
+    support = Probit(low, high)()
     x = torch.tensor([0.5, 0.3, -4.0, 1.5], dtype=torch.float64)
     y, ladj = support.call_and_ladj(x)
     jacobian = torch.autograd.functional.jacobian(support, x)
@@ -119,7 +119,7 @@ def test_log_determinants_of_supports_are_those_of_autograd() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_supports_hold_at_the_ends_of_the_line(dtype: torch.dtype) -> None:
     low, high = torch.tensor([0.1, 0.0], dtype=dtype), torch.tensor([0.7, math.inf], dtype=dtype)
-    support = Support(low, high)
+    support = Probit(low, high)
     far = torch.tensor([[-50.0, -80.0], [50.0, 80.0], [0.0, 0.0]], dtype=dtype)
     x, ladj = support().inverse_and_ladj(far)
     assert bool(((low < x) & (x < high)).all())

@@ -13,7 +13,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 import maskedflow as mf
 from maskedflow.distributions import DiagNormal
 from maskedflow.flows import GMM, IAF, MAF
-from maskedflow.inference import Chains, flow_metropolis, hmc
+from maskedflow.mcmc import Chains, flow_metropolis, hmc
 from strategies import overwrite
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -274,4 +274,4 @@ def test_wrong_densities_and_flows() -> None:
 
 
 def test_public() -> None:
-    assert mf.inference.__all__ == ["Chains", "flow_metropolis", "hmc"]
+    assert mf.mcmc.__all__ == ["Chains", "flow_metropolis", "hmc"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskedflow.inference import Chains
+from maskedflow.mcmc import Chains
 
 az = pytest.importorskip("arviz")
 

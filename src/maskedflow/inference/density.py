@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from maskedflow.data.dataset import ContextStandardizer
 from maskedflow.flows import Flow
 from maskedflow.flows.flow import LazyDistribution
-from maskedflow.transforms import LazyTransform, Narrow, Standardize
+from maskedflow.training.randomness import seeded
+from maskedflow.transforms import LazyTransform, Narrow, Probit, Standardize
 
 from .candidates import FlowBuilder
-from .support import Support
 
 ZScore = Literal["auto", "independent", "structured", "none"]
 """How data are standardised: number by number, as a whole, or not at all."""
 
 
-def support_of(bounds: tuple[Tensor, Tensor], dtype: torch.dtype) -> Support | None:
+def support_of(bounds: tuple[Tensor, Tensor], dtype: torch.dtype) -> Probit | None:
     """The map of a support to the line; None if it is the line."""
     if not any(bool(end.isfinite().any()) for end in bounds):
         return None
-    return Support(*(end.to(dtype) for end in bounds))
+    return Probit(*(end.to(dtype) for end in bounds))
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Front:
         scale: Its standard deviation.
     """
 
-    support: Support | None
+    support: Probit | None
     loc: Tensor
     scale: Tensor
 
@@ -94,8 +94,7 @@ def conditional_flow(
     """
     embedding: nn.Module = ContextStandardizer(*context)
     shape = context[0].shape
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         if network is None:
             size = shape[0]
         else:

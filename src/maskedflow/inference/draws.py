@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from maskedflow.training import randomness
 from maskedflow.training.randomness import derive_seed
 
 ROWS = 100_000
@@ -23,10 +24,9 @@ QUIET: dict[str, Any] = {"show_progress_bars": False, "norm_posterior": False}
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Has all that torch draws inside follow from a seed, and leaves its own state as it was."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
-        # Not the seed itself: parameters that were drawn by the same one would be no others.
-        torch.manual_seed(derive_seed(seed))
+    """Has all that is drawn inside follow from a seed, without gradients."""
+    # Not the seed itself: parameters that were drawn by the same one would be no others.
+    with randomness.seeded(derive_seed(seed)), torch.no_grad():
         yield
 
 

@@ -8,9 +8,9 @@ from torch.distributions import Distribution
 
 from maskedflow.distributions.base import draw
 from maskedflow.training.config import cosine
+from maskedflow.transforms import Probit
 
 from .prior import Prior
-from .support import Support
 
 DRAWS, STARTS, STEPS, RATE = 1000, 10, 100, 0.1
 """The draws, the best of which are started from, the steps of Adam, and the first one's length."""
@@ -35,7 +35,7 @@ def find_mode(
     with torch.no_grad():
         drawn = draw(distribution, (DRAWS,), generator)
         best = distribution.log_prob(drawn).topk(STARTS).indices
-    line = Support(prior.low.to(drawn), prior.high.to(drawn))()
+    line = Probit(prior.low.to(drawn), prior.high.to(drawn))()
     loc, scale = line(drawn).mean(dim=0), line(drawn).std(dim=0)
     with torch.enable_grad():
         places = ((line(drawn[best]) - loc) / scale).requires_grad_()

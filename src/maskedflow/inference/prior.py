@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from maskedflow.distributions import Joint
 from maskedflow.distributions.base import Base, Shape, log_density, unvalidated
+from maskedflow.training.randomness import seeded
 
 
 class Prior(Base):
@@ -98,8 +99,7 @@ class Prior(Base):
 def _seeded(distribution: Distribution, n: int, generator: torch.Generator) -> Tensor:
     """Draws from torch's own generator, put at a seed that another one gives, and back again."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return distribution.sample(torch.Size((n,)))
 
 

@@ -7,6 +7,8 @@ state has to be kept.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,6 +29,14 @@ def row_seed(row: Tensor, seed: int) -> int:
     text = (row + 0.0).numpy().tobytes()  # -0.0 + 0.0 is 0.0
     digest = hashlib.blake2b(text, digest_size=7, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Has all that torch draws inside follow from a seed, and leaves its own state as it was."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def noise_of(flow: nn.Module) -> list[Noisy]:

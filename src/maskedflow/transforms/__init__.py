@@ -51,6 +51,7 @@ from .polynomial import (
     UnconstrainedMonotonicTransform,
 )
 from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standardize
+from .probit import Probit, ProbitTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
 
@@ -94,6 +95,8 @@ __all__ = [
     "PermutationTransform",
     "Pixelwise",
     "PixelwiseTransform",
+    "Probit",
+    "ProbitTransform",
     "Residual",
     "ResidualTransform",
     "RotationTransform",

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from maskedflow.distributions.base import log_density, unvalidated
 from maskedflow.tables import FittedTable
+from maskedflow.training import randomness
 from maskedflow.training.batches import input_like
 from maskedflow.training.evaluation import frozen
 from maskedflow.training.randomness import noise_of, seed_noise
@@ -83,8 +84,7 @@ def seeded(sample: Callable[[torch.Size], Tensor]) -> Draw:
 
     def draw(n: int, seed: int) -> Tensor:
         sizes = [min(BATCH_SIZE, n - start) for start in range(0, n, BATCH_SIZE)]
-        with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
-            torch.manual_seed(seed)
+        with randomness.seeded(seed), torch.no_grad():
             return torch.cat([sample(torch.Size((rows,))) for rows in sizes])
 
     return draw

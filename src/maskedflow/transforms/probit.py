@@ -1,4 +1,4 @@
-"""The way from a prior's support to the line, on which flows live, and back."""
+"""Bounded numbers, mapped to normal quantiles."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskedflow.transforms import (
-    Bounds,
-    ComposedTransform,
-    DependentTransform,
-    LazyTransform,
-    UnivariateTransform,
-)
+from .base import ComposedTransform, DependentTransform, UnivariateTransform
+from .bounds import Bounds
+from .lazy import LazyTransform
 
 
 class ProbitTransform(UnivariateTransform):
@@ -53,7 +49,7 @@ def _log_normal(y: Tensor) -> Tensor:
     return -0.5 * (y.square() + math.log(2 * math.pi))
 
 
-class Support(LazyTransform):
+class Probit(LazyTransform):
     r"""The lazy map of features with bounds to the line, element by element.
 
     ===================== =============================================
@@ -79,8 +75,8 @@ class Support(LazyTransform):
         ValueError: If a lower bound is not below the upper one.
 
     Example:
-        >>> support = Support(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, torch.inf]))
-        >>> support()(torch.tensor([0.5, 1.0]))
+        >>> probit = Probit(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, torch.inf]))
+        >>> probit()(torch.tensor([0.5, 1.0]))
         tensor([0.6745, 0.0000])
     """
 

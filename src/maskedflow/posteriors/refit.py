@@ -12,10 +12,9 @@ from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import NSF, Flow
 from maskedflow.training import TrainConfig, evaluate, fit
 from maskedflow.training.evaluation import frozen
-from maskedflow.transforms import LazyTransform, Narrow, Standardize
+from maskedflow.transforms import LazyTransform, Narrow, Probit, Standardize
 
 from .named import HeldOut, NamedDensity
-from .support import Support
 
 DRAWS = 20_000
 """The draws that a flow is fitted to, unless another number is asked for."""
@@ -30,7 +29,7 @@ def fit_draws(
     context: Tensor | None = None,
     *,
     weight: Tensor | None = None,
-    support: Support | None = None,
+    support: Probit | None = None,
     seed: int = 0,
 ) -> tuple[Flow, HeldOut]:
     """Fits a flow of splines to draws, of which a tenth decides when to stop and a fifth tests.
@@ -94,7 +93,7 @@ def _held_out(flow: Flow, test: Split, seed: int) -> HeldOut:
 
 
 @torch.no_grad()
-def support_of(density: NamedDensity, x: Tensor, index: Tensor) -> Support | None:
+def support_of(density: NamedDensity, x: Tensor, index: Tensor) -> Probit | None:
     """Where some columns end, as the density of draws x says that is moved along each of them.
 
     A bound is looked for between the outermost draw and as far again as draws range.
@@ -114,7 +113,7 @@ def support_of(density: NamedDensity, x: Tensor, index: Tensor) -> Support | Non
                 outside = torch.where(zero, middle, outside)
                 inside = torch.where(zero, inside, middle)
             ends[side, place] = outside.max() if side else outside.min()
-    return Support(*ends) if ends.isfinite().any() else None
+    return Probit(*ends) if ends.isfinite().any() else None
 
 
 def _is_zero(density: NamedDensity, rows: Tensor, column: int, value: Tensor) -> Tensor:

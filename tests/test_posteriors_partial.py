@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 import maskedflow as mf
 from maskedflow.distributions import DiagNormal, Joint, MixtureOfGaussians
 from maskedflow.flows import GMM, MADE, MAF, NSF, Flow
-from maskedflow.inference import Conditional, NamedDensity, conditional, marginal
+from maskedflow.posteriors import Conditional, NamedDensity, conditional, marginal
 from maskedflow.tables import Bounds, FittedTable
 from maskedflow.transforms import Narrow, Standardize
 from strategies import overwrite

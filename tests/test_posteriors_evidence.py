@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal
 
 import maskedflow as mf
 from maskedflow.distributions import BoxUniform, DiagNormal
-from maskedflow.inference import (
+from maskedflow.posteriors import (
     NamedDensity,
     Product,
     WeightedSample,
