@@ -281,7 +281,7 @@ def report(results: dict[str, dict[str, Any]], setting: dict[str, str | int]) ->
                 ]
             )
         spent = f"The fit: {fit['evaluations']:,} evaluations, {fit['seconds']:.0f} s."
-        sections += [f"## {name.capitalize()}", markdown(rows), spent]
+        sections += [f"## {name[0].upper()}{name[1:]}", markdown(rows), spent]
     return "\n\n".join([*sections, "## Machine", machine_table(setting)]) + "\n"
 
 
