@@ -52,7 +52,7 @@ from maskedflow.transforms import (
 
 from .density_estimator import FlowEstimator, register
 
-__all__ = ["Builder", "maf", "modern", "nsf"]
+__all__ = ["maf", "modern", "nsf"]
 
 ZScore = Literal["independent", "structured", "transform_to_unconstrained", "none"] | None
 
