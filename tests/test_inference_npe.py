@@ -46,10 +46,10 @@ def posterior() -> DirectPosterior:
 
 def test_conjugate_gaussian_is_recovered() -> None:
     """With prior N(0, 4) and noise N(0, 1) the posterior is N(0.8 x, 0.8), and so on."""
-    theta = 2 * torch.randn(4000, 2, generator=generator())
-    x = theta + torch.randn(4000, 2, generator=generator(1))
+    theta = 2 * torch.randn(3000, 2, generator=generator())
+    x = theta + torch.randn(3000, 2, generator=generator(1))
     prior = MultivariateNormal(torch.zeros(2), 4 * torch.eye(2))
-    config = TrainConfig(epochs=12, batch_size=100, lr=5e-3, schedule="cosine")
+    config = TrainConfig(epochs=10, batch_size=100, lr=5e-3, schedule="cosine")
     found = mf.NPE(prior, "maf", config=config).fit(theta, x)
     observed = torch.tensor([1.0, -2.0])
     drawn = found.sample((4000,), x=observed, generator=generator(2))
