@@ -47,7 +47,10 @@ def test_conjugate_gaussian_is_recovered_from_several_observations(
     assert posterior.at(x).weighed.ess > 1000
 
 
-def test_log_prob_is_the_potential_normalised(posterior: LikelihoodPosterior) -> None:
+def test_log_prob_is_the_potential_normalised_and_the_same_each_time(
+    posterior: LikelihoodPosterior,
+) -> None:
+    before = torch.get_rng_state()
     x, grid = torch.tensor([0.5]), torch.linspace(-6, 6, 2001)[:, None]
     potential = posterior.potential(grid, x=x)
     expected = posterior.likelihood(grid).log_prob(x) + posterior.prior.log_prob(grid)
@@ -56,14 +59,9 @@ def test_log_prob_is_the_potential_normalised(posterior: LikelihoodPosterior) ->
     weighed = posterior.at(x).weighed
     assert abs(weighed.log_z - log_z) < 4 * weighed.standard_error + 0.01
     torch.testing.assert_close(posterior.log_prob(grid, x=x), potential - weighed.log_z)
-
-
-def test_the_same_seed_gives_the_same_posterior(posterior: LikelihoodPosterior) -> None:
-    before = torch.get_rng_state()
-    x = torch.tensor([[1.0], [1.5]])
-    first = posterior.sample((5,), x=x, generator=generator())
-    posterior.at([0.0])
-    assert torch.equal(first, posterior.sample((5,), x=x, generator=generator()))
+    drawn = posterior.sample((5,), x=x, generator=generator())
+    posterior.at([0.0])  # the one that is kept
+    assert torch.equal(drawn, posterior.sample((5,), x=x, generator=generator()))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -71,7 +69,7 @@ def test_bounds_hold_and_rounds_add_up() -> None:
     prior = Uniform(torch.zeros(1), torch.ones(1))
     theta = torch.rand(500, 1, generator=generator())
     x = theta + 0.3 * torch.randn(500, 1, generator=generator(1))
-    nle = mf.NLE(prior, "maf", ensemble=2, config=CONFIG)
+    nle = mf.NLE(prior, "maf", config=TrainConfig(epochs=2))
     found = nle.fit(theta, x)
     drawn = found.sample((500,), x=[1.2], generator=generator())
     assert bool(((drawn >= 0) & (drawn <= 1)).all())

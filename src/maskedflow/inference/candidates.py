@@ -43,6 +43,20 @@ def candidates(
 ) -> list[tuple[FlowBuilder, TrainConfig]]:
     """The flows of which the best is taken, each with the settings of its training.
 
+    Splines reach shapes that affine maps do not; where the truth is linear and there are many
+    parameters, affine maps learn it from fewer simulations. On 10,000 of them, in nats a test row:
+
+    ==================== ======= ======
+    simulator            splines affine
+    ==================== ======= ======
+    two moons            3.57    2.29
+    SLCP                 -3.96   -5.54
+    linear, 10 features  0.42    0.73
+    a square, 1 feature  0.32    -0.28
+    ==================== ======= ======
+
+    A single feature is Gaussian to affine maps, so they are not tried there.
+
     Args:
         flow: A name, or a function that makes a flow.
         features: The features of the flow.

@@ -49,7 +49,8 @@ class NPE(Inference):
             a list of such.
         flow: `"nsf"`, `"maf"` or `"modern"`; a function of the numbers of features and of context
             that makes a lazy distribution; or `"auto"`: an NSF, and for more than one parameter
-            also a MAF, whichever is better on the simulations that validate.
+            also a MAF, whichever is better on the simulations that validate. Splines are better
+            where posteriors have shapes, and affine maps where a simulator is nearly linear.
         embedding: A network that data of any shape (n, *shape) go through, to shape (n, size); it
             is copied, and trained along.
         ensemble: How many flows are trained, the mixture of which is the posterior.
@@ -64,9 +65,10 @@ class NPE(Inference):
             unknown, or the ensemble is empty.
 
     References:
-        | Automatic Posterior Transformation (Greenberg et al., 2019), https://arxiv.org/abs/1905.07488
-        | Truncated proposals for scalable and hassle-free simulation-based inference (Deistler et
-          al., 2022), https://arxiv.org/abs/2210.04815
+        | Automatic Posterior Transformation (Greenberg et al., 2019), section 2
+        | https://arxiv.org/abs/1905.07488
+        | Truncated proposals for scalable and hassle-free simulation-based inference
+        | (Deistler et al., 2022), https://arxiv.org/abs/2210.04815
 
     Example:
         >>> import torch
