@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ each_builder = pytest.mark.parametrize("make", BUILDERS.values(), ids=BUILDERS)
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where trainers leave their logs
     torch.manual_seed(0)
 
 

@@ -83,7 +83,8 @@ class FlowEstimator(nn.Module):
 
     def loss(self, input: Tensor, condition: Tensor) -> Tensor:
         """The negative log-density of each input of a batch, with shape (batch,)."""
-        return -self.log_prob(input, condition)[0]
+        x = _led("input", input, self.input_shape)[0].flatten(1)
+        return -self.net.log_prob(x, self._batch(condition))
 
     def sample(self, sample_shape: Sequence[int], condition: Tensor) -> Tensor:
         """Draws inputs, with shape (*sample_shape, batch, *input_shape), in a sweep.
