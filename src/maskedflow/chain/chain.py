@@ -249,8 +249,12 @@ class Chain:
         wanted: Sequence[bool],
         *,
         inverse: bool,
+        into: Sequence[Tensor | None] | None = None,
     ) -> list[Tensor | None]:
-        """The gradients of x, of c and of each vector, as far as they are wanted."""
+        """The gradients of x, of c and of each vector, as far as they are wanted.
+
+        Those of vectors are written `into` tensors; into new ones if it is None.
+        """
         from maskedflow.kernels import job
 
         way = self.way(inverse=inverse, kept=True)
@@ -276,7 +280,7 @@ class Chain:
             loads=loads,
             stores=stores,
         )
-        found = [
+        found = into or [
             torch.empty_like(v) if w else None for v, w in zip(vectors, vectors_wanted, strict=True)
         ]
         if learns:
