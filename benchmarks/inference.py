@@ -4,9 +4,10 @@
         [--output FOLDER]
 
 Each side is passed to sbi's `NPE` as `density_estimator`, and all else is sbi's default: the
-training loop, its stopping, and the rejection of samples outside of the prior. The simulations are
-the same for all. A classifier, sbibm's, tells samples given an observation from sbibm's reference
-samples of the true posterior: an accuracy of 0.5 (C2ST) is the best.
+training loop, its stopping, and the rejection of samples outside of the prior. `mf.NPE` is our own
+trainer, with its own defaults; its epochs are those of the better one of two flows. The
+simulations are the same for all. A classifier, sbibm's, tells samples given an observation from
+sbibm's reference samples of the true posterior: an accuracy of 0.5 (C2ST) is the best.
 
 The simulators are those of sbibm, whose observations and reference samples are read as files from
 its package; `pip install --no-deps sbibm==1.1.0` is enough.
@@ -96,11 +97,12 @@ TASKS = {
     "slcp": Task(box(3.0, 5), slcp),
 }
 
-#: What is passed to sbi; sbi's own are names.
+#: What is passed to sbi; sbi's own are names. None is our own trainer instead.
 SIDES: dict[str, Any] = {
     "mf.interop.sbi.maf": mf.interop.sbi.maf(),
     "mf.interop.sbi.nsf": mf.interop.sbi.nsf(),
     "mf.interop.sbi.modern": mf.interop.sbi.modern(),
+    "mf.NPE": None,
     "maf": "maf",
     "zuko_nsf": "zuko_nsf",
 }
@@ -136,10 +138,10 @@ def measure(name: str, density_estimator: Any) -> dict[str, Any]:
     task = TASKS[name]
     torch.manual_seed(1)
     theta = task.prior.sample((SIMULATIONS,))
-    trainer = NPE(task.prior, density_estimator=density_estimator, show_progress_bars=False)
-    trainer.append_simulations(theta, task.simulate(theta))
-    training = seconds(trainer.train)
-    posterior = trainer.build_posterior()
+    train = train_ours if density_estimator is None else partial(train_sbis, density_estimator)
+    start = time.process_time()
+    posterior, epochs, validation = train(task.prior, theta, task.simulate(theta))
+    training = time.process_time() - start
     references = [reference(name, which) for which in OBSERVATIONS]
     scores = [
         float(c2st(samples[:TESTED], draw(posterior, x, TESTED), classifier="mlp"))
@@ -148,18 +150,40 @@ def measure(name: str, density_estimator: Any) -> dict[str, Any]:
     return {
         "c2st": [round(score, 4) for score in scores],
         "training": round(training, 2),
-        "epochs": trainer.summary["epochs_trained"][-1],
-        "validation": round(trainer.summary["best_validation_loss"][-1], 4),
+        "epochs": epochs,
+        "validation": round(validation, 4),
         "sampling": median(
             round(seconds(partial(draw, posterior, x, DRAWS)), 4) for x, _ in references
         ),
     }
 
 
-def draw(posterior: NeuralPosterior, x: Tensor, count: int) -> Tensor:
+def train_sbis(
+    density_estimator: Any, prior: Distribution, theta: Tensor, x: Tensor
+) -> tuple[NeuralPosterior, int, float]:
+    """The posterior by sbi's trainer, its epochs, and the best validation loss."""
+    trainer = NPE(prior, density_estimator=density_estimator, show_progress_bars=False)
+    trainer.append_simulations(theta, x).train()
+    summary = trainer.summary
+    posterior = trainer.build_posterior()
+    return posterior, summary["epochs_trained"][-1], summary["best_validation_loss"][-1]
+
+
+def train_ours(
+    prior: Distribution, theta: Tensor, x: Tensor
+) -> tuple[mf.inference.DirectPosterior, int, float]:
+    """The same by our own."""
+    npe = mf.NPE(prior)
+    posterior = npe.fit(theta, x)
+    [history] = npe.histories
+    return posterior, len(history.records), history.best_validation_nll
+
+
+def draw(posterior: Any, x: Tensor, count: int) -> Tensor:
     """Samples of a posterior given data."""
-    samples: Tensor = posterior.sample((count,), x=x, show_progress_bars=False)
-    return samples
+    if isinstance(posterior, NeuralPosterior):
+        return posterior.sample((count,), x=x, show_progress_bars=False)
+    return posterior.sample((count,), x=x[0])
 
 
 def seconds(call: Callable[[], object]) -> float:

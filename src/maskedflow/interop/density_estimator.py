@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,18 @@ class FlowEstimator(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         register()
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters: that of the flow, and those of the embedding."""
+        # Trainers ask in each step, and the flow is a tree of modules that have none.
+        if recurse:
+            start = f"{prefix}." if prefix else ""
+            yield f"{start}net.weights", self.net.weights
+            yield from self.embedding_net.named_parameters(
+                f"{start}net.flow.embedding", remove_duplicate=remove_duplicate
+            )
 
     @property
     def embedding_net(self) -> nn.Module:
