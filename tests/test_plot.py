@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import Exponential, Independent, Normal
 
 import maskedflow as mf
+from conjugate import Conjugate
 from maskedflow.inference import Coverage, PredictiveCheck, Ranks, sbc
 from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, bin_edges, limits_of, new_figure
 from maskedflow.plot.samples import samples_of
@@ -31,30 +32,16 @@ from small_runs import small_density
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def exact(x: Tensor) -> Independent:
-    return Independent(Normal(x / 2, 0.5**0.5 * torch.ones_like(x)), 1)
-
-
 class Posterior:
-    """N(x / 2, 1 / 2), in sbi's words."""
+    """That of `Conjugate`, in sbi's words."""
 
     def sample(self, shape: tuple[int, ...], x: Tensor, show_progress_bars: bool = True) -> Tensor:
         assert not show_progress_bars
-        return exact(x).sample(shape)
+        return Conjugate().sample(shape, x)
 
     def log_prob(self, theta: Tensor, x: Tensor, norm_posterior: bool = True) -> Tensor:
         assert norm_posterior
-        return exact(x).log_prob(theta)
-
-
-class Direct(Posterior):
-    """The same, as one of ours: a distribution at x."""
-
-    def at(self, x: Tensor) -> Independent:
-        return exact(x)
-
-    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        raise AssertionError
+        return Conjugate().log_prob(theta, x)
 
 
 class Wrong:
@@ -219,7 +206,7 @@ def test_what_may_be_drawn(
         (small_density(flow), {"context": [1.0]}, ["a", "b"]),
         (Normal(0.0, 1.0), {}, ["x0"]),
         (Posterior(), {"x": [1.0, 2.0]}, ["x0", "x1"]),
-        (Direct(), {"x": torch.ones(2)}, ["x0", "x1"]),
+        (Conjugate(), {"x": torch.ones(2)}, ["x0", "x1"]),
         (Wrong(), {}, ["x0", "x1"]),
         (NAMED, {}, ["mass", "radius"]),
         (estimator, {}, ["a", "b"]),
@@ -370,7 +357,7 @@ def test_densities_of_flows_estimators_and_posteriors(
         (given, {"context": table[["kind"]][:1]}),
         (flow, {"context": np.zeros(2)}),
         (Posterior(), {"x": [1.0]}),
-        (Direct(), {"x": torch.ones(1)}),
+        (Conjugate(), {"x": torch.ones(1)}),
     ):
         axes = mf.plot.density(thing, points=300, ax=new_figure(4, 3).subplots(), **options)
         line, heights = curve_of(axes)
