@@ -317,6 +317,11 @@ class Unbounded:
             r"prior: expected event shape \(D,\) and no batch, got batch shape \(2, 2\)",
         ),
         (
+            Independent(Normal(torch.zeros(1, 2), 1.0), 1),
+            ValueError,
+            r"prior: expected event shape \(D,\) and no batch, got batch shape \(1,\)",
+        ),
+        (
             torch.distributions.Dirichlet(torch.ones(3)),
             ValueError,
             "prior: expected parameters in intervals, half-lines or lines, got the support",

@@ -106,8 +106,8 @@ def _vector(prior: Any) -> Distribution:
             )
     shapes = [getattr(prior, name, None) for name in ("batch_shape", "event_shape")]
     match shapes:
-        case [(), (_,)] | [(1,), (_,)]:
-            made = prior if not prior.batch_shape else prior.expand(torch.Size(()))
+        case [(), (_,)]:
+            made = prior
         case [() | (_,), ()]:
             wide = prior if prior.batch_shape else prior.expand(torch.Size((1,)))
             made = Independent(wide, 1, validate_args=False)
