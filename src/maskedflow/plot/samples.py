@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from maskedflow.columns import kind_of
 from maskedflow.posteriors import NamedDensity
-from maskedflow.posteriors.faces import contexts_of, fitted_of, refuse
+from maskedflow.posteriors.context import contexts_of, refuse
+from maskedflow.posteriors.faces import fitted_of
 from maskedflow.tables import FittedTable
 
 from .rows import Table, numbers_of, table_of
@@ -44,7 +45,8 @@ def samples_of(
     fitted = fitted_of(thing)
     if isinstance(fitted, FittedTable):  # which may have other columns, too
         refuse(x=x)
-        return numbers_of(fitted.sample(n, contexts_of(fitted, context)(n), seed=seed), "thing")
+        rows = contexts_of(context, fitted.context_columns)(n)
+        return numbers_of(fitted.sample(n, rows, seed=seed), "thing")
     return drawn_of(NamedDensity.of(thing, context=context, x=x), n, seed)
 
 

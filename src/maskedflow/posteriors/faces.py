@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from maskedflow.columns import kind_of, to_arrow
 from maskedflow.distributions.base import log_density, unvalidated
 from maskedflow.tables import FittedTable
 from maskedflow.training import randomness
@@ -21,14 +20,13 @@ from maskedflow.training.batches import input_like
 from maskedflow.training.evaluation import frozen
 from maskedflow.training.randomness import noise_of, seed_noise
 
+from .context import Context, contexts_of, refuse, row_of
+
 BATCH_SIZE = 10_000
 """Rows computed at once: enough to share among threads, few enough for little memory."""
 
 QUIET: dict[str, Any] = {"show_progress_bars": False, "norm_posterior": False}
 """Keywords of sbi: no bars, and no constant of each observation."""
-
-Context = Tensor | Sequence[Any] | Mapping[str, Any]
-"""What a density is conditional on: values in their order, or by the names of their columns."""
 
 Draw = Callable[[int, int], Tensor]
 Score = Callable[[Tensor], Tensor]
@@ -86,48 +84,6 @@ def fitted_of(thing: Any) -> Any:
     """The density that an estimator or a run is about; anything else as it is."""
     found = getattr(thing, "fitted_", None) or getattr(thing, "density", None)
     return found if hasattr(found, "context_columns") else thing
-
-
-def refuse(context: Any = None, x: Any = None) -> None:
-    """Refuses a context or an observation where there is none to be given."""
-    if context is not None:
-        raise ValueError(
-            "context: expected none here: only flows, estimators and runs have a context"
-        )
-    if x is not None:
-        raise ValueError("x: expected none here: only posteriors have an observation")
-
-
-def row_of(context: Any, names: Sequence[str]) -> pa.Table | None:
-    """The context of columns that have names as one row of them, None if there are none.
-
-    Args:
-        context: Values in their order, by their names, or a frame of one row.
-        names: The names.
-
-    Raises:
-        ValueError: If it is none of these, or of other columns.
-    """
-    wanted = ", ".join(names)
-    if not names:
-        if context is not None:
-            raise ValueError("context: expected none")
-        return None
-    if context is None:
-        raise ValueError(f"context: expected one row of {wanted}, got none")
-    if kind_of(context) == "numpy":
-        cells = np.asarray(context, object).ravel().tolist()
-        if len(cells) != len(names):
-            raise ValueError(f"context: expected one row of {wanted}, got {len(cells)} values")
-        context = dict(zip(names, cells, strict=True))
-    if isinstance(context, Mapping):
-        context = {name: cell if np.ndim(cell) else [cell] for name, cell in context.items()}
-    row = to_arrow(context, "context")
-    if not set(names) <= set(row.column_names):
-        raise ValueError(f"context: expected {wanted}, got {', '.join(row.column_names)}")
-    if row.num_rows != 1:
-        raise ValueError(f"context: expected one row of {wanted}, got {row.num_rows}")
-    return row.select(list(names))
 
 
 def quietly(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -231,14 +187,8 @@ def _of_posterior(thing: Any, columns: Sequence[str] | None, x: Any) -> Face:
     return Face(_names_of_vectors(columns, like.shape[1:]), draw, score)
 
 
-def contexts_of(fitted: FittedTable, context: Any) -> Callable[[int], pa.Table | None]:
-    """Makes n rows of one context of a table."""
-    row = row_of(context, fitted.context_columns)
-    return lambda n: None if row is None else row.take(np.zeros(n, np.int64))
-
-
 def _of_table(fitted: FittedTable, context: Any) -> Face:
-    columns, contexts = fitted.columns, contexts_of(fitted, context)
+    columns, contexts = fitted.columns, contexts_of(context, fitted.context_columns)
     for name in columns:
         kind = fitted.types[name]
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Context, Draw, Origin, Score, face_of, refuse
+from .context import Context, refuse
+from .faces import Draw, Origin, Score, face_of
 
 
 @dataclass(frozen=True)
