@@ -299,7 +299,8 @@ def test_counts_make_no_comb_in_any_picture(rng: Any) -> None:
     panels = mf.plot.corner(counts, fig=new_figure(4, 4))
     ax = mf.plot.density(Normal(3.0, 2.0), data=counts[:, 0], ax=new_figure(4, 3).subplots())
     found = PredictiveCheck(("a", "b"), np.array([2.0, 48.0]), counts.astype(float))
-    bars = [one.patches[0] for one in (*panels.diagonal(), ax, *mf.plot.predictive(found))]
+    checks = mf.plot.predictive(found, fig=new_figure(5, 2))
+    bars = [one.patches[0] for one in (*panels.diagonal(), ax, *checks)]
     for one, size in zip(bars, [3, 50, 3, 3, 50], strict=True):
         heights, edges, _ = one.get_data()
         near = np.abs(edges[:-1] + edges[1:] - 2 * size) / 2 < size**0.5
