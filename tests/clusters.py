@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def generator(seed: int = 0) -> torch.Generator:
-    """A generator of a seed."""
-    return torch.Generator().manual_seed(seed)
+from generators import generator
 
 
 def clusters(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,29 +13,13 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
+from conjugate import Conjugate
 from maskedflow.inference import expected_coverage, predictive_check, sbc, tarp
 
 PAIRS, DRAWS = 600, 300
 
 
-class OneByOne:
-    """The posterior N(x / 2, 1 / 2) of N(0, 1) and x ~ N(theta, 1), stretched and shifted."""
-
-    def __init__(self, stretch: float = 1.0, shift: float = 0.0) -> None:
-        self.stretch, self.shift = stretch, shift
-
-    def at(self, x: Tensor) -> Independent:
-        scale = self.stretch * math.sqrt(0.5)
-        return Independent(Normal(x / 2 + self.shift, scale * torch.ones_like(x)), 1)
-
-    def sample(self, shape: tuple[int, ...], x: Tensor) -> Tensor:
-        return self.at(x).sample(shape)
-
-    def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self.at(x).log_prob(theta)
-
-
-class Batched(OneByOne):
+class Batched(Conjugate):
     """The same for many observations at once, in sbi's words."""
 
     calls = 0
@@ -60,8 +44,8 @@ def pairs() -> tuple[Tensor, Tensor]:
 Pairs = tuple[Tensor, Tensor]
 
 
-@pytest.mark.parametrize("kind", [Batched, OneByOne])
-def test_a_calibrated_posterior_is_called_so(kind: type[OneByOne], pairs: Pairs) -> None:
+@pytest.mark.parametrize("kind", [Batched, Conjugate])
+def test_a_calibrated_posterior_is_called_so(kind: type[Conjugate], pairs: Pairs) -> None:
     ranks = sbc(kind(), *pairs, n=DRAWS)
     assert ranks.ranks.shape == (PAIRS, 2)
     assert 0 <= ranks.ranks.min() < ranks.ranks.max() <= DRAWS
@@ -195,7 +179,7 @@ def test_what_does_not_fit_is_refused(
 def test_a_log_density_that_is_none_is_refused() -> None:
     x = torch.zeros(5, 1)
     x[3] = math.nan
-    posterior = OneByOne()
+    posterior = Conjugate()
     posterior.at = lambda x: Independent(  # type: ignore[method-assign]
         Normal(x.nan_to_num(), torch.ones_like(x), validate_args=False), 1
     )
@@ -213,11 +197,11 @@ def simulator(theta: Tensor) -> Tensor:
 
 def test_quantiles_of_the_predictive_are_the_exact_ones() -> None:
     x = torch.tensor([3.0, 0.0], dtype=torch.float64)
-    found = predictive_check(OneByOne(), simulator, x, n=4000)
+    found = predictive_check(Conjugate(), simulator, x, n=4000)
     below = norm.cdf((x - x / 2) / math.sqrt(1.5))
     assert found.quantiles == pytest.approx(below, abs=4 * 0.5 / math.sqrt(4000))
     assert found.p_values == pytest.approx([2 * (1 - below[0]), 1], abs=0.06)
-    again = predictive_check(OneByOne(), simulator, x[None], n=4000)  # as some write it
+    again = predictive_check(Conjugate(), simulator, x[None], n=4000)  # as some write it
     assert (again.simulated == found.simulated).all()
 
 
@@ -241,8 +225,8 @@ def test_statistics_of_series_and_what_is_far_out() -> None:
 
 def test_simulations_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match=r"simulations of shape \(1000, 1\)"):
-        predictive_check(OneByOne(), lambda theta: theta[:10], torch.zeros(1))
+        predictive_check(Conjugate(), lambda theta: theta[:10], torch.zeros(1))
     with pytest.raises(ValueError, match="n: expected at least 1"):
-        predictive_check(OneByOne(), simulator, torch.zeros(1), n=0)
+        predictive_check(Conjugate(), simulator, torch.zeros(1), n=0)
     with pytest.raises(ValueError, match=r"finite numbers, got .* of simulation 1"):
-        predictive_check(OneByOne(), lambda theta: theta / 0, torch.zeros(1))
+        predictive_check(Conjugate(), lambda theta: theta / 0, torch.zeros(1))

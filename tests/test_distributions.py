@@ -12,13 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import ExpTransform, Gamma, Independent, LogNormal, Normal, constraints
 
 import maskedflow as mf
+from generators import generator
 from maskedflow.distributions import DiagNormal, NormalizingFlow
 from oracles import autograd_ladj
 from strategies import Case, cases, overwrite
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_a_known_distribution_comes_out() -> None:

@@ -25,7 +25,7 @@ from torch.distributions import (
 from torch.distributions import StudentT as TorchStudentT
 
 import maskedflow as mf
-from clusters import generator
+from generators import generator
 from maskedflow.distributions import (
     BoxUniform,
     DiagNormal,

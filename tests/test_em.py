@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from clusters import clusters, generator
+from clusters import clusters
+from generators import generator
 from maskedflow.tables.em import Sample, grow
 from maskedflow.tables.mixture import MixtureOfRegressions
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 import maskedflow as mf
-from clusters import clusters, generator
+from clusters import clusters
+from generators import generator
 from maskedflow.distributions import BoxUniform, MixtureOfGaussians, StudentT
 from maskedflow.flows import GMM, MADE, MAF, UnconditionalDistribution, base
 from strategies import Case, cases, few, overwrite

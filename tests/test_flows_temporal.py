@@ -13,6 +13,7 @@ from torch import Tensor
 
 import maskedflow as mf
 from family import without_gradient
+from generators import generator
 from oracles import jacobian
 from strategies import overwrite
 
@@ -26,10 +27,6 @@ def temporal(features: int = 2, context: int = 0, **kwargs: Any) -> mf.flows.Tem
         features, context, activation=torch.nn.Tanh, generator=generator(0), **options
     ).double()
     return overwrite(flow, 0.3)
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 1) -> Tensor:

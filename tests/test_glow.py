@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import maskedflow as mf
 from commands import run
 from family import without_gradient
+from generators import generator
 from maskedflow.flows import ConvCouplingTransform
 from maskedflow.transforms import (
     ActNorm,
@@ -29,10 +30,6 @@ from oracles import autograd_ladjs, check_inverse_pair, dependencies
 from strategies import overwrite
 
 SHAPES = [(1, 4, 4), (3, 4, 4), (2, 2, 4), (1, 3, 3), (3, 1, 1), (1, 1, 1)]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def images(shape: tuple[int, int, int], *batch: int, seed: int = 1) -> Tensor:

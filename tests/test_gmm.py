@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from clusters import clusters, generator
+from clusters import clusters
+from generators import generator
 from maskedflow.flows import GMM
 
 KINDS: list[dict[str, Any]] = [

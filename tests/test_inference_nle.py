@@ -11,16 +11,13 @@ from torch import Tensor
 from torch.distributions import Normal, Uniform
 
 import maskedflow as mf
+from generators import generator
 from maskedflow.inference import LikelihoodPosterior, Prior
 from maskedflow.inference.proposal import fit_proposal
 from maskedflow.inference.resampling import resample
 from maskedflow.training import TrainConfig
 
 CONFIG = TrainConfig(epochs=12, batch_size=100, lr=5e-3, schedule="cosine")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,13 @@ from torch.distributions import (
 )
 
 import maskedflow as mf
+from generators import generator
 from maskedflow.inference import DirectPosterior, Prior
 from maskedflow.training import TrainConfig
 from maskedflow.transforms import Probit
 
 QUICK = TrainConfig(epochs=2, batch_size=100, lr=5e-3, schedule="cosine")
 SQUARE = Uniform(-torch.ones(2), torch.ones(2))
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def square(n: int, seed: int = 0, noise: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -317,6 +314,11 @@ class Unbounded:
             Normal(torch.zeros(2, 2), 1.0),
             ValueError,
             r"prior: expected event shape \(D,\) and no batch, got batch shape \(2, 2\)",
+        ),
+        (
+            Independent(Normal(torch.zeros(1, 2), 1.0), 1),
+            ValueError,
+            r"prior: expected event shape \(D,\) and no batch, got batch shape \(1,\)",
         ),
         (
             torch.distributions.Dirichlet(torch.ones(3)),

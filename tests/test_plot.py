@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.distributions import Exponential, Independent, Normal
 
 import maskedflow as mf
+from conjugate import Conjugate
 from maskedflow.inference import Coverage, PredictiveCheck, Ranks, sbc
-from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of, new_figure
-from maskedflow.plot.subject import subject_of
+from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, bin_edges, limits_of, new_figure
+from maskedflow.plot.samples import samples_of
 from maskedflow.plot.triangle import POINTS, Layer
+from maskedflow.posteriors import NamedDensity
 from maskedflow.runs import Run
 from small_runs import small_density
 
@@ -31,17 +33,25 @@ Rows = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Posterior:
-    """N(x / 2, 1 / 2), in sbi's words."""
-
-    def at(self, x: Tensor) -> Independent:
-        return Independent(Normal(x / 2, 0.5**0.5 * torch.ones_like(x)), 1)
+    """That of `Conjugate`, in sbi's words."""
 
     def sample(self, shape: tuple[int, ...], x: Tensor, show_progress_bars: bool = True) -> Tensor:
         assert not show_progress_bars
-        return self.at(x).sample(shape)
+        return Conjugate().sample(shape, x)
 
-    def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self.at(x).log_prob(theta)
+    def log_prob(self, theta: Tensor, x: Tensor, norm_posterior: bool = True) -> Tensor:
+        assert norm_posterior
+        return Conjugate().log_prob(theta, x)
+
+
+class Wrong:
+    """A posterior with a log-density for each number."""
+
+    def sample(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(*shape, 2)
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        return theta
 
 
 def legend_of(axes: Axes | Figure) -> list[str]:
@@ -173,21 +183,12 @@ def given(table: pd.DataFrame) -> mf.DensityEstimator:
     return mf.DensityEstimator("gaussian", work=0.1).fit(table[["b"]], context=table[["kind"]])
 
 
-class Named:
-    """A density of named columns."""
-
-    columns = ("mass", "radius")
-
-    def sample(self, n: int, seed: int = 0) -> Tensor:
-        return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return Independent(Normal(torch.zeros(2).double(), 1.0), 1).log_prob(x)
+NAMED = NamedDensity.of(Independent(Normal(torch.zeros(2), 1.0), 1), ["mass", "radius"])
 
 
 def test_a_flow_in_training_is_drawn_as_it_would_be_used() -> None:
     flow = mf.flows.MAF(2, batch_norm=True).train()
-    found = [subject_of(one).sample(50, 0).rows for one in (flow, copy.deepcopy(flow).eval())]
+    found = [samples_of(one, 50, 0).rows for one in (flow, copy.deepcopy(flow).eval())]
     np.testing.assert_array_equal(*found)
     assert flow.training
 
@@ -205,17 +206,21 @@ def test_what_may_be_drawn(
         (small_density(flow), {"context": [1.0]}, ["a", "b"]),
         (Normal(0.0, 1.0), {}, ["x0"]),
         (Posterior(), {"x": [1.0, 2.0]}, ["x0", "x1"]),
-        (Named(), {}, ["mass", "radius"]),
+        (Conjugate(), {"x": torch.ones(2)}, ["x0", "x1"]),
+        (Wrong(), {}, ["x0", "x1"]),
+        (NAMED, {}, ["mass", "radius"]),
         (estimator, {}, ["a", "b"]),
         (estimator.fitted_, {}, ["a", "b"]),
         (given, {"context": table[["kind"]][:1]}, ["b"]),
+        (given, {"context": {"kind": "u"}}, ["b"]),
+        (given, {"context": ["u"]}, ["b"]),
+        (run, {"context": pl.DataFrame({"c": [1.0], "more": ["x"]})}, ["a", "b"]),
         (run, {"context": [1.0]}, ["a", "b"]),
         ([[1.0, 2.0], [3.0, 5.0]], {}, ["x0", "x1"]),
     ]
     before = torch.get_rng_state()
     for thing, options, names in cases:
-        subject = subject_of(thing, **options)
-        first, again, other = (subject.sample(50, seed).rows for seed in (0, 0, 1))
+        first, again, other = (samples_of(thing, 50, seed, **options).rows for seed in (0, 0, 1))
         np.testing.assert_array_equal(first, again)
         assert isinstance(thing, list) or (first != other).any()
         panels = mf.plot.corner(thing, n=50, columns=[-1 + len(names)], fig=Figure(), **options)
@@ -227,7 +232,7 @@ def test_what_may_be_drawn(
 @pytest.mark.parametrize(
     ("thing", "options", "message"),
     [
-        ("run", {}, "thing: expected a flow, .* got str"),
+        ("run", {}, "thing: expected a flow, .* got a str"),
         (mf.DensityEstimator(), {}, "call its fit first"),
         (np.zeros((9, 2)), {"columns": ["a"]}, "columns: expected some of x0, x1, got 'a'"),
         (np.zeros((9, 2)), {"columns": [2]}, "got 2"),
@@ -241,12 +246,17 @@ def test_what_may_be_drawn(
         (np.zeros((9, 2)), {"weights": -np.ones(9)}, "weights: expected finite numbers"),
         (np.full((9, 2), np.nan), {}, "thing: expected rows of finite numbers, got none"),
         (np.zeros((9, 2)), {"x": [1.0]}, "x: expected none here: only posteriors have"),
+        (mf.flows.MAF(2), {"weights": [1.0]}, "weights: expected none here: only samples"),
+        (NAMED, {"context": [1.0]}, "context: expected none here: only flows"),
         (mf.flows.MAF(2), {"x": [1.0]}, "x: expected none"),
         (Normal(0.0, 1.0), {"context": [1.0]}, "context: expected none here: only flows"),
         (mf.flows.MAF(2, context=1), {}, "c: expected a context"),
         (mf.flows.MAF(2, context=1), {"context": np.zeros((3, 1), "f")}, "one context at a time"),
         (small_density(mf.flows.MAF(2, context=1)), {}, "context: expected one row of c"),
         (small_density(mf.flows.MAF(2, context=1)), {"context": [1, 2]}, "one row of c"),
+        (small_density(mf.flows.MAF(2, context=1)), {"context": {"d": 1}}, "expected c, got d"),
+        (small_density(mf.flows.MAF(2, context=1)), {"context": {"c": [1, 2]}}, "one row of c"),
+        (small_density(mf.flows.MAF(2)), {}, "context: expected one row of c"),
         ({"a": ["x", "y"]}, {}, "thing: expected a column of numbers, got a"),
     ],
 )
@@ -267,6 +277,37 @@ def test_without_a_figure_it_is_pyplots() -> None:
         assert panels[0, 0].figure.number in plt.get_fignums()
         plt.close(panels[0, 0].figure)
         plt.close(axes.figure)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 5), (-7, 33), (0, 40), (0, 95), (10, 9000)])
+def test_whole_numbers_are_in_the_middle_of_bins(low: int, high: int) -> None:
+    values = np.arange(low, high + 1.0)
+    limits = limits_of(values, tail=0)
+    edges = bin_edges(values, limits, 40)
+    assert (edges % 1 == 0.5).all()
+    assert edges[0] < low <= high < edges[-1]
+    assert min(len(values), 20) < len(edges) <= 41
+    counts, _ = np.histogram(values, edges)
+    assert len(set(counts[counts > 0][1:-1])) <= 1  # no comb
+    inside = (limits[0] + 0.25, limits[0] + 0.3)
+    assert len(bin_edges(values, inside, 40)) == 2  # and none in it
+    np.testing.assert_array_equal(bin_edges(values + 0.5, (0, 4), 2), [0, 2, 4])
+
+
+def test_counts_make_no_comb_in_any_picture(rng: Any) -> None:
+    counts = rng.poisson([3, 50], size=(4000, 2))
+    panels = mf.plot.corner(counts, fig=new_figure(4, 4))
+    ax = mf.plot.density(Normal(3.0, 2.0), data=counts[:, 0], ax=new_figure(4, 3).subplots())
+    found = PredictiveCheck(("a", "b"), np.array([2.0, 48.0]), counts.astype(float))
+    checks = mf.plot.predictive(found, fig=new_figure(5, 2))
+    bars = [one.patches[0] for one in (*panels.diagonal(), ax, *checks)]
+    for one, size in zip(bars, [3, 50, 3, 3, 50], strict=True):
+        heights, edges, _ = one.get_data()
+        near = np.abs(edges[:-1] + edges[1:] - 2 * size) / 2 < size**0.5
+        assert (heights[near] > 0).all()
+        assert area_of(one) == pytest.approx(1, abs=0.02)
+    paths = panels[1, 0].collections[0].get_paths()
+    assert sum(len(path.vertices) > 0 for path in paths) <= 3
 
 
 # ---------------------------------------------------------------------------------------- density
@@ -317,11 +358,12 @@ def test_densities_of_flows_estimators_and_posteriors(
         (given, {"context": table[["kind"]][:1]}),
         (flow, {"context": np.zeros(2)}),
         (Posterior(), {"x": [1.0]}),
+        (Conjugate(), {"x": torch.ones(1)}),
     ):
         axes = mf.plot.density(thing, points=300, ax=new_figure(4, 3).subplots(), **options)
         line, heights = curve_of(axes)
         assert np.trapezoid(heights, line) == pytest.approx(1, abs=0.01)
-    axes = mf.plot.density(Named(), points=40, ax=new_figure(4, 3).subplots())
+    axes = mf.plot.density(NAMED, points=40, ax=new_figure(4, 3).subplots())
     assert axes.get_xlabel() == "mass"
     small = small_density(mf.flows.MAF(2, context=1))
     axes = new_figure(4, 3).subplots()
@@ -334,7 +376,8 @@ def test_densities_of_flows_estimators_and_posteriors(
     [
         (np.zeros((9, 2)), {}, r"thing: expected something with a log_prob"),
         (mf.flows.MAF(3), {}, "density of one or two numbers, got one of 3"),
-        (Normal(torch.zeros(2), 1.0), {}, r"a log-density a row, shape \(\d+,\)"),
+        (Normal(torch.zeros(2), 1.0), {}, r"one distribution of vectors, got a batch"),
+        (Wrong(), {}, r"a log-density a row, shape \(\d+,\)"),
         (Normal(0.0, 1.0), {"limits": [(1, 0)]}, "limits: expected 1 pairs"),
         (Normal(0.0, 1.0), {"names": ["a", "b"]}, "names: expected 1"),
         (Normal(0.0, 1.0), {"points": 1}, "points: expected at least 2, got 1"),

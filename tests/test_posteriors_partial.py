@@ -12,7 +12,13 @@ import pytest
 import torch
 from scipy.stats import kstest
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
 
 import maskedflow as mf
 from maskedflow.distributions import DiagNormal, Joint, MixtureOfGaussians
@@ -107,6 +113,29 @@ def test_a_run_has_the_names_of_its_columns(tmp_path: Path) -> None:
         NamedDensity.of(run, context={"e": 3.0})
 
 
+def test_a_distribution_of_a_number_has_one_column() -> None:
+    density = NamedDensity.of(Normal(1.0, 2.0), ["a"])
+    x = density.sample(10)
+    assert x.shape == (10, 1)
+    expected = Normal(1.0, 2.0).log_prob(x[:, 0])
+    torch.testing.assert_close(density.log_prob(x), expected.double())
+
+
+def test_a_posterior_is_one_given_an_observation() -> None:
+    def given(x: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(MEAN + x, COVARIANCE)
+
+    plain = SimpleNamespace(
+        sample=lambda shape, x: given(x).sample(shape),
+        log_prob=lambda theta, x: given(x).log_prob(theta),
+    )
+    for thing in (plain, SimpleNamespace(at=given, **vars(plain))):
+        density = NamedDensity.of(thing, NAMES, x=torch.tensor(3.0))
+        rows = density.sample(5)
+        torch.testing.assert_close(density.log_prob(rows), given(torch.tensor(3.0)).log_prob(rows))
+        assert marginal(density, ["c"], draws=500).exact == hasattr(thing, "at")
+
+
 def test_draws_are_the_same_in_batches_and_leave_torchs_generator_alone() -> None:
     density = NamedDensity.of(gaussian(), NAMES)
     before = torch.get_rng_state()
@@ -129,10 +158,10 @@ def test_a_log_density_has_gradients_where_rows_have() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: NamedDensity.of(3), "density: expected a flow, a distribution, .* got a int"),
+        (lambda: NamedDensity.of(3), "thing: expected a flow, a distribution, .* got a int"),
         (lambda: NamedDensity.of(MAF(2), ["a"]), "columns: expected 2 names, got 1"),
         (lambda: NamedDensity.of(MAF(2), ["a", "a"]), "columns: expected different names"),
-        (lambda: NamedDensity.of(Normal(0.0, 1.0)), "density: expected one of vectors"),
+        (lambda: NamedDensity.of(NORMALS), "thing: expected one of vectors"),
         (lambda: NamedDensity.of(Normal(torch.zeros(2), 1.0)), "got a batch of shape"),
         (lambda: marginal(MAF(2), ["x0", "y"]), "columns: expected some of x0, x1, got 'y'"),
         (lambda: marginal(MAF(2), []), "columns: expected at least one"),
@@ -148,6 +177,7 @@ def test_mistakes_are_named(call: Any, message: str) -> None:
         call()
 
 
+NORMALS = Independent(Normal(torch.zeros(2, 2), 1.0), 2)
 MAF_AT = Conditional.of(MADE(2), ["x0"])
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from maskedflow.posteriors.faces import quietly
 from maskedflow.training import randomness
 from maskedflow.training.randomness import derive_seed
 
 ROWS = 100_000
 """About how many samples are computed at once."""
-
-QUIET: dict[str, Any] = {"show_progress_bars": False, "norm_posterior": False}
-"""Keywords of sbi: no bars, and no constant of each observation, which no rank depends on."""
 
 
 @contextmanager
@@ -33,12 +30,6 @@ def seeded(seed: int) -> Iterator[None]:
 def numpys(seed: int) -> np.random.Generator:
     """NumPy's generator for what is drawn here and not by a posterior."""
     return np.random.default_rng(derive_seed(seed))
-
-
-def quietly(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-    """Calls a method of a posterior, with those of the quiet keywords that it knows."""
-    known = inspect.signature(method).parameters
-    return cast(Tensor, method(*args, **kwargs, **{k: v for k, v in QUIET.items() if k in known}))
 
 
 def pairs_of(theta: ArrayLike | Tensor, x: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:

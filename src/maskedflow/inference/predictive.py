@@ -11,8 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from maskedflow.posteriors.faces import quietly
+
 from .calibration import SIGNIFICANT, names_of
-from .draws import check_number, quietly, seeded
+from .draws import check_number, seeded
 
 Numbers = NDArray[np.float64]
 

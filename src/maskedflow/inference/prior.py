@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -89,18 +90,10 @@ class Prior(Base):
         """Draws parameters, with shape (*sample_shape, D)."""
         shape = torch.Size(sample_shape)
         with torch.no_grad():
-            if generator is None:
+            seed = None if generator is None else torch.randint(2**62, (), generator=generator)
+            with nullcontext() if seed is None else seeded(int(seed)):
                 theta = self.distribution.sample(torch.Size((shape.numel(),)))
-            else:
-                theta = _seeded(self.distribution, shape.numel(), generator)
         return theta.reshape(*shape, self.features)
-
-
-def _seeded(distribution: Distribution, n: int, generator: torch.Generator) -> Tensor:
-    """Draws from torch's own generator, put at a seed that another one gives, and back again."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with seeded(seed):
-        return distribution.sample(torch.Size((n,)))
 
 
 def _vector(prior: Any) -> Distribution:
@@ -113,8 +106,8 @@ def _vector(prior: Any) -> Distribution:
             )
     shapes = [getattr(prior, name, None) for name in ("batch_shape", "event_shape")]
     match shapes:
-        case [(), (_,)] | [(1,), (_,)]:
-            made = prior if not prior.batch_shape else prior.expand(torch.Size(()))
+        case [(), (_,)]:
+            made = prior
         case [() | (_,), ()]:
             wide = prior if prior.batch_shape else prior.expand(torch.Size((1,)))
             made = Independent(wide, 1, validate_args=False)

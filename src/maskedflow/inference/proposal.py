@@ -18,7 +18,6 @@ from maskedflow.training import (
     importance_sample,
 )
 from maskedflow.training.posterior import LogDensity
-from maskedflow.training.randomness import seeded
 from maskedflow.transforms import Probit
 
 from .density import Front
@@ -70,8 +69,7 @@ def fit_proposal(
     with torch.no_grad():
         start = line(support.inside(prior.sample((PARTICLES,), generator).to(dtype)))
         u = tempered(start, log_prior, log_density, generator)
-    with seeded(int(torch.randint(2**62, (), generator=generator))):
-        made = NSF(prior.features, transforms=3, hidden_features=(50, 50))
+    made = NSF(prior.features, transforms=3, hidden_features=(50, 50), generator=generator)
     flow = Flow([*Front.fit(u).transforms(), made.transform], made.base)
     held = len(u) // 10
     fit(flow, Split(u[held:], checked=True), Split(u[:held], checked=True), LIKELIHOOD)

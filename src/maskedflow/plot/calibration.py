@@ -12,10 +12,10 @@ from scipy.stats import binom
 
 from maskedflow.inference import Coverage, PredictiveCheck, Ranks
 
-from .figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of, panels, shown_figure
+from .figures import DATA_COLOUR, SAMPLE_COLOUR, bin_edges, limits_of, panels, shown_figure
 
-MOST = 16
-"""The most statistics that have a panel."""
+MOST, BINS = 16, 40
+"""The most statistics that have a panel, and the most bins of one."""
 
 COLOURS = (SAMPLE_COLOUR, DATA_COLOUR, "#4a9b5d", "#8a5fa8", "0.3")
 
@@ -121,8 +121,8 @@ def predictive(
     axes = panels(fig, len(found.names))
     each = zip(axes, found.names, found.observed, found.simulated.T, found.p_values, strict=True)
     for one, name, observed, simulated, p in each:
-        low, high = limits_of([*simulated, observed], tail=0)
-        counts, edges = np.histogram(simulated, 40, (low, high), density=True)
+        edges = bin_edges(simulated, limits_of([*simulated, observed], tail=0), BINS)
+        counts, _ = np.histogram(simulated, edges, density=True)
         one.stairs(counts, edges, color=SAMPLE_COLOUR, fill=True, alpha=0.7)
         one.axvline(observed, color=DATA_COLOUR, lw=1.5)
         one.set_yticks([])

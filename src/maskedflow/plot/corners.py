@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .figures import DATA_COLOUR, SAMPLE_COLOUR, legend, mark, mark_key, shown_figure
 from .rows import beside, limits_around, truth_of
-from .subject import subject_of
+from .samples import samples_of
 from .triangle import Layer, fill, pairs_of, side, triangle
 
 MOST = 16
@@ -71,7 +71,7 @@ def corner(
         >>> axes.shape, axes[1, 0].get_xlabel(), axes[0, 1]
         ((2, 2), 'a', None)
     """
-    drawn = subject_of(thing, context=context, x=x, weights=weights).sample(n, seed)
+    drawn = samples_of(thing, n, seed, context=context, x=x, weights=weights)
     shown = drawn.chosen(columns)
     size = len(shown.names)
     if not 1 <= size <= MOST:

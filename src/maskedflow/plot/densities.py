@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
+
+from maskedflow.posteriors import NamedDensity
 
 from .figures import (
     DATA_COLOUR,
@@ -24,14 +27,14 @@ from .figures import (
 )
 from .grid import centres, grid
 from .rows import Table, beside, limits_around, truth_of
-from .subject import Subject, subject_of
+from .samples import are_samples, drawn_of
 from .triangle import Layer
 
 SHARES = (0.99, 0.95, 0.8, 0.6, 0.4, 0.2)
 """How much of the probability the areas of a plane hold, the widest first."""
 
-ROWS, SAMPLES = 10_000, 2000
-"""Points computed at once, and samples that say where the density is."""
+SAMPLES = 2000
+"""Samples that say where the density is."""
 
 Numbers = NDArray[np.float64]
 
@@ -76,23 +79,22 @@ def density(
         TypeError: If `thing` has no density.
 
     Example:
-        >>> import torch
         >>> from maskedflow.plot.figures import new_figure
         >>> axes = new_figure(4, 3).subplots()
         >>> curve = density(torch.distributions.Normal(0.0, 1.0), ax=axes).lines[0]
         >>> float(np.trapezoid(curve.get_ydata(), curve.get_xdata())) > 0.99
         True
     """
-    subject = subject_of(thing, context=context, x=x)
-    if subject.log_prob is None:
+    if are_samples(thing):
         raise TypeError("thing: expected something with a log_prob; samples are for plot.corner")
-    drawn = subject.sample(SAMPLES, seed)
-    size = len(drawn.names)
+    whole = NamedDensity.of(thing, context=context, x=x)
+    size = whole.features
     if size > 2:
         raise ValueError(
             f"thing: expected a density of one or two numbers, got one of {size}: draw its samples"
             " by plot.corner, or a marginal"
         )
+    drawn = drawn_of(whole, SAMPLES, seed)
     shown = drawn.names if names is None else tuple(names)
     if len(shown) != size:
         raise ValueError(f"names: expected {size}, one for each column, got {len(shown)}")
@@ -107,7 +109,7 @@ def density(
         raise ValueError(f"points: expected at least 2, got {points}")
     axes = shown_figure(4.2, 3.4).subplots() if ax is None else ax
     draw = _curve if size == 1 else _areas
-    draw(axes, subject, seen, box, points)
+    draw(axes, whole, seen, box, points)
     axes.set_xlabel(shown[0], fontsize=9)
     axes.set_ylabel("density" if size == 1 else shown[1], fontsize=9)
     axes.tick_params(labelsize=8)
@@ -121,30 +123,28 @@ def density(
     return axes
 
 
-def _on(subject: Subject, rows: Numbers) -> Numbers:
+def _on(whole: NamedDensity, rows: Numbers) -> Numbers:
     """The density at each row."""
-    assert subject.log_prob is not None
-    parts = np.array_split(rows, -(-len(rows) // ROWS))
-    log_prob: Numbers = np.concatenate([subject.log_prob(part) for part in parts])
-    return np.exp(log_prob)
+    found: Numbers = whole.log_prob(torch.from_numpy(rows)).exp().numpy(force=True)
+    return found
 
 
 def _curve(
-    axes: Axes, subject: Subject, seen: Table | None, box: Sequence[Limits], points: int | None
+    axes: Axes, whole: NamedDensity, seen: Table | None, box: Sequence[Limits], points: int | None
 ) -> None:
     if seen is not None:
         Layer(seen.rows, DATA_COLOUR, True, seen.weights).histogram(axes, 0, box[0])
     rows = grid(box, points or 1000)
-    axes.plot(rows[:, 0], _on(subject, rows), color=SAMPLE_COLOUR, lw=1.5)
+    axes.plot(rows[:, 0], _on(whole, rows), color=SAMPLE_COLOUR, lw=1.5)
     axes.set_xlim(box[0])
     axes.set_ylim(bottom=0)
 
 
 def _areas(
-    axes: Axes, subject: Subject, seen: Table | None, box: Sequence[Limits], points: int | None
+    axes: Axes, whole: NamedDensity, seen: Table | None, box: Sequence[Limits], points: int | None
 ) -> None:
     side = points or 200
-    density = _on(subject, grid(box, side)).reshape(side, side)
+    density = _on(whole, grid(box, side)).reshape(side, side)
     descending = np.sort(density, axis=None)[::-1]
     mass = np.cumsum(descending) / descending.sum()
     levels = np.unique(descending[np.searchsorted(mass, SHARES).clip(max=side**2 - 1)])

@@ -72,6 +72,34 @@ def limits_of(
     return low - margin, high + margin
 
 
+def bin_edges(values: NDArray[np.float64], limits: Limits, most: int) -> NDArray[np.float64]:
+    """The edges of up to so many equal bins between limits, without combs of whole numbers.
+
+    Example:
+        >>> bin_edges(np.array([2.5, 3.0]), (0.0, 4.0), 2)
+        array([0., 2., 4.])
+        >>> bin_edges(np.array([2.0, 3.0]), (0.2, 3.8), 40)
+        array([0.5, 1.5, 2.5, 3.5])
+    """
+    low, high = limits
+    if (values % 1).any():
+        return np.linspace(low, high, most + 1)
+    return steps_between(math.ceil(low), math.floor(high), 1.0, most)
+
+
+def steps_between(low: float, high: float, step: float, most: int) -> NDArray[np.float64]:
+    """The edges of up to so many bins, as wide as some steps, in whose middle numbers are.
+
+    Example:
+        >>> steps_between(0, 5, 1.0, 4)
+        array([-0.5,  1.5,  3.5,  5.5])
+    """
+    width = step * max(1, math.ceil(((high - low) / step + 1) / most))
+    low, high = low - step / 2, max(low, high)
+    bins = math.floor((high - low) / width) + 1
+    return np.linspace(low, low + width * bins, bins + 1)
+
+
 def legend(owner: Axes | Figure | SubFigure, keys: dict[str, Artist], loc: Any) -> None:
     """Names what is drawn, if that is more than one thing."""
     if len(keys) > 1:

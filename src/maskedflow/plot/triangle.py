@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from .figures import Limits
+from .figures import Limits, bin_edges
 
 LEVELS = (0.393, 0.864)
 """What is inside of one and two standard deviations of a Gaussian of the plane."""
@@ -63,13 +63,13 @@ class Layer:
         """Its colour from nothing to half, as many as contours have areas."""
         return [to_rgba(self.colour, alpha) for alpha in (0.0, 0.25, 0.5)]
 
-    def bins(self, most: int) -> int:
-        """Bins along one side of a histogram of it."""
-        return int(np.clip(np.sqrt(self.size), 12, most))
+    def edges(self, i: int, limits: Limits, most: int) -> Numbers:
+        """The edges of bins of one column, fewer of few rows."""
+        return bin_edges(self.rows[:, i], limits, int(np.clip(np.sqrt(self.size), 12, most)))
 
     def histogram(self, axes: Axes, i: int, limits: Limits) -> None:
         """Draws the density of one column, of all values, those outside of the limits too."""
-        edges = np.linspace(*limits, self.bins(40) + 1)
+        edges = self.edges(i, limits, 40)
         counts, _ = np.histogram(self.rows[:, i], edges, weights=self.weights)
         total = len(self.rows) if self.weights is None else self.weights.sum()
         density = counts / (total * (edges[1] - edges[0]))
@@ -104,13 +104,14 @@ class Layer:
             if self.filled
             else {"no_fill_contours": True}
         )
+        edges = [self.edges(k, ends, 30) for k, ends in zip((j, i), limits, strict=True)]
         locators = axes.xaxis.get_major_locator(), axes.yaxis.get_major_locator()
         hist2d(
             x[inside],
             y[inside],
             ax=axes,
-            range=limits,
-            bins=self.bins(30),
+            range=[(one[0], one[-1]) for one in edges],
+            bins=[len(one) - 1 for one in edges],
             weights=None if self.weights is None else self.weights[inside],
             smooth=1.0,
             levels=LEVELS,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from maskedflow.distributions.base import log_density, unvalidated
 from maskedflow.tables import FittedTable
@@ -18,11 +20,13 @@ from maskedflow.training.batches import input_like
 from maskedflow.training.evaluation import frozen
 from maskedflow.training.randomness import noise_of, seed_noise
 
+from .context import Context, contexts_of, refuse, row_of
+
 BATCH_SIZE = 10_000
 """Rows computed at once: enough to share among threads, few enough for little memory."""
 
-Context = Tensor | Sequence[float] | Mapping[str, Any]
-"""What a density is conditional on: numbers in their order, or by the names of their columns."""
+QUIET: dict[str, Any] = {"show_progress_bars": False, "norm_posterior": False}
+"""Keywords of sbi: no bars, and no constant of each observation."""
 
 Draw = Callable[[int, int], Tensor]
 Score = Callable[[Tensor], Tensor]
@@ -38,33 +42,54 @@ class Face(NamedTuple):
     origin: Origin | None = None
 
 
-def face_of(thing: Any, columns: Sequence[str] | None, context: Context | None) -> Face:
+def face_of(
+    thing: Any, columns: Sequence[str] | None, context: Context | None, x: Any = None
+) -> Face:
     """The face of a density, see :meth:`NamedDensity.of`.
 
     What has names keeps them, and their order.
 
     Raises:
         TypeError: If it is no density.
-        ValueError: If columns or context do not fit, or a column is not one of numbers.
+        ValueError: If columns, context or observation do not fit, or a column is not one of
+            numbers.
     """
-    if isinstance(thing, nn.Module):
-        return _of_module(thing, columns, context)
-    if isinstance(thing, Distribution):
-        return _of_distribution(thing, columns)
-    inner = getattr(thing, "fitted_", thing)  # of an estimator
-    if not isinstance(inner, FittedTable):
-        inner = getattr(thing, "density", thing)  # of a run
+    inner = fitted_of(thing)
     if isinstance(inner, FittedTable):
+        refuse(x=x)
         return _of_table(inner, context)
+    if isinstance(thing, nn.Module):
+        refuse(x=x)
+        return _of_module(thing, columns, context)
     if isinstance(getattr(inner, "flow", None), nn.Module) and hasattr(inner, "columns"):
-        given = _by_name(context, inner.context_columns)
+        refuse(x=x)
+        row = row_of(context, inner.context_columns)
+        given = None if row is None else [column[0].as_py() for column in row.columns]
         return _of_module(inner.flow, inner.columns, given)
+    if isinstance(thing, Distribution):
+        refuse(context=context, x=x)
+        return _of_distribution(thing, columns)
     if hasattr(thing, "sample") and hasattr(thing, "log_prob"):
-        return _of_pair(thing, getattr(thing, "columns", columns))
+        refuse(context=context)
+        return _of_posterior(thing, getattr(thing, "columns", columns), x)
+    if hasattr(thing, "fit"):
+        raise ValueError(f"thing: expected a fitted {type(thing).__name__}; call its fit first")
     raise TypeError(
-        "density: expected a flow, a distribution, a run, a fitted estimator, or anything with "
-        f"sample and log_prob, got a {type(thing).__name__}"
+        "thing: expected a flow, a distribution, a posterior, a run, a fitted estimator, or "
+        f"anything with sample and log_prob, got a {type(thing).__name__}"
     )
+
+
+def fitted_of(thing: Any) -> Any:
+    """The density that an estimator or a run is about; anything else as it is."""
+    found = getattr(thing, "fitted_", None) or getattr(thing, "density", None)
+    return found if hasattr(found, "context_columns") else thing
+
+
+def quietly(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    """Calls a method of a posterior, with those of the quiet keywords that it knows."""
+    known = inspect.signature(method).parameters
+    return cast(Tensor, method(*args, **kwargs, **{k: v for k, v in QUIET.items() if k in known}))
 
 
 def names_of(columns: Sequence[str] | None, features: int) -> tuple[str, ...]:
@@ -79,7 +104,7 @@ def names_of(columns: Sequence[str] | None, features: int) -> tuple[str, ...]:
     return columns
 
 
-def seeded(sample: Callable[[torch.Size], Tensor]) -> Draw:
+def by_seed(sample: Callable[[torch.Size], Tensor]) -> Draw:
     """Draws by a seed from what draws from torch's own generator, which is left as it was."""
 
     def draw(n: int, seed: int) -> Tensor:
@@ -90,9 +115,15 @@ def seeded(sample: Callable[[torch.Size], Tensor]) -> Draw:
     return draw
 
 
-def _of_module(module: nn.Module, columns: Sequence[str] | None, context: Context | None) -> Face:
+def _in_batches(log_prob: Score, x: Tensor, like: Tensor) -> Tensor:
+    return torch.cat([log_prob(part).double() for part in x.to(like).split(BATCH_SIZE)])
+
+
+def _of_module(module: nn.Module, columns: Sequence[str] | None, context: Any) -> Face:
+    if isinstance(context, Mapping):
+        raise ValueError(f"context: expected numbers in their order, got {', '.join(context)}")
     like, noise = input_like(module), noise_of(module)
-    c = None if context is None else torch.as_tensor(_by_name(context)).to(like)
+    c = None if context is None else torch.as_tensor(context).to(like)
     if c is not None and c.ndim == 2 and len(c) == 1:
         c = c[0]
 
@@ -105,59 +136,63 @@ def _of_module(module: nn.Module, columns: Sequence[str] | None, context: Contex
         seed_noise(noise, 0)
         learns = torch.is_grad_enabled()
         with frozen(module), torch.set_grad_enabled(learns):
-            made = module(c)
-            parts = x.to(like).split(BATCH_SIZE)
-            return torch.cat([made.log_prob(part).double() for part in parts])
+            return _in_batches(module(c).log_prob, x, like)
 
     with frozen(module):
-        names = _names_of_vectors(columns, module(c).event_shape)
-    return Face(names, seeded(sample), score, (module, c))
+        made = module(c)
+    if made.batch_shape:
+        raise ValueError(
+            f"context: expected one, got a batch of shape {tuple(made.batch_shape)}; ask about one"
+            " context at a time"
+        )
+    return Face(_names_of_vectors(columns, made.event_shape), by_seed(sample), score, (module, c))
 
 
 def _of_distribution(thing: Distribution, columns: Sequence[str] | None) -> Face:
     if thing.batch_shape:
         raise ValueError(
-            f"density: expected one distribution of vectors, got a batch of shape "
+            f"thing: expected one distribution of vectors, got a batch of shape "
             f"{tuple(thing.batch_shape)}; torch.distributions.Independent makes it one"
         )
+    if not thing.event_shape:
+        thing = Independent(thing.expand(torch.Size((1,))), 1, validate_args=False)
     names = _names_of_vectors(columns, thing.event_shape)
-    draw, free = seeded(thing.sample), unvalidated(thing)
+    draw, free = by_seed(thing.sample), unvalidated(thing)
     like = draw(1, 0)
-
-    def score(x: Tensor) -> Tensor:
-        parts = x.to(like).split(BATCH_SIZE)
-        return torch.cat([log_density(free, part).double() for part in parts])
-
+    score = partial(_in_batches, partial(log_density, free), like=like)
     return Face(names, draw, score, (thing, None))
 
 
-def _of_pair(thing: Any, columns: Sequence[str] | None) -> Face:
-    """The face of anything with `sample((n,))` and `log_prob(x)`."""
-    draw = seeded(thing.sample)
+def _of_posterior(thing: Any, columns: Sequence[str] | None, x: Any) -> Face:
+    """The face of anything with `sample((n,))` and `log_prob(x)`, given an observation or none."""
+    if hasattr(thing, "at"):  # then it is a distribution, of which more may be known
+        return _of_distribution(thing.at(x), columns)
+    given = {} if x is None else {"x": torch.as_tensor(x)}
+    draw = by_seed(partial(quietly, thing.sample, **given))
     like = draw(1, 0)
 
-    def score(x: Tensor) -> Tensor:
-        parts = x.to(like).split(BATCH_SIZE)
-        return torch.cat([thing.log_prob(part).double() for part in parts])
+    def log_prob(part: Tensor) -> Tensor:
+        found: Tensor = thing.log_prob(part, **given)
+        if found.shape != part.shape[:1]:
+            raise ValueError(
+                f"thing: expected a log-density a row, shape {tuple(part.shape[:1])}, got"
+                f" {tuple(found.shape)}"
+            )
+        return found
+
+    def score(rows: Tensor) -> Tensor:
+        with randomness.seeded(0):  # sbi's normalises by draws
+            return _in_batches(log_prob, rows, like)
 
     return Face(_names_of_vectors(columns, like.shape[1:]), draw, score)
 
 
-def _of_table(fitted: FittedTable, context: Context | None) -> Face:
-    columns = fitted.columns
+def _of_table(fitted: FittedTable, context: Any) -> Face:
+    columns, contexts = fitted.columns, contexts_of(context, fitted.context_columns)
     for name in columns:
         kind = fitted.types[name]
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise ValueError(f"density: expected columns of numbers, got {name!r} of type {kind}")
-    names, given = fitted.context_columns, _by_name(context, fitted.context_columns)
-    if given is not None:
-        cells = given.flatten().tolist() if isinstance(given, Tensor) else list(given)
-        if len(cells) != len(names):
-            raise ValueError(f"context: expected {len(names)} values, got {len(cells)}")
-        row = pa.table({name: [cell] for name, cell in zip(names, cells, strict=True)})
-
-    def contexts(n: int) -> pa.Table | None:
-        return None if given is None else row.take(np.zeros(n, np.int64))
+            raise ValueError(f"thing: expected columns of numbers, got {name!r} of type {kind}")
 
     def draw(n: int, seed: int) -> Tensor:
         table = fitted.sample(n, contexts(n), seed=seed)
@@ -174,17 +209,7 @@ def _of_table(fitted: FittedTable, context: Context | None) -> Face:
     return Face(columns, draw, score)
 
 
-def _by_name(context: Context | None, names: Sequence[str] = ()) -> Tensor | Sequence[Any] | None:
-    """The values of a context in the order of its columns."""
-    if not isinstance(context, Mapping):
-        return context
-    if not names or any(name not in context for name in names):
-        wanted = ", ".join(names) or "numbers in their order"
-        raise ValueError(f"context: expected {wanted}, got {', '.join(context) or 'none'}")
-    return [context[name] for name in names]
-
-
 def _names_of_vectors(columns: Sequence[str] | None, shape: Sequence[int]) -> tuple[str, ...]:
     if len(shape) != 1:
-        raise ValueError(f"density: expected one of vectors, got events of shape {tuple(shape)}")
+        raise ValueError(f"thing: expected one of vectors, got events of shape {tuple(shape)}")
     return names_of(columns, shape[0])

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Context, Draw, Origin, Score, face_of
+from .context import Context, refuse
+from .faces import Draw, Origin, Score, face_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class HeldOut:
 class NamedDensity:
     r"""A density p(x) of columns that have names: one face for all that can be asked.
 
-    `NamedDensity.of(thing, columns=None, context=None)` makes one; `columns`, `features`,
+    `NamedDensity.of(thing, columns=None, context=None, x=None)` makes one; `columns`, `features`,
     `sample(n, seed=0)` and `log_prob(x)` are what it has. Functions that ask something of a
     posterior take what `of` takes.
 
@@ -65,27 +66,35 @@ class NamedDensity:
 
     @classmethod
     def of(
-        cls, thing: Any, columns: Sequence[str] | None = None, context: Context | None = None
+        cls,
+        thing: Any,
+        columns: Sequence[str] | None = None,
+        context: Context | None = None,
+        x: Any = None,
     ) -> NamedDensity:
         """Gives a density the face of named columns.
 
         Args:
             thing: A flow or another lazy distribution; a `torch.distributions.Distribution` of
-                vectors; a run (:func:`maskedflow.load_run`); a fitted
-                :class:`~maskedflow.DensityEstimator` whose columns are numbers; a posterior, or
-                anything else with `sample((n,))` and `log_prob(x)`; or one of these already.
+                vectors or of numbers; a run (:func:`maskedflow.load_run`); a fitted
+                :class:`~maskedflow.DensityEstimator` whose columns are numbers; a posterior, ours
+                or sbi's, or anything else with `sample((n,))` and `log_prob(x)`; or one of these
+                already.
             columns: Names for what has none, `x0`, `x1`, ... if None. Of what has names, the order
                 in which they are wanted.
-            context: What a conditional density is conditional on: a vector, or a mapping from
-                names.
+            context: What a flow, an estimator or a run is conditional on: a vector, a mapping from
+                names, or a frame of one row.
+            x: The observation of a posterior.
 
         Raises:
             TypeError: If it is no density.
-            ValueError: If columns do not fit, a context is missing or needless, or a column is not
-                one of numbers.
+            ValueError: If columns do not fit, a context or an observation is missing or needless,
+                or a column is not one of numbers.
         """
-        if not isinstance(thing, NamedDensity):
-            thing = NamedDensity(*face_of(thing, columns, context))
+        if isinstance(thing, NamedDensity):
+            refuse(context=context, x=x)
+        else:
+            thing = NamedDensity(*face_of(thing, columns, context, x))
         found: NamedDensity = thing
         return found if columns is None else found.ordered(columns)
 

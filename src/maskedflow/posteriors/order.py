@@ -25,7 +25,7 @@ from maskedflow.tables.missing import call_elements, elements_of, steps_of
 from maskedflow.training.evaluation import frozen
 from maskedflow.transforms import DependentTransform, Narrow, ScaleTransform
 
-from .faces import seeded
+from .faces import by_seed
 from .named import NamedDensity
 
 TOLERANCE = 1e-3
@@ -194,7 +194,7 @@ class _Independent:
         return torch.stack(each).sum(dim=0)
 
     def complete(self, z: Tensor, index: Tensor, n: int, seed: int) -> Tensor:
-        drawn = seeded(self.whole.sample)(n, seed)
+        drawn = by_seed(self.whole.sample)(n, seed)
         drawn[:, index] = z[:, index]
         return drawn
 
@@ -226,5 +226,5 @@ class _Gaussians:
         covariance = self.covariance[:, rest_index][:, :, rest_index] - slope @ across.mT
         mixture = MixtureOfGaussians(logits, loc, scale_tril=torch.linalg.cholesky(covariance))
         drawn = z.repeat(n, 1)
-        drawn[:, rest_index] = seeded(mixture.sample)(n, seed).to(z)
+        drawn[:, rest_index] = by_seed(mixture.sample)(n, seed).to(z)
         return drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +10,13 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR, limits_of, new_figure
+from maskedflow.plot.figures import (
+    DATA_COLOUR,
+    SAMPLE_COLOUR,
+    limits_of,
+    new_figure,
+    steps_between,
+)
 from maskedflow.report.format import clipped, percent
 from maskedflow.report.plots.figures import Picture, embed, name_ticks
 from maskedflow.report.section import Column, Evidence, Rows, Section, Subject
@@ -167,9 +172,7 @@ def _histograms(axes: Axes, column: Column, data: Vector, samples: Vector) -> No
     if column.step:
         # Bars as wide as a whole number of steps, in whose middle the numbers are.
         low, high = np.quantile(plain, [TAIL, 1 - TAIL]) if len(plain) else (0.0, 0.0)
-        width = column.step * max(1, math.ceil((high - low) / column.step / BARS))
-        low -= 0.5 * column.step
-        edges = low + width * np.arange(math.floor((high - low) / width) + 2)
+        edges = steps_between(low, high, column.step, BARS)
     else:
         low, high = limits_of(plain if len(plain) else [0.0], TAIL, edge=0)
         edges = np.linspace(low, high, BARS + 1)
