@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import (
     Beta,
+    Distribution,
     Gamma,
     Independent,
     LogNormal,
@@ -99,6 +100,29 @@ def test_half_bounded_and_mixed_supports() -> None:
     drawn = found.sample((5000,), x=theta[0], generator=generator())
     assert bool(prior.contains(drawn).all())
     assert bool(found.log_prob(drawn, x=theta[0]).isfinite().all())
+
+
+def test_draws_on_a_bound_are_learnt_from() -> None:
+    """Uniform draws of torch may be equal to the lower bound."""
+    theta, x = square(200)
+    theta[::7] = -1
+    found = mf.NPE(SQUARE, config=QUICK).fit(theta, x)
+    assert bool(found.log_prob(found.sample((50,), x=x[1]), x=x[1]).isfinite().all())
+
+
+def test_a_mixture_is_a_prior_if_its_components_have_the_same_bounds() -> None:
+    def mixture(components: Distribution) -> mf.inference.Prior:
+        shares = torch.distributions.Categorical(torch.tensor([0.3, 0.7]))
+        return mf.inference.Prior(torch.distributions.MixtureSameFamily(shares, components))
+
+    prior = mixture(Normal(torch.tensor([-3.0, 3.0]), 0.5))
+    assert (prior.low.tolist(), prior.high.tolist()) == ([-math.inf], [math.inf])
+    assert prior.log_prob(torch.tensor([3.0])).exp().item() == pytest.approx(
+        0.7 / math.sqrt(2 * math.pi) / 0.5
+    )
+    assert mixture(LogNormal(torch.tensor([0.0, 1.0]), 0.5)).low.tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"^prior: expected parameters in intervals"):
+        mixture(Uniform(torch.tensor([0.0, 5.0]), torch.tensor([1.0, 6.0])))
 
 
 def test_log_determinants_of_supports_are_those_of_autograd() -> None:
@@ -276,7 +300,7 @@ def test_a_posterior_is_saved_and_read(tmp_path: Path, arguments: dict[str, Any]
     other = Uniform(-2 * torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match="the prior's bounds are others"):
         mf.NPE(other, **arguments).load(tmp_path / "posterior.safetensors")
-    with pytest.raises(ValueError, match="not a posterior of this flow"):
+    with pytest.raises(ValueError, match="not a density of this flow"):
         mf.NPE(Normal(torch.zeros(2), 1.0), **arguments).load(tmp_path / "posterior.safetensors")
 
 
@@ -292,6 +316,10 @@ def test_flows_are_named_or_made() -> None:
         mf.NPE(SQUARE, "m")
     with pytest.raises(ValueError, match=r"^z_score_x: expected one of auto, independent, struct"):
         mf.NPE(SQUARE, z_score_x="whole")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^embedding: expected a torch.nn.Module, got a str"):
+        mf.NPE(SQUARE, embedding="cnn")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^config: expected a TrainConfig, got a dict"):
+        mf.NPE(SQUARE, config={"epochs": 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^flow: expected a function that makes a LazyDistr"):
         mf.NPE(SQUARE, lambda _, __: nn.Linear(2, 2), config=QUICK).fit(theta, x)  # type: ignore[arg-type,return-value]
 
@@ -313,6 +341,7 @@ class Unbounded:
     [
         (3, TypeError, "prior: expected a distribution with sample and log_prob, got a int"),
         (Unbounded(), ValueError, "prior: expected a distribution that knows its support, got"),
+        (Normal, TypeError, "prior: expected a distribution, got the class Normal"),
         ([], ValueError, "prior: expected at least one distribution, got an empty list"),
         (
             Normal(torch.zeros(2, 2), 1.0),
@@ -363,5 +392,9 @@ def test_observations_that_do_not_fit(
 def test_parameters_that_do_not_fit(posterior: DirectPosterior) -> None:
     with pytest.raises(ValueError, match=r"^theta: expected shape \(\*, 2\), got \(3,\)"):
         posterior.log_prob(torch.zeros(3), x=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"^theta: expected numbers, got NaN"):
+        posterior.log_prob([math.nan, 0.0], x=torch.zeros(2))
+    with pytest.raises(TypeError, match=r"^sample_shape: expected a shape such as \(5,\), got 5"):
+        posterior.sample(5, x=torch.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^proposal: expected posterior.truncated\(x\), got a"):
         mf.NPE(SQUARE).fit(*square(10), proposal=SQUARE)  # type: ignore[arg-type]
