@@ -125,6 +125,14 @@ def test_a_mixture_is_a_prior_if_its_components_have_the_same_bounds() -> None:
         mixture(Uniform(torch.tensor([0.0, 5.0]), torch.tensor([1.0, 6.0])))
 
 
+def test_a_prior_is_one_of_itself() -> None:
+    prior = Prior([Uniform(2.0, 3.0), Gamma(2.0, 3.0)])
+    again = mf.NPE(prior).prior
+    assert (again.low.tolist(), again.high.tolist()) == ([2.0, 0.0], [3.0, math.inf])
+    theta = prior.sample((5,))
+    assert torch.equal(again.log_prob(theta), prior.log_prob(theta))
+
+
 def test_log_determinants_of_supports_are_those_of_autograd() -> None:
     low = torch.tensor([-1.0, 0.0, -math.inf, -math.inf], dtype=torch.float64)
     high = torch.tensor([2.0, math.inf, 3.0, math.inf], dtype=torch.float64)
@@ -364,6 +372,7 @@ def test_priors_that_are_none(prior: Any, error: type[Exception], message: str) 
     ("theta", "x", "message"),
     [
         (torch.zeros(5, 3), torch.zeros(5, 2), r"theta: expected shape \(n, 2\), as the prior's"),
+        (torch.zeros(5, 2), torch.zeros(5, 0), r"x: expected numbers of each simulation, got \(5"),
         (torch.zeros(5, 2), torch.zeros(4, 2), "x: expected 5 simulations, one for each row of"),
         (torch.full((5, 2), 3.0), torch.zeros(5, 2), "theta: expected rows within the prior's sup"),
         (torch.zeros(1, 2), torch.zeros(1, 2), "theta: expected at least 2 rows to learn from"),

@@ -43,20 +43,23 @@ class Prior(Base):
         tensor([-1.6121,    -inf])
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, prior: Distribution | Sequence[Distribution]) -> None:
         if isinstance(prior, Prior):
-            prior = prior.distribution
-        if isinstance(prior, Sequence):
+            self.distribution: Distribution = prior.distribution
+            self.low, self.high = prior.low, prior.high
+        elif isinstance(prior, Sequence):
             if not prior:
                 raise ValueError("prior: expected at least one distribution, got an empty list")
             parts = [_vector(part) for part in prior]
             bounds = [_bounds(part) for part in parts]
-            self.distribution: Distribution = Joint(*parts)
-            low, high = (torch.cat(ends) for ends in zip(*bounds, strict=True))
+            self.distribution = Joint(*parts)
+            self.low, self.high = (torch.cat(ends) for ends in zip(*bounds, strict=True))
         else:
             self.distribution = _vector(prior)
-            low, high = _bounds(self.distribution)
-        self.low, self.high = low, high
+            self.low, self.high = _bounds(self.distribution)
         super().__init__((), self.distribution.event_shape)
 
     def __repr__(self) -> str:
