@@ -258,6 +258,20 @@ def test_a_further_round_is_drawn_where_the_posterior_is() -> None:
     torch.testing.assert_close(drawn.mean(dim=0), observed, atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("of_prior", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_data", [torch.float32, torch.float64])
+def test_rounds_have_the_precision_of_the_data(of_prior: torch.dtype, of_data: torch.dtype) -> None:
+    prior = Uniform(-torch.ones(2, dtype=of_prior), torch.ones(2, dtype=of_prior))
+    theta, x = (rows.to(of_data) for rows in square(200))
+    for made in (mf.NPE(prior, "maf", config=QUICK), mf.NLE(prior, "maf", config=QUICK)):
+        found = made.fit(theta, x)
+        assert found.log_prob(theta, x=x[0]).dtype == found.sample((5,), x=x[0]).dtype == of_data
+        if isinstance(found, DirectPosterior):
+            region = found.truncated(x[0])
+            assert region.sample((5,)).dtype == of_data
+            assert bool(region.contains(region.sample((5,)).double()).all())
+
+
 def test_a_region_that_the_prior_hardly_meets_is_drawn_from_the_posterior() -> None:
     prior = Prior(Uniform(-1000 * torch.ones(2), 1000 * torch.ones(2)))
     narrow = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)

@@ -84,7 +84,7 @@ class LikelihoodPosterior(Posterior):
         inside = self.prior.contains(rows)
         # Outside the likelihood has not learnt anything.
         log_likelihood: Tensor = self.likelihood(rows).log_prob(x[:, None]).sum(dim=0)
-        total = log_likelihood + self.prior.log_prob(rows)
+        total = log_likelihood + self.prior.log_prob(rows).to(rows)
         return torch.where(inside, total, -math.inf).reshape(theta.shape[:-1])
 
     def _checked(self, x: Any) -> Tensor:

@@ -22,7 +22,8 @@ class NLE(Inference):
     r"""Neural likelihood estimation: a flow of the data, given the parameters.
 
     It is fitted by maximum likelihood, :math:`\max_q \mathrm{E} \log q(x \mid \theta)`, whatever
-    the parameters were drawn from. Its posterior is for any number of independent observations.
+    the parameters were drawn from. Its posterior is for any number of independent observations;
+    what the flow gets wrong adds up over them.
 
     Args:
         prior: The prior, as of :class:`NPE`.
