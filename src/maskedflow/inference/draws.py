@@ -73,7 +73,7 @@ def draw(posterior: Any, x: Tensor, n: int, features: int, seed: int) -> Tensor:
         ValueError: If n is less than one, or the samples are of another shape.
     """
     check_number(n)
-    if not callable(getattr(posterior, "sample", None)):
+    if not any(hasattr(posterior, name) for name in ("sample", "sample_batched")):
         raise TypeError(
             f"posterior: expected one with sample(shape, x=...), got a {type(posterior).__name__}"
         )
