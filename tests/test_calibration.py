@@ -176,6 +176,11 @@ def test_what_does_not_fit_is_refused(
         sbc(Batched(), theta, x, **options)
 
 
+def test_what_draws_nothing_is_no_posterior() -> None:
+    with pytest.raises(TypeError, match=r"^posterior: expected one with sample\(shape, x=...\)"):
+        sbc(None, torch.zeros(5, 1), torch.zeros(5, 1))
+
+
 def test_a_log_density_that_is_none_is_refused() -> None:
     x = torch.zeros(5, 1)
     x[3] = math.nan

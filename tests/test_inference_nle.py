@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +110,36 @@ def test_observations_that_do_not_fit(posterior: LikelihoodPosterior, x: Any, me
 def test_data_have_to_be_vectors() -> None:
     with pytest.raises(ValueError, match=r"^x: expected shape \(n, features\), got \(5, 2, 2\)"):
         mf.NLE(Normal(torch.zeros(1), 1.0)).fit(torch.zeros(5, 1), torch.zeros(5, 2, 2))
+
+
+def test_counts_have_no_density_until_there_is_noise() -> None:
+    theta = 1 + torch.rand(200, 1, generator=generator())
+    x = torch.poisson(theta, generator=generator())
+    nle = mf.NLE(Uniform(torch.ones(1), 2 * torch.ones(1)), "maf", config=CONFIG)
+    with pytest.warns(UserWarning, match="^x: most numbers of column 0 are there more") as caught:
+        nle.fit(theta, x)
+    assert caught[0].filename == __file__
+    nle.fit(theta, x + torch.rand(x.shape, generator=generator(1)))  # no warning
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_likelihood_is_saved_and_read_with_another_prior(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    path, prior = tmp_path / "likelihood.safetensors", Uniform(torch.zeros(2), torch.ones(2))
+    theta = torch.rand(200, 2, generator=generator()).to(dtype)
+    x = theta.repeat(1, 2)[:, :3] + torch.randn(200, 3, generator=generator(1)).to(dtype)
+    found = mf.NLE(prior, "maf", ensemble=2, config=CONFIG).fit(theta, x)
+    found.save(path)
+    assert torch.equal(
+        mf.NLE(prior, "maf").load(path).potential(theta, x[:2]), found.potential(theta, x[:2])
+    )
+    wider = mf.NLE(Uniform(-torch.ones(2), torch.ones(2)), "maf").load(path)
+    moved = found.potential(theta, x[0]) - wider.potential(theta, x[0])
+    torch.testing.assert_close(moved, torch.full((200,), math.log(4), dtype=dtype))
+    with pytest.raises(ValueError, match="not a density of this flow"):
+        mf.NLE(prior, "nsf").load(path)
+    with pytest.raises(ValueError, match="expected a likelihood of 1 parameters, got one of 2"):
+        mf.NLE(Normal(torch.zeros(1), 1.0), "maf").load(path)
+    with pytest.raises(ValueError, match="not a density of this flow"):
+        mf.NPE(prior, "maf").load(path)

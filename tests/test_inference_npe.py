@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import (
     Beta,
+    Distribution,
     Gamma,
     Independent,
     LogNormal,
@@ -95,6 +96,37 @@ def test_half_bounded_and_mixed_supports() -> None:
     drawn = found.sample((5000,), x=theta[0], generator=generator())
     assert bool(prior.contains(drawn).all())
     assert bool(found.log_prob(drawn, x=theta[0]).isfinite().all())
+
+
+def test_draws_on_a_bound_are_learnt_from() -> None:
+    """Uniform draws of torch may be equal to the lower bound."""
+    theta, x = square(200)
+    theta[::7] = -1
+    found = mf.NPE(SQUARE, config=QUICK).fit(theta, x)
+    assert bool(found.log_prob(found.sample((50,), x=x[1]), x=x[1]).isfinite().all())
+
+
+def test_a_mixture_is_a_prior_if_its_components_have_the_same_bounds() -> None:
+    def mixture(components: Distribution) -> mf.inference.Prior:
+        shares = torch.distributions.Categorical(torch.tensor([0.3, 0.7]))
+        return mf.inference.Prior(torch.distributions.MixtureSameFamily(shares, components))
+
+    prior = mixture(Normal(torch.tensor([-3.0, 3.0]), 0.5))
+    assert (prior.low.tolist(), prior.high.tolist()) == ([-math.inf], [math.inf])
+    assert prior.log_prob(torch.tensor([3.0])).exp().item() == pytest.approx(
+        0.7 / math.sqrt(2 * math.pi) / 0.5
+    )
+    assert mixture(LogNormal(torch.tensor([0.0, 1.0]), 0.5)).low.tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"^prior: expected parameters in intervals"):
+        mixture(Uniform(torch.tensor([0.0, 5.0]), torch.tensor([1.0, 6.0])))
+
+
+def test_a_prior_is_one_of_itself() -> None:
+    prior = Prior([Uniform(2.0, 3.0), Gamma(2.0, 3.0)])
+    again = mf.NPE(prior).prior
+    assert (again.low.tolist(), again.high.tolist()) == ([2.0, 0.0], [3.0, math.inf])
+    theta = prior.sample((5,))
+    assert torch.equal(again.log_prob(theta), prior.log_prob(theta))
 
 
 def test_log_determinants_of_supports_are_those_of_autograd() -> None:
@@ -222,6 +254,20 @@ def test_a_further_round_is_drawn_where_the_posterior_is() -> None:
     torch.testing.assert_close(drawn.mean(dim=0), observed, atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("of_prior", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of_data", [torch.float32, torch.float64])
+def test_rounds_have_the_precision_of_the_data(of_prior: torch.dtype, of_data: torch.dtype) -> None:
+    prior = Uniform(-torch.ones(2, dtype=of_prior), torch.ones(2, dtype=of_prior))
+    theta, x = (rows.to(of_data) for rows in square(200))
+    for made in (mf.NPE(prior, "maf", config=QUICK), mf.NLE(prior, "maf", config=QUICK)):
+        found = made.fit(theta, x)
+        assert found.log_prob(theta, x=x[0]).dtype == found.sample((5,), x=x[0]).dtype == of_data
+        if isinstance(found, DirectPosterior):
+            region = found.truncated(x[0])
+            assert region.sample((5,)).dtype == of_data
+            assert bool(region.contains(region.sample((5,)).double()).all())
+
+
 def test_a_region_that_the_prior_hardly_meets_is_drawn_from_the_posterior() -> None:
     prior = Prior(Uniform(-1000 * torch.ones(2), 1000 * torch.ones(2)))
     narrow = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
@@ -272,7 +318,7 @@ def test_a_posterior_is_saved_and_read(tmp_path: Path, arguments: dict[str, Any]
     other = Uniform(-2 * torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match="the prior's bounds are others"):
         mf.NPE(other, **arguments).load(tmp_path / "posterior.safetensors")
-    with pytest.raises(ValueError, match="not a posterior of this flow"):
+    with pytest.raises(ValueError, match="not a density of this flow"):
         mf.NPE(Normal(torch.zeros(2), 1.0), **arguments).load(tmp_path / "posterior.safetensors")
 
 
@@ -288,6 +334,10 @@ def test_flows_are_named_or_made() -> None:
         mf.NPE(SQUARE, "m")
     with pytest.raises(ValueError, match=r"^z_score_x: expected one of auto, independent, struct"):
         mf.NPE(SQUARE, z_score_x="whole")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^embedding: expected a torch.nn.Module, got a str"):
+        mf.NPE(SQUARE, embedding="cnn")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^config: expected a TrainConfig, got a dict"):
+        mf.NPE(SQUARE, config={"epochs": 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^flow: expected a function that makes a LazyDistr"):
         mf.NPE(SQUARE, lambda _, __: nn.Linear(2, 2), config=QUICK).fit(theta, x)  # type: ignore[arg-type,return-value]
 
@@ -309,6 +359,7 @@ class Unbounded:
     [
         (3, TypeError, "prior: expected a distribution with sample and log_prob, got a int"),
         (Unbounded(), ValueError, "prior: expected a distribution that knows its support, got"),
+        (Normal, TypeError, "prior: expected a distribution, got the class Normal"),
         ([], ValueError, "prior: expected at least one distribution, got an empty list"),
         (
             Normal(torch.zeros(2, 2), 1.0),
@@ -336,6 +387,7 @@ def test_priors_that_are_none(prior: Any, error: type[Exception], message: str) 
     ("theta", "x", "message"),
     [
         (torch.zeros(5, 3), torch.zeros(5, 2), r"theta: expected shape \(n, 2\), as the prior's"),
+        (torch.zeros(5, 2), torch.zeros(5, 0), r"x: expected numbers of each simulation, got \(5"),
         (torch.zeros(5, 2), torch.zeros(4, 2), "x: expected 5 simulations, one for each row of"),
         (torch.full((5, 2), 3.0), torch.zeros(5, 2), "theta: expected rows within the prior's sup"),
         (torch.zeros(1, 2), torch.zeros(1, 2), "theta: expected at least 2 rows to learn from"),
@@ -364,5 +416,9 @@ def test_observations_that_do_not_fit(
 def test_parameters_that_do_not_fit(posterior: DirectPosterior) -> None:
     with pytest.raises(ValueError, match=r"^theta: expected shape \(\*, 2\), got \(3,\)"):
         posterior.log_prob(torch.zeros(3), x=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"^theta: expected numbers, got NaN"):
+        posterior.log_prob([math.nan, 0.0], x=torch.zeros(2))
+    with pytest.raises(TypeError, match=r"^sample_shape: expected a shape such as \(5,\), got 5"):
+        posterior.sample(5, x=torch.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^proposal: expected posterior.truncated\(x\), got a"):
         mf.NPE(SQUARE).fit(*square(10), proposal=SQUARE)  # type: ignore[arg-type]

@@ -267,6 +267,8 @@ def test_wrong_densities_and_flows() -> None:
         hmc(lambda x: log_density(x.detach()), start)
     with pytest.raises(ValueError, match="flow: expected a distribution with a transform, got a M"):
         hmc(log_density, start, flow=GMM(2).double())
+    with pytest.raises(TypeError, match="flow: expected a module or a distribution, got a int"):
+        hmc(log_density, start, flow=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="target_acceptance: expected within 0 and 1, got 1"):
         hmc(log_density, start, target_acceptance=1)
     with pytest.raises(TypeError, match=r"start: expected a torch.Tensor"):

@@ -167,6 +167,7 @@ def test_a_log_density_has_gradients_where_rows_have() -> None:
         (lambda: marginal(MAF(2), []), "columns: expected at least one"),
         (lambda: conditional(MAF(2), {"x0": 1.0, "x1": 1.0}), "given: expected some of x0, x1"),
         (lambda: conditional(MADE(2), {"x0": float("nan")}), "given: expected a finite number"),
+        (lambda: conditional(MADE(2), {"x0": "a"}), "given: .* number for 'x0', got a"),
         (lambda: MAF_AT.at({"x1": 0.0}), "given: expected x0, got x1"),
         (lambda: NamedDensity.of(MAF(2)).log_prob(torch.zeros(2)), r"x: expected shape \(n, 2\)"),
         (lambda: NamedDensity.of(MAF(2)).sample(0), "n: expected at least 1 draw"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskedflow.data import Split
-from maskedflow.flows import MAF, Flow
+from maskedflow.data import Split, deconvolved_gaussian
+from maskedflow.flows import MAF, Flow, Measured
 from maskedflow.training import TrainConfig, calibrate, evaluate, fit
 from maskedflow.transforms import ActNorm, BatchNorm, Logit, NormalScores, Standardize
 from maskedflow.transforms.whiten import Whiten
@@ -65,6 +66,7 @@ def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
     ("error", "rows", "says"),
     [
         (TypeError, [[1.0, 2.0]], r"^train: expected a tensor or array of .* got list$"),
+        (TypeError, normal(9).cfloat(), r"^train: expected real numbers, got torch.complex64$"),
         (TypeError, np.array([["a", "b"]]), r"got ndarray of <U1$"),
         (TypeError, (normal(9),) * 3, r"^train: expected a pair \(x, context\), got a tuple of 3$"),
         (TypeError, (None, normal(9)), r"^train: expected numbers x, got None$"),
@@ -77,6 +79,15 @@ def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
 def test_what_are_no_rows_is_said_in_one_line(error: Any, rows: Any, says: str) -> None:
     with pytest.raises(error, match=says):
         fit(maf(), rows, None, CONFIG)
+
+
+def test_what_is_no_flow_or_no_settings_is_told() -> None:
+    with pytest.raises(TypeError, match=r"^flow: expected a torch.nn.Module, got a NoneType$"):
+        fit(None, normal(9), None, CONFIG)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^config: expected a TrainConfig, got a dict$"):
+        fit(maf(), normal(9), None, {})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^train.context: expected shape \(n, context\), got \("):
+        fit(maf(1), (normal(9), normal(9)[:, 0]), None, CONFIG)
 
 
 def test_a_context_in_the_place_of_validation_rows_is_told() -> None:
@@ -127,6 +138,17 @@ def test_a_flow_that_sees_to_units_itself_is_not_warned_of() -> None:
         fit(flow, split, split[:50], CONFIG)
     with pytest.warns(UserWarning, match="column 0"):
         fit(maf(), split, split[:50], CONFIG)
+
+
+def test_a_flow_of_rows_with_errors_is_looked_at_too() -> None:
+    errors = torch.full((300, 2), 1e3)  # which are no reason for a warning
+    x = 1e4 * normal(300) + 5e4
+    for first, warned in ([Standardize.fit(x)], False), ([], True):
+        chain = maf()
+        flow = Flow([*first, *chain.transform.transforms], chain.base)
+        measured = Measured(flow, *deconvolved_gaussian(x.numpy(), errors.numpy()))
+        with pytest.warns(UserWarning, match="column 0") if warned else nullcontext():
+            fit(measured, (x, errors), (x[:50], errors[:50]), CONFIG)
 
 
 def test_contexts_of_any_shape_train_evaluate_and_calibrate() -> None:

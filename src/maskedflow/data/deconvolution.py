@@ -45,6 +45,7 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
         >>> abs(covariance.item() - 1) < 0.3
         True
     """
+    y, errors = torch.as_tensor(y), torch.as_tensor(errors)
     size = y.shape[-1]
     if errors.shape not in ((len(y), size), (len(y), size, size)):
         raise ValueError(

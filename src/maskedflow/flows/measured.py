@@ -92,6 +92,7 @@ class Measured(Noisy, LazyDistribution):
         draws: int = 16,
     ) -> None:
         super().__init__()
+        loc, covariance = torch.as_tensor(loc), torch.as_tensor(covariance)
         size = len(loc)
         chosen = tuple(range(size) if features is None else features)
         if covariance.shape != (size, size):

@@ -60,9 +60,14 @@ def draw(posterior: Any, x: Tensor, n: int, features: int, seed: int) -> Tensor:
     All observations go in one call where the posterior has `sample_batched`, else one by one.
 
     Raises:
+        TypeError: If the posterior draws no samples.
         ValueError: If n is less than one, or the samples are of another shape.
     """
     check_number(n)
+    if not any(hasattr(posterior, name) for name in ("sample", "sample_batched")):
+        raise TypeError(
+            f"posterior: expected one with sample(shape, x=...), got a {type(posterior).__name__}"
+        )
     with seeded(seed):
         found = torch.cat([_samples(posterior, part, n) for part in _blocks(x, n)], dim=1)
     expected = (n, len(x), features)

@@ -42,6 +42,8 @@ class Inference:
         config: TrainConfig | None,
         seed: int,
     ) -> None:
+        if config is not None and not isinstance(config, TrainConfig):
+            raise TypeError(f"config: expected a TrainConfig, got a {type(config).__name__}")
         if ensemble < 1:
             raise ValueError(f"ensemble: expected at least 1 member, got {ensemble}")
         self.prior, self.flow, self.ensemble = Prior(prior), flow, ensemble
@@ -69,6 +71,8 @@ class Inference:
     ) -> Ensemble:
         """Trains densities of a target given a context, each from its own seed on its own split."""
         front, scaled = Front.fit(target, bounds), moments(context, z_score)
+        if front.support is not None:  # torch's own uniform draws may be on the lower bound
+            target = front.support.inside(target)
         held = max(1, round(VALIDATION * len(target)))
         members: list[tuple[Flow, History]] = []
         choices: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from .prior import Prior
 from .proposal import fit_proposal
 from .resampling import resample
 from .simulations import as_numbers
+from .stored import save_density
 
 EFFECTIVE = 20
 """Effective draws, on average, that each sample is one of."""
@@ -55,6 +57,13 @@ class LikelihoodPosterior(Posterior):
         self.features, self.seed = features, seed
         self._last: tuple[Tensor, Corrected] | None = None
 
+    def save(self, path: str | Path) -> None:
+        """Writes the weights of the likelihood to a safetensors file: data, never code.
+
+        The prior and the flow are code: :meth:`NLE.load` is told them again.
+        """
+        save_density(path, self.likelihood)
+
     def potential(self, theta: Any, x: Any = None) -> Tensor:
         r"""The log-prior and the log-likelihoods, with shape (*), in nats: not normalised."""
         return self._potential(self._parameters(theta), self._observed(x))
@@ -75,7 +84,7 @@ class LikelihoodPosterior(Posterior):
         inside = self.prior.contains(rows)
         # Outside the likelihood has not learnt anything.
         log_likelihood: Tensor = self.likelihood(rows).log_prob(x[:, None]).sum(dim=0)
-        total = log_likelihood + self.prior.log_prob(rows)
+        total = log_likelihood + self.prior.log_prob(rows).to(rows)
         return torch.where(inside, total, -math.inf).reshape(theta.shape[:-1])
 
     def _checked(self, x: Any) -> Tensor:

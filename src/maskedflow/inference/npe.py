@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-import torch
-from annotated_types import Len
-from pydantic import with_config
 from torch import nn
 from torch.distributions import Distribution
-from typing_extensions import TypedDict
 
-from maskedflow.files import CLOSED, Count, blame
-from maskedflow.training import TrainConfig, load
-from maskedflow.training.checkpoint import METADATA, metadata_of, read
+from maskedflow.training import TrainConfig
 
-from .candidates import FlowBuilder, candidates
-from .density import Front, ZScore, conditional_flow, support_of
-from .ensemble import Ensemble
+from .candidates import FlowBuilder
+from .density import ZScore
 from .fitting import Inference
 from .posterior import DirectPosterior
+from .stored import load_density
 from .truncated import TruncatedPrior
-
-
-@with_config(CLOSED)
-class _Recipe(TypedDict):
-    """What the file of a posterior says of its flows."""
-
-    choices: Annotated[list[Count], Len(min_length=1)]
 
 
 class NPE(Inference):
@@ -60,7 +46,8 @@ class NPE(Inference):
         seed: The seed of weights, splits and batches.
 
     Raises:
-        TypeError: If the prior is no distribution, or the flow neither a name nor a function.
+        TypeError: If the prior is no distribution, the flow neither a name nor a function, the
+            embedding no module, or the settings no `TrainConfig`.
         ValueError: If the prior's support is none of intervals, half-lines and lines, a name is
             unknown, or the ensemble is empty.
 
@@ -96,6 +83,10 @@ class NPE(Inference):
         if z_score_x not in get_args(ZScore):
             known = ", ".join(get_args(ZScore))
             raise ValueError(f"z_score_x: expected one of {known}, got {z_score_x!r}")
+        if embedding is not None and not isinstance(embedding, nn.Module):
+            raise TypeError(
+                f"embedding: expected a torch.nn.Module, got a {type(embedding).__name__}"
+            )
         self.embedding, self.z_score_x = embedding, z_score_x
 
     def fit(
@@ -155,23 +146,8 @@ class NPE(Inference):
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, or of another prior, flow or embedding.
         """
-        tensors, header = read(path)
-        recipe = metadata_of(path, header, METADATA, _Recipe)
-        name = "embedding.loc" if self.embedding is None else "embedding.0.loc"
-        with blame(Path(path), "not a posterior of this flow and this embedding"):
-            choices = recipe["choices"]
-            x = tensors[f"members.{len(choices) - 1}.{name}"]
-            known = candidates(self.flow, self.prior.features, 1, self.config)
-            zeros = torch.zeros(self.prior.features, dtype=x.dtype)
-            support = support_of((self.prior.low, self.prior.high), x.dtype)
-            front = Front(support, zeros, torch.ones_like(zeros))
-            scaled = torch.zeros_like(x), torch.ones_like(x)
-            build = partial(conditional_flow, front=front, context=scaled, network=self.embedding)
-            density = Ensemble([build(known[one][0], seed=0) for one in choices], choices)
-            load(path, density)
-            if support is not None and any(
-                not torch.equal(tensors[f"members.0.transform.transforms.0.bounds.{end}"], bound)
-                for end, bound in (("low", self.prior.low.to(x)), ("high", self.prior.high.to(x)))
-            ):
-                raise ValueError("the prior's bounds are others")
-        return DirectPosterior(self.prior, density, x.shape, x.dtype)
+        bounds = self.prior.low, self.prior.high
+        density, _, mean = load_density(
+            path, self.flow, self.config, bounds=bounds, network=self.embedding
+        )
+        return DirectPosterior(self.prior, density, mean.shape, mean.dtype)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from maskedflow.distributions.base import Shape, draw
-from maskedflow.training import save
 
 from .ensemble import Ensemble
 from .mode import find_mode
 from .prior import Prior
 from .simulations import as_numbers
+from .stored import save_density
 from .truncated import TruncatedPrior
 
 
@@ -58,6 +58,10 @@ class Posterior(abc.ABC):
         self, sample_shape: Shape = (), x: Any = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draws parameters, with shape (*sample_shape, D), all within the prior's support."""
+        if isinstance(sample_shape, int):
+            raise TypeError(
+                f"sample_shape: expected a shape such as ({sample_shape},), got {sample_shape}"
+            )
         with torch.no_grad():
             return draw(self.at(x), sample_shape, generator)
 
@@ -92,6 +96,8 @@ class Posterior(abc.ABC):
             raise ValueError(
                 f"theta: expected shape (*, {self.prior.features}), got {tuple(keep.shape)}"
             )
+        if keep.isnan().any():
+            raise ValueError("theta: expected numbers, got NaN")
         return keep.to(self.dtype)
 
 
@@ -161,7 +167,7 @@ class DirectPosterior(Posterior):
 
         The prior, the flow and the embedding are code: :meth:`NPE.load` is told them again.
         """
-        save(path, self.density, {"choices": self.density.choices})
+        save_density(path, self.density)
 
     def _checked(self, x: Any) -> Tensor:
         value = as_numbers("x", x).to(self.dtype)

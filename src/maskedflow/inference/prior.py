@@ -44,20 +44,23 @@ class Prior(Base):
         tensor([-1.6121,    -inf])
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, prior: Distribution | Sequence[Distribution]) -> None:
         if isinstance(prior, Prior):
-            prior = prior.distribution
-        if isinstance(prior, Sequence):
+            self.distribution: Distribution = prior.distribution
+            self.low, self.high = prior.low, prior.high
+        elif isinstance(prior, Sequence):
             if not prior:
                 raise ValueError("prior: expected at least one distribution, got an empty list")
             parts = [_vector(part) for part in prior]
             bounds = [_bounds(part) for part in parts]
-            self.distribution: Distribution = Joint(*parts)
-            low, high = (torch.cat(ends) for ends in zip(*bounds, strict=True))
+            self.distribution = Joint(*parts)
+            self.low, self.high = (torch.cat(ends) for ends in zip(*bounds, strict=True))
         else:
             self.distribution = _vector(prior)
-            low, high = _bounds(self.distribution)
-        self.low, self.high = low, high
+            self.low, self.high = _bounds(self.distribution)
         super().__init__((), self.distribution.event_shape)
 
     def __repr__(self) -> str:
@@ -98,6 +101,8 @@ class Prior(Base):
 
 def _vector(prior: Any) -> Distribution:
     """A distribution of vectors, made of one of independent numbers if need be."""
+    if isinstance(prior, type):
+        raise TypeError(f"prior: expected a distribution, got the class {prior.__name__}")
     for name in ("sample", "log_prob"):
         if not callable(getattr(prior, name, None)):
             raise TypeError(
@@ -137,22 +142,23 @@ def _bounds(prior: Distribution) -> tuple[Tensor, Tensor]:
 
 def _ends(support: Any, size: int) -> tuple[Tensor, Tensor]:
     """The bounds of so many numbers that a constraint is about."""
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of what is independent, or a mixture
         support = support.base_constraint
     if isinstance(support, constraints.cat):
         parts = zip(support.cseq, support.lengths, strict=True)
         lows, highs = zip(*(_ends(part, length) for part, length in parts), strict=True)
         return torch.cat(lows), torch.cat(highs)
-    low = getattr(support, "lower_bound", -math.inf)
-    high = getattr(support, "upper_bound", math.inf)
-    bounded = hasattr(support, "lower_bound") or hasattr(support, "upper_bound")
-    if support.is_discrete or support.event_dim or not (bounded or support is constraints.real):
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    low, high = (
+        torch.as_tensor(free if end is None else end, dtype=torch.float64)
+        for end, free in zip(ends, (-math.inf, math.inf), strict=True)
+    )
+    known = support is constraints.real or any(end is not None for end in ends)
+    # Components of a mixture may have bounds of their own, which are those of no interval.
+    apart = any(tuple(end.shape) not in ((), (1,), (size,)) for end in (low, high))
+    if support.is_discrete or support.event_dim or not known or apart:
         raise ValueError(
             f"prior: expected parameters in intervals, half-lines or lines, got the support "
             f"{support}"
         )
-    return _vector_of(low, size), _vector_of(high, size)
-
-
-def _vector_of(end: float | Tensor, size: int) -> Tensor:
-    return torch.as_tensor(end, dtype=torch.float64).expand(size).clone()
+    return low.expand(size).clone(), high.expand(size).clone()

@@ -42,6 +42,8 @@ class Simulations:
             )
         if x.ndim == 1:
             x = x[:, None]
+        if not x.shape[1:].numel():
+            raise ValueError(f"x: expected numbers of each simulation, got {tuple(x.shape)}")
         if len(x) != len(theta):
             raise ValueError(
                 f"x: expected {len(theta)} simulations, one for each row of theta, got {len(x)}"

@@ -63,7 +63,9 @@ class TruncatedPrior(Base):
             raise ValueError(f"mass: expected a number between 0 and 1, got {mass}")
         self.prior, self.posterior = prior, posterior
         with torch.no_grad():
-            log_prob = posterior.log_prob(draw(posterior, (DRAWS,), generator))
+            drawn = draw(posterior, (DRAWS,), generator)
+            log_prob = posterior.log_prob(drawn)
+        self.dtype = drawn.dtype  # the prior may have another
         self.threshold = float(log_prob.quantile(1 - mass))
         super().__init__((), prior.event_shape)
 
@@ -74,7 +76,7 @@ class TruncatedPrior(Base):
     def contains(self, theta: Tensor) -> Tensor:
         """Which parameters, with shape (*, D), are in the region."""
         with torch.no_grad():
-            inside: Tensor = self.posterior.log_prob(theta) > self.threshold
+            inside: Tensor = self.posterior.log_prob(theta.to(self.dtype)) > self.threshold
         return inside
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ class TruncatedPrior(Base):
         n, found = shape.numel(), []
         tried = kept = 0
         while kept < n:
-            theta = self.prior.sample((DRAWS,), generator)
+            theta = self.prior.sample((DRAWS,), generator).to(self.dtype)
             found.append(theta[self.contains(theta)])
             tried, kept = tried + DRAWS, kept + len(found[-1])
             if kept < RARE * tried:

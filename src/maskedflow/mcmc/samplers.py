@@ -223,7 +223,10 @@ def _fixed(flow: nn.Module | Distribution, start: Tensor) -> Iterator[Distributi
         yield _checked(flow, start)
 
 
-def _checked(distribution: Distribution, start: Tensor) -> Distribution:
+def _checked(distribution: object, start: Tensor) -> Distribution:
+    if not isinstance(distribution, Distribution):
+        kind = type(distribution).__name__
+        raise TypeError(f"flow: expected a module or a distribution, got a {kind}")
     shapes = distribution.batch_shape, distribution.event_shape
     if shapes != ((), start.shape[1:]):
         batch, event = map(tuple, shapes)

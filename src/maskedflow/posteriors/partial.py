@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -168,11 +169,18 @@ class Conditional:
             raise ValueError(
                 f"given: expected {', '.join(self.given)}, got {', '.join(given) or 'none'}"
             )
-        value = torch.tensor([float(given[name]) for name in self.given], dtype=torch.float64)
-        for name, number in zip(self.given, value.tolist(), strict=True):
-            if not torch.isfinite(torch.tensor(number)):
-                raise ValueError(f"given: expected a finite number for {name!r}, got {number}")
-        return self._at(value)
+        values = [_number(name, given[name]) for name in self.given]
+        return self._at(torch.tensor(values, dtype=torch.float64))
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"given: expected a finite number for {name!r}, got {value}")
+    return number
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
-from .rows import Rows, splits_of
+from .rows import Rows, check_context, splits_of
 from .state import Pace, TrainingState
 from .units import warn_of_units
 from .whole import WholeSteps, awaits_batch
@@ -119,7 +119,7 @@ def fit(
         Training and validation NLL, learning rate and wall time of each epoch.
 
     Raises:
-        TypeError: If something else than rows is given.
+        TypeError: If something else than a module, rows and settings is given.
         ValueError: If the data are empty or not finite, if validation rows have another shape than
             training rows, if the checkpoint to resume from is damaged or of another configuration,
             if another process trains in the directory, or if no validation NLL was ever finite.
@@ -141,8 +141,13 @@ def fit(
         >>> history.stopped_because
         'epochs'
     """
-    config = config or TrainConfig()
+    if not isinstance(flow, nn.Module):
+        raise TypeError(f"flow: expected a torch.nn.Module, got a {type(flow).__name__}")
+    config = TrainConfig() if config is None else config
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config: expected a TrainConfig, got a {type(config).__name__}")
     train, validation = splits_of(train, validation, config.seed)
+    check_context(flow, train)
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
     root = None if directory is None else Path(directory)

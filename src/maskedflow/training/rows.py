@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedflow.data import Split, StreamedSplit
 from maskedflow.data.split import deal_rows
+from maskedflow.flows import Flow
 
 from .batches import Training, check_finite, in_memory
 
@@ -64,6 +65,13 @@ def _hold_out(rows: Split, seed: int) -> tuple[Split, Split]:
     return rows[train], rows[validation]
 
 
+def check_context(flow: nn.Module, train: Training) -> None:
+    """Refuses one number a row for the context of a flow that has no network to embed it."""
+    c = in_memory(train).context
+    if c is not None and c.ndim == 1 and isinstance(flow, Flow) and flow.embedding is None:
+        raise ValueError(f"train.context: expected shape (n, context), got ({len(c)},)")
+
+
 def split_of(rows: Rows, name: str) -> Split:
     """Rows as a split, in the dtype that they have."""
     if isinstance(rows, Split):
@@ -83,6 +91,8 @@ def split_of(rows: Rows, name: str) -> Split:
 def _tensor(values: Any, name: str) -> Tensor:
     """Numbers as a tensor."""
     if isinstance(values, Tensor):
+        if values.is_complex():
+            raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
         return values.detach()
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         if np.ma.is_masked(values):

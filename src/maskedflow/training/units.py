@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split
-from maskedflow.flows import Flow
+from maskedflow.flows import Flow, Measured
 from maskedflow.transforms import ActNorm, BatchNorm
 
 from .batches import input_like, take
@@ -40,12 +40,15 @@ def warn_of_units(flow: nn.Module, train: Split) -> None:
     :class:`~maskedflow.transforms.Standardize` or :class:`~maskedflow.transforms.Logit`. Nothing is
     said of x if an :class:`~maskedflow.transforms.ActNorm` or a
     :class:`~maskedflow.transforms.BatchNorm` is the first that is learned, nor of contexts that a
-    network of the user's goes through first.
+    network of the user's goes through first, or that have measurement errors behind them.
     """
+    if measured := isinstance(flow, Measured):
+        flow = flow.flow
     if not isinstance(flow, Flow) or type(flow).unchecked is not Flow.unchecked:
         return
     rows = torch.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).long()
     z, c = take(train, rows, input_like(flow))
+    c = None if measured else c
     told = []
     with frozen(flow):
         if c is not None and flow.embedding is not None:
