@@ -21,6 +21,7 @@ from digests import FLOWS, digests
 from maskedflow.kernels import threads
 from maskedflow.kernels.entries import _compiling
 from maskedflow.kernels.threads import Team
+from maskedflow.transforms import logistic
 from strategies import Case
 
 HERE = Path(__file__).parent
@@ -272,3 +273,20 @@ def test_idle_threads_of_the_command_sleep_unless_the_user_says_otherwise(
 def test_the_command_loads_torch_after_it_has_chosen() -> None:
     loaded = python("-c", "import maskedflow.cli, sys; print('torch' in sys.modules)")
     assert loaded.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softplus"])
+def test_logistic_functions_do_not_depend_on_how_rows_are_shared(name: str) -> None:
+    before = torch.get_num_threads()
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for size in range(70_000, 70_100):
+            x = 3 * torch.randn(size, generator=generator)
+            found = []
+            for number in (1, 2):
+                torch.set_num_threads(number)
+                found.append(getattr(logistic, name)(x))
+            assert torch.equal(*found)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], getattr(torch.nn.functional, name)(x))

@@ -14,6 +14,7 @@ from torch.quasirandom import SobolEngine
 from maskedflow.distributions import refuse_nan
 from maskedflow.distributions.base import Base, Shape, draw, log_density
 from maskedflow.transforms import BatchNorm
+from maskedflow.transforms.logistic import softplus
 from maskedflow.transforms.noisy import Noisy
 
 from .flow import LazyDistribution
@@ -194,7 +195,7 @@ class MeasuredDistribution(Base):
         determinant = root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1, keepdim=True)
         odds = 0.5 * squares.sum(dim=-2) + determinant  # log g(x) - log N(x | y, S)
         x = y[..., None] - L @ epsilon
-        log_ratio = math.log(2) - nn.functional.softplus(odds)
+        log_ratio = math.log(2) - softplus(odds)
         return x.movedim(-1, 0).to(y), log_ratio.movedim(-1, 0).to(y)
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .base import DependentTransform, UnivariateTransform
 from .lazy import LazyTransform
+from .logistic import sigmoid
 
 
 class BoundsTransform(UnivariateTransform):
@@ -74,7 +75,7 @@ class BoundsTransform(UnivariateTransform):
         both = self.below & self.above
         width = torch.where(both, self.high - self.low, 1)
         low, high = torch.where(self.below, self.low, 0), torch.where(self.above, self.high, 0)
-        share = width * torch.sigmoid(-y.abs())
+        share = width * sigmoid(-y.abs())
         between = torch.where(y < 0, low + share, high - share)
         # Beyond this an exponential would not be finite.
         most = 0.5 * math.log(torch.finfo(y.dtype).max)
@@ -111,7 +112,7 @@ class BoundsTransform(UnivariateTransform):
         left = (y + s * F.logsigmoid((end - y) / s) - self.low) / s
         from_low = self.low - s * F.logsigmoid(-left)
         most = 0.5 * math.log(torch.finfo(y.dtype).max)
-        bent = torch.log1p(torch.sigmoid(-length) * torch.expm1(gap.clamp(max=most)))
+        bent = torch.log1p(sigmoid(-length) * torch.expm1(gap.clamp(max=most)))
         from_high = self.high - s * (gap - bent)
         is_high = self.above & (~self.below | (2 * from_low > self.low + self.high))
         return (

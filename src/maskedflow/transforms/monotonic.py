@@ -12,6 +12,7 @@ from torch.distributions.transforms import Transform as TorchTransform
 from maskedflow.staircase import is_traced
 
 from .base import Transform, UnivariateTransform, call_and_ladj
+from .logistic import sigmoid
 from .univariate import MonotonicAffineTransform
 
 #: How much a bracket that holds no root grows at a time, and how often: up to float32's largest.
@@ -167,7 +168,7 @@ class Residual(nn.Module):
     @property
     def share(self) -> Tensor:
         r"""The share :math:`\alpha`."""
-        return torch.sigmoid(self.logit)
+        return sigmoid(self.logit)
 
     def extra_repr(self) -> str:
         return f"(univariate): {getattr(self.univariate, '__name__', self.univariate)}"

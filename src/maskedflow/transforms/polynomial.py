@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .logistic import softplus
 from .monotonic import MonotonicTransform
 
 
@@ -160,7 +161,7 @@ class BernsteinTransform(MonotonicTransform):
         return self.theta.shape[-1] - 1
 
     def _constrain(self, theta: Tensor) -> Tensor:
-        start, steps = theta[..., :1], F.softplus(theta[..., 1:])
+        start, steps = theta[..., :1], softplus(theta[..., 1:])
         steps = torch.cat([start, steps[..., :1], steps, steps[..., -1:]], dim=-1)
         return steps.cumsum(dim=-1) - 0.5 * math.log(2) * theta.shape[-1]
 

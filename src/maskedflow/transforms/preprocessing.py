@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import SigmoidTransform, constraints, transform_to
 
@@ -20,6 +19,7 @@ from .base import (
     check_features,
 )
 from .lazy import LazyTransform, elementwise_step
+from .logistic import sigmoid, softplus
 
 
 class ScaleTransform(VectorTransform):
@@ -107,10 +107,10 @@ class LogitTransform(UnivariateTransform):
         return torch.logit(self.alpha + (1 - 2 * self.alpha) * x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return (torch.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)
+        return (sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return math.log1p(-2 * self.alpha) + F.softplus(y) + F.softplus(-y)
+        return math.log1p(-2 * self.alpha) + softplus(y) + softplus(-y)
 
 
 class _NarrowTransform(VectorTransform):

@@ -11,6 +11,7 @@ from torch import Tensor
 from .base import ComposedTransform, DependentTransform, UnivariateTransform
 from .bounds import Bounds
 from .lazy import LazyTransform
+from .logistic import sigmoid
 
 
 class ProbitTransform(UnivariateTransform):
@@ -33,7 +34,7 @@ class ProbitTransform(UnivariateTransform):
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         below = x < 0
         # Of the smaller tail, for the sake of precision.
-        tail = torch.where(below, x, -x).sigmoid().clamp(min=torch.finfo(x.dtype).tiny)
+        tail = sigmoid(torch.where(below, x, -x)).clamp(min=torch.finfo(x.dtype).tiny)
         quantile = torch.special.ndtri(tail)
         y = torch.where(below, quantile, -quantile)
         ladj = F.logsigmoid(x) + F.logsigmoid(-x) - _log_normal(y)
