@@ -152,7 +152,7 @@ class Dataset:
             bounds = bounds_map(self.bounds, self.columns, loc.dtype)
             steps.append(bounds)
             bounded = torch.tensor([name in self.bounds for name in self.columns])
-            mapped = location_and_scale(bounds()(self.train.x))
+            mapped = location_and_scale(bounds()(self.train.x), self.train.weight)
             loc = torch.where(bounded, mapped[0], loc)
             scale = torch.where(bounded, mapped[1], scale)
         steps.append(Standardize(loc, scale))

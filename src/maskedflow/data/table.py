@@ -99,10 +99,10 @@ def open_table(
         raise ValueError(f"{source.path}: expected rows below the header, found none")
     x = numbers(table, columns, source)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    blurred = reaches(x, features, source.bounds) is not None
+    blurred = reaches(x, features, source.bounds, errors) is not None
     if blurred or needs_float64(x, order):
         exact = numbers(table, columns, source, dtype=torch.float64)
-        clear = blurred and reaches(exact, features, source.bounds) is None
+        clear = blurred and reaches(exact, features, source.bounds, errors) is None
         x = exact if clear or needs_float64(exact, order) else x
     del table  # it takes twice the memory
     check_errors(x[:, len(columns) - len(errors) :], tuple(errors.values()), source)
@@ -179,10 +179,10 @@ def open_streamed(
         check_errors(block, wrong, source, start)
     rows = HashedRows.of(source, (*features, *context, *wrong), seed, dealing)
     found = Survey(rows, torch.float32)
-    blurred = reaches(found.some()[0], features, source.bounds) is not None
+    blurred = reaches(found.some()[0], features, source.bounds, errors) is not None
     if blurred or needs_float64(*found.some()):
         exact = Survey(rows, torch.float64)
-        clear = blurred and reaches(exact.some()[0], features, source.bounds) is None
+        clear = blurred and reaches(exact.some()[0], features, source.bounds, errors) is None
         found = exact if clear or needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
@@ -227,12 +227,17 @@ def _roles(
     """The features, the context columns, and those of errors in the order of the features."""
     given = dict(errors or {})
     source.known((*given, *given.values()), "errors")
+    _, context = source.roles(context)
+    taken: dict[str | None, str] = dict.fromkeys(context, "a context")
+    taken[source.weights] = "that of weights"
+    for name in (*given, *given.values()):
+        if name in taken:
+            raise ValueError(
+                f"errors: column {name!r} of {source.path} is {taken[name]}; expected another"
+            )
     features, _ = source.roles((*context, *given.values()))
-    for name in given:
-        if name not in features:
-            raise ValueError(f"errors: column {name!r} of {source.path} is no feature")
     ordered = {name: given[name] for name in features if name in given}
-    return features, source.known(context, "context"), ordered
+    return features, context, ordered
 
 
 def check_errors(x: Tensor, columns: Sequence[str], source: Source, start: int = 0) -> None:
@@ -259,7 +264,7 @@ def _dataset(
     cells, without = (
         (None, []) if continuous else find_cells(x[:, : len(features)], order, features, errors)
     )
-    bounds = bounds_within(x, features, source, cells)
+    bounds = bounds_within(x, features, source, cells, errors)
     notes = (*source.notes, *notes_on(features, cells, without))
     known = {"cells": cells, "bounds": bounds, "notes": notes, "errors": errors, **known}
     return Dataset(source.path.stem, *splits, features, context, **known)
