@@ -220,4 +220,6 @@ def test_reports_draw_as_measured(trained: tuple[Path, Path]) -> None:
     assert mf.load_run(directory).columns == ("mag", "colour")
     assert run("report", directory) == 0
     page = (directory / "report.html").read_text()
-    assert "mag_err" in page
+    assert "It is conditional on age. Densities and samples are of rows as measured" in page
+    assert re.search("deconvolved Gaussian.*</td>", page)
+    assert "full Gaussian" not in page
