@@ -19,9 +19,10 @@ from maskedflow.transforms import (
 )
 
 from .bounded import bounds_map
+from .dealing import Dealing
 from .discrete import Cells
 from .fingerprint import Fingerprint, Trace
-from .split import Dealing, Split, columns_of, location_and_scale
+from .split import Split, columns_of, location_and_scale
 from .streamed import StreamedSplit
 
 _PARTS = ("train", "validation", "test")

@@ -18,8 +18,9 @@ from maskedflow.sources.source import ROWS
 
 from .bounded import bounds_within, reaches
 from .dataset import Dataset, StreamedDataset
+from .dealing import Dealing, check_dealing, deal_rows
 from .discrete import find_cells, needs_float64, notes_on
-from .split import Dealing, Split, check_dealing, deal_rows
+from .split import Split
 from .streamed import HashedRows, StreamedSplit, Survey, split_of
 
 File = str | os.PathLike[str] | Source
