@@ -36,6 +36,7 @@ from maskedflow.report import Column, Evidence, Subject
 from maskedflow.report.section import proportional
 from maskedflow.report.sections.likelihood import Likelihoods
 from maskedflow.runs import Mean, load_run
+from maskedflow.runs.prepare import prepare
 from maskedflow.training import History, TrainConfig, calibrate, evaluate, fit
 from maskedflow.transforms import ActNorm, BatchNorm
 from maskedflow.transforms.normalization import batch_weighs
@@ -311,6 +312,15 @@ def test_a_table_is_opened_by_its_weights(tmp_path: Path) -> None:
         open_table(path, weights="w", context=["w"])
     with pytest.raises(ValueError, match=r"^weights: .* stays on disk .* got 'w'"):
         open_streamed(path, weights="w")
+
+
+def test_weights_are_recorded_whatever_else_is_asked(tmp_path: Path) -> None:
+    path = tilted(tmp_path, n=200)
+    for more in ({}, {"flow": "maf"}, {"flow": "auto"}):
+        table, config, _ = prepare({"data": path, "weights": "w", **more}, tmp_path / "t")
+        assert config.data.weights == config.options["weights"] == "w"
+        assert config.data.effective is not None
+        assert config.data.effective[0] == pytest.approx(table.train.effective)
 
 
 def test_the_rows_of_a_table_keep_their_weights() -> None:
