@@ -20,6 +20,7 @@ from .bounded import bounds_within, reaches
 from .dataset import Dataset, StreamedDataset
 from .dealing import Dealing, check_dealing, deal_rows
 from .discrete import find_cells, needs_float64, notes_on
+from .errors import check_errors, roles
 from .split import Split
 from .streamed import HashedRows, StreamedSplit, Survey, split_of
 
@@ -90,7 +91,7 @@ def open_table(
             f"got {validation} and {test}"
         )
     source = open_source(path).weighed_by(weights)
-    features, context, errors = _roles(source, context, errors)
+    features, context, errors = roles(source, context, errors)
     columns, width = (*features, *context, *errors.values()), len(features)
     weight = weights_of(source, table)
     if table is None:
@@ -173,7 +174,7 @@ def open_streamed(
             f"weights: {source.path} stays on disk (--stream), where no column of weights is read, "
             f"got {source.weights!r}; --no_stream reads it into memory"
         )
-    features, context, errors = _roles(source, context, errors)
+    features, context, errors = roles(source, context, errors)
     check_dealing(dealing)
     width, wrong = len(features), tuple(errors.values())
     for start, block in blocks(source, wrong) if wrong else ():
@@ -220,34 +221,6 @@ def open_if_numbers(source: Source, *, stream: bool = False, **asked: Any) -> Da
         if all_numbers(table):
             raise
         return table
-
-
-def _roles(
-    source: Source, context: Sequence[str], errors: Mapping[str, str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
-    """The features, the context columns, and those of errors in the order of the features."""
-    given = dict(errors or {})
-    source.known((*given, *given.values()), "errors")
-    _, context = source.roles(context)
-    taken: dict[str | None, str] = dict.fromkeys(context, "a context")
-    taken[source.weights] = "that of weights"
-    for name in (*given, *given.values()):
-        if name in taken:
-            raise ValueError(
-                f"errors: column {name!r} of {source.path} is {taken[name]}; expected another"
-            )
-    features, _ = source.roles((*context, *given.values()))
-    ordered = {name: given[name] for name in features if name in given}
-    return features, context, ordered
-
-
-def check_errors(x: Tensor, columns: Sequence[str], source: Source, start: int = 0) -> None:
-    """Refuses standard deviations, of rows from `start` of a source on, that are negative."""
-    for values, name in zip(x.unbind(1), columns, strict=True):
-        if (values < 0).any():
-            row = int((values < 0).nonzero()[0])
-            expected = "a standard deviation, at least 0"
-            raise source.cell_error(name, start + row, expected, f"{values[row].item():g}")
 
 
 def _dataset(
