@@ -130,7 +130,9 @@ def open_table(
         )
         for rows in parts
     )
-    check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
+    counted = train.x if weight is None else train.x[train.mass > 0]
+    if len(counted):
+        check_varying(*counted.aminmax(dim=0), features, source.path, len(counted))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
     known: dict[str, Any] = {"dealing": "values" if distinct else "rows", "distinct": distinct}
     return _dataset(features, source, context, errors, splits, *looked_at, **known)
