@@ -279,6 +279,24 @@ def test_a_flow_stays_within_the_bounds_of_a_file(chain: Path, tmp_path: Path) -
     assert mean == pytest.approx(log_prob.mean().item(), rel=1e-5)
 
 
+def test_runs_of_other_weights_are_compared_by_the_same(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.loadtxt(chain)
+    rows[:, 1] = abs(rows[:, 1])
+    np.savetxt(chain, rows)
+    names = "weight", "minuslogpost"
+    for name in names:
+        words = "train", "--data", chain, "--weights", name, "--out", tmp_path / name
+        assert run(*words, *SMALL) == 0
+    both = [tmp_path / name / "chain" for name in names]
+    code, _, err = call(capsys, "compare", *both)
+    assert (code, "its weights is minuslogpost" in err) == (2, True)
+    code, out, _ = call(capsys, "compare", *both, "--weights", "minuslogpost")
+    test = load_run(both[1]).dataset().test
+    assert (code, f"effective sample size: {test.effective:.1f} of 40 " in out) == (0, True)
+
+
 def test_a_density_within_bounds_integrates_to_one(chain: Path) -> None:
     opened = data.open_table(chain)
     front = opened.preprocessing()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from .split import check_weight
+
 ROWS = 10_000
 """The most rows that it is fitted to."""
 
@@ -54,8 +56,8 @@ def deconvolved_gaussian(
             f"errors: expected shape ({len(y)}, {size}) or ({len(y)}, {size}, {size}), "
             f"got {tuple(errors.shape)}"
         )
-    if weight is None:
-        weight = torch.ones(len(y))
+    weight = torch.ones(len(y)) if weight is None else weight
+    check_weight(weight, len(y))
     counted = weight.nonzero()[:, 0]
     chosen = counted[torch.linspace(0, len(counted) - 1, min(len(counted), ROWS)).long()]
     y, noise = y[chosen].double(), covariances(errors[chosen])
