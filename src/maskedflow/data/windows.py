@@ -20,6 +20,7 @@ def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
         ValueError: If the series is shorter than a window.
 
     Example:
+        >>> import torch
         >>> windows(torch.arange(6)[:, None], length=3, stride=2)[..., 0]
         tensor([[1, 2, 3],
                 [3, 4, 5]])

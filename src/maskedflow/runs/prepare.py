@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ from maskedflow.data import (
 )
 from maskedflow.data.table import open_if_numbers
 from maskedflow.sources import CellError, Source, open_source
-from maskedflow.tables import FLOWS
 
+from .asked import check_flow, errors_of, names, shaping, why_search
 from .config import DataConfig, RunConfig, SearchConfig
 from .record import check_same, config_of, weighed
 from .run import open_data
 from .settings import settle
 from .summary import told_distinct
 
-__all__ = ["prepare", "recorded", "why_search"]
+__all__ = ["prepare", "recorded"]
 
 ADVICE = {
     "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
@@ -36,41 +35,6 @@ ADVICE = {
     "bounds": "; --flow auto gives a bound that rows are at a probability",
 }
 """What to do about a cell that is no number."""
-
-SEARCHED = ("data", "schema", "context", "weights", "seed", *(f.name for f in fields(SearchConfig)))
-"""The options that a search takes; others shape a single flow or its training."""
-
-
-def why_search(asked: Mapping[str, Any]) -> str | None:
-    """Which option asks for the search of a density; None if none does.
-
-    Args:
-        asked: The options that were said.
-
-    Raises:
-        ValueError: If an option asks for it and another does not go with it.
-    """
-    asking = ["--flow auto"] if asked.get("flow") == "auto" else []
-    asking += [f"--{name}" for name in ("schema", "missing", "work") if name in asked]
-    if not asking:
-        return None
-    if asked.get("data") is None:
-        raise ValueError(f"{asking[0]}: expected --data FILE with it")
-    if "error" in asked:
-        raise ValueError(f"--error: not with {asking[0]}, whose density takes cells as exact")
-    if others := _shaping(asked):
-        raise ValueError(
-            f"{others[0]}: shapes a single flow or its training, and {asking[0]} searches a "
-            "density, which sees to that itself; leave it out"
-        )
-    if asked.get("flow") not in (None, *FLOWS):
-        raise ValueError(f"--flow {asked['flow']}: with {asking[0]}, expected {', '.join(FLOWS)}")
-    return asking[0]
-
-
-def _shaping(asked: Mapping[str, Any]) -> list[str]:
-    """The options that shape a single flow or its training."""
-    return [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
 
 
 def prepare(
@@ -92,12 +56,12 @@ def prepare(
     """
     searches = why_search(asked) is not None
     if not searches:
-        _check_flow(asked)
+        check_flow(asked)
     source, opened = _source(asked), None
     if searches:
         assert source is not None
         return _prepare_search(asked, directory, source)
-    if source is not None and "flow" not in asked and not _shaping(asked):
+    if source is not None and "flow" not in asked and not shaping(asked):
         opened = _open_any(source, asked)  # what it holds says what is fitted to it
         if isinstance(opened, pa.Table):
             return _prepare_search(asked, directory, source, opened)
@@ -131,7 +95,7 @@ def _open_any(source: Source, asked: Mapping[str, Any]) -> Dataset | pa.Table:
         return open_if_numbers(
             source,
             stream=_is_streamed(asked, source),
-            context=_names(asked.get("context")),
+            context=names(asked.get("context")),
             seed=asked.get("seed", 0),
             continuous=bool(asked.get("continuous")),
         )
@@ -159,7 +123,7 @@ def _prepare_search(
     table = open_mixed(
         source,
         table=whole,
-        context=_names(asked.get("context")),
+        context=names(asked.get("context")),
         schema=schema,
         missing=missing,
         seed=seed,
@@ -196,23 +160,6 @@ def _prepare_search(
     return table, RunConfig(directory.name, data, search=search, options=options), notes
 
 
-def _check_flow(asked: Mapping[str, Any]) -> None:
-    """Refuses options that do not go with each other, or with what the rows are."""
-    settings, errors = settle(asked), _errors(asked)
-    file, time = asked.get("data"), asked.get("time")
-    if asked.get("weights") is not None and (file is None or time is not None):
-        raise ValueError(
-            f"--weights {asked['weights']}: expected --data FILE, no time series, with this column"
-        )
-    if asked.get("context") is not None and file is None:
-        raise ValueError(f"--context {asked['context']}: expected --data FILE with these columns")
-    if settings["labels"] and file is not None:
-        raise ValueError("--labels: a table of your own has none; name columns with --context")
-    _check_series(asked, settings)
-    if errors and settings["batch_norm"]:
-        raise ValueError("--batch_norm: its rows would be draws of --error; leave it out")
-
-
 def _prepare_flow(
     asked: Mapping[str, Any],
     directory: Path,
@@ -220,13 +167,13 @@ def _prepare_flow(
     source: Source | None,
     opened: Dataset | None,
 ) -> tuple[Dataset, RunConfig]:
-    settings, errors = settle(asked), _errors(asked)
+    settings, errors = settle(asked), errors_of(asked)
     with nullcontext() if errors else _advising():
         dataset = opened or open_data(
             dataset=asked.get("dataset"),
             file=source,
             data_dir=asked.get("data_dir"),
-            context=_names(asked.get("context")),
+            context=names(asked.get("context")),
             labels=settings["labels"],
             seed=settings["seed"],
             download=bool(asked.get("download")),
@@ -262,42 +209,6 @@ def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> d
             then.pop(name, None)
     then.update({name: Path(then[name]) for name in ("data", "data_dir") if name in then})
     return {**then, **asked}
-
-
-def _names(context: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in context.split(",")) if context else ()
-
-
-def _errors(asked: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of standard deviations that --error names, by the columns they belong to."""
-    given = asked.get("error") or ()
-    if given and asked.get("data") is None:
-        raise ValueError(f"--error {given[0]}: expected --data FILE with these columns")
-    errors: dict[str, str] = {}
-    for text in given:
-        name, equals, column = (part.strip() for part in text.partition("="))
-        if not (name and equals and column):
-            raise ValueError(f"--error {text}: expected COLUMN=COLUMN_OF_ITS_ERRORS")
-        if name in errors:
-            raise ValueError(f"--error {text}: {name} has errors already, those of {errors[name]}")
-        errors[name] = column
-    return errors
-
-
-def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuses what does not go with a time series."""
-    if asked.get("time") is None:
-        if asked.get("window") is not None:
-            raise ValueError(f"--window {asked['window']}: expected --time COLUMN with it")
-        return
-    if asked.get("data") is None:
-        raise ValueError(f"--time {asked['time']}: expected --data FILE with this column")
-    if asked.get("context") is not None:
-        raise ValueError("--context: a time series is conditional on its past; leave it out")
-    if settings["batch_norm"]:
-        raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
-    if "error" in asked:
-        raise ValueError("--error: not with --time, which takes steps as exact")
 
 
 def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:
