@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskedflow.distributions.base import log_density
 from maskedflow.kernels import trees as kernel
-from maskedflow.tables.boosted import BoostedChain, ChainSize, _Trees, fit_boosted
+from maskedflow.tables.boosted import BoostedChain, ChainSize, _binned, _Trees, fit_boosted
 from maskedflow.transforms import places_in_a_cell
 
 
@@ -229,3 +229,38 @@ def test_refuses_a_context_of_another_size(chain: BoostedChain) -> None:
         chain(torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"c: expected 5 features, got none"):
         chain()
+
+
+def test_weighted_rows_are_binned_by_their_weights() -> None:
+    generator = np.random.default_rng(0)
+    x, weight = generator.normal(size=5000), generator.exponential(size=5000)
+    weight[x > 1] = 0
+    x[::10] = math.nan
+    binned, ends = _binned(x, weight)
+    there = ~np.isnan(x)
+    assert np.array_equal(np.isnan(binned), ~there)
+    assert len(ends) == len(np.unique(binned[there])) == 255
+    # No row passes an end, and between two of them are rows of like weight.
+    place = np.searchsorted(ends, x[there])
+    assert np.array_equal(binned[there], ends[place])
+    masses = np.bincount(place, weights=weight[there])[:-1]
+    assert abs(masses - weight[there].sum() / 255).max() < weight.max()
+    alone = np.full(3, math.nan)
+    assert np.isnan(_binned(alone, np.ones(3))[0]).all()
+
+
+def test_trees_of_binned_numbers_are_those_of_the_numbers() -> None:
+    generator = np.random.default_rng(0)
+    x, weight = generator.normal(size=(2000, 1)), generator.exponential(size=2000)
+    binned, ends = _binned(x[:, 0], weight)
+    model = HistGradientBoostingClassifier(max_iter=10, random_state=0)
+    model.fit(binned[:, None], np.sin(3 * x[:, 0]) > 0, weight)
+    trees = _Trees({0: ends})
+    trees.add(model, np.arange(1), [])
+    made = {name: tensor.numpy() for name, tensor in trees.tensors().items()}
+    arrays = [made[name] for name in ("roots", "nodes", "branches", "numbers", "splits")]
+    total = np.full(2000, model._baseline_prediction.item())
+    features = np.concatenate([x, np.zeros((2000, 1))], axis=1)
+    rows, lows, categorical = np.arange(2000), np.zeros(2000, np.int64), np.zeros(2, bool)
+    kernel.add_trees(features, rows, lows, total, *arrays, categorical)
+    np.testing.assert_array_equal(total, model.decision_function(binned[:, None]))

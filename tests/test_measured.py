@@ -247,6 +247,16 @@ def test_a_gaussian_is_deconvolved() -> None:
         deconvolved_gaussian(x, errors[:, :1])
 
 
+def test_a_weighted_gaussian_is_deconvolved_as_of_repeated_rows() -> None:
+    x, noise = rows(400)
+    errors = torch.rand(400, 2, dtype=torch.float64, generator=seeded(1))
+    counts = torch.randint(0, 4, (400,), generator=seeded(2))
+    y, again = x + errors * noise, torch.arange(400).repeat_interleave(counts)
+    found = deconvolved_gaussian(y, errors, 0.1 * counts)
+    for one, other in zip(found, deconvolved_gaussian(y[again], errors[again]), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import maskedflow as mf
 from commands import SMALL, call, run, write_csv
 from maskedflow.data import Split, open_streamed, open_table
 from maskedflow.runs import RunConfig, load_run
+from maskedflow.runs.measured import gaussian_baseline
 from maskedflow.training import evaluate
 
 COLUMNS = ["mag", "colour", "mag_err", "age"]
@@ -118,7 +120,8 @@ def test_resumed_and_compared(
         (["--error", "mag"], "--error mag: expected COLUMN=COLUMN_OF_ITS_ERRORS"),
         (["--error", "mag=no"], "errors: "),
         (["--error", "mag=mag_err", "--error", "mag=age"], "has errors already"),
-        (["--error", "age=mag_err", "--context", "age"], "'age' of .* is no feature"),
+        (["--error", "age=mag_err", "--context", "age"], "'age' of .* is a context; expected"),
+        (["--error", "mag=age", "--weights", "age"], "errors: .*'age' of .* is that of weights;"),
         (["--error", "mag=mag_err", "--flow", "auto"], "--error: not with --flow auto"),
         (["--error", "mag=mag_err", "--batch_norm"], "--batch_norm: its rows would be draws"),
         (["--error", "mag=mag_err", "--time", "age"], "--error: not with --time"),
@@ -173,10 +176,50 @@ def test_tables_give_errors_behind_the_context(tmp_path: Path) -> None:
         assert opened.without_context().errors == {}
 
 
+def test_what_is_measured_may_lie_beyond_a_bound(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    errors = np.where(np.arange(300) % 2, 0.2, 0.0)
+    x = rng.uniform(0.01, 0.99, 300)
+    y = x + errors * rng.normal(size=300)
+    assert ((y < 0) | (y > 1)).any()
+    cells = np.stack([0.1 + rng.random(300), np.zeros(300), y, rng.normal(size=300), errors], 1)
+    (tmp_path / "chain.paramnames").write_text("y\nz\nerror\n")
+    (tmp_path / "chain.ranges").write_text("y 0 1\n")
+
+    np.savetxt(tmp_path / "chain.txt", cells)
+    opened = open_table(tmp_path / "chain.txt", errors={"y": "error"})
+    assert opened.bounds == {"y": (0, 1)}
+    assert run("train", "--data", tmp_path / "chain.txt", "--error", "y=error", *SMALL,
+               "--out", tmp_path) == 0  # fmt: skip
+    trained, test = load_run(tmp_path / "chain"), opened.test
+    assert trained.density.log_prob(test.x, test.context).isfinite().all()
+    assert trained.density.sample(1000, seed=0)[:, 0].min() > 0
+    assert trained.density.sample(1000, seed=0)[:, 0].max() < 1
+
+    cells[2, 2] = 1.5  # without an error
+    np.savetxt(tmp_path / "chain.txt", cells)
+    with pytest.raises(ValueError, match=r"column 'y': .* above 0 and below 1, .* found 1\.5"):
+        open_table(tmp_path / "chain.txt", errors={"y": "error"})
+
+
+def test_the_gaussian_beside_measured_rows_counts_them_by_their_weights(tmp_path: Path) -> None:
+    counts = np.random.default_rng(1).integers(0, 4, 200)
+    table = write_csv(tmp_path / "t.csv", [*COLUMNS, "w"], np.c_[stars(), 0.5 * counts])
+    opened = open_table(table, context=["age"], errors={"mag": "mag_err"}, weights="w")
+    assert opened.train.weight is not None
+    times = (2 * opened.train.weight).long()
+    again = opened.train[torch.arange(len(times)).repeat_interleave(times)]
+    repeated = replace(opened, train=Split(again.x, again.context))
+    found = gaussian_baseline(opened, opened.test)
+    torch.testing.assert_close(found, gaussian_baseline(repeated, opened.test))
+
+
 @pytest.mark.slow
 def test_reports_draw_as_measured(trained: tuple[Path, Path]) -> None:
     directory, _ = trained
     assert mf.load_run(directory).columns == ("mag", "colour")
     assert run("report", directory) == 0
     page = (directory / "report.html").read_text()
-    assert "mag_err" in page
+    assert "It is conditional on age. Densities and samples are of rows as measured" in page
+    assert re.search("deconvolved Gaussian.*</td>", page)
+    assert "full Gaussian" not in page

@@ -279,14 +279,33 @@ def test_a_flow_stays_within_the_bounds_of_a_file(chain: Path, tmp_path: Path) -
     assert mean == pytest.approx(log_prob.mean().item(), rel=1e-5)
 
 
+def test_runs_of_other_weights_are_compared_by_the_same(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.loadtxt(chain)
+    rows[:, 1] = abs(rows[:, 1])
+    np.savetxt(chain, rows)
+    names = "weight", "minuslogpost"
+    for name in names:
+        words = "train", "--data", chain, "--weights", name, "--out", tmp_path / name
+        assert run(*words, *SMALL) == 0
+    both = [tmp_path / name / "chain" for name in names]
+    code, _, err = call(capsys, "compare", *both)
+    assert (code, "its weights is minuslogpost" in err) == (2, True)
+    code, out, _ = call(capsys, "compare", *both, "--weights", "minuslogpost")
+    test = load_run(both[1]).dataset().test
+    assert (code, f"effective sample size: {test.effective:.1f} of 40 " in out) == (0, True)
+
+
 def test_a_density_within_bounds_integrates_to_one(chain: Path) -> None:
     opened = data.open_table(chain)
     front = opened.preprocessing()
     assert front is not None
     assert isinstance(front.transforms[0], Bounds)
-    y = front()(opened.train.x)
-    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(y.std(0), torch.ones(3), atol=5e-3, rtol=0)
+    y = data.Split(front()(opened.train.x), weight=opened.train.weight)
+    mean, scale = y.moments
+    torch.testing.assert_close(mean, torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scale, torch.ones(3), atol=5e-3, rtol=0)
     # Of one feature at a time: the base density pulled back over a fine grid of the interval.
     grid = torch.linspace(0, 1, 200_001)[1:-1].double()
     x = opened.train.x[:1].double().repeat(len(grid), 1)
@@ -304,9 +323,9 @@ def _slope(front: Any, x: torch.Tensor) -> torch.Tensor:
     return jacobian[0, 0].log()
 
 
-def test_streamed_rows_have_the_same_bounds(chain: Path) -> None:
-    streamed = data.open_streamed(chain)
-    assert streamed.bounds == {"omegam": (0, 1), "tau": (0, np.inf)}
+def test_streamed_rows_have_the_same_bounds(result: Path) -> None:
+    streamed = data.open_streamed(result)
+    assert streamed.bounds == {"a": (2, 3.5)}
     assert streamed.preprocessing() is not None
 
 

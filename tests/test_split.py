@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from commands import write_csv
 from maskedflow.data import Dataset, open_mixed, open_streamed, open_table
-from maskedflow.data.split import copies, deal
+from maskedflow.data.copies import copies
+from maskedflow.data.dealing import deal
 from maskedflow.runs import DataConfig, Run, RunConfig
 from small_runs import config_of, gaussian
 

@@ -43,7 +43,8 @@ from maskedflow.runs import (
     search_run,
     write_run,
 )
-from maskedflow.runs.prepare import prepare, why_search
+from maskedflow.runs.asked import why_search
+from maskedflow.runs.prepare import prepare
 from maskedflow.tables import Schema, read_source, to_rows, to_table
 from table_strategies import tables
 

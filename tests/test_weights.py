@@ -36,6 +36,7 @@ from maskedflow.report import Column, Evidence, Subject
 from maskedflow.report.section import proportional
 from maskedflow.report.sections.likelihood import Likelihoods
 from maskedflow.runs import Mean, load_run
+from maskedflow.runs.prepare import prepare
 from maskedflow.training import History, TrainConfig, calibrate, evaluate, fit
 from maskedflow.transforms import ActNorm, BatchNorm
 from maskedflow.transforms.normalization import batch_weighs
@@ -313,6 +314,24 @@ def test_a_table_is_opened_by_its_weights(tmp_path: Path) -> None:
         open_streamed(path, weights="w")
 
 
+def test_a_feature_varies_where_rows_count(tmp_path: Path) -> None:
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    counts = (torch.arange(200) % 2).float()
+    x[counts > 0, 1] = 3.0
+    write_table(tmp_path / "t.csv", ["x", "y", "w"], [torch.hstack([x, counts[:, None]])])
+    with pytest.raises(ValueError, match=r"column 'y' is constant \(3 in all \d+ training rows\)"):
+        open_table(tmp_path / "t.csv", weights="w")
+
+
+def test_weights_are_recorded_whatever_else_is_asked(tmp_path: Path) -> None:
+    path = tilted(tmp_path, n=200)
+    for more in ({}, {"flow": "maf"}, {"flow": "auto"}):
+        table, config, _ = prepare({"data": path, "weights": "w", **more}, tmp_path / "t")
+        assert config.data.weights == config.options["weights"] == "w"
+        assert config.data.effective is not None
+        assert config.data.effective[0] == pytest.approx(table.train.effective)
+
+
 def test_the_rows_of_a_table_keep_their_weights() -> None:
     import pyarrow as pa
 
@@ -395,7 +414,7 @@ def test_where_weights_cannot_be_is_told(
 ) -> None:
     path = tilted(tmp_path, n=50)
     for options, says in (
-        (["--data", path, "--stream"], "--stream: reads no weights"),
+        (["--data", path, "--stream"], "stays on disk (--stream), where no column of weights"),
         (["--data", path, "--time", "x"], "--weights w: expected --data FILE, no time series"),
         (["--dataset", "moons"], "--weights w: expected --data FILE"),
     ):

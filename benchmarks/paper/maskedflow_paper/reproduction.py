@@ -21,7 +21,7 @@ from maskedflow.recipes import recipe
 from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
 from maskedflow.runs.config import versions
 from maskedflow.runs.density import preprocessed
-from maskedflow.runs.prepare import config_of
+from maskedflow.runs.record import config_of
 from maskedflow.tables import stacking_weights
 
 from .rows import MODELS, Published, Row

@@ -21,7 +21,6 @@ from .dataset import (
     ImageDataset,
     SeriesDataset,
     StreamedDataset,
-    windows,
 )
 from .deconvolution import deconvolved_gaussian, measured_log_likelihood
 from .fingerprint import Fingerprint, Seen, Trace
@@ -33,6 +32,7 @@ from .split import Split
 from .streamed import StreamedSplit, too_large
 from .table import column_names, iter_batches, open_streamed, open_table, read_table
 from .toy import toy
+from .windows import windows
 
 __all__ = [
     "NAMES",

@@ -19,15 +19,14 @@ from maskedflow.transforms import (
 )
 
 from .bounded import bounds_map
+from .dealing import Dealing
 from .discrete import Cells
 from .fingerprint import Fingerprint, Trace
-from .split import Dealing, Split, columns_of, location_and_scale
+from .split import Split, columns_of, location_and_scale
 from .streamed import StreamedSplit
+from .windows import cut, stretches
 
 _PARTS = ("train", "validation", "test")
-
-STEPS = 8
-"""The steps of a time series that are known again together: one alone may be there by chance."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Dataset:
             bounds = bounds_map(self.bounds, self.columns, loc.dtype)
             steps.append(bounds)
             bounded = torch.tensor([name in self.bounds for name in self.columns])
-            mapped = location_and_scale(bounds()(self.train.x))
+            mapped = location_and_scale(bounds()(self.train.x), self.train.weight)
             loc = torch.where(bounded, mapped[0], loc)
             scale = torch.where(bounded, mapped[1], scale)
         steps.append(Standardize(loc, scale))
@@ -264,36 +263,6 @@ class StreamedDataset(Dataset):
 def _fingerprint(split: Split) -> Fingerprint:
     columns = columns_of(split)
     return Fingerprint.of(columns, columns)
-
-
-def windows(x: Tensor, length: int, stride: int = 1) -> Tensor:
-    """Cuts a series into windows, without a copy; the last one ends with the last step.
-
-    The series has shape `(n, features)`, its windows shape `(windows, length, features)`; `stride`
-    are the steps from a window's start to the next one's.
-
-    Raises:
-        ValueError: If the series is shorter than a window.
-
-    Example:
-        >>> windows(torch.arange(6)[:, None], length=3, stride=2)[..., 0]
-        tensor([[1, 2, 3],
-                [3, 4, 5]])
-    """
-    if not 1 <= length <= len(x):
-        raise ValueError(f"length: expected 1 to {len(x)} steps, got {length}")
-    return x[(len(x) - length) % stride :].unfold(0, length, stride).transpose(1, 2)
-
-
-def cut(split: Split, window: int, stride: int) -> Split:
-    """The windows of a series, with the covariates of their steps."""
-    x, c = split.x, split.context
-    return Split(windows(x, window, stride), None if c is None else windows(c, window, stride))
-
-
-def stretches(split: Split) -> Split:
-    """All stretches of a few steps, a row each."""
-    return Split(windows(split.x, min(STEPS, len(split))).flatten(1))
 
 
 class ContextStandardizer(nn.Module):

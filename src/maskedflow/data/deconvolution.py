@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from .split import check_weight
+
 ROWS = 10_000
 """The most rows that it is fitted to."""
 
@@ -16,12 +18,14 @@ FLOOR = 1e-6
 """The least variance, of that with the errors, which is left when they are taken away."""
 
 
-def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+def deconvolved_gaussian(
+    y: Tensor, errors: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     r"""The mean and covariance of rows without their errors, by maximum likelihood.
 
     A row is :math:`y_i = x_i + e_i` with :math:`e_i \sim N(0, S_i)`. EM maximises
 
-    .. math:: \sum_i \log N(y_i; m, V + S_i)
+    .. math:: \sum_i w_i \log N(y_i; m, V + S_i)
 
     from the sample's mean, and its covariance less the mean of the :math:`S_i`. A step costs
     O(n D³); at most 10,000 rows are used, evenly spaced.
@@ -29,6 +33,7 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         y: The rows, with shape (n, D).
         errors: Standard deviations, (n, D), or covariances, (n, D, D); zero where none.
+        weight: How much each row counts, (n,); all alike if None.
 
     Returns:
         The mean m, (D,), and the covariance V, (D, D), in float64.
@@ -52,18 +57,24 @@ def deconvolved_gaussian(y: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
             f"errors: expected shape ({len(y)}, {size}) or ({len(y)}, {size}, {size}), "
             f"got {tuple(errors.shape)}"
         )
-    chosen = torch.linspace(0, len(y) - 1, min(len(y), ROWS)).long()
+    weight = torch.ones(len(y)) if weight is None else weight
+    check_weight(weight, len(y))
+    counted = weight.nonzero()[:, 0]
+    chosen = counted[torch.linspace(0, len(counted) - 1, min(len(counted), ROWS)).long()]
     y, noise = y[chosen].double(), covariances(errors[chosen])
-    mean, total = y.mean(0), torch.cov(y.T, correction=0).reshape(size, size)
+    share = weight[chosen].double() / weight[chosen].double().sum()
+    spread = torch.einsum("n,nij->ij", share, noise)
+    mean = share @ y
+    total = (share * (y - mean).T) @ (y - mean)
     floor = FLOOR * torch.where(total.diagonal() > 0, total.diagonal(), 1).diag()
-    covariance = _above(total - noise.mean(0), floor)
+    covariance = _above(total - spread, floor)
     for _ in range(ITERATIONS):
         gain = torch.linalg.solve(covariance + noise, covariance).mT
         x = mean + (gain @ (y - mean)[..., None])[..., 0]
-        mean, before = x.mean(0), covariance
+        mean, before = share @ x, covariance
         centred = x - mean
-        left = covariance - (gain @ covariance).mean(0)
-        covariance = _above(left + centred.T @ centred / len(y), floor)
+        left = covariance - torch.einsum("n,nij->ij", share, gain) @ covariance
+        covariance = _above(left + (share * centred.T) @ centred, floor)
         scale = before.diagonal().sqrt()
         if ((covariance - before).abs() <= 1e-4 * scale * scale[:, None]).all():
             break

@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .split import RARE, Array, Grain, row_hashes, scrambled
+from .copies import RARE, Grain, row_hashes, scrambled
+from .split import Array
 
 KEPT = 8192
 """The most hashes that are kept: 64 kB."""

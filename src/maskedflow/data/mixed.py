@@ -22,7 +22,8 @@ from maskedflow.sources import Source, open_source
 from maskedflow.sources.arrow_types import is_number, is_temporal
 from maskedflow.sources.numbers import weights_of
 
-from .split import Array, Dealing, deal_rows, effective
+from .dealing import Dealing, deal_rows
+from .split import Array, effective
 from .table import File
 
 _TEST = 0.1

@@ -24,8 +24,10 @@ from maskedflow.sources import Source, open_source
 from maskedflow.sources.numbers import blocks
 from maskedflow.sources.source import ROWS
 
+from .copies import GOLDEN, Grain, row_hashes, scrambled
+from .dealing import Dealing
 from .fingerprint import Fingerprint, Sketch
-from .split import GOLDEN, Dealing, Grain, Split, columns_of, row_hashes, scrambled
+from .split import Split, columns_of
 
 BUFFER = 2**23
 """Numbers that are shuffled at a time (32 MB), or one piece of the table if that has more."""

@@ -18,8 +18,10 @@ from maskedflow.sources.source import ROWS
 
 from .bounded import bounds_within, reaches
 from .dataset import Dataset, StreamedDataset
+from .dealing import Dealing, check_dealing, deal_rows
 from .discrete import find_cells, needs_float64, notes_on
-from .split import Dealing, Split, check_dealing, deal_rows
+from .errors import check_errors, roles
+from .split import Split
 from .streamed import HashedRows, StreamedSplit, Survey, split_of
 
 File = str | os.PathLike[str] | Source
@@ -89,7 +91,7 @@ def open_table(
             f"got {validation} and {test}"
         )
     source = open_source(path).weighed_by(weights)
-    features, context, errors = _roles(source, context, errors)
+    features, context, errors = roles(source, context, errors)
     columns, width = (*features, *context, *errors.values()), len(features)
     weight = weights_of(source, table)
     if table is None:
@@ -99,10 +101,10 @@ def open_table(
         raise ValueError(f"{source.path}: expected rows below the header, found none")
     x = numbers(table, columns, source)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    blurred = reaches(x, features, source.bounds) is not None
+    blurred = reaches(x, features, source.bounds, errors) is not None
     if blurred or needs_float64(x, order):
         exact = numbers(table, columns, source, dtype=torch.float64)
-        clear = blurred and reaches(exact, features, source.bounds) is None
+        clear = blurred and reaches(exact, features, source.bounds, errors) is None
         x = exact if clear or needs_float64(exact, order) else x
     del table  # it takes twice the memory
     check_errors(x[:, len(columns) - len(errors) :], tuple(errors.values()), source)
@@ -128,7 +130,9 @@ def open_table(
         )
         for rows in parts
     )
-    check_varying(*train.x.aminmax(dim=0), features, source.path, len(train))
+    counted = train.x if weight is None else train.x[train.mass > 0]
+    if len(counted):
+        check_varying(*counted.aminmax(dim=0), features, source.path, len(counted))
     splits, looked_at = (train, validates, tests), (x, order, continuous)
     known: dict[str, Any] = {"dealing": "values" if distinct else "rows", "distinct": distinct}
     return _dataset(features, source, context, errors, splits, *looked_at, **known)
@@ -172,17 +176,17 @@ def open_streamed(
             f"weights: {source.path} stays on disk (--stream), where no column of weights is read, "
             f"got {source.weights!r}; --no_stream reads it into memory"
         )
-    features, context, errors = _roles(source, context, errors)
+    features, context, errors = roles(source, context, errors)
     check_dealing(dealing)
     width, wrong = len(features), tuple(errors.values())
     for start, block in blocks(source, wrong) if wrong else ():
         check_errors(block, wrong, source, start)
     rows = HashedRows.of(source, (*features, *context, *wrong), seed, dealing)
     found = Survey(rows, torch.float32)
-    blurred = reaches(found.some()[0], features, source.bounds) is not None
+    blurred = reaches(found.some()[0], features, source.bounds, errors) is not None
     if blurred or needs_float64(*found.some()):
         exact = Survey(rows, torch.float64)
-        clear = blurred and reaches(exact.some()[0], features, source.bounds) is None
+        clear = blurred and reaches(exact.some()[0], features, source.bounds, errors) is None
         found = exact if clear or needs_float64(*exact.some()) else found
     moments = found.moments
     check_varying(moments.low[:width], moments.high[:width], features, source.path, moments.n)
@@ -221,29 +225,6 @@ def open_if_numbers(source: Source, *, stream: bool = False, **asked: Any) -> Da
         return table
 
 
-def _roles(
-    source: Source, context: Sequence[str], errors: Mapping[str, str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
-    """The features, the context columns, and those of errors in the order of the features."""
-    given = dict(errors or {})
-    source.known((*given, *given.values()), "errors")
-    features, _ = source.roles((*context, *given.values()))
-    for name in given:
-        if name not in features:
-            raise ValueError(f"errors: column {name!r} of {source.path} is no feature")
-    ordered = {name: given[name] for name in features if name in given}
-    return features, source.known(context, "context"), ordered
-
-
-def check_errors(x: Tensor, columns: Sequence[str], source: Source, start: int = 0) -> None:
-    """Refuses standard deviations, of rows from `start` of a source on, that are negative."""
-    for values, name in zip(x.unbind(1), columns, strict=True):
-        if (values < 0).any():
-            row = int((values < 0).nonzero()[0])
-            expected = "a standard deviation, at least 0"
-            raise source.cell_error(name, start + row, expected, f"{values[row].item():g}")
-
-
 def _dataset(
     features: tuple[str, ...],
     source: Source,
@@ -259,7 +240,7 @@ def _dataset(
     cells, without = (
         (None, []) if continuous else find_cells(x[:, : len(features)], order, features, errors)
     )
-    bounds = bounds_within(x, features, source, cells)
+    bounds = bounds_within(x, features, source, cells, errors)
     notes = (*source.notes, *notes_on(features, cells, without))
     known = {"cells": cells, "bounds": bounds, "notes": notes, "errors": errors, **known}
     return Dataset(source.path.stem, *splits, features, context, **known)

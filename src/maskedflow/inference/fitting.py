@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from maskedflow.data import Split
-from maskedflow.data.split import deal
+from maskedflow.data.dealing import deal
 from maskedflow.flows import Flow
 from maskedflow.training import History, TrainConfig, fit
 from maskedflow.training.randomness import derive_seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from maskedflow.data import Dataset, ImageDataset, MixedTable, SeriesDataset, Sp
 from maskedflow.distributions import DiagNormal, NormalizingFlow
 from maskedflow.runs import FlowDensity, Likelihood, Run, evaluate_run, facts
 from maskedflow.runs.density import preprocessed
+from maskedflow.runs.measured import gaussian_baseline
 from maskedflow.tables import FittedTable
 from maskedflow.training.randomness import noise_of, seed_noise
 
@@ -23,7 +25,7 @@ from .of_table import table_report
 from .page import Page, seen_facts, write_page, write_report
 from .plots.figures import embed
 from .plots.runs import series_picture
-from .section import Column, Image, Rows, Subject, Weight, chosen_rows
+from .section import Baseline, Column, Image, Rows, Subject, Weight, chosen_rows
 from .sections.data import Data
 from .sections.likelihood import Likelihoods
 from .sections.samples import Forecasts
@@ -66,6 +68,9 @@ def run_report(
         weights = _weight(train), _weight(dataset.validation), _weight(judged)
         labels = None if test is not None else _labels(run, dataset)
         subject = _subject(run, density, judged)
+        if dataset.errors:
+            gaussian = _deconvolved(dataset, density)
+            subject = replace(subject, errors=tuple(dataset.errors.values()), gaussian=gaussian)
         write_report(subject, before, chosen, last, path, labels=labels, weights=weights)
     return path
 
@@ -131,6 +136,19 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         seen=lambda rows: density.seen(split(rows).x, split(rows).context),
         fitted=run.config.data.rows[0],
     )
+
+
+def _deconvolved(dataset: Dataset, density: FlowDensity) -> tuple[str, Baseline]:
+    """The Gaussian without errors beside rows that come with them."""
+
+    def score(train: Rows, test: Rows, weight: Weight) -> Rows:
+        fitted, judged = (density.split(torch.from_numpy(rows)) for rows in (train, test))
+        mass = None if weight is None else torch.from_numpy(weight)
+        fitted = replace(fitted, weight=mass)
+        found: Rows = gaussian_baseline(replace(dataset, train=fitted), judged).numpy()
+        return found
+
+    return "deconvolved Gaussian", score
 
 
 def _weight(rows: Split | TableSplit) -> Weight:

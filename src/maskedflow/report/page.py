@@ -47,6 +47,7 @@ class Page:
         unit: What a test row is: a "row", an "image" or a "step".
         rows: The test rows that were looked at, and those there are.
         given: The columns that the density is conditional on.
+        errors: Those of them that are errors of rows, which are as measured.
         seen: What is known of whether the density was trained on the test rows, a sentence or two,
             beyond what the next says.
         new: Whether it is known that it was trained on none of them.
@@ -62,6 +63,7 @@ class Page:
     unit: str = "row"
     rows: tuple[int, int] = (0, 0)
     given: Sequence[str] = ()
+    errors: Sequence[str] = ()
     seen: str = ""
     new: bool = False
     spoilt: bool = False
@@ -149,6 +151,7 @@ def write_report(
         "row" if subject.image is None else "image",
         (len(test), total),
         [column.name for column in subject.columns[subject.features :]],
+        subject.errors,
         **known,
         drawn=None if evidence.weight is None else len(evidence.places),
         scoring=_seconds(lambda: subject.log_prob(test[np.arange(TIMED) % len(test)])),

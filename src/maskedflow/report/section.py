@@ -69,6 +69,10 @@ class Column:
         return found
 
 
+Baseline = Callable[[Rows, Rows, Weight], NDArray[np.float64]]
+"""The log-density of test rows, from training rows, test rows and weights of the former."""
+
+
 @dataclass(frozen=True)
 class Image:
     """That the rows are images.
@@ -92,6 +96,7 @@ class Subject:
         log_prob: Computes log p of each row in nats, shape (n, columns) -> (n,).
         sample: Draws n rows; of a conditional density, the given columns come from the data.
         given: The number of columns that it is conditional on.
+        errors: Those of them, the last ones, that are errors of rows, which are as measured.
         latent: Computes the random numbers that the density believes are behind each row,
             independent and N(0, 1); shape (n, columns) -> (n, numbers), NaN where there is none
             behind a missing cell. None if it has none.
@@ -101,6 +106,7 @@ class Subject:
         baselines: Names, and functions of training rows, test rows and weights of the former that
             compute the log-density of test rows in the same units: what else it is compared with,
             where columns are mixed.
+        gaussian: The same of a Gaussian, where the full one of the columns would not do.
         notes: What is known of data and model, as pairs of a word and a text.
         schema: What each column is, as its name, what it is taken for, and why.
         history: One record an epoch, with `train_nll` and `validation_nll`.
@@ -124,12 +130,12 @@ class Subject:
     log_prob: Callable[[Rows], NDArray[np.float64]]
     sample: Callable[[int, torch.Generator], Rows]
     given: int = 0
+    errors: Sequence[str] = ()
     latent: Callable[[Rows], NDArray[np.float64]] | None = None
     unbounded: Callable[[Rows, int], tuple[Rows, NDArray[np.float64]]] | None = None
     residuals: Sequence[str] = ()
-    baselines: Mapping[str, Callable[[Rows, Rows, Weight], NDArray[np.float64]]] = field(
-        default_factory=dict
-    )
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    gaussian: tuple[str, Baseline] | None = None
     notes: Sequence[tuple[str, str]] = ()
     schema: Sequence[tuple[str, str, str]] = ()
     history: Sequence[dict[str, Any]] = ()

@@ -16,7 +16,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from maskedflow.columns.schema import Missing
-from maskedflow.data.split import Dealing
+from maskedflow.data.dealing import Dealing
 from maskedflow.files import (
     CLOSED,
     Count,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from maskedflow.data import Seen, Split, Trace
-from maskedflow.data.dataset import STEPS, stretches
+from maskedflow.data.errors import check_errors
 from maskedflow.data.split import columns_of
-from maskedflow.data.table import check_errors
+from maskedflow.data.windows import STEPS, stretches
 from maskedflow.flows import Flow, Measured, TemporalMAF
 from maskedflow.sources import Source
 from maskedflow.sources.numbers import floats, numbers

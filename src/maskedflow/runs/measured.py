@@ -44,7 +44,8 @@ def without_errors(split: Split, dataset: Dataset) -> Split:
 
 def gaussian_of(dataset: Dataset) -> Gaussian:
     """The mean and covariance of the training rows of a data set without their errors."""
-    return deconvolved_gaussian(dataset.train.x, _errors(dataset, dataset.train))
+    train = dataset.train
+    return deconvolved_gaussian(train.x, _errors(dataset, train), train.weight)
 
 
 def gaussian_baseline(dataset: Dataset, test: Split) -> Tensor:
@@ -55,7 +56,7 @@ def gaussian_baseline(dataset: Dataset, test: Split) -> Tensor:
         c = without_errors(split, dataset).context
         rows.append(split.x if c is None else torch.hstack([split.x, c]))
         errors.append(torch.nn.functional.pad(_errors(dataset, split), (0, size)))
-    mean, covariance = deconvolved_gaussian(rows[0], errors[0])
+    mean, covariance = deconvolved_gaussian(rows[0], errors[0], dataset.train.weight)
     log_prob = measured_log_likelihood(rows[1], errors[1], mean, covariance)
     if not size:
         return log_prob

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,21 @@ import pyarrow as pa
 from maskedflow.data import (
     Dataset,
     MixedTable,
-    Split,
     StreamedDataset,
-    TableSplit,
     open_mixed,
     too_large,
 )
 from maskedflow.data.table import open_if_numbers
-from maskedflow.recipes import SHAPES, recipe
 from maskedflow.sources import CellError, Source, open_source
-from maskedflow.tables import FLOWS
-from maskedflow.training import TrainConfig
 
-from .build import describe
-from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
+from .asked import check_flow, errors_of, names, shaping, why_search
+from .config import DataConfig, RunConfig, SearchConfig
+from .record import check_same, config_of, weighed
 from .run import open_data
 from .settings import settle
 from .summary import told_distinct
 
-__all__ = ["config_of", "prepare", "recorded", "why_search"]
+__all__ = ["prepare", "recorded"]
 
 ADVICE = {
     "missing": "; --missing drop leaves out such rows, --missing model gives them a probability",
@@ -40,41 +35,6 @@ ADVICE = {
     "bounds": "; --flow auto gives a bound that rows are at a probability",
 }
 """What to do about a cell that is no number."""
-
-SEARCHED = ("data", "schema", "context", "weights", "seed", *(f.name for f in fields(SearchConfig)))
-"""The options that a search takes; others shape a single flow or its training."""
-
-
-def why_search(asked: Mapping[str, Any]) -> str | None:
-    """Which option asks for the search of a density; None if none does.
-
-    Args:
-        asked: The options that were said.
-
-    Raises:
-        ValueError: If an option asks for it and another does not go with it.
-    """
-    asking = ["--flow auto"] if asked.get("flow") == "auto" else []
-    asking += [f"--{name}" for name in ("schema", "missing", "work") if name in asked]
-    if not asking:
-        return None
-    if asked.get("data") is None:
-        raise ValueError(f"{asking[0]}: expected --data FILE with it")
-    if "error" in asked:
-        raise ValueError(f"--error: not with {asking[0]}, whose density takes cells as exact")
-    if others := _shaping(asked):
-        raise ValueError(
-            f"{others[0]}: shapes a single flow or its training, and {asking[0]} searches a "
-            "density, which sees to that itself; leave it out"
-        )
-    if asked.get("flow") not in (None, *FLOWS):
-        raise ValueError(f"--flow {asked['flow']}: with {asking[0]}, expected {', '.join(FLOWS)}")
-    return asking[0]
-
-
-def _shaping(asked: Mapping[str, Any]) -> list[str]:
-    """The options that shape a single flow or its training."""
-    return [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
 
 
 def prepare(
@@ -94,15 +54,18 @@ def prepare(
         ValueError: If options do not go with each other or with the data.
         FileNotFoundError: If the data are not there.
     """
-    if why_search(asked):
-        return _prepare_search(asked, directory)
-    opened: Dataset | pa.Table | None = None
-    if "data" in asked and "flow" not in asked and not _shaping(asked):
-        source = open_source(asked["data"])
+    searches = why_search(asked) is not None
+    if not searches:
+        check_flow(asked)
+    source, opened = _source(asked), None
+    if searches:
+        assert source is not None
+        return _prepare_search(asked, directory, source)
+    if source is not None and "flow" not in asked and not shaping(asked):
         opened = _open_any(source, asked)  # what it holds says what is fitted to it
         if isinstance(opened, pa.Table):
             return _prepare_search(asked, directory, source, opened)
-    dataset, config = _prepare_flow(asked, directory, earlier, opened)
+    dataset, config = _prepare_flow(asked, directory, earlier, source, opened)
     assert config.flow is not None
     notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
     streamed = isinstance(dataset, StreamedDataset)
@@ -118,13 +81,21 @@ def prepare(
     return dataset, config, notes
 
 
+def _source(asked: Mapping[str, Any]) -> Source | None:
+    """The table that was named, whose rows count by the weights that were; steps all alike."""
+    if asked.get("data") is None:
+        return None
+    source = open_source(asked["data"])
+    return source if asked.get("time") is not None else source.weighed_by(asked.get("weights"))
+
+
 def _open_any(source: Source, asked: Mapping[str, Any]) -> Dataset | pa.Table:
     """Reads a table: as a data set if all its columns are numbers."""
     with _advising():
         return open_if_numbers(
-            source.weighed_by(asked.get("weights")),
+            source,
             stream=_is_streamed(asked, source),
-            context=_names(asked.get("context")),
+            context=names(asked.get("context")),
             seed=asked.get("seed", 0),
             continuous=bool(asked.get("continuous")),
         )
@@ -142,18 +113,17 @@ def _advising() -> Iterator[None]:
 def _prepare_search(
     asked: Mapping[str, Any],
     directory: Path,
-    source: Source | None = None,
+    source: Source,
     whole: pa.Table | None = None,
 ) -> tuple[MixedTable, RunConfig, list[str]]:
     file, seed = asked["data"], asked.get("seed", 0)
     if seed >= 2**32:
         raise ValueError(f"--seed {seed}: for the search of a density, expected less than {2**32}")
     schema, missing = asked.get("schema"), asked.get("missing")
-    source = (source or open_source(file)).weighed_by(asked.get("weights"))
     table = open_mixed(
         source,
         table=whole,
-        context=_names(asked.get("context")),
+        context=names(asked.get("context")),
         schema=schema,
         missing=missing,
         seed=seed,
@@ -185,41 +155,29 @@ def _prepare_search(
         context_columns=table.context_columns,
         dealing=table.dealing,
         distinct=table.distinct,
-        **_weighed(source.weights, table),
+        **weighed(source.weights, table),
     )
     return table, RunConfig(directory.name, data, search=search, options=options), notes
 
 
 def _prepare_flow(
-    asked: Mapping[str, Any], directory: Path, earlier: RunConfig | None, opened: Dataset | None
+    asked: Mapping[str, Any],
+    directory: Path,
+    earlier: RunConfig | None,
+    source: Source | None,
+    opened: Dataset | None,
 ) -> tuple[Dataset, RunConfig]:
-    settings = settle(asked)
-    if asked.get("weights") is not None and (asked.get("data") is None or asked.get("time")):
-        raise ValueError(
-            f"--weights {asked['weights']}: expected --data FILE, no time series, with this column"
-        )
-    file, time, context = asked.get("data"), asked.get("time"), _names(asked.get("context"))
-    if context and file is None:
-        raise ValueError(f"--context {asked['context']}: expected --data FILE with these columns")
-    if settings["labels"] and file is not None:
-        raise ValueError("--labels: a table of your own has none; name columns with --context")
-    _check_series(asked, settings)
-    errors = _errors(asked)
-    if errors and settings["batch_norm"]:
-        raise ValueError("--batch_norm: its rows would be draws of --error; leave it out")
+    settings, errors = settle(asked), errors_of(asked)
     with nullcontext() if errors else _advising():
-        source = None
-        if file is not None and opened is None:
-            source = open_source(file).weighed_by(asked.get("weights"))
         dataset = opened or open_data(
             dataset=asked.get("dataset"),
             file=source,
             data_dir=asked.get("data_dir"),
-            context=context,
+            context=names(asked.get("context")),
             labels=settings["labels"],
             seed=settings["seed"],
             download=bool(asked.get("download")),
-            time=time,
+            time=asked.get("time"),
             window=asked.get("window"),
             stream=_is_streamed(asked, source),
             dealing="values" if earlier is None else earlier.data.dealing,
@@ -228,69 +186,12 @@ def _prepare_flow(
         )
     if earlier is not None and earlier.flow is not None and not earlier.flow.wide:
         dataset = dataset.in_float32()  # as all runs were once
-    asked = {**asked, "weights": None if source is None or time else source.weights}
+    alike = asked.get("time") is not None
+    asked = {**asked, "weights": None if source is None or alike else source.weights}
     config = config_of(dataset, settle(asked, dataset.features), asked)
     if earlier is not None:
-        _check_same(config, earlier, directory)
+        check_same(config, earlier, directory)
     return dataset, config
-
-
-def config_of(
-    dataset: Dataset, settings: Mapping[str, Any], asked: Mapping[str, Any], **arguments: Any
-) -> RunConfig:
-    """The record of a flow that is to be trained.
-
-    Args:
-        dataset: The rows.
-        settings: What :func:`~maskedflow.runs.settings.settle` gives.
-        asked: Where the rows came from: `dataset` or `data`, `data_dir`, `context`, `weights`,
-            `time`.
-        arguments: Keyword arguments of the flow's constructor beside those of its recipe.
-    """
-    places = {name: asked.get(name) for name in ("data", "data_dir")}
-    file, data_dir = (None if p is None else str(Path(p).resolve()) for p in places.values())
-    where: dict[str, Any] = {
-        "dataset": asked.get("dataset"),
-        "data_dir": data_dir,
-        "time": asked.get("time"),
-    }
-    data = DataConfig(
-        dataset.columns,
-        dataset.rows,
-        file=file,
-        labels=settings["labels"],
-        seed=settings["seed"],
-        context_columns=dataset.context_columns,
-        dealing=dataset.dealing,
-        distinct=dataset.distinct,
-        errors=dict(dataset.errors),
-        **_weighed(asked.get("weights"), dataset),
-        **where,
-        **dataset.record,
-    )
-    made = recipe(settings["flow"])
-    name = made.constructor
-    shape = made.build(dataset.features, dataset.context_features, settings, data.image_shape)
-    if data.window is not None:
-        name = "TemporalMAF"
-        shape |= {"steps": data.window, "hidden_size": settings["hidden_dim"]}
-    preprocessing, embedding = dataset.preprocessing(), dataset.embedding()
-    flow = FlowConfig(
-        name,
-        shape | arguments,
-        settings["seed"],
-        tuple(describe(step) for step in preprocessing.transforms) if preprocessing else (),
-        None if embedding is None else describe(embedding),
-    )
-    training = TrainConfig(
-        **{f.name: settings[f.name] for f in fields(TrainConfig) if f.name in settings}
-    )
-    takes = made.shaped_by(dataset.context_features > 0)
-    told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
-    options = {**where, "window": data.window, "stream": data.stream, "data": file}
-    options |= {name: asked.get(name) for name in ("context", "weights", "error")}
-    options["continuous"] = bool(asked.get("continuous"))
-    return RunConfig(dataset.name, data, flow, training, options=options | told)
 
 
 def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> dict[str, Any]:
@@ -310,59 +211,6 @@ def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> d
     return {**then, **asked}
 
 
-def _weighed(column: str | None, table: Dataset | MixedTable) -> dict[str, Any]:
-    """What the record says of weights."""
-    if column is None:
-        return {}
-    named: dict[str, Split | TableSplit] = {"training": table.train, "test": table.test}
-    if isinstance(table, Dataset):
-        named["validation"] = table.validation
-    for name, part in named.items():
-        if part.weight is not None and not part.weight.any():
-            raise ValueError(f"--weights {column}: all {len(part)} {name} rows have weight 0")
-    names = "training", "validation", "test"
-    return {
-        "weights": column,
-        "effective": tuple(named[name].effective if name in named else 0.0 for name in names),
-    }
-
-
-def _names(context: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in context.split(",")) if context else ()
-
-
-def _errors(asked: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of standard deviations that --error names, by the columns they belong to."""
-    given = asked.get("error") or ()
-    if given and asked.get("data") is None:
-        raise ValueError(f"--error {given[0]}: expected --data FILE with these columns")
-    errors: dict[str, str] = {}
-    for text in given:
-        name, equals, column = (part.strip() for part in text.partition("="))
-        if not (name and equals and column):
-            raise ValueError(f"--error {text}: expected COLUMN=COLUMN_OF_ITS_ERRORS")
-        if name in errors:
-            raise ValueError(f"--error {text}: {name} has errors already, those of {errors[name]}")
-        errors[name] = column
-    return errors
-
-
-def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuses what does not go with a time series."""
-    if asked.get("time") is None:
-        if asked.get("window") is not None:
-            raise ValueError(f"--window {asked['window']}: expected --time COLUMN with it")
-        return
-    if asked.get("data") is None:
-        raise ValueError(f"--time {asked['time']}: expected --data FILE with this column")
-    if asked.get("context") is not None:
-        raise ValueError("--context: a time series is conditional on its past; leave it out")
-    if settings["batch_norm"]:
-        raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
-    if "error" in asked:
-        raise ValueError("--error: not with --time, which takes steps as exact")
-
-
 def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:
     """Whether the table stays on disk: as was said, or if it is large for this machine's memory."""
     stream: bool | None = asked.get("stream")
@@ -370,26 +218,6 @@ def _is_streamed(asked: Mapping[str, Any], source: Source | None) -> bool:
         if stream:
             raise ValueError("--stream: expected --data FILE, no time series, to leave on disk")
         return False
-    source = source.weighed_by(asked.get("weights"))
     if stream is None:
         return source.weights is None and too_large(source)
-    if stream and source.weights is not None:
-        raise ValueError(f"--stream: reads no weights, and rows count as {source.weights!r} says")
     return stream
-
-
-def _check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:
-    """Sees to it that a resumed run goes on as it began, but for where it stops."""
-    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps"}
-    for part in ("data", "flow", "training"):
-        old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
-        for name, value in new.items():
-            if name not in free and value != old.get(name):
-                raise ValueError(
-                    f"--resume: {name} is {value}, but {directory} was begun with {old.get(name)}"
-                )
-
-
-def _flat(section: Any) -> dict[str, Any]:
-    values = asdict(section)
-    return {**values, **values.pop("arguments", {})}

@@ -13,7 +13,7 @@ import torch
 
 from maskedflow import data
 from maskedflow.data import Dataset, MixedTable, Split, TableSplit, Trace, deal_mixed
-from maskedflow.data.split import Dealing
+from maskedflow.data.dealing import Dealing
 from maskedflow.files import blame, check, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.sources import Source, open_source

@@ -18,7 +18,7 @@ from maskedflow.data import (
     read_series,
     windows,
 )
-from maskedflow.data.dataset import cut
+from maskedflow.data.windows import cut
 from maskedflow.flows import TemporalMAF
 from maskedflow.training.batches import take, weight_of
 from maskedflow.training.evaluation import frozen

@@ -153,9 +153,10 @@ class Source(ABC):
         """
         for i, name in enumerate(wanted):
             if name not in (*self.names, *self.index):
+                beside = f", and beside them {', '.join(self.index)}" if self.index else ""
                 raise ValueError(
                     f"{argument}: {self.path} has no column {name!r}; its columns are "
-                    f"{', '.join(self.names)}"
+                    f"{', '.join(self.names)}{beside}"
                 )
             if name in wanted[:i]:
                 raise ValueError(f"{argument}: column {name!r} is given twice")

@@ -24,6 +24,8 @@ _CATEGORICAL = 254
 """The most levels of a code that scikit-learn takes as it is; more are put in order."""
 _DEEPEST, _ROWS_A_CELL = 6, 6
 """The most halvings, and the rows that a cell should have."""
+_BINS = 255
+"""The most values of a column between which scikit-learn looks for a cut."""
 _FAR = 5.0
 """Where the outermost cells begin at most."""
 _FEWEST = 40
@@ -457,8 +459,12 @@ def fit_boosted(
     on_grid = (bottom < top).any(dim=0).nonzero()[:, 0].tolist()
     tops = {d: np.unique(top[observed[:, d], d].numpy()) for d in on_grid}
     bottoms = {d: bottom[observed[:, d], d].numpy() for d in on_grid}
-    trees = _Trees({first + d: tops[d] for d in on_grid})
+    ends = {first + d: tops[d] for d in on_grid}
     boosting = _Boosting((weight.double() / weight.double().mean()).numpy(), seed)
+    if boosting.is_weighed:
+        for k in range(len(levels), features.shape[1] - 1):
+            features[:, k], ends[k] = _binned(features[:, k], boosting.weight)
+    trees = _Trees(ends)
     cuts = [_cuts(2**depth, np.union1d(bottoms[d], tops[d]) if d in tops else None) for d in order]
     baseline, share = torch.zeros(2, count, depth, dtype=torch.float64)
     with threadpool_limits(1):
@@ -495,6 +501,21 @@ def fit_boosted(
     for name, tensor in made.items():
         setattr(chain, name, tensor)
     return chain, boosting.spent
+
+
+def _binned(x: Any, weight: Any) -> tuple[Any, Any]:
+    """Numbers as the upper ends of bins of like weight, and these: trees cut nowhere else.
+
+    Scikit-learn finds bins of its own, by sorting all rows for each of them if these have weights.
+    """
+    known = np.flatnonzero(~np.isnan(x))
+    if not len(known):
+        return x, x[:0]
+    order = known[np.argsort(x[known], kind="stable")]
+    total = np.cumsum(weight[order])
+    last = np.searchsorted(total, np.linspace(0, total[-1], _BINS + 1)[1:-1])
+    ends = np.unique(x[order[np.append(last, -1)]])
+    return np.where(np.isnan(x), x, ends[np.searchsorted(ends, x).clip(max=len(ends) - 1)]), ends
 
 
 def _priors(edges: Any, low: Any, middle: Any, high: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.columns.rows import Layout, Rows
-from maskedflow.data.split import row_hashes
+from maskedflow.data.copies import row_hashes
 
 _RARE = 10
 """How many times more cells than rows a grid has if equal rows are no coincidence."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskedflow.data import Split, StreamedSplit
-from maskedflow.data.split import deal_rows
+from maskedflow.data.dealing import deal_rows
 from maskedflow.flows import Flow
 
 from .batches import Training, check_finite, in_memory

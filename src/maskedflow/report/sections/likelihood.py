@@ -45,8 +45,9 @@ class Likelihoods(Section):
         """Compares the log-likelihoods of test rows with those of baselines.
 
         Of a conditional density the only baseline is the conditional Gaussian,
-        log N(x, c) - log N(c). Where categories, gaps or atoms are among the numbers, there are
-        independent columns and what the subject brings along. Without training rows there is none.
+        log N(x, c) - log N(c), or a Gaussian that the subject brings along. Where categories, gaps
+        or atoms are among the numbers, there are independent columns and what the subject brings
+        along. Without training rows there is none.
         """
         subject, log_prob = evidence.subject, torch.from_numpy(evidence.log_prob)
         features = subject.features
@@ -97,6 +98,11 @@ def _baselines(evidence: Evidence, remarks: list[str]) -> Iterator[tuple[str, in
         remarks.append(
             "Other densities need training rows to be fitted to, of which none were given."
         )
+        return
+    if subject.gaussian is not None:
+        name, score = subject.gaussian
+        yield name, len(train), score(train, test, weight)
+        remarks.append("A mixture and kernels know no errors.")
         return
     x = slice(0, subject.features)
     if _mixed(subject, train, test):
