@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "household_power.py"
 
@@ -27,6 +28,7 @@ def write_minutes(path: Path, hours: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path: Path) -> None:
     write_minutes(tmp_path / "data" / "power" / "household_power_consumption.txt", 2600)
     done = subprocess.run(

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
     ("name", "pictures"),
     [
         pytest.param("vae", ["vae_samples"], marks=pytest.mark.slow),
-        ("posteriors", ["posteriors_funnel", "posteriors_regression", "posteriors_ring"]),
+        pytest.param(
+            "posteriors",
+            ["posteriors_funnel", "posteriors_regression", "posteriors_ring"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_example_runs(name: str, pictures: list[str], tmp_path: Path) -> None:

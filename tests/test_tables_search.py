@@ -160,7 +160,7 @@ def test_without_a_limit_the_size_of_the_table_says_how_much_work_there_is() -> 
             fit_density(plain(2), x, work=work)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("flow", ["gaussian", "auto"])
+@pytest.mark.parametrize("flow", ["gaussian", pytest.param("auto", marks=pytest.mark.slow)])
 def test_neither_the_scale_of_weights_nor_all_rows_twice_change_anything(flow: str) -> None:
     x, test = crescents(120, 0), numbers(crescents(50, 1))
     weight = torch.rand(120, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
