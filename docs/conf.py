@@ -22,6 +22,9 @@ exclude_patterns = ["_build", "jupyter_execute"]
 nb_execution_mode = "auto"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+# Libraries warn of their own affairs; what fails is an error anyhow.
+nb_output_stderr = "remove"
+nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
