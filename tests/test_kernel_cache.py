@@ -12,7 +12,7 @@ import numba
 import pytest
 from numba.core.ccallback import CFunc
 
-from maskedflow.kernels import cache
+from maskedflow.kernels import cache, entries
 from maskedflow.kernels.cache import compile_cached
 from maskedflow.kernels.run import integers
 
@@ -128,3 +128,10 @@ def test_code_of_another_version_is_not_taken(folder: Path, compiled: list[str])
     code.write_bytes(old)
     assert answer("second") == 7
     assert len(compiled) == 3
+
+
+def test_no_two_functions_have_the_same_name() -> None:
+    # LLVM would link both to the first that is loaded, whose numbers are others.
+    made = [one.py_func for one in entries.FUNCTIONS.values()]
+    names = [(one.__module__, one.__qualname__) for one in made]
+    assert len(set(names)) == len(names)

@@ -15,7 +15,7 @@ from numba import carray  # type: ignore[attr-defined]
 from maskedflow.kernels import Activation
 
 from .elementary import exp, tanh
-from .tile import jit, pointer
+from .tile import jit, jit_around, pointer
 
 
 @jit
@@ -152,19 +152,17 @@ TABLE: dict[Activation, tuple[Any, Any]] = {
 def _activate(function: Any) -> Callable[[int, Any], None]:
     """The same of an address, where are: the address and number of sums, and of the constant."""
 
-    @jit
     def run(address: int, like: Any) -> None:
         arguments = carray(pointer(address, 0), (3,))
         total = carray(pointer(arguments[0], like), (arguments[1],))
         function(carray(pointer(arguments[2], 0.0), (1,))[0], total)
 
-    return run  # type: ignore[no-any-return]
+    return jit_around(function, run)  # type: ignore[no-any-return]
 
 
 def _slope(function: Any) -> Callable[[int, Any], None]:
     """Alike, and then the addresses of activations and of gradients."""
 
-    @jit
     def run(address: int, like: Any) -> None:
         arguments = carray(pointer(address, 0), (5,))
         total = carray(pointer(arguments[0], like), (arguments[1],))
@@ -172,7 +170,7 @@ def _slope(function: Any) -> Callable[[int, Any], None]:
         gradient = carray(pointer(arguments[4], like), (arguments[1],))
         function(carray(pointer(arguments[2], 0.0), (1,))[0], total, activation, gradient)
 
-    return run  # type: ignore[no-any-return]
+    return jit_around(function, run)  # type: ignore[no-any-return]
 
 
 #: The same by name, as `kernels.entries` compiles them.

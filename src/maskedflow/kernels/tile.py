@@ -37,6 +37,15 @@ jit = _njit(
 )
 
 
+def jit_around(inner: Any, run: Any) -> Any:
+    """Compiles what calls a compiled function, under a name of its own.
+
+    LLVM links by names: of two alike from the cache, that of the first would be called by both.
+    """
+    run.__qualname__ = f"{run.__qualname__}.{inner.py_func.__module__}.{inner.py_func.__name__}"
+    return jit(run)
+
+
 @_intrinsic
 def pointer(typingctx: Any, address: Any, like: Any) -> Any:
     """A pointer to numbers of the type of `like`."""

@@ -20,7 +20,7 @@ from typing import Any
 from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import Map
-from maskedflow.kernels.tile import PANEL_BYTES, jit, pointer, size_of
+from maskedflow.kernels.tile import PANEL_BYTES, jit_around, pointer, size_of
 
 from . import additive, affine, gaussian, linear, mixture, normalize, scale, spline, standardize
 
@@ -47,7 +47,6 @@ def _in_place(function: Any) -> Callable[[int, Any], None]:
     constants, of x, and of the ladj.
     """
 
-    @jit
     def run(address: int, like: Any) -> None:
         arguments = carray(pointer(address, 0), (5,))
         width = PANEL_BYTES // size_of(like)
@@ -57,13 +56,12 @@ def _in_place(function: Any) -> Callable[[int, Any], None]:
         ladj = carray(pointer(arguments[4], like), (width,))
         function(phi, constants, x, ladj)
 
-    return run  # type: ignore[no-any-return]
+    return jit_around(function, run)  # type: ignore[no-any-return]
 
 
 def _gradient(function: Any) -> Callable[[int, Any], None]:
     """Alike, and then the addresses of the gradients by the parameters and by x."""
 
-    @jit
     def run(address: int, like: Any) -> None:
         arguments = carray(pointer(address, 0), (7,))
         width = PANEL_BYTES // size_of(like)
@@ -75,7 +73,7 @@ def _gradient(function: Any) -> Callable[[int, Any], None]:
         dx = carray(pointer(arguments[6], like), (width,))
         function(phi, constants, x, ladj, dphi, dx)
 
-    return run  # type: ignore[no-any-return]
+    return jit_around(function, run)  # type: ignore[no-any-return]
 
 
 #: The same by name, as `kernels.entries` compiles them.
