@@ -15,7 +15,7 @@ from numba import carray  # type: ignore[attr-defined]
 from maskedflow.kernels import Activation
 
 from .elementary import exp, tanh
-from .tile import jit, jit_around, pointer
+from .tile import jit, jit_as, pointer
 
 
 @jit
@@ -157,7 +157,7 @@ def _activate(function: Any) -> Callable[[int, Any], None]:
         total = carray(pointer(arguments[0], like), (arguments[1],))
         function(carray(pointer(arguments[2], 0.0), (1,))[0], total)
 
-    return jit_around(function, run)  # type: ignore[no-any-return]
+    return jit_as(f"run_{function.py_func.__module__}_{function.py_func.__name__}", run)  # type: ignore[no-any-return]
 
 
 def _slope(function: Any) -> Callable[[int, Any], None]:
@@ -170,7 +170,7 @@ def _slope(function: Any) -> Callable[[int, Any], None]:
         gradient = carray(pointer(arguments[4], like), (arguments[1],))
         function(carray(pointer(arguments[2], 0.0), (1,))[0], total, activation, gradient)
 
-    return jit_around(function, run)  # type: ignore[no-any-return]
+    return jit_as(f"run_{function.py_func.__module__}_{function.py_func.__name__}", run)  # type: ignore[no-any-return]
 
 
 #: The same by name, as `kernels.entries` compiles them.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from .tile import PANEL_BYTES, SHAPES, SUMS, add_product, dots, jit, pointer, size_of
+from .tile import PANEL_BYTES, SHAPES, SUMS, add_product, dots, jit, jit_as, pointer, size_of
 
 
 @jit
@@ -30,7 +30,6 @@ def _pieces(shape: tuple[int, int], dot: Any) -> Any:
     """
     high, wide = shape
 
-    @jit
     def run(address: int, like: Any) -> None:
         a, b, step, c, row_step, column_step, rows, columns, panels, more = carray(
             pointer(address, 0), (10,)
@@ -56,7 +55,7 @@ def _pieces(shape: tuple[int, int], dot: Any) -> Any:
                             total += target[0]
                         target[0] = total
 
-    return run
+    return jit_as(f"_pieces_{high}_{wide}", run)
 
 
 tall, oblong, square = (_pieces(*both) for both in zip(SHAPES, dots, strict=True))

@@ -37,13 +37,13 @@ jit = _njit(
 )
 
 
-def jit_around(inner: Any, run: Any) -> Any:
-    """Compiles what calls a compiled function, under a name of its own.
+def jit_as(name: str, function: Any) -> Any:
+    """Compiles a function that is made several times, under a name of its own.
 
     LLVM links by names: of two alike from the cache, that of the first would be called by both.
     """
-    run.__qualname__ = f"{run.__qualname__}.{inner.py_func.__module__}.{inner.py_func.__name__}"
-    return jit(run)
+    function.__qualname__ = name
+    return jit(function)
 
 
 @_intrinsic

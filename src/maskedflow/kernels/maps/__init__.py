@@ -20,7 +20,7 @@ from typing import Any
 from numba import carray  # type: ignore[attr-defined]
 
 from maskedflow.kernels import Map
-from maskedflow.kernels.tile import PANEL_BYTES, jit_around, pointer, size_of
+from maskedflow.kernels.tile import PANEL_BYTES, jit_as, pointer, size_of
 
 from . import additive, affine, gaussian, linear, mixture, normalize, scale, spline, standardize
 
@@ -56,7 +56,7 @@ def _in_place(function: Any) -> Callable[[int, Any], None]:
         ladj = carray(pointer(arguments[4], like), (width,))
         function(phi, constants, x, ladj)
 
-    return jit_around(function, run)  # type: ignore[no-any-return]
+    return jit_as(f"run_{function.py_func.__module__}_{function.py_func.__name__}", run)  # type: ignore[no-any-return]
 
 
 def _gradient(function: Any) -> Callable[[int, Any], None]:
@@ -73,7 +73,7 @@ def _gradient(function: Any) -> Callable[[int, Any], None]:
         dx = carray(pointer(arguments[6], like), (width,))
         function(phi, constants, x, ladj, dphi, dx)
 
-    return jit_around(function, run)  # type: ignore[no-any-return]
+    return jit_as(f"run_{function.py_func.__module__}_{function.py_func.__name__}", run)  # type: ignore[no-any-return]
 
 
 #: The same by name, as `kernels.entries` compiles them.
