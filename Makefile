@@ -42,7 +42,7 @@ docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 interop: $(INTEROP)/.stamp ## Run flows beside sbi, lampe, pocomc, Pyro and readers of chains (minutes), into docs/interop.txt
-	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --no-header -m "" tests/interop >docs/interop.txt; \
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --no-header --disable-warnings -m "" tests/interop >docs/interop.txt; \
 		status=$$?; cat docs/interop.txt; exit $$status
 
 bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (an hour)
