@@ -20,6 +20,7 @@ __all__ = [
     "generations",
     "made_masks",
     "topological_generations",
+    "window_mask",
 ]
 
 Degrees = Literal["sequential", "random"]
@@ -232,6 +233,41 @@ def made_masks(
     masks += [within[after][:, before] for before, after in pairwise(hidden)]
     masks += [out[:, hidden[-1]]]
     return MadeMasks(tuple(masks), tuple(kind_degree[units] for units in hidden))
+
+
+def window_mask(outputs: Tensor, inputs: Tensor, kernel_size: int) -> Tensor:
+    r"""The mask of a convolution whose outputs at a pixel depend on what comes before it.
+
+    Pixels are in raster order, row by row, and the channels of a pixel in that of their degrees: an
+    output of degree m sees all channels of the pixels before its own, and of its own those of
+    degrees up to m. Nothing below a pixel comes before it, so that the window ends with its row.
+
+    Args:
+        outputs: The degree of each output channel, with shape (C',).
+        inputs: The degree of each input channel, with shape (C,).
+        kernel_size: The side k of the window, odd.
+
+    Returns:
+        Which weights are kept, with shape (C', C, (k + 1) / 2, k).
+
+    Raises:
+        ValueError: If the side is not odd and positive.
+
+    References:
+        Pixel Recurrent Neural Networks (van den Oord et al., 2016), section 3.4
+
+    Example:
+        >>> window_mask(torch.tensor([0]), torch.tensor([1]), 3).int()[0, 0]
+        tensor([[1, 1, 1],
+                [1, 0, 0]], dtype=torch.int32)
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size: expected an odd number from 1 on, got {kernel_size}")
+    middle = kernel_size // 2
+    mask = torch.ones(len(outputs), len(inputs), middle + 1, kernel_size, dtype=torch.bool)
+    mask[:, :, middle, middle + 1 :] = False
+    mask[:, :, middle, middle] = outputs[:, None] >= inputs
+    return mask
 
 
 def _kinds_of_dependency(

@@ -155,6 +155,13 @@ RECIPES: dict[str, Recipe] = {
         settings={"num_layers": 8, "hidden_dim": 64, "hidden_layers": 2, "lr": 1e-3},
         images=True,
     ),
+    "pixelcnn": Recipe(
+        "for images: each pixel given those before it, by masked convolutions; mixtures",
+        "PixelCNN",
+        takes=_NETWORK,
+        settings={"hidden_dim": 96, "hidden_layers": 3, "batch_size": 8, "lr": 2e-3},
+        images=True,
+    ),
     "modern": Recipe(
         "what does best here: splines, residual networks, linear layers between",
         "NSF",

@@ -124,6 +124,16 @@ _FAST: dict[str, dict[str, Any]] = {
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "power": ("modern", {"bins": 16}, {"epochs": 14, "lr": 1e-3}),
     "bsds300": ("maf-mog", {**_LINKED, "num_layers": 5, "hidden_dim": 512}, {"epochs": 10}),
+    "mnist": (
+        "pixelcnn",
+        {"hidden_dim": 64, "hidden_layers": 4},
+        {"epochs": 6, "batch_size": 8, "lr": 2e-3},
+    ),
+    "cifar10": (
+        "pixelcnn",
+        {"hidden_dim": 96, "hidden_layers": 3},
+        {"epochs": 1, "batch_size": 4, "lr": 2e-3},
+    ),
 }
 
 

@@ -27,6 +27,7 @@ from .measured import Measured
 from .mixtures import GMM, base
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, NCSF, NSF, SOSPF
+from .raster import MaskedConvTransform, PixelCNN
 from .temporal import TemporalDistribution, TemporalMAF
 
 #: The short name, which `transforms` has for what it makes: importable, but not public twice.
@@ -54,7 +55,9 @@ __all__ = [
     "Glow",
     "LazyDistribution",
     "MaskedAutoregressiveTransform",
+    "MaskedConvTransform",
     "Measured",
+    "PixelCNN",
     "RealNVP",
     "TemporalDistribution",
     "TemporalMAF",

@@ -311,15 +311,15 @@ class MADE(MAF):
     def distribution(self, c: Tensor | None) -> NormalizingFlow:
         flow = super().distribution(c)
         # A batch norm behind the network, or another base, leaves no mixture of the data.
-        return _Mixtures(flow.transform, flow.base) if self._is_mixture else flow
+        return MixtureFlow(flow.transform, flow.base) if self._is_mixture else flow
 
     def steps(self) -> list[Step] | None:
         steps = super().steps()
         return None if steps and steps[-1].is_density and not self._is_mixture else steps
 
 
-class _Mixtures(NormalizingFlow):
-    """The distribution of a MADE whose conditionals are mixtures."""
+class MixtureFlow(NormalizingFlow):
+    """The distribution of one autoregressive transform whose conditionals are mixtures."""
 
     def density(self, value: Tensor) -> Tensor:
         (step,) = cast(ComposedTransform, self.transform).transforms

@@ -148,7 +148,7 @@ class Glow(Flow):
         **kwargs: Any,
     ) -> None:
         check_sizes(context, features=features, transforms=transforms)
-        shape = _check_shape(image_shape, features)
+        shape = check_shape(image_shape, features)
         sides = shape[1] | shape[2]
         halvings = (sides & -sides).bit_length() - 1  # how often both can be halved
         if scales is None:
@@ -188,7 +188,8 @@ def _scale(
     return steps
 
 
-def _check_shape(image_shape: Sequence[int], features: int) -> Shape:
+def check_shape(image_shape: Sequence[int], features: int) -> Shape:
+    """The shape of an image, or a ValueError if it does not have these features."""
     shape = tuple(image_shape)
     if len(shape) != 3 or min(shape) < 1 or prod(shape) != features:
         raise ValueError(

@@ -7,6 +7,7 @@ from .convolution import ConvNet, Convolution
 from .dense import MLP, LayerNorm, Linear
 from .masked import MaskedLinear, MaskedMLP
 from .monotone import MonotonicLinear, MonotonicMLP, TwoWayELU
+from .raster import MaskedConvNet, MaskedConvolution
 
 __all__ = [
     "MLP",
@@ -14,6 +15,8 @@ __all__ = [
     "Convolution",
     "LayerNorm",
     "Linear",
+    "MaskedConvNet",
+    "MaskedConvolution",
     "MaskedLinear",
     "MaskedMLP",
     "MonotonicLinear",

@@ -151,7 +151,7 @@ def numbers_of(name: str, arguments: Mapping[str, Any]) -> int:
     match name:
         case "RealNVP" | "NICE":
             reads, maps = features // 2 + given, features // 2
-        case "Glow":
+        case "Glow" | "PixelCNN":
             reads, maps = 0, 1
         case "GF" | "GMM":
             reads = given

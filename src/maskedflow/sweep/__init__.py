@@ -2,5 +2,6 @@
 
 from .inverse import invert
 from .plan import Plan
+from .raster import invert_raster
 
-__all__ = ["Plan", "invert"]
+__all__ = ["Plan", "invert", "invert_raster"]
