@@ -19,11 +19,12 @@ SHAPES: Mapping[str, Any] = {
     "degrees": "sequential",
     "residual": False,
     "batch_norm": False,
+    "start": "identity",
 }
 """The settings that shape some flows and not others, as they are if nothing is said."""
 
 _NETWORK = ("hidden_dim", "hidden_layers")
-_COUPLING = ("num_layers", *_NETWORK, "residual", "batch_norm", "base")
+_COUPLING = ("num_layers", *_NETWORK, "residual", "batch_norm", "base", "start")
 _MASKED = (*_COUPLING, "degrees")
 
 _MIXTURES = {"components": 10}
@@ -89,17 +90,21 @@ class Recipe:
             arguments["base"] = {"name": base}
         if base == "mixture":
             arguments["base"] |= _MIXTURES
-        if base == "made":
+        if base in ("made", "marginals"):
             shared = ("context", "hidden_features", "degrees", "widen", "residual")
             same = {name: arguments[name] for name in shared if name in arguments}
-            arguments["base"] |= _MIXTURES | same
+            arguments["base"] |= (_MIXTURES if base == "made" else {"components": 5}) | same
         if self.images:
             if image_shape is None:
                 raise ValueError(
                     f"flow: {self.constructor} expects images, got rows of {features} features"
                 )
             arguments["image_shape"] = list(image_shape)
-        return arguments | dict(self.arguments)
+        arguments |= self.arguments
+        if "start" in takes and settings["start"] == "gaussian":
+            is_rgb = image_shape is not None and image_shape[0] == 3
+            arguments["first"] = ["rgb", "whiten"] if is_rgb else "whiten"
+        return arguments
 
 
 _ONE = tuple(name for name in _MASKED if name != "num_layers")

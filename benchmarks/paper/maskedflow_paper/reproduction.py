@@ -17,7 +17,7 @@ from maskedflow.data import Dataset, ImageDataset, Split, gaussian_log_likelihoo
 from maskedflow.files import blame, check, parse_json, read_text, write_text
 from maskedflow.flows import Flow
 from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.recipes import recipe
+from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
 from maskedflow.runs.config import versions
 from maskedflow.runs.density import preprocessed
@@ -152,7 +152,7 @@ _DIRECT = ("activation", "between", "bins", "first")
 
 def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
     """Trains a row's flow, or goes on with its training."""
-    settings = {"residual": False, "batch_norm": False, "base": "normal", "num_layers": 5}
+    settings = {**SHAPES, "num_layers": 5}
     settings |= {**recipe(row.flow).settings, **row.shape, **row.training, "seed": seed}
     settings |= {"flow": row.flow, "labels": row.conditional}
     direct = {name: row.shape[name] for name in _DIRECT if name in row.shape}

@@ -36,6 +36,8 @@ class TrainOptions:
         hidden_layers: Hidden layers of each network. [default: 2, or the data set's own]
         residual: Residual blocks as hidden layers.
         degrees: How hidden units share out the features they see. [default: sequential]
+        start: What a flow is before its first step: the identity; or the gaussian of the training
+            rows, by a layer before all others. [default: identity, or the data set's own]
         batch_norm: Batch normalisation after every transform.
         epochs: Most passes over the training rows. [default: 100, or the data set's own]
         batch_size: Rows in a step. [default: 100, or the data set's own]
@@ -76,13 +78,14 @@ class TrainOptions:
     flow: str | None = None
     schema: Path | None = None
     missing: Literal["error", "drop", "model"] | None = None
-    base: Literal["normal", "student-t", "mixture", "made"] | None = None
+    base: Literal["normal", "student-t", "mixture", "made", "marginals"] | None = None
     hidden_dim: _Size | None = None
     num_layers: _Size | None = None
     hidden_layers: _Size | None = None
     degrees: Literal["sequential", "random"] | None = None
     residual: Annotated[bool | None, Parameter(negative="--no_residual")] = None
     batch_norm: Annotated[bool | None, Parameter(negative="--no_batch_norm")] = None
+    start: Literal["identity", "gaussian"] | None = None
     epochs: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     lr: PositiveFloat | None = None

@@ -37,6 +37,7 @@ from .flow import (
     interleave,
     standard_normal,
 )
+from .marginals import marginal_mixtures
 
 
 class MaskedAutoregressiveTransform(ConditionedTransform):
@@ -303,10 +304,43 @@ class MADE(MAF):
         super().__init__(features, context, transforms=1, generator=generator, **kwargs)
         changed = any(kwargs.get(name) for name in ("batch_norm", "between", "base"))
         self._is_mixture = components > 1 and not changed
+        self.components = components
         if components > 1:
-            step = cast(LazyComposedTransform, self.transform).transforms[0]
-            last = cast(MaskedAutoregressiveTransform, step).hyper.layers[-1]
-            nn.init.normal_(cast(Tensor, last.bias), generator=generator)
+            nn.init.normal_(self._last_bias, generator=generator)
+
+    @property
+    def _step(self) -> MaskedAutoregressiveTransform:
+        step = cast(LazyComposedTransform, self.transform).transforms[0]
+        return cast(MaskedAutoregressiveTransform, step)
+
+    @property
+    def _last_bias(self) -> Tensor:
+        return cast(Tensor, self._step.hyper.layers[-1].bias)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, weight: Tensor | None = None) -> None:
+        """Starts conditionals that are mixtures at those of each feature on its own.
+
+        The network's last weights are small, so that it begins near its biases.
+
+        Args:
+            x: The data, with shape (n, features).
+            weight: How much each row counts, with shape (n,); all alike if None.
+
+        Raises:
+            ValueError: If the conditionals are no mixtures.
+
+        Example:
+            >>> made = MADE(2, components=3)
+            >>> made.initialize(torch.randn(1000, 2))
+            >>> bool(made().log_prob(torch.randn(1000, 2)).mean() > -3)
+            True
+        """
+        if self.components == 1:
+            raise ValueError("components: expected at least 2 to start, got 1")
+        phi = torch.cat(marginal_mixtures(x, self.components, weight), dim=1)
+        order = self._step._order
+        self._last_bias.copy_((phi if order is None else phi[order]).flatten())
 
     def distribution(self, c: Tensor | None) -> NormalizingFlow:
         flow = super().distribution(c)

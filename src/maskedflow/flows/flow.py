@@ -241,9 +241,11 @@ class Flow(LazyDistribution):
     def steps(self) -> list[Step] | None:
         """What the kernel computes, to latents that are N(0, I); None if it does not know it."""
         modules = self._modules
-        steps, base = steps_of(modules["transform"]), modules["base"]
+        steps = steps_of(modules["transform"])
+        base: Any = modules["base"]
         if steps is None or (type(base) is UnconditionalDistribution and is_standard_normal(base)):
             return steps
+        base = base.f if type(base) is UnconditionalDistribution else base
         if isinstance(base, Flow) and base.embedding is None:
             further = base.steps()
             return None if further is None else steps + further

@@ -245,6 +245,8 @@ def base(name: str, features: int, **kwargs: Any) -> LazyDistribution:
     ``mixture``   a :class:`GMM`, by default diagonal, and what it takes; its components start at
                   the clusters of the rows `x`, if given
     ``made``      a :class:`MADE` of mixtures, 10 `components` by default, and what it takes
+    ``marginals`` mixtures of Gaussians of each feature on its own, 5 `components` by default: a
+                  :class:`MADE` without edges, and what it takes
     ``student-t`` Student's t-distributions, whose degrees of freedom start at `df`, 5 by default,
                   and learn if they are `learnable`, as by default
     ``uniform``   uniform on a box between `lower`, -1 by default, and `upper`, 1
@@ -307,10 +309,19 @@ def _uniform(features: int, *, lower: float = -1.0, upper: float = 1.0) -> LazyD
     return UnconditionalDistribution(BoxUniform, *bounds, buffer=True)
 
 
+def _marginals(
+    features: int, context: int = 0, *, components: int = 5, **kwargs: Any
+) -> LazyDistribution:
+    if not context:
+        kwargs["hidden_features"] = [1]  # which nothing goes into: biases are all there is
+    return _made(features, context, components=components, passes=1, **kwargs)
+
+
 _BASES: dict[str, Callable[..., LazyDistribution]] = {
     "normal": standard_normal,
     "mixture": _mixture,
     "made": _made,
+    "marginals": _marginals,
     "student-t": _student_t,
     "uniform": _uniform,
 }

@@ -146,7 +146,8 @@ class MaskedMLP(nn.Module):
         generation: The generation of each input that is not context, see
             :func:`~maskedflow.masks.generations`.
         degrees: How hidden degrees are dealt, "sequential" or "random".
-        widen: Whether too narrow layers are widened, with a warning, or kept.
+        widen: Whether too narrow layers are widened, with a warning, or kept, see
+            :func:`~maskedflow.masks.made_masks`.
 
     References:
         | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509

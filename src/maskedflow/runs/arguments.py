@@ -17,6 +17,7 @@ __all__ = ["Arguments", "Module", "numbers_of"]
 
 Activation = Literal["relu", "tanh", "elu", "silu"]
 Layer = Literal["actnorm", "lu"]
+First = Literal["actnorm", "lu", "rgb", "whiten"]
 Widths = Annotated[list[Size], Len(max_length=1000)]
 Shape = Annotated[list[Size], Len(max_length=4)]
 Widening = Annotated[Finite, Ge(0)]
@@ -46,7 +47,7 @@ class _Shared(TypedDict, total=False):
 
 @with_config(CLOSED)
 class _Base(_Shared, total=False):
-    name: Literal["normal", "mixture", "made", "student-t", "uniform"]
+    name: Literal["normal", "mixture", "made", "marginals", "student-t", "uniform"]
     df: Finite
     learnable: bool
     lower: Finite
@@ -61,7 +62,7 @@ class _Arguments(_Shared, total=False):
     between: Layer
     bins: Size
     degree: Size
-    first: Layer
+    first: First | Annotated[list[First], Len(1, 10)]
     hidden_size: Size
     image_shape: Annotated[list[Size], Len(3, 3)]
     network: _Network
@@ -165,6 +166,8 @@ def numbers_of(name: str, arguments: Mapping[str, Any]) -> int:
         base = {"features": features, "covariance_type": "diagonal", **arguments["base"]}
         kind = {"made": "MADE", "mixture": "GMM"}.get(base["name"], base["name"])
         total += numbers_of(kind, base)
+    if "whiten" in arguments.get("first", ()):
+        total += features * (features + given)
     total += size * (features + arguments.get("num_layers", 1) * size)
     return int(max(total, features))
 

@@ -99,5 +99,7 @@ def _check_series(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None
         raise ValueError("--context: a time series is conditional on its past; leave it out")
     if settings["batch_norm"]:
         raise ValueError("--batch_norm: it would tell a step of later ones; leave it out")
+    if settings["start"] != "identity":
+        raise ValueError(f"--start {settings['start']}: not with --time; leave it out")
     if "error" in asked:
         raise ValueError("--error: not with --time, which takes steps as exact")

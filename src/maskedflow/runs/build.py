@@ -12,6 +12,7 @@ from torch import nn
 from maskedflow import flows
 from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import GMM, Flow, LazyDistribution, TemporalMAF
+from maskedflow.training import start_at
 from maskedflow.training.batches import input_like
 from maskedflow.transforms import (
     ActNorm,
@@ -23,8 +24,10 @@ from maskedflow.transforms import (
     Logit,
     LULinear,
     Narrow,
+    Permutation,
     Standardize,
     UnconditionalTransform,
+    Whiten,
 )
 
 from .arguments import numbers_of
@@ -32,10 +35,18 @@ from .config import DataConfig, FlowConfig
 
 __all__ = ["build_flow", "describe", "start_at_data"]
 
+
+def _rgb(features: int) -> Permutation:
+    """The order of an image's features in which the three colours of a pixel are side by side."""
+    if features % 3:
+        raise ValueError(f"first: 'rgb' expects three colours a pixel, got {features} features")
+    return Permutation(features, torch.arange(features).view(3, -1).T.flatten())
+
+
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
-    "first": {"actnorm": ActNorm, "lu": LULinear},
+    "first": {"actnorm": ActNorm, "lu": LULinear, "rgb": _rgb, "whiten": Whiten.waiting},
 }
 
 _FLOWS = (LazyDistribution, TemporalMAF)
@@ -115,9 +126,10 @@ def build_flow(
     """Builds the flow of a run, from the data's own units to the base.
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
-    ("relu", "tanh", "elu", "silu"), and for a layer `between` transforms or `first`, before all of
-    them ("actnorm", "lu"); a `base` is a table with what :func:`maskedflow.flows.base` takes, its
-    `name` above all.
+    ("relu", "tanh", "elu", "silu"), for a layer `between` transforms ("actnorm", "lu"), and for
+    layers `first`, before all of them: these, "rgb", which has the three colours of a pixel side by
+    side, and "whiten", which waits for the training rows. A `base` is a table with what
+    :func:`maskedflow.flows.base` takes, its `name` above all.
 
     Args:
         config: Its record.
@@ -147,7 +159,10 @@ def build_flow(
             **arguments, preprocessing=steps, embedding=embedding, generator=generator
         )
     if "first" in arguments:
-        front.append(arguments.pop("first")(arguments["features"]))
+        first = arguments.pop("first")
+        for layer in first if isinstance(first, tuple) else (first,):
+            given = {"context": arguments.get("context", 0)} if layer == Whiten.waiting else {}
+            front.append(layer(arguments["features"], **given))
     core = constructor(**arguments, generator=generator)
     base = core
     # Mixtures stay whole: they know a cheaper density than that of their transform. A batch norm
@@ -202,13 +217,14 @@ def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, A
 
 @torch.no_grad()
 def start_at_data(flow: Flow, train: Split, seed: int) -> None:
-    """Starts the mixtures of Gaussians in a flow's base at clusters of training rows.
+    """Starts a flow at its training rows, mixtures of Gaussians in its base at clusters of these.
 
     Args:
         flow: The flow, as it is built.
-        train: The rows; at most 20,000 of them are used.
+        train: The rows; at most 20,000 of them are used for clusters.
         seed: Seed of which, and of the clusters' centres.
     """
+    start_at(flow, train)
     mixtures = [module for module in flow.base.modules() if isinstance(module, GMM)]
     if not mixtures:
         return

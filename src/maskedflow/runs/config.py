@@ -133,9 +133,9 @@ class FlowConfig:
     def note(self) -> str | None:
         """What a reader of the results should know: whether the flow is less than it seems.
 
-        A hidden layer may be too narrow for its masks: networks without degrees are not masked,
-        and `passes` leave `passes - 1` of these. And affine transforms of one feature, however
-        many, are one affine transform.
+        A hidden layer may be too narrow for its masks: networks without degrees are not masked, a
+        draw of random ones is meant to miss some, and `passes` leave `passes - 1` of these. And
+        affine transforms of one feature, however many, are one affine transform.
 
         Example:
             >>> shape = {"features": 9, "hidden_features": [4, 16], "degrees": "sequential"}
@@ -150,7 +150,7 @@ class FlowConfig:
                 f"affine transforms of one feature, however many, make a Gaussian{given}; "
                 "--flow nsf, of splines, makes more"
             )
-        if "degrees" not in self.arguments:
+        if self.arguments.get("degrees") != "sequential":
             return None
         degrees = min(features, self.arguments.get("passes", features)) - 1
         narrowest = min(self.arguments["hidden_features"])

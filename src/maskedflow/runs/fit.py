@@ -100,7 +100,8 @@ def train_run(
     flow = build_flow(recorded, dataset.preprocessing(), dataset.embedding())
     if initialise is not None and isinstance(flow, Flow):
         initialise(flow, torch.Generator().manual_seed(recorded.seed))
-    if isinstance(flow, Flow):
+    begun = resume and (directory / "checkpoints" / "latest.safetensors").is_file()
+    if isinstance(flow, Flow) and not begun:
         start_at_data(flow, without_errors(dataset.train, dataset), recorded.seed)
     measured = build_measured(flow, config.data, gaussian_of(dataset) if dataset.errors else None)
     trace = dataset.fingerprints()

@@ -196,11 +196,15 @@ def _flow(config: FlowConfig) -> str:
         f"hidden layers {hidden}" if hidden else "",
         "residual" if told.get("residual") else "",
         f"{told['degrees']} degrees" if "degrees" in told else "",
-        *(f"{told[name]} {name}" for name in ("first", "between") if name in told),
+        *(f"{_listed(told[name])} {name}" for name in ("first", "between") if name in told),
         "batch norm" if told.get("batch_norm") else "",
         f"base {told['base']['name']}" if "base" in told else "",
     ]
     return ", ".join([config.name, *filter(None, parts)])
+
+
+def _listed(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else ", ".join(names)
 
 
 def _training(metrics: list[dict[str, Any]]) -> dict[str, str]:

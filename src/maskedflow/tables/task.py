@@ -19,7 +19,8 @@ from maskedflow.transforms import (
     NormalScores,
     Standardize,
 )
-from maskedflow.transforms.whiten import MOST_STEPS, Whiten
+from maskedflow.transforms.regression import MOST_STEPS
+from maskedflow.transforms.whiten import Whiten
 
 from .bounds import column_maps
 from .density import present_columns

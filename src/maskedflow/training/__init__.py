@@ -1,4 +1,4 @@
-"""Training: fit a flow to data or to a log-density, calibrate, evaluate, save and load it."""
+"""Training: fit a flow to data or a log-density, start, calibrate, evaluate, save and load it."""
 
 from .calibration import calibrate
 from .checkpoint import load, save
@@ -13,6 +13,7 @@ from .posterior import (
     fit_posterior,
     importance_sample,
 )
+from .start import start_at
 
 __all__ = [
     "EpochRecord",
@@ -29,4 +30,5 @@ __all__ = [
     "importance_sample",
     "load",
     "save",
+    "start_at",
 ]

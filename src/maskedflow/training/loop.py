@@ -38,6 +38,7 @@ from .history import History, RunLog, StopReason
 from .progress import ProgressBar
 from .randomness import noise_of, seed_step
 from .rows import Rows, check_context, splits_of
+from .start import start_at
 from .state import Pace, TrainingState
 from .units import warn_of_units
 from .whole import WholeSteps, awaits_batch
@@ -84,12 +85,12 @@ def fit(
 
     .. math:: L = -\frac{1}{|B|} \sum_{i \in B} w_i \log p(x_i \mid c_i) \quad \text{(nats)},
 
-    over freshly shuffled epochs. Weights of rows are exact: those of the training rows are divided
-    by their mean, 1 if there are none. Batch norms of the flow, and what the first batch sets, go
-    by them too; those of an embedding network know of none. Rows of weight 0 are left out. After
-    each epoch batch-norm statistics are set from all training rows, and the validation NLL is
-    computed; the weights of the best epoch are in the flow when `fit` returns, and the flow is in
-    evaluation mode.
+    over freshly shuffled epochs, after :func:`start_at` has set what waits for the training rows.
+    Weights of rows are exact: those of the training rows are divided by their mean, 1 if there are
+    none. Batch norms of the flow, and what the first batch sets, go by them too; those of an
+    embedding network know of none. Rows of weight 0 are left out. After each epoch batch-norm
+    statistics are set from all training rows, and the validation NLL is computed; the weights of
+    the best epoch are in the flow when `fit` returns, and the flow is in evaluation mode.
 
     Steps whose loss or gradient is not finite are left out. Several in a row lead back to the last
     good weights and optimizer moments, at half the learning rate.
@@ -232,6 +233,7 @@ class _Run:
         else:
             if self.best_path is not None:
                 self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
+            start_at(self.flow, self.sample)
             self.make_optimizer()
             self.log.start([], 0)
             what = f"{sum(p.numel() for p in self.parameters)} parameters on {len(self.train)} rows"

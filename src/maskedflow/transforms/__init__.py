@@ -54,6 +54,7 @@ from .preprocessing import Logit, LogitTransform, Narrow, ScaleTransform, Standa
 from .probit import Probit, ProbitTransform
 from .spline import CircularRQSTransform, MonotonicRQSTransform
 from .univariate import AdditiveTransform, MeanPrecisionTransform, MonotonicAffineTransform
+from .whiten import Whiten, WhitenTransform
 
 __all__ = [
     "ActNorm",
@@ -115,6 +116,8 @@ __all__ = [
     "UnconstrainedMonotonicTransform",
     "UnivariateTransform",
     "VectorTransform",
+    "Whiten",
+    "WhitenTransform",
     "call_and_ladj",
     "check_features",
     "places_in_a_cell",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedflow.staircase import is_traced
+
 from .base import VectorTransform, check_features
 from .lazy import LazyTransform
+from .regression import marginal_factors, moments, regress
 
-#: Steps of expectation-maximisation, and the change of a correlation that ends them earlier.
-MOST_STEPS, SMALL_CHANGE = 50, 1e-4
 #: The rows of a product with a matrix: with another number of them BLAS may sum in another order.
 ROWS = 256
-#: The numbers of a block of small matrices, one a row.
-NUMBERS = 2**22
 
 
 class WhitenTransform(VectorTransform):
@@ -32,6 +31,7 @@ class WhitenTransform(VectorTransform):
         loc: The mean :math:`m`, with shape (*, D).
         scale_tril: The lower-triangular factor :math:`L`, with a positive diagonal and shape
             (D, D).
+        inverse: Its inverse, if that is known; computed for each call otherwise, :math:`O(D^3)`.
 
     Example:
         >>> f = WhitenTransform(torch.zeros(2), torch.tensor([[2.0, 0.0], [1.0, 1.0]]))
@@ -39,17 +39,16 @@ class WhitenTransform(VectorTransform):
         (tensor([1., 2.]), tensor(-0.6931))
     """
 
-    def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:
+    def __init__(self, loc: Tensor, scale_tril: Tensor, inverse: Tensor | None = None) -> None:
         super().__init__()
-        self.loc, self.scale_tril = loc, scale_tril
+        self.loc, self.scale_tril, self.inverse = loc, scale_tril, inverse
 
     def __repr__(self) -> str:
         return f"WhitenTransform(features={len(self.scale_tril)})"
 
     def _call(self, x: Tensor) -> Tensor:
         check_features("x", x, len(self.scale_tril))
-        eye = torch.eye(len(self.scale_tril), dtype=x.dtype, device=x.device)
-        inverse: Tensor = torch.linalg.solve_triangular(self.scale_tril, eye, upper=False)
+        inverse = inverse_of(self.scale_tril) if self.inverse is None else self.inverse
         return rowwise(x - self.loc, inverse)
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -90,6 +89,12 @@ class WhitenTransform(VectorTransform):
         return factor.view(*shape, *factor.shape[-2:]), ladj.view(shape)
 
 
+def inverse_of(scale_tril: Tensor) -> Tensor:
+    """The inverse of a lower-triangular matrix."""
+    eye = torch.eye(len(scale_tril), dtype=scale_tril.dtype, device=scale_tril.device)
+    return cast(Tensor, torch.linalg.solve_triangular(scale_tril, eye, upper=False))
+
+
 def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
     """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch."""
     rows = x.reshape(-1, x.shape[-1])
@@ -106,21 +111,12 @@ def aligned(x: Tensor) -> Tensor:
     return F.pad(x, (0, -x.shape[-1] % 4))[..., : x.shape[-1]]
 
 
-def marginal_factors(scale_tril: Tensor, patterns: Tensor) -> Tensor:
-    """The Cholesky factors of the marginals of N(0, L L^T), with shape (P, D, D).
-
-    The patterns say which features are there, with shape (P, D); ones are in place of the others.
-    """
-    both = patterns[:, :, None] & patterns[:, None, :]
-    eye = torch.eye(len(scale_tril), dtype=scale_tril.dtype, device=scale_tril.device)
-    return cast(Tensor, torch.linalg.cholesky(torch.where(both, scale_tril @ scale_tril.T, eye)))
-
-
 class Whiten(LazyTransform):
     r"""Whitens the features: :math:`z = L^{-1} (x - m - B c)`.
 
     With :meth:`fit` a flow starts as the best Gaussian of its data, or as the best linear
     regression on the context with Gaussian residuals, and only has to learn what that leaves.
+    With :meth:`waiting` the training rows are those of :func:`maskedflow.training.fit`.
 
     Args:
         loc: The mean :math:`m`, with shape (D,).
@@ -142,6 +138,7 @@ class Whiten(LazyTransform):
     loc: Tensor
     scale_tril: Tensor
     weight: Tensor | None
+    initialized: Tensor | None
 
     is_fixed = is_rowwise = True
 
@@ -161,6 +158,11 @@ class Whiten(LazyTransform):
         self.register_buffer("loc", loc)
         self.register_buffer("scale_tril", scale_tril)
         self.register_buffer("weight", weight)
+        self.register_buffer("initialized", None)
+        self._inverse: tuple[Tensor | None, int, Tensor | None] = None, 0, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_inverse": (None, 0, None)}
 
     def extra_repr(self) -> str:
         context = 0 if self.weight is None else self.weight.shape[1]
@@ -168,11 +170,79 @@ class Whiten(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> WhitenTransform:
         if self.weight is None:
-            return WhitenTransform(self.loc, self.scale_tril)
+            return WhitenTransform(self.loc, self.scale_tril, self.inverse)
         if c is None or c.shape[-1:] != self.weight.shape[1:]:
             found = "none" if c is None else f"shape {tuple(c.shape)}"
             raise ValueError(f"c: expected shape (*, {self.weight.shape[1]}), got {found}")
-        return WhitenTransform(self.loc + rowwise(c, self.weight), self.scale_tril)
+        return WhitenTransform(self.loc + rowwise(c, self.weight), self.scale_tril, self.inverse)
+
+    @property
+    def inverse(self) -> Tensor:
+        """The inverse of the factor, computed once for as long as that stays."""
+        factor = self.scale_tril
+        if is_traced():
+            return inverse_of(factor)
+        if self._inverse[0] is not factor or self._inverse[1] != factor._version:
+            self._inverse = factor, factor._version, inverse_of(factor)
+        return cast(Tensor, self._inverse[2])
+
+    @classmethod
+    def waiting(cls, features: int, context: int = 0) -> Whiten:
+        """The identity, until :func:`maskedflow.training.fit` sets it by its training rows.
+
+        Whether that has happened is part of its state.
+
+        Args:
+            features: The number of features.
+            context: The number of context features to regress on.
+
+        Example:
+            >>> import maskedflow as mf
+            >>> x = torch.randn(200, 2) @ torch.tensor([[1.0, 1.0], [0.0, 0.1]])
+            >>> flow = mf.flows.Flow(Whiten.waiting(2), mf.flows.MAF(2))
+            >>> mf.training.start_at(flow, mf.data.Split(x))
+            >>> flow.transform.is_waiting
+            False
+        """
+        weight = torch.zeros(features, context) if context else None
+        made = cls(torch.zeros(features), torch.eye(features), weight)
+        made.initialized = torch.tensor(False)
+        return made
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it still has to be set by training rows."""
+        return self.initialized is not None and not self.initialized
+
+    @torch.no_grad()
+    def set_moments(self, mean: Tensor, covariance: Tensor, ridge: float = 1e-9) -> None:
+        r"""Sets it to what :meth:`fit` finds for rows without gaps, by their moments alone.
+
+        .. math:: B = S_{xc} S_{cc}^{-1}, \quad m = \bar{x} - B \bar{c}, \quad
+            L L^T = S_{xx} - B S_{cx}
+
+        Args:
+            mean: The means of features and then context, with shape (D + context,).
+            covariance: Their (biased) covariance, with shape (D + context, D + context).
+            ridge: As that of :meth:`fit`.
+        """
+        variance, x = covariance.diagonal(), slice(len(self.loc))
+        c = slice(len(self.loc), len(mean))
+        constant = variance <= (1e-12 * mean).square()
+        scale = torch.where(constant, 1, variance).sqrt()
+        correlation = covariance / scale / scale[:, None]
+        eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+        # One-hot vectors add up to the constant: of all solutions take nearly the shortest.
+        slopes = torch.linalg.solve(correlation[c, c] + 1e-9 * eye[c, c], correlation[c, x]).T
+        left = correlation[x, x] - slopes @ correlation[c, x] + ridge * eye[x, x]
+        factor = torch.linalg.cholesky(left / max(ridge, 1.0) + torch.diag(constant[x].to(left)))
+        slopes = slopes * scale[x, None] / scale[c]
+        self.loc.copy_(mean[x] - slopes @ mean[c])
+        self.scale_tril.copy_(scale[x, None] * factor)
+        if self.weight is not None:
+            self.weight.copy_(slopes)
+        if self.initialized is not None:
+            self.initialized.fill_(True)
 
     @classmethod
     def fit(
@@ -213,70 +283,16 @@ class Whiten(LazyTransform):
         observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
         share = torch.ones(len(x)) if weight is None else weight
         share = share.to(x.device, torch.float64) / share.sum()
-        loc, scale = _moments(torch.where(observed, x, 0).double(), observed, share)
+        loc, scale = moments(torch.where(observed, x, 0).double(), observed, share)
         z = torch.where(observed, (x.double() - loc) / scale, 0)
         given = z.new_ones(len(z), 1)
         if c is not None:
-            middle, spread = _moments(c.double(), torch.ones_like(c, dtype=torch.bool), share)
+            middle, spread = moments(c.double(), torch.ones_like(c, dtype=torch.bool), share)
             given = torch.cat([given, (c.double() - middle) / spread], dim=1)
-        coefficients, factor = _regress(z, given, observed, share, ridge)
+        coefficients, factor = regress(z, given, observed, share, ridge)
         loc = loc + scale * coefficients[0]
         if c is None:
             return cls(loc.to(dtype), (scale[:, None] * factor).to(dtype))
         slopes = scale[:, None] * coefficients[1:].T / spread
         loc = loc - slopes @ middle
         return cls(loc.to(dtype), (scale[:, None] * factor).to(dtype), slopes.to(dtype))
-
-
-def _moments(x: Tensor, observed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column's numbers, 1 where it has no other than 0."""
-    part = share[:, None] * observed
-    part = part / part.sum(dim=0).clamp(min=torch.finfo(part.dtype).tiny)
-    loc = (part * x).sum(dim=0)
-    scale = (part * torch.where(observed, x - loc, 0).square()).sum(dim=0).sqrt()
-    # The computed deviation of a constant need not be exactly zero.
-    constant = scale <= 1e-12 * loc.abs()
-    return loc, torch.where(constant, 1, scale)
-
-
-def _regress(
-    z: Tensor, given: Tensor, observed: Tensor, share: Tensor, ridge: float
-) -> tuple[Tensor, Tensor]:
-    """The coefficients of a regression on what is given, and the factor of the residuals."""
-    eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    # One-hot vectors add up to the constant: of all solutions take nearly the shortest.
-    normal = given.T @ (share[:, None] * given)
-    normal = normal + 1e-9 * torch.eye(len(normal), dtype=z.dtype, device=z.device)
-    coefficients, covariance = z.new_zeros(given.shape[1], z.shape[1]), eye
-    for _ in range(1 if observed.all() else MOST_STEPS):
-        filled, left = _expect(z, given @ coefficients, covariance, observed, share)
-        coefficients = torch.linalg.solve(normal, given.T @ (share[:, None] * filled))
-        residual = filled - given @ coefficients
-        before, covariance = covariance, residual.T @ (share[:, None] * residual) + left
-        covariance = (covariance + ridge * eye) / max(ridge, 1.0)
-        if (covariance - before).abs().max() < SMALL_CHANGE:
-            break
-    constant = (z == 0).all(dim=0)
-    return coefficients, torch.linalg.cholesky(covariance + torch.diag(constant.to(z)))
-
-
-def _expect(
-    z: Tensor, mean: Tensor, covariance: Tensor, observed: Tensor, share: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The rows, filled in by means given the rest of a row, and the mean covariance of that."""
-    filled, left = z.clone(), torch.zeros_like(covariance)
-    factor = torch.linalg.cholesky(covariance)
-    rows = (~observed).any(dim=1).nonzero()[:, 0]
-    for part in rows.split(max(1, NUMBERS // len(covariance) ** 2)):
-        here = observed[part]
-        patterns, which = here.unique(dim=0, return_inverse=True)
-        there, away = patterns[:, :, None], ~patterns[:, None, :]
-        cross = torch.where(there & away, covariance, 0)
-        slopes = torch.cholesky_solve(cross, marginal_factors(factor, patterns))
-        residual = torch.where(here, z[part] - mean[part], 0)
-        guess = mean[part] + (residual[:, None] @ slopes[which])[:, 0]
-        filled[part] = torch.where(here, z[part], guess)
-        rest = torch.where(~there & away, covariance, 0) - cross.mT @ slopes
-        mass = share.new_zeros(len(patterns)).index_add(0, which, share[part])
-        left += torch.einsum("p,pij->ij", mass, rest)
-    return filled, left

@@ -1,0 +1,77 @@
+"""Linear regression with Gaussian residuals, of rows that may have gaps."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+#: Steps of expectation-maximisation, and the change of a correlation that ends them earlier.
+MOST_STEPS, SMALL_CHANGE = 50, 1e-4
+#: The numbers of a block of small matrices, one a row.
+NUMBERS = 2**22
+
+
+def marginal_factors(scale_tril: Tensor, patterns: Tensor) -> Tensor:
+    """The Cholesky factors of the marginals of N(0, L L^T), with shape (P, D, D).
+
+    The patterns say which features are there, with shape (P, D); ones are in place of the others.
+    """
+    both = patterns[:, :, None] & patterns[:, None, :]
+    eye = torch.eye(len(scale_tril), dtype=scale_tril.dtype, device=scale_tril.device)
+    return cast(Tensor, torch.linalg.cholesky(torch.where(both, scale_tril @ scale_tril.T, eye)))
+
+
+def moments(x: Tensor, observed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation of each column's numbers, 1 where it has no other than 0."""
+    part = share[:, None] * observed
+    part = part / part.sum(dim=0).clamp(min=torch.finfo(part.dtype).tiny)
+    loc = (part * x).sum(dim=0)
+    scale = (part * torch.where(observed, x - loc, 0).square()).sum(dim=0).sqrt()
+    # The computed deviation of a constant need not be exactly zero.
+    constant = scale <= 1e-12 * loc.abs()
+    return loc, torch.where(constant, 1, scale)
+
+
+def regress(
+    z: Tensor, given: Tensor, observed: Tensor, share: Tensor, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """The coefficients of a regression on what is given, and the factor of the residuals."""
+    eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    # One-hot vectors add up to the constant: of all solutions take nearly the shortest.
+    normal = given.T @ (share[:, None] * given)
+    normal = normal + 1e-9 * torch.eye(len(normal), dtype=z.dtype, device=z.device)
+    coefficients, covariance = z.new_zeros(given.shape[1], z.shape[1]), eye
+    for _ in range(1 if observed.all() else MOST_STEPS):
+        filled, left = _expect(z, given @ coefficients, covariance, observed, share)
+        coefficients = torch.linalg.solve(normal, given.T @ (share[:, None] * filled))
+        residual = filled - given @ coefficients
+        before, covariance = covariance, residual.T @ (share[:, None] * residual) + left
+        covariance = (covariance + ridge * eye) / max(ridge, 1.0)
+        if (covariance - before).abs().max() < SMALL_CHANGE:
+            break
+    constant = (z == 0).all(dim=0)
+    return coefficients, torch.linalg.cholesky(covariance + torch.diag(constant.to(z)))
+
+
+def _expect(
+    z: Tensor, mean: Tensor, covariance: Tensor, observed: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rows, filled in by means given the rest of a row, and the mean covariance of that."""
+    filled, left = z.clone(), torch.zeros_like(covariance)
+    factor = torch.linalg.cholesky(covariance)
+    rows = (~observed).any(dim=1).nonzero()[:, 0]
+    for part in rows.split(max(1, NUMBERS // len(covariance) ** 2)):
+        here = observed[part]
+        patterns, which = here.unique(dim=0, return_inverse=True)
+        there, away = patterns[:, :, None], ~patterns[:, None, :]
+        cross = torch.where(there & away, covariance, 0)
+        slopes = torch.cholesky_solve(cross, marginal_factors(factor, patterns))
+        residual = torch.where(here, z[part] - mean[part], 0)
+        guess = mean[part] + (residual[:, None] @ slopes[which])[:, 0]
+        filled[part] = torch.where(here, z[part], guess)
+        rest = torch.where(~there & away, covariance, 0) - cross.mT @ slopes
+        mass = share.new_zeros(len(patterns)).index_add(0, which, share[part])
+        left += torch.einsum("p,pij->ij", mass, rest)
+    return filled, left
