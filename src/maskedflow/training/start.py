@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split
-from maskedflow.flows import MADE, Flow
+from maskedflow.flows import MADE, Flow, MaskedConvTransform
 from maskedflow.transforms import Whiten
 
 from .batches import input_like, take
@@ -18,6 +18,9 @@ from .randomness import noise_of, seed_noise
 
 ROWS = 5_000
 """The rows that mixtures start at."""
+
+IMAGES = 2_000
+"""The images whose pixels are regressed on their neighbourhoods."""
 
 COLUMNS = 512
 """The columns of a product; only the lower half of a symmetric matrix is computed."""
@@ -57,22 +60,34 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
         1.0
     """
     chain = list(chain_of(flow.transform)) if isinstance(flow, Flow) else []
-    waiting = [one for one in chain if isinstance(one, Whiten) and one.is_waiting]
+    kinds = Whiten | MaskedConvTransform
+    waiting = [one for one in chain if isinstance(one, kinds) and one.is_waiting]
     if not waiting:
         return
     assert isinstance(flow, Flow)
     with frozen(flow):
         for layer in waiting:
             seed_noise(noise_of(flow), seed)
-            before, given = chain[: chain.index(layer)], layer.weight is not None
-            layer.set_moments(*_moments(_pushed(flow, before, split, given, batch_size)))
+            before = chain[: chain.index(layer)]
+            if isinstance(layer, MaskedConvTransform):
+                some = _some(split, IMAGES, seed)
+                pushed = [rows for rows, _ in _pushed(flow, before, some, False, batch_size)]
+                layer.start(torch.cat(pushed), some.weight)
+            else:
+                given = layer.weight is not None
+                layer.set_moments(*_moments(_pushed(flow, before, split, given, batch_size)))
         mixtures = [m for m in flow.base.modules() if isinstance(m, MADE) and m.components > 1]
         if mixtures:
-            generator = torch.Generator().manual_seed(seed)
-            some = split[torch.randperm(len(split), generator=generator)[:ROWS]]
+            some = _some(split, ROWS, seed)
             pushed = [rows for rows, _ in _pushed(flow, chain, some, False, batch_size)]
             for mixture in mixtures:
                 mixture.initialize(torch.cat(pushed), some.weight)
+
+
+def _some(split: Split, rows: int, seed: int) -> Split:
+    """Some of the rows, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    return split[torch.randperm(len(split), generator=generator)[:rows]]
 
 
 def _pushed(
