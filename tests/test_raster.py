@@ -17,6 +17,7 @@ from generators import generator
 from maskedflow.flows import MaskedConvTransform
 from maskedflow.masks import window_mask
 from maskedflow.nn import MaskedConvNet, MaskedConvolution
+from maskedflow.transforms.waiting import Block
 from oracles import autograd_ladjs, check_inverse_pair, dependencies
 from strategies import overwrite
 
@@ -161,7 +162,7 @@ def test_it_starts_as_the_regression_of_pixels_on_their_windows() -> None:
     x = x / (share * x.square()).sum(dim=(0, 2, 3), keepdim=True).sqrt()
     lazy = MaskedConvTransform((2, height, width), components=1, kernel_size=3).double()
     assert lazy.is_waiting
-    lazy.start(x.flatten(1), weight)
+    lazy.start([Block(x.flatten(1), None, weight)])
     assert not lazy.is_waiting
     nn.init.zeros_(lazy.hyper.last.weight)
     found = lazy().call_and_ladj(x.flatten(1))
@@ -189,7 +190,7 @@ def test_it_starts_as_the_regression_of_pixels_on_their_windows() -> None:
 
 def test_a_constant_channel_starts_without_dividing_by_zero() -> None:
     lazy = MaskedConvTransform((1, 2, 2), hidden_features=[4], kernel_size=3)
-    lazy.start(torch.full((50, 4), 7.0))
+    lazy.start([Block(torch.full((50, 4), 7.0), None, torch.ones(50))])
     assert lazy().call_and_ladj(torch.full((1, 4), 7.0))[1].isfinite().all()
 
 

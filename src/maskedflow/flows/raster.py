@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,10 @@ from maskedflow.sweep import invert_raster
 from maskedflow.transforms import (
     AutoregressiveTransform,
     DependentTransform,
-    LazyTransform,
     MonotonicMixtureTransform,
     check_features,
 )
+from maskedflow.transforms.waiting import Block, WaitingTransform, gathered
 
 from .autoregressive import MixtureFlow
 from .flow import Flow, check_context, check_sizes, costs, standard_normal
@@ -31,11 +31,13 @@ WIDEST, NARROWEST = 3.0, 0.1
 """Standard deviations of the first components, in those of what a regression leaves."""
 RIDGE = 1e-4
 """What is added to the diagonal of a regression's correlations."""
+IMAGES = 2_000
+"""The images whose pixels are regressed on their neighbourhoods."""
 BLOCK = 32
 """The images of a block of regressions."""
 
 
-class MaskedConvTransform(LazyTransform):
+class MaskedConvTransform(WaitingTransform):
     r"""A lazy autoregressive transform of images whose conditioner is a masked convolution.
 
     Each channel of a pixel has, given those before it in raster order, a mixture of K Gaussians
@@ -165,8 +167,13 @@ class MaskedConvTransform(LazyTransform):
         """Whether training rows are still to set where it begins."""
         return bool((self.hyper.direct.weight == 0).all())
 
+    @property
+    def enough(self) -> int:
+        """How many images it wants."""
+        return IMAGES
+
     @torch.no_grad()
-    def start(self, x: Tensor, weight: Tensor | None = None) -> None:
+    def start(self, blocks: Iterable[Block]) -> None:
         r"""Begins at the rows' linear regressions of a pixel's channels on what its window shows.
 
         All pixels share the coefficients, so that a few thousand images are plenty. With one
@@ -174,11 +181,10 @@ class MaskedConvTransform(LazyTransform):
         more the same with heavier tails, which the network has to narrow where it can.
 
         Args:
-            x: The rows, with shape (n, D).
-            weight: How much each row counts, with shape (n,); all alike if None.
+            blocks: The rows.
         """
-        share = torch.ones(len(x)) if weight is None else weight
-        share = (share / share.sum()).to(x.device, torch.float64)
+        x, weight = gathered(blocks)
+        share = (weight / weight.sum()).double()
         images = x.double().reshape(len(x), self.shape[0], -1)
         loc = torch.einsum("n,nci->c", share, images) / images.shape[-1]
         variance = torch.einsum("n,nci->c", share, (images - loc[:, None]).square())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 MOST_STEPS, SMALL_CHANGE = 50, 1e-4
 #: The numbers of a block of small matrices, one a row.
 NUMBERS = 2**22
+#: The columns of a product; only the lower half of a symmetric matrix is computed.
+COLUMNS = 512
 
 
 def marginal_factors(scale_tril: Tensor, patterns: Tensor) -> Tensor:
@@ -32,6 +35,31 @@ def moments(x: Tensor, observed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]
     # The computed deviation of a constant need not be exactly zero.
     constant = scale <= 1e-12 * loc.abs()
     return loc, torch.where(constant, 1, scale)
+
+
+def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The weighted mean and the biased covariance, in float64, of rows and their weights."""
+    mass, mean, scatter = 0.0, torch.zeros(()), torch.zeros(())
+    for rows, weight in blocks:
+        share = float(weight.sum())
+        if share == 0:
+            continue
+        if mass == 0:
+            mean = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+            scatter = torch.diag(mean)
+        centre = weight @ rows.double() / share
+        centred = rows.double() - centre
+        weighed = weight[:, None] * centred
+        apart = centre - mean
+        # Chan, Golub and LeVeque (1983): sums about each block's own mean do not cancel.
+        scatter.addr_(apart, apart, alpha=mass * share / (mass + share))
+        for first in range(0, len(mean), COLUMNS):
+            below, some = slice(first, None), slice(first, first + COLUMNS)
+            scatter[below, some].addmm_(weighed[:, below].T, centred[:, some])
+        mean += share / (mass + share) * apart
+        mass += share
+    lower = scatter.tril() / mass
+    return mean, lower + lower.tril(-1).T
 
 
 def regress(

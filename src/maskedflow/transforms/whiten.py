@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from maskedflow.staircase import is_traced
 
 from .base import VectorTransform, check_features
-from .lazy import LazyTransform
-from .regression import marginal_factors, moments, regress
+from .regression import marginal_factors, moments, regress, streamed_moments
+from .waiting import Block, WaitingTransform
 
 #: The rows of a product with a matrix: with another number of them BLAS may sum in another order.
 ROWS = 256
+#: What is added to the diagonal of a correlation matrix, so that it has a factor.
+RIDGE = 1e-9
 
 
 class WhitenTransform(VectorTransform):
@@ -111,7 +114,7 @@ def aligned(x: Tensor) -> Tensor:
     return F.pad(x, (0, -x.shape[-1] % 4))[..., : x.shape[-1]]
 
 
-class Whiten(LazyTransform):
+class Whiten(WaitingTransform):
     r"""Whitens the features: :math:`z = L^{-1} (x - m - B c)`.
 
     With :meth:`fit` a flow starts as the best Gaussian of its data, or as the best linear
@@ -215,17 +218,20 @@ class Whiten(LazyTransform):
         return self.initialized is not None and not self.initialized
 
     @torch.no_grad()
-    def set_moments(self, mean: Tensor, covariance: Tensor, ridge: float = 1e-9) -> None:
+    def start(self, blocks: Iterable[Block]) -> None:
         r"""Sets it to what :meth:`fit` finds for rows without gaps, by their moments alone.
 
         .. math:: B = S_{xc} S_{cc}^{-1}, \quad m = \bar{x} - B \bar{c}, \quad
             L L^T = S_{xx} - B S_{cx}
 
         Args:
-            mean: The means of features and then context, with shape (D + context,).
-            covariance: Their (biased) covariance, with shape (D + context, D + context).
-            ridge: As that of :meth:`fit`.
+            blocks: The rows.
         """
+        joint = (
+            (x if self.weight is None or c is None else torch.cat([x, c], dim=-1), weight)
+            for x, c, weight in blocks
+        )
+        mean, covariance = streamed_moments(joint)
         variance, x = covariance.diagonal(), slice(len(self.loc))
         c = slice(len(self.loc), len(mean))
         constant = variance <= (1e-12 * mean).square()
@@ -234,8 +240,8 @@ class Whiten(LazyTransform):
         eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
         # One-hot vectors add up to the constant: of all solutions take nearly the shortest.
         slopes = torch.linalg.solve(correlation[c, c] + 1e-9 * eye[c, c], correlation[c, x]).T
-        left = correlation[x, x] - slopes @ correlation[c, x] + ridge * eye[x, x]
-        factor = torch.linalg.cholesky(left / max(ridge, 1.0) + torch.diag(constant[x].to(left)))
+        left = correlation[x, x] - slopes @ correlation[c, x] + RIDGE * eye[x, x]
+        factor = torch.linalg.cholesky(left + torch.diag(constant[x].to(left)))
         slopes = slopes * scale[x, None] / scale[c]
         self.loc.copy_(mean[x] - slopes @ mean[c])
         self.scale_tril.copy_(scale[x, None] * factor)
@@ -251,7 +257,7 @@ class Whiten(LazyTransform):
         c: Tensor | None = None,
         observed: Tensor | None = None,
         weight: Tensor | None = None,
-        ridge: float = 1e-9,
+        ridge: float = RIDGE,
     ) -> Whiten:
         r"""Fits mean, regression and covariance by maximum likelihood, in float64.
 
