@@ -18,6 +18,7 @@ from maskedflow.data import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 from maskedflow.transforms.normalization import batch_weighs
+from maskedflow.transforms.recomputed import recomputing
 
 from .batches import (
     Training,
@@ -424,7 +425,7 @@ class _Run:
             self.log.line(f"there is time for {self.pace.steps} steps")
 
     def _nll(self, x: Tensor, c: Tensor | None, weight: Tensor | None) -> Tensor:
-        with batch_weighs(weight):
+        with batch_weighs(weight), recomputing(self.config.recompute):
             log_prob: Tensor = self.flow(c).log_prob(x)
         return -(log_prob if weight is None else weight.to(log_prob) * log_prob).mean()
 
