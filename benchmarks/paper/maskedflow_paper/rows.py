@@ -120,14 +120,10 @@ _FAST: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 1, "batch_size": 200, "lr": 3e-4},
 }
 
-#: Where a part of an epoch is enough, since a step costs several times what others do.
-_FEW: dict[tuple[str, str], dict[str, Any]] = {
-    ("cifar10", "made-mog"): {"steps": 100},
-    ("cifar10", "maf-mog-5"): {"steps": 100},
+#: Models that start as the Gaussian: batch norm would undo that, and a part of an epoch is enough.
+_STARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "cifar10": ({"start": "gaussian", "batch_norm": False}, {"steps": 150})
 }
-
-#: The start of a model, likewise: pixels are whitened, and batch norm would undo it.
-_STARTS: dict[str, dict[str, Any]] = {"cifar10": {"start": "gaussian", "batch_norm": False}}
 
 #: `modern` where it was tuned, on validation rows: the flow, its shape, and the optimisation.
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -220,7 +216,8 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
         if flow in ("made", "maf"):
             quirks["univariate"] = "gaussian"
     else:
-        shape |= _STARTS.get(dataset, {})
-        training = {**_FAST[dataset], **_FEW.get((dataset, model), {})}
-        training |= {"weight_decay": 1e-6, "schedule": "cosine", **modern}
+        training = {**_FAST[dataset], "weight_decay": 1e-6, "schedule": "cosine", **modern}
+        if model != "modern" and dataset in _STARTS:
+            start, few = _STARTS[dataset]
+            shape, training = shape | start, training | few
     return Row(dataset, model, recipe, conditional, flow, shape, training, quirks)
