@@ -12,6 +12,7 @@ import maskedflow as mf
 from maskedflow.data import Split
 from maskedflow.flows import MAF, NSF, Flow
 from maskedflow.training import TrainConfig, fit
+from maskedflow.transforms import Dequantize
 from maskedflow.transforms.normalization import batch_weighs
 from maskedflow.transforms.recomputed import recomputing
 
@@ -56,6 +57,20 @@ def test_less_is_kept() -> None:
     whole = kept()
     with recomputing():
         assert kept() < whole / 10
+
+
+def test_noise_in_front_is_drawn_once() -> None:
+    x = torch.randint(0, 5, (50, 2)).float()
+    maf = MAF(2, **SHAPE)
+    flow = Flow([Dequantize(torch.ones(2)), *maf.transform.transforms], maf.base)
+    slopes = []
+    for recomputes in (False, True):
+        flow.zero_grad()
+        flow.transform.transforms[0].seed(0)
+        with recomputing(recomputes):
+            flow().log_prob(x).sum().backward()
+        slopes.append([p.grad for p in flow.parameters()])
+    torch.testing.assert_close(slopes[1], slopes[0])
 
 
 def test_training_comes_out_the_same() -> None:

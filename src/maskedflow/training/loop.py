@@ -156,7 +156,7 @@ def fit(
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     run.is_stopped = stopped or run.is_stopped
-    bar = ProgressBar(progress, config.epochs, len(run.bounds))
+    bar = ProgressBar(progress, config, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
     device = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.

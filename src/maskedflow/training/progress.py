@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
+
+from .config import TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +32,7 @@ def make_bar(*columns: Any) -> Progress | None:
 
 
 TIMED = 10
-"""The steps whose pace tells how long a training will take; it is not told if that is a minute."""
+"""The steps whose pace tells how long a training will take; a minute is not worth telling."""
 
 
 class ProgressBar(ExitStack):
@@ -38,9 +41,9 @@ class ProgressBar(ExitStack):
     How long the training will take is written there once, by the pace of the first steps.
     """
 
-    def __init__(self, enabled: bool, epochs: int, steps: int) -> None:
+    def __init__(self, enabled: bool, config: TrainConfig, steps: int) -> None:
         super().__init__()
-        self._epochs, self._steps = epochs, steps
+        self._config, self._epochs, self._steps = config, config.epochs, steps
         self._since: tuple[int, float] | None = None
         self._tells = enabled
         self._validation, self._due = "", 0.0
@@ -80,11 +83,13 @@ class ProgressBar(ExitStack):
         if done < TIMED and batch < self._steps:
             return
         self._tells = False
-        turn = (now - self._since[1]) / max(done, 1) * self._steps
-        epochs = self._epochs - epoch + 1
-        if turn * epochs > 60:
-            told = f"about {_told(turn)} an epoch, and {_told(turn * epochs)} for all {epochs}"
-            told += " unless it stops earlier"
+        pace = (now - self._since[1]) / max(done, 1)
+        every = self._epochs * self._steps
+        left = min(every, self._config.steps or every) - (epoch - 1) * self._steps - batch
+        seconds = min(left * pace, self._config.limit or math.inf)
+        if seconds > 60:
+            told = f"about {_told(seconds)} to go, or less if validation rows stop it earlier; "
+            told += f"{_told(self._steps * pace)} an epoch"
             console = make_console() if self._progress is None else self._progress.console
             console.print(told, highlight=False)
 

@@ -97,10 +97,14 @@ class LazyComposedTransform(LazyTransform):
     def forward(self, c: Tensor | None = None) -> TorchTransform:
         made = [transform(c) for transform in self.transforms]
         if is_recomputing():
-            pairs = zip(self.transforms, made, strict=True)
-            return ComposedTransform(
-                *made, pieces=[RecomputedTransform(lazy, c, one) for lazy, one in pairs]
-            )
+            # Where nothing is learned nothing is kept, and noise is not drawn again.
+            pieces = [
+                RecomputedTransform(lazy, c, one)
+                if any(parameter.requires_grad for parameter in lazy.parameters())
+                else one
+                for lazy, one in zip(self.transforms, made, strict=True)
+            ]
+            return ComposedTransform(*made, pieces=pieces)
         return ComposedTransform(*made, pieces=self._pieces(made, c))
 
     def _pieces(self, made: list[TorchTransform], c: Tensor | None) -> list[TorchTransform]:
