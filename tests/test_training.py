@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +15,15 @@ from torch.distributions import Distribution, Independent, Normal
 
 import maskedflow as mf
 from maskedflow.data import Split
-from maskedflow.training import EpochRecord, History, NonFiniteError, TrainConfig, evaluate, fit
+from maskedflow.training import (
+    EpochRecord,
+    History,
+    NonFiniteError,
+    TrainConfig,
+    evaluate,
+    fit,
+    progress,
+)
 
 
 class Gaussian(nn.Module):
@@ -463,3 +472,21 @@ def test_a_flow_that_cannot_be_trained() -> None:
         fit(flow, rows(20), rows(5), TrainConfig())
     with pytest.raises(ValueError, match=r"^directory: expected the folder to resume from"):
         fit(Gaussian(), rows(20), rows(5), TrainConfig(), resume=True)
+
+
+def test_a_long_training_says_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(seconds: float, **settings: int) -> str:
+        clock = itertools.count(0, seconds)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+        with progress.ProgressBar(True, TrainConfig(**settings), steps=450) as bar:
+            for batch in range(1, 30):
+                bar.step(1, batch, 0.0)
+        return capsys.readouterr().err
+
+    assert "1.9 h to go" in told(1.5, epochs=10)
+    assert "11 min an epoch" in told(1.5, epochs=10)
+    assert told(1.5, epochs=10).count("to go") == 1
+    assert "3 min to go" in told(1.5, epochs=10, steps=150)
+    assert told(0.001, epochs=10) == ""

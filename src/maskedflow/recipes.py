@@ -90,10 +90,12 @@ class Recipe:
             arguments["base"] = {"name": base}
         if base == "mixture":
             arguments["base"] |= _MIXTURES
-        if base in ("made", "marginals"):
+        if base == "marginals":
+            arguments["base"] |= {"components": 5}
+        if base == "made":
             shared = ("context", "hidden_features", "degrees", "widen", "residual")
             same = {name: arguments[name] for name in shared if name in arguments}
-            arguments["base"] |= (_MIXTURES if base == "made" else {"components": 5}) | same
+            arguments["base"] |= _MIXTURES | same
         if self.images:
             if image_shape is None:
                 raise ValueError(

@@ -51,6 +51,8 @@ class TrainOptions:
             that it had planned. [default: all there are]
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
+        recompute: Compute what is within a transform again for gradients, instead of keeping it:
+            less memory, more time.
         context: Columns of --data to condition on, separated by commas.
         error: Column of the standard deviations of a column's measurement errors, such as
             mag=mag_err; again for each column that has one. The density is that without them.
@@ -95,6 +97,7 @@ class TrainOptions:
     steps: PositiveInt | None = None
     lr_steps: PositiveInt | None = None
     work: PositiveFloat | None = None
+    recompute: Annotated[bool | None, Parameter(negative="--no_recompute")] = None
     context: str | None = None
     error: Annotated[list[str] | None, Parameter(negative_iterable=())] = None
     weights: str | None = None

@@ -24,6 +24,7 @@ from maskedflow.transforms import (
     LazyTransform,
 )
 from maskedflow.transforms.lazy import Unconditional, steps_of
+from maskedflow.transforms.recomputed import is_recomputing
 from maskedflow.transforms.whiten import aligned
 
 BLOCK = 256
@@ -265,7 +266,7 @@ class Flow(LazyDistribution):
         origin = () if c is None else (c,)
         if c is not None and self.embedding is not None:
             c = cast(Tensor, self.embedding(c))
-        chain = self.chain
+        chain = None if is_recomputing() else self.chain
         if chain is not None and chain.takes(c):
             whole = ChainedFlow(chain, c, self.distribution)
             return whole.made_by(self, unchecked, *origin)

@@ -39,6 +39,9 @@ class TrainConfig:
             `History.steps` and `History.lr_steps` of another training, which a time limit may have
             cut short, it is repeated.
         compile: Whether the loss is compiled by :func:`torch.compile`.
+        recompute: Whether what is within a transform is computed again for gradients instead of
+            being kept, see :func:`maskedflow.transforms.recomputed.recomputing`: less memory for
+            activations, of flows or batches so large that these count, and more time.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -70,6 +73,7 @@ class TrainConfig:
     steps: Size | None = None
     lr_steps: Size | None = None
     compile: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)

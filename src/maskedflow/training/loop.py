@@ -18,6 +18,7 @@ from maskedflow.data import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 from maskedflow.transforms.normalization import batch_weighs
+from maskedflow.transforms.recomputed import recomputing
 
 from .batches import (
     Training,
@@ -155,7 +156,7 @@ def fit(
     log = RunLog(None if root is None else root / "logs", tensorboard)
     run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
     run.is_stopped = stopped or run.is_stopped
-    bar = ProgressBar(progress, config.epochs, len(run.bounds))
+    bar = ProgressBar(progress, config, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
     device = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
@@ -424,7 +425,7 @@ class _Run:
             self.log.line(f"there is time for {self.pace.steps} steps")
 
     def _nll(self, x: Tensor, c: Tensor | None, weight: Tensor | None) -> Tensor:
-        with batch_weighs(weight):
+        with batch_weighs(weight), recomputing(self.config.recompute):
             log_prob: Tensor = self.flow(c).log_prob(x)
         return -(log_prob if weight is None else weight.to(log_prob) * log_prob).mean()
 

@@ -52,7 +52,7 @@ class WholeSteps:
         """The steps of a flow; None if a part that is learned is not in the program."""
         if not isinstance(flow, Flow) or type(flow).forward is not Flow.forward:
             return None
-        if config.compile or any(map(is_watched, flow.modules())):
+        if config.compile or config.recompute or any(map(is_watched, flow.modules())):
             return None
         embedding = flow.embedding
         if embedding is not None and not getattr(embedding, "is_fixed", False):

@@ -16,6 +16,7 @@ from maskedflow.kernels import Kernel
 
 from .base import ComposedTransform
 from .chained import ChainedTransform
+from .recomputed import RecomputedTransform, is_recomputing
 
 
 class LazyTransform(nn.Module, abc.ABC):
@@ -95,6 +96,15 @@ class LazyComposedTransform(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> TorchTransform:
         made = [transform(c) for transform in self.transforms]
+        if is_recomputing():
+            # Where nothing is learned nothing is kept, and noise is not drawn again.
+            pieces = [
+                RecomputedTransform(lazy, c, one)
+                if any(parameter.requires_grad for parameter in lazy.parameters())
+                else one
+                for lazy, one in zip(self.transforms, made, strict=True)
+            ]
+            return ComposedTransform(*made, pieces=pieces)
         return ComposedTransform(*made, pieces=self._pieces(made, c))
 
     def _pieces(self, made: list[TorchTransform], c: Tensor | None) -> list[TorchTransform]:
