@@ -123,7 +123,7 @@ _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bsds300": (
         "modern",
         {"first": ["whiten", "scores"], "base": "made", "num_layers": 2, "hidden_dim": 512},
-        {"epochs": 3, "batch_size": 500, "lr": 2e-3, "weight_decay": 0.0},
+        {"epochs": 1, "batch_size": 500, "lr": 2e-3, "weight_decay": 0.0},
     ),
 }
 
