@@ -143,6 +143,20 @@ def test_networks_of_several_slabs_and_strips(hidden: tuple[int, ...], residual:
         torch.testing.assert_close(mine, other, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize(("features", "hidden"), [(63, (512, 512)), (43, (100,)), (21, (512,))])
+def test_gradients_compute_every_weight_once(features: int, hidden: tuple[int, ...]) -> None:
+    """Where the last piece of a slab and the first of the next one are of the same columns, too."""
+    trunk = mf.flows.MADE(features, hidden_features=hidden).transform.transforms[0].hyper.trunk
+    for layer, stair in enumerate(trunk.stairs):
+        computed = np.zeros(stair.size, int)
+        for one in trunk.kept.gradients.operations:
+            if one.layer == layer:
+                u, k = np.ogrid[: one.rows, : one.columns]
+                computed[one.offset + u * one.row_step + k * one.column_step] += 1
+        assert (computed[stair.packed_mask()] == 1).all()
+        assert computed.max() == 1
+
+
 def test_a_backward_pass_may_come_after_another_forward_pass() -> None:
     """What a graph needs is its own: no later call writes over it."""
     case = Case(7, hidden_features=(20, 20), activation=nn.ReLU)

@@ -577,6 +577,7 @@ class Writer:
                     follows = (
                         last.layer == one.layer
                         and last.columns == one.columns
+                        and last.row_step == one.row_step
                         and last.source == one.source
                         and last.out + last.rows == one.out
                         and last.offset + last.rows * last.row_step == one.offset
