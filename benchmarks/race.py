@@ -150,8 +150,9 @@ def report(known: dict[str, Any]) -> str:
     if ratios:
         ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
         text = (
-            f"To {GOAL} nats of validation rows, medians of {len(ratios)}: ours {ours:.0f} seconds "
-            f"of one core, zuko's {theirs:.0f}, {statistics.median(ratios):.1f} times as many."
+            f"To {GOAL} nats of validation rows (medians; seeds: {', '.join(known['races'])}): "
+            f"ours {ours:.0f} seconds of one core, zuko's {theirs:.0f}, "
+            f"{statistics.median(ratios):.1f} times as many."
         )
     recipe = known["recipe"]
     head = f"Batches of {recipe['batch_size']}, rates from {recipe['lr']:g} down a cosine."
