@@ -29,6 +29,7 @@ def sample(
     data: Path | None = None,
     seed: NonNegativeInt = 0,
     shard: str | None = None,
+    within: bool = False,
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
 
@@ -47,6 +48,10 @@ def sample(
     last in the order of categories, angles and numbers, else resampled from 1,000
     candidates, and a note tells of how many rows these were too few.
 
+    A note tells how many rows of a flow have a log-density far below those of all
+    training rows. With --within others are drawn in their places, and the note says
+    what part of the density is left.
+
     The run of a time series continues it instead: NUMBER forecasts of STEPS rows.
 
     Args:
@@ -59,6 +64,7 @@ def sample(
         data: For a time series, the table to continue. [default: the one it was trained on]
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
+        within: Leave out rows whose log-density is far below those of all training rows.
     """
     if number is None and given is None:
         raise ValueError("-n: expected the number of rows to draw")
@@ -70,10 +76,12 @@ def sample(
     if not output.parent.is_dir():
         raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
+    if given is not None and within:
+        raise ValueError("--within: --given completes rows, whatever their density; leave it out")
     if given is not None and context is not None:
         raise ValueError(f"--context {context}: the table of --given has the context, too")
 
-    from maskedflow.runs import load_run, sample_batches, sample_given_run, sample_run
+    from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
     from maskedflow.sources import Shard, write_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
@@ -86,6 +94,8 @@ def sample(
             raise ValueError(f"--given {given}: the run of a time series takes --data")
         if shard is not None:
             raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
+        if within:
+            raise ValueError("--within: forecasts are drawn step by step; leave it out")
         _forecast(found, number, output, steps or STEPS, data, seed)
         return
     if steps is not None or data is not None:
@@ -110,14 +120,18 @@ def sample(
 
         from maskedflow.report import samples_picture, save
 
-        blocks = sample_batches(found.density, number, conditions, seed=seed)
-        drawn = torch.cat([x for x, _ in blocks])
+        with told():
+            blocks = draw_batches(found, number, conditions, seed=seed, within=within)
+            drawn = torch.cat([x for x, _ in blocks])
         save(samples_picture(found, drawn), output)
         print(f"{len(drawn):,} rows in {output}")
         return
-    schema, batches = sample_run(found, number, conditions, seed=seed, shard=piece)
-    bar = tracked(batches, rows // piece.of)
-    total = write_batches(output, schema, bar, header=piece.number == 1)
+    with told():
+        schema, batches = sample_run(
+            found, number, conditions, seed=seed, shard=piece, within=within
+        )
+        bar = tracked(batches, rows // piece.of)
+        total = write_batches(output, schema, bar, header=piece.number == 1)
     print(written(total, output, start))
 
 

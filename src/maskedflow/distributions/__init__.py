@@ -8,11 +8,13 @@ from .elementwise import DiagNormal, GeneralizedNormal, StudentT
 from .flow import NormalizingFlow
 from .mixtures import Joint, Mixture, MixtureOfGaussians
 from .ordered import Maximum, Minimum, Sort, TopK
+from .region import HighestDensity
 
 __all__ = [
     "BoxUniform",
     "DiagNormal",
     "GeneralizedNormal",
+    "HighestDensity",
     "Joint",
     "Maximum",
     "Minimum",

@@ -28,8 +28,9 @@ from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
 from .density import Density, FlowDensity
 from .evaluation import Evaluation, Mean, evaluate_run
 from .fit import search_run, train_run, write_run
+from .level import level_of
 from .run import Run, load_run, open_data
-from .sampling import sample_batches, sample_given_run, sample_run
+from .sampling import draw_batches, sample_batches, sample_given_run, sample_run
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
 from .summary import facts, results_table, summary, told_distinct
@@ -50,10 +51,12 @@ __all__ = [
     "build_flow",
     "compare_runs",
     "describe",
+    "draw_batches",
     "evaluate_run",
     "facts",
     "forecast",
     "joined",
+    "level_of",
     "load_run",
     "open_data",
     "results_table",

@@ -195,6 +195,8 @@ class RunConfig:
         search: The search; None of a flow.
         options: The options of `maskedflow train` that led to all this.
         versions: Versions of Python and of the libraries that matter for the numbers.
+        level: A log-density, in nats, far below those of all training rows; None of a search, of a
+            time series, and of earlier versions. See :func:`maskedflow.runs.level_of`.
 
     Example:
         >>> config = RunConfig(
@@ -216,6 +218,7 @@ class RunConfig:
     search: SearchConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())  # noqa: PLW0108 (defined below)
+    level: Finite | None = None
 
     def __post_init__(self) -> None:
         if (self.flow is None) != (self.training is None) or (self.flow is None) == (

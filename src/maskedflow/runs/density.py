@@ -190,7 +190,8 @@ class FlowDensity:
             drawn: Tensor = self.flow().sample((n,), generator=generator)
         else:
             drawn = self.of_rows(context)(context).sample((), generator=generator)
-        return drawn
+        levels = self.data.levels
+        return drawn if levels is None else drawn.clamp(0, levels - 1)
 
     def possible(self, rows: Split) -> Split:
         """All of the rows."""

@@ -21,6 +21,7 @@ from maskedflow.training import History
 from .build import build_flow, start_at_data
 from .config import RunConfig
 from .density import FlowDensity
+from .level import level_of
 from .measured import build_measured, gaussian_of, without_errors
 from .run import ESTIMATOR, TRACE, Run
 
@@ -128,6 +129,9 @@ def train_run(
                 training=replace(config.training, **taken),
                 options={**config.options, **taken},
             )
-            config.write(directory / "config.toml")
-    density = FlowDensity(flow.eval(), recorded, config.data, trace, measured)
+        density = FlowDensity(flow.eval(), recorded, config.data, trace, measured)
+        if config.data.time is None:
+            level = level_of(density, without_errors(dataset.train, dataset))
+            config = replace(config, level=level)
+        config.write(directory / "config.toml")
     return Run(directory, config, density), history

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from maskedflow.data import Dataset
 from maskedflow.sources import Shard, open_source
 from maskedflow.tables import FittedTable, to_table
 from maskedflow.tables.queries import sample_given
 from maskedflow.training.randomness import derive_seed
 
-from .density import Density
+from .density import Density, FlowDensity
+from .level import Draws, level_of
+from .measured import without_errors
 from .run import Run
 
-__all__ = ["ROWS", "sample_batches", "sample_given_run", "sample_run"]
+__all__ = ["ROWS", "draw_batches", "sample_batches", "sample_given_run", "sample_run"]
 
 ROWS = 1000
 """Rows drawn at once."""
@@ -29,7 +32,7 @@ CANDIDATES = 1000
 
 
 def sample_batches(
-    density: Density,
+    density: Density | Draws,
     n: int,
     context: Any = None,
     *,
@@ -66,15 +69,29 @@ def sample_batches(
         yield density.sample(len(block), given, seed=derive_seed(seed, start // rows)), given
 
 
-def sample_run(
+def draw_batches(
     run: Run,
     n: int,
     context: Any = None,
     *,
     seed: int = 0,
     shard: Shard | None = None,
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Draws rows as :func:`sample_batches`, to be written to a file.
+    within: bool = False,
+) -> Iterator[tuple[Any, Any]]:
+    r"""Draws rows as :func:`sample_batches`, and looks after those that ran away.
+
+    A flow's draw may have next to no density of its own: an early feature came out unusual, and
+    later ones, of networks that are far from their data then, more so. Draws of a flow are too low
+    if their log-density is below the run's level, which is far below all training rows (see
+    :func:`level_of`), or if they are not finite. They cost a density each.
+
+    With `within` draws that are too low are left out, and others drawn in their places. What is
+    left has the density
+
+    .. math:: p(x \mid R) = p(x) / P(R), \quad R = \{x : \log p(x) \ge \ell\}
+
+    whose P(R), given its context if there is one, is estimated by the share of draws in R.
+    :class:`~maskedflow.distributions.HighestDensity` is this distribution.
 
     Args:
         run: The run.
@@ -82,12 +99,65 @@ def sample_run(
         context: The contexts, as :meth:`Run.read_context` reads them.
         seed: Seed of the draws; the same seed gives the same rows.
         shard: Which piece of the rows to draw; all of them if None.
+        within: Whether to leave out draws that are too low.
+
+    Yields:
+        At most 1,000 rows in the data's own units, and the context of each.
+
+    Raises:
+        ValueError: If `within` is asked of a run that is not of a flow of rows.
+        FileNotFoundError: If it is asked of a run of an earlier version, which has no level, and
+            its training rows are not there.
+
+    Warns:
+        UserWarning: How many draws were too low, and with `within` what P(R) is, if any was.
+    """
+    draws = _draws(run, within)
+    yield from sample_batches(draws or run.density, n, context, seed=seed, shard=shard)
+    if draws is not None:
+        draws.warn()
+
+
+def _draws(run: Run, within: bool) -> Draws | None:
+    """What looks at the draws of a run; None if no level is known, nor needed."""
+    density, level = run.density, run.config.level
+    if not isinstance(density, FlowDensity) or run.config.data.time is not None:
+        if within:
+            raise ValueError(f"within: expected a run of a flow of rows, {run.directory} is none")
+        return None
+    if level is None and within:
+        dataset = cast(Dataset, run.dataset())
+        level = level_of(density, without_errors(dataset.train, dataset))
+    return None if level is None else Draws(density, level, within)
+
+
+def sample_run(
+    run: Run,
+    n: int,
+    context: Any = None,
+    *,
+    seed: int = 0,
+    shard: Shard | None = None,
+    within: bool = False,
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Draws rows as :func:`draw_batches`, to be written to a file.
+
+    Args:
+        run: The run.
+        n: The number of rows, or of rows for each context.
+        context: The contexts, as :meth:`Run.read_context` reads them.
+        seed: Seed of the draws; the same seed gives the same rows.
+        shard: Which piece of the rows to draw; all of them if None.
+        within: Whether to leave out draws that are far below all training rows.
 
     Returns:
         The columns, in the types of the data and with the context behind them, and the rows.
+
+    Warns:
+        UserWarning: After the last row, as :func:`draw_batches`.
     """
     density = run.density
-    drawn = sample_batches(density, n, context, seed=seed, shard=shard)
+    drawn = draw_batches(run, n, context, seed=seed, shard=shard, within=within)
     tables = (density.arrow(x, c) for x, c in drawn)
     first = next(tables, None)
     if first is None:  # a piece without rows has columns all the same
