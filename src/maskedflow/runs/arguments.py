@@ -61,7 +61,7 @@ class _Arguments(_Shared, total=False):
     between: Layer
     bins: Size
     degree: Size
-    first: Layer
+    first: Literal["actnorm", "lu", "scores"]
     hidden_size: Size
     image_shape: Annotated[list[Size], Len(3, 3)]
     network: _Network

@@ -23,6 +23,7 @@ from maskedflow.transforms import (
     Logit,
     LULinear,
     Narrow,
+    NormalScores,
     Standardize,
     UnconditionalTransform,
 )
@@ -35,7 +36,7 @@ __all__ = ["build_flow", "describe", "start_at_data"]
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
-    "first": {"actnorm": ActNorm, "lu": LULinear},
+    "first": {"actnorm": ActNorm, "lu": LULinear, "scores": NormalScores.waiting},
 }
 
 _FLOWS = (LazyDistribution, TemporalMAF)
@@ -116,8 +117,9 @@ def build_flow(
 
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
     ("relu", "tanh", "elu", "silu"), and for a layer `between` transforms or `first`, before all of
-    them ("actnorm", "lu"); a `base` is a table with what :func:`maskedflow.flows.base` takes, its
-    `name` above all.
+    them ("actnorm", "lu", and first of all "scores": normal scores of each feature, which wait for
+    training rows); a `base` is a table with what :func:`maskedflow.flows.base` takes, its `name`
+    above all.
 
     Args:
         config: Its record.
@@ -202,13 +204,20 @@ def _arguments(plain: dict[str, Any], generator: torch.Generator) -> dict[str, A
 
 @torch.no_grad()
 def start_at_data(flow: Flow, train: Split, seed: int) -> None:
-    """Starts the mixtures of Gaussians in a flow's base at clusters of training rows.
+    """Starts a flow at training rows: normal scores, and mixtures in its base at their clusters.
 
     Args:
         flow: The flow, as it is built.
-        train: The rows; at most 20,000 of them are used.
+        train: The rows; at most 20,000 of them are used for clusters.
         seed: Seed of which, and of the clusters' centres.
     """
+    layers = list(cast(LazyComposedTransform, flow.transform).transforms)
+    for number, layer in enumerate(layers):
+        if isinstance(layer, NormalScores) and layer.is_waiting:
+            x = train.x.to(input_like(flow))
+            for before in layers[:number]:
+                x = before()(x)
+            layer.set_rows(x, train.weight)
     mixtures = [module for module in flow.base.modules() if isinstance(module, GMM)]
     if not mixtures:
         return

@@ -12,6 +12,9 @@ from .lazy import LazyTransform
 from .spline import evaluate_bin, solve_bin
 
 _MOST_KNOTS = 32
+_MOST_WAITING = 128
+"""A run has rows enough to find the edges of columns that were rounded and made continuous."""
+
 _ROWS_A_KNOT = 25
 """Fewer rows would make a knot's slope a matter of chance."""
 
@@ -100,7 +103,8 @@ class NormalScores(LazyTransform):
 
     A spline through quantiles of the data, see :class:`TailedSplineTransform` for its parameters.
     It takes the skew, the lumps and the heavy tails of single columns out of the way, so that a
-    flow is left with how they depend on each other.
+    flow is left with how they depend on each other. With :meth:`waiting` the training rows of a run
+    set it.
 
     Raises:
         ValueError: If the shapes differ, or a knot, value or slope is out of order.
@@ -116,6 +120,7 @@ class NormalScores(LazyTransform):
     x: Tensor
     y: Tensor
     slopes: Tensor
+    initialized: Tensor | None
 
     is_fixed = is_rowwise = True
 
@@ -131,13 +136,55 @@ class NormalScores(LazyTransform):
         self.register_buffer("x", x)
         self.register_buffer("y", y)
         self.register_buffer("slopes", slopes)
+        self.register_buffer("initialized", None)
 
     def extra_repr(self) -> str:
         return f"features={len(self.x)}, knots={self.x.shape[1]}"
 
     @classmethod
+    def waiting(cls, features: int) -> NormalScores:
+        """The identity, until :meth:`set_rows` sets it. Whether it has been is part of its state.
+
+        Args:
+            features: The number of features.
+
+        Example:
+            >>> scores = NormalScores.waiting(1)
+            >>> scores.set_rows(torch.rand(10_000, 1).exp())
+            >>> scores
+            NormalScores(features=1, knots=130)
+        """
+        scores = torch.linspace(-_FARTHEST, _FARTHEST, _MOST_WAITING + 2).repeat(features, 1)
+        made = cls(scores, scores.clone(), torch.ones_like(scores))
+        made.initialized = torch.tensor(False)
+        return made
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it still has to be set by training rows."""
+        return self.initialized is not None and not self.initialized
+
+    @torch.no_grad()
+    def set_rows(self, x: Tensor, weight: Tensor | None = None) -> None:
+        """Sets it to what :meth:`fit` finds, by 128 knots where there are rows enough."""
+        found = self.fit(x.double(), weight=weight, knots=_MOST_WAITING)
+        if found.x.shape != self.x.shape:  # the number of knots stays: take more of the same spline
+            y = torch.linspace(-_FARTHEST, _FARTHEST, self.x.shape[1], dtype=torch.float64)
+            y = y.repeat(len(self.x), 1)
+            places, ladj = found().base.inverse_and_ladj(y.T)
+            found = NormalScores(places.T, y, (-ladj.T).exp())
+        for name in ("x", "y", "slopes"):
+            getattr(self, name).copy_(getattr(found, name))
+        if self.initialized is not None:
+            self.initialized.fill_(True)
+
+    @classmethod
     def fit(
-        cls, x: Tensor, observed: Tensor | None = None, weight: Tensor | None = None
+        cls,
+        x: Tensor,
+        observed: Tensor | None = None,
+        weight: Tensor | None = None,
+        knots: int = _MOST_KNOTS,
     ) -> NormalScores:
         """Takes the knots from the quantiles of each column, in float64.
 
@@ -148,21 +195,22 @@ class NormalScores(LazyTransform):
             x: The rows, with shape (n, D).
             observed: Whether each number is there, with shape (n, D); all if None.
             weight: How much each row counts, with shape (n,); all alike if None.
+            knots: The most knots among the quantiles; 25 rows have one.
         """
         there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
         share = x.new_ones(len(x)) if weight is None else weight
         mass = share.double()[:, None] * there
         rows = mass.sum(dim=0).square() / mass.square().sum(dim=0).clamp(min=1e-300)
-        count = min(_MOST_KNOTS, max(2, round(float(rows.min())) // _ROWS_A_KNOT))
+        count = min(knots, max(2, round(float(rows.min())) // _ROWS_A_KNOT))
         columns = [
             _knots(column[here], part[here], count)
             for column, here, part in zip(
                 x.double().unbind(1), there.unbind(1), mass.unbind(1), strict=True
             )
         ]
-        knots, scores = (torch.stack(values) for values in zip(*columns, strict=True))
+        places, scores = (torch.stack(values) for values in zip(*columns, strict=True))
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return cls(knots.to(dtype), scores.to(dtype), _slopes(knots, scores).to(dtype))
+        return cls(places.to(dtype), scores.to(dtype), _slopes(places, scores).to(dtype))
 
     def forward(self, c: Tensor | None = None) -> DependentTransform:
         return DependentTransform(TailedSplineTransform(self.x, self.y, self.slopes), 1)
