@@ -124,7 +124,7 @@ _FAST: dict[str, dict[str, Any]] = {
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "power": (
         "modern",
-        {"num_layers": 1, "bins": 32, "first": "scores"},
+        {"num_layers": 2, "hidden_dim": 128, "bins": 16, "first": "scores"},
         {"epochs": 16, "batch_size": 500, "lr": 2e-3},
     ),
     "bsds300": ("maf-mog", {**_LINKED, "num_layers": 5, "hidden_dim": 512}, {"epochs": 10}),
