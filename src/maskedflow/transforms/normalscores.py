@@ -143,7 +143,7 @@ class NormalScores(LazyTransform):
 
     @classmethod
     def waiting(cls, features: int) -> NormalScores:
-        """The identity, until :meth:`set_rows` sets it. Whether it has been is part of its state.
+        """The identity on [-4.5, 4.5], until :meth:`set_rows`; whether that was is part of its state.
 
         Args:
             features: The number of features.
