@@ -43,6 +43,9 @@ STEPS: list[tuple[str, dict[str, Any]]] = [
     ("a MADE of mixtures as base", {"base": 10}),
     ("three splines of 8 bins for five affine maps", {"name": "NSF", "transforms": 3, "bins": 8}),
     ("16 bins", {"bins": 16}),
+    ("normal scores of each feature first", {"first": "scores"}),
+    ("two splines for three and mixtures", {"transforms": 2, "base": None}),
+    ("batches of 500 at a learning rate of 2e-3", {"batch_size": 500, "lr": 2e-3}),
 ]
 
 
@@ -89,9 +92,10 @@ def train(
     """Trains a flow; gives the log-densities of validation rows, and the number of epochs."""
     width = WIDTH[data.name]
     arguments = {"features": data.features, "hidden_features": [width, width], **changes}
-    settings = {"schedule": arguments.pop("schedule", "constant")}
+    settings = {"batch_size": 1000, "lr": 1e-3, "schedule": "constant"}
+    settings = {name: arguments.pop(name, value) for name, value in settings.items()}
     kind = arguments.pop("name", "MAF")
-    if "base" in arguments:
+    if arguments.get("base"):
         shared = {name: arguments[name] for name in ("hidden_features", "residual")}
         arguments["base"] = {"name": "made", "components": arguments["base"], **shared}
     arguments = {name: value for name, value in arguments.items() if value is not None}
@@ -101,12 +105,11 @@ def train(
     steps = tuple(describe(one) for one in front.transforms) if front else ()
     flow = build_flow(FlowConfig(kind, arguments, seed, steps), front)
     start_at_data(flow, data.train, seed)
-    training = TrainConfig(
-        epochs=10_000, batch_size=1000, lr=1e-3, time_limit=seconds, seed=seed, **settings
-    )
+    training = TrainConfig(epochs=10_000, time_limit=seconds, seed=seed, **settings)
     history = mf.training.fit(flow, data.train, data.validation, training)
     judges = type(data.validation)(data.validation.x[:JUDGES])
-    return mf.training.evaluate(flow, judges), history.records[-1].step / len(data.train) * 1000
+    epochs = history.records[-1].step * training.batch_size / len(data.train)
+    return mf.training.evaluate(flow, judges), epochs
 
 
 def entry(log_prob: torch.Tensor, epochs: float, budget: float) -> dict[str, float]:

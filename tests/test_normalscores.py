@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskedflow.data import Split
+from maskedflow.runs.build import build_flow, start_at_data
+from maskedflow.runs.config import FlowConfig
 from maskedflow.transforms import NormalScores
+from maskedflow.transforms.waiting import Block
 
 
 def rows(kind: str, n: int = 2000) -> Tensor:
@@ -114,3 +118,31 @@ def test_weights_count_as_repetitions() -> None:
     middle = z.abs() < 1.5  # the tails begin where ten rows are left, of rows that count alike
     assert torch.allclose(z[middle], other[middle], atol=0.1)
     assert torch.equal(NormalScores.fit(x, weight=torch.full((400,), 3.0)).x, NormalScores.fit(x).x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 30, 5000])
+def test_a_layer_that_waits_is_set_by_rows_and_keeps_its_shape(kind: str, n: int) -> None:
+    x = rows(kind, n)
+    scores, fitted = NormalScores.waiting(3).double(), NormalScores.fit(x, knots=128)
+    shapes = {name: value.shape for name, value in scores.state_dict().items()}
+    assert scores.is_waiting
+    scores.start([Block(x, None, torch.ones(n, dtype=x.dtype))])
+    assert not scores.is_waiting
+    assert {name: value.shape for name, value in scores.state_dict().items()} == shapes
+    z = torch.linspace(-4, 4, 9, dtype=torch.float64)[:, None].expand(-1, 3)
+    torch.testing.assert_close(scores().inv(z), fitted().inv(z), rtol=0.05, atol=0.05)
+    if n == 5000:
+        assert torch.equal(scores().inv(z), fitted().inv(z))
+
+
+def test_training_rows_set_the_layer_of_a_run_and_its_checkpoint_keeps_it() -> None:
+    config = FlowConfig("NSF", {"features": 3, "bins": 4, "first": "scores"})
+    flow, other, x = build_flow(config), build_flow(config), rows("skewed").float()
+    start_at_data(flow, Split(x), seed=0)
+    z = flow.transform.transforms[0]()(x).sort(dim=0).values
+    expected = torch.special.ndtri((torch.arange(len(x)) + 0.5) / len(x))
+    assert (z - expected[:, None])[20:-20].abs().max() < 0.15
+    other.load_state_dict(flow.state_dict())
+    assert not other.transform.transforms[0].is_waiting
+    assert torch.equal(other().log_prob(x), flow().log_prob(x))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["DATASETS", "IMAGES", "MODELS", "RECIPES", "Published", "Row", "row"]
+__all__ = ["DATASETS", "IMAGES", "MODELS", "RECIPES", "STARTS", "Published", "Row", "row"]
 
 RecipeName = Literal["paper", "fast"]
 
@@ -119,7 +119,7 @@ _FAST: dict[str, dict[str, Any]] = {
 
 #: Rows that start as the Gaussian, with direct connections from inputs to outputs, and their steps.
 #: Batch norm would undo that start. On CIFAR-10 a part of an epoch is enough.
-_STARTS: dict[tuple[str, str], dict[str, Any]] = {
+STARTS: dict[tuple[str, str], dict[str, Any]] = {
     ("bsds300", "made"): {"epochs": 8, "batch_size": 500, "lr": 2e-3},
     ("bsds300", "made-mog"): {"epochs": 2, "batch_size": 500, "lr": 2e-3},
 } | {
@@ -130,7 +130,11 @@ _STARTS: dict[tuple[str, str], dict[str, Any]] = {
 
 #: `modern` where it was tuned, on validation rows: the flow, its shape, and the optimisation.
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "power": ("modern", {"bins": 16}, {"epochs": 14, "lr": 1e-3}),
+    "power": (
+        "modern",
+        {"num_layers": 2, "hidden_dim": 128, "bins": 16, "first": "scores"},
+        {"epochs": 16, "batch_size": 500, "lr": 2e-3},
+    ),
     "bsds300": (
         "modern",
         {"first": ["whiten", "scores"], "base": "made", "num_layers": 3, "hidden_dim": 512},
@@ -234,7 +238,7 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
             quirks["univariate"] = "gaussian"
     else:
         training = {**_FAST[dataset], "weight_decay": 1e-6, "schedule": "cosine", **modern}
-        if (dataset, model) in _STARTS:
+        if (dataset, model) in STARTS:
             shape |= {"start": "gaussian", "batch_norm": False}
-            training |= _STARTS[dataset, model]
+            training |= STARTS[dataset, model]
     return Row(dataset, model, recipe, conditional, flow, shape, training, quirks)

@@ -13,9 +13,12 @@ from .spline import evaluate_bin, solve_bin
 from .waiting import Block, WaitingTransform, gathered
 
 _MOST_KNOTS = 32
-"""Knots at quantiles; one more follows at either end."""
+_MOST_WAITING = 128
+"""A run has rows enough to find the edges of columns that were rounded and made continuous."""
+
 _MOST_NUMBERS = 2**24
 """The numbers of the rows whose quantiles are taken, at most."""
+
 _ROWS_A_KNOT = 25
 """Fewer rows would make a knot's slope a matter of chance."""
 
@@ -146,7 +149,7 @@ class NormalScores(WaitingTransform):
     def waiting(cls, features: int) -> NormalScores:
         """About the identity, until :func:`maskedflow.training.fit` sets it by its training rows.
 
-        Whether that has happened is part of its state.
+        Whether that has happened is part of its state. It has 128 knots, more than :meth:`fit`.
 
         Args:
             features: The number of features.
@@ -159,8 +162,8 @@ class NormalScores(WaitingTransform):
             >>> flow.transform.is_waiting
             False
         """
-        knots = torch.linspace(-_FARTHEST, _FARTHEST, _MOST_KNOTS + 2).repeat(features, 1)
-        made = cls(knots, knots.clone(), torch.ones_like(knots))
+        scores = torch.linspace(-_FARTHEST, _FARTHEST, _MOST_WAITING + 2).repeat(features, 1)
+        made = cls(scores, scores.clone(), torch.ones_like(scores))
         made.initialized = torch.tensor(False)
         return made
 
@@ -176,26 +179,26 @@ class NormalScores(WaitingTransform):
 
     @torch.no_grad()
     def start(self, blocks: Iterable[Block]) -> None:
-        """Sets it to what :meth:`fit` finds.
-
-        Raises:
-            ValueError: If there are too few rows for as many knots.
-        """
+        """Sets it to what :meth:`fit` finds, by 128 knots where there are rows enough."""
         x, weight = gathered(blocks)
-        fitted = NormalScores.fit(x, weight=weight)
-        if fitted.x.shape != self.x.shape:
-            raise ValueError(
-                f"x: expected {_MOST_KNOTS * _ROWS_A_KNOT} rows at least for normal scores, "
-                f"got {len(x)}"
-            )
-        for name, value in fitted.named_buffers():
-            getattr(self, name).copy_(value)
+        found = self.fit(x.double(), weight=weight, knots=_MOST_WAITING)
+        if found.x.shape != self.x.shape:  # the number of knots stays: take more of the same spline
+            y = torch.linspace(-_FARTHEST, _FARTHEST, self.x.shape[1], dtype=torch.float64)
+            y = y.repeat(len(self.x), 1)
+            places, ladj = found().base.inverse_and_ladj(y.T)
+            found = NormalScores(places.T, y, (-ladj.T).exp())
+        for name in ("x", "y", "slopes"):
+            getattr(self, name).copy_(getattr(found, name))
         if self.initialized is not None:
             self.initialized.fill_(True)
 
     @classmethod
     def fit(
-        cls, x: Tensor, observed: Tensor | None = None, weight: Tensor | None = None
+        cls,
+        x: Tensor,
+        observed: Tensor | None = None,
+        weight: Tensor | None = None,
+        knots: int = _MOST_KNOTS,
     ) -> NormalScores:
         """Takes the knots from the quantiles of each column, in float64.
 
@@ -206,21 +209,22 @@ class NormalScores(WaitingTransform):
             x: The rows, with shape (n, D).
             observed: Whether each number is there, with shape (n, D); all if None.
             weight: How much each row counts, with shape (n,); all alike if None.
+            knots: The most knots among the quantiles; 25 rows have one.
         """
         there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
         share = x.new_ones(len(x)) if weight is None else weight
         mass = share.double()[:, None] * there
         rows = mass.sum(dim=0).square() / mass.square().sum(dim=0).clamp(min=1e-300)
-        count = min(_MOST_KNOTS, max(2, round(float(rows.min())) // _ROWS_A_KNOT))
+        count = min(knots, max(2, round(float(rows.min())) // _ROWS_A_KNOT))
         columns = [
             _knots(column[here], part[here], count)
             for column, here, part in zip(
                 x.double().unbind(1), there.unbind(1), mass.unbind(1), strict=True
             )
         ]
-        knots, scores = (torch.stack(values) for values in zip(*columns, strict=True))
+        places, scores = (torch.stack(values) for values in zip(*columns, strict=True))
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return cls(knots.to(dtype), scores.to(dtype), _slopes(knots, scores).to(dtype))
+        return cls(places.to(dtype), scores.to(dtype), _slopes(places, scores).to(dtype))
 
     def forward(self, c: Tensor | None = None) -> DependentTransform:
         return DependentTransform(TailedSplineTransform(self.x, self.y, self.slopes), 1)
