@@ -80,10 +80,10 @@ def draw_batches(
 ) -> Iterator[tuple[Any, Any]]:
     r"""Draws rows as :func:`sample_batches`, and looks after those that ran away.
 
-    A flow's draw may have next to no density of its own: an early feature came out unusual, and
-    later ones, of networks that are far from their data then, more so. Draws of a flow are too low
-    if their log-density is below the run's level, which is far below all training rows (see
-    :func:`level_of`), or if they are not finite. They cost a density each.
+    Where an early feature of a draw is unusual, those that follow, of networks that are far from
+    their data then, are more so: the row that comes of it may have next to no density. Draws of a
+    flow are too low if their log-density is below the run's level, which is far below all training
+    rows (see :func:`level_of`), or if they are not finite. That costs a density each.
 
     With `within` draws that are too low are left out, and others drawn in their places. What is
     left has the density
