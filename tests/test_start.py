@@ -17,8 +17,11 @@ from maskedflow.flows import MADE, MAF, Flow
 from maskedflow.flows.marginals import marginal_mixtures
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowConfig, build_flow
+from maskedflow.runs.settings import settle
 from maskedflow.training import TrainConfig, fit, start_at
 from maskedflow.transforms import Dequantize, NormalScores, Permutation, Whiten
+from small_runs import gaussian as dataset_of
+from small_runs import trained
 
 NEAR = {"atol": 1e-4, "rtol": 1e-5}
 """The ridge is 1e-9, of numbers some of which nearly follow from others."""
@@ -194,3 +197,34 @@ def test_normal_scores_wait_for_training_rows() -> None:
     fitted = NormalScores.fit(whiten()(x), knots=128)
     torch.testing.assert_close(flow.transform()(x), fitted()(whiten()(x)), atol=1e-6, rtol=1e-6)
     assert not scores.is_waiting
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_a_run_starts_so_and_is_read_again(tmp_path: Path, context: bool) -> None:
+    dataset = dataset_of(800, context)
+    first = {"first": ["whiten"], "base": {"name": "marginals", "components": 2}}
+    run = trained(tmp_path / "g", dataset, **first)
+    test = dataset.test
+    score = mf.training.evaluate(run.flow, test).mean()
+    x, c = dataset.train.x, dataset.train.context
+    best = mf.data.conditional_gaussian((x, test.x), (c, test.context))
+    assert best is not None
+    assert abs(score - best.mean()) < 0.2
+    again = mf.load_run(tmp_path / "g")
+    torch.testing.assert_close(
+        mf.training.evaluate(again.flow, test), mf.training.evaluate(run.flow, test), rtol=0, atol=0
+    )
+
+
+def test_cifar10_begins_so_and_keeps_the_seeds_architecture() -> None:
+    settings = settle({"dataset": "cifar10"})
+    told = ("hidden_dim", "num_layers", "degrees", "start", "base", "batch_norm")
+    assert [settings[name] for name in told] == [
+        1024,
+        10,
+        "random",
+        "gaussian",
+        "marginals",
+        False,
+    ]
+    assert settle({"dataset": "cifar10", "flow": "made-mog"})["base"] == "normal"

@@ -116,7 +116,11 @@ RECIPES: dict[str, Recipe] = {
     "maf": Recipe("masked autoregressive flow, affine", "MAF"),
     "made": Recipe("one affine transform", "MADE", takes=_ONE),
     "made-mog": Recipe(
-        "MADE, its conditionals mixtures of 10 Gaussians", "MADE", _MIXTURES, takes=_ONE
+        "MADE, its conditionals mixtures of 10 Gaussians",
+        "MADE",
+        _MIXTURES,
+        takes=_ONE,
+        settings={"base": "normal"},
     ),
     "maf-mog": Recipe("MAF, its base such a MADE", "MAF", settings={"base": "made"}),
     "iaf": Recipe("inverse autoregressive flow: MAF the other way round", "IAF"),
