@@ -143,7 +143,7 @@ class NormalScores(LazyTransform):
 
     @classmethod
     def waiting(cls, features: int) -> NormalScores:
-        """The identity on [-4.5, 4.5], until :meth:`set_rows`; whether that was is part of its state.
+        """The identity on [-4.5, 4.5] until :meth:`set_rows`, whose call is part of its state.
 
         Args:
             features: The number of features.
