@@ -18,7 +18,7 @@ from maskedflow.flows.marginals import marginal_mixtures
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowConfig, build_flow
 from maskedflow.training import TrainConfig, fit, start_at
-from maskedflow.transforms import Dequantize, NormalScores, Permutation, Whiten
+from maskedflow.transforms import Dequantize, Permutation, Whiten
 
 NEAR = {"atol": 1e-4, "rtol": 1e-5}
 """The ridge is 1e-9, of numbers some of which nearly follow from others."""
@@ -184,15 +184,3 @@ def test_recipes_say_it_by_name() -> None:
     assert "first" not in recipe("glow").build(12, 0, settings, (3, 2, 2))
     with pytest.raises(ValueError, match="three colours"):
         build_flow(FlowConfig("MAF", {"features": 4, "first": "rgb"}))
-
-
-def test_normal_scores_wait_for_training_rows() -> None:
-    x = rows(2000).exp()
-    flow = Flow([Whiten.waiting(3), NormalScores.waiting(3)], MAF(3).base).double()
-    start_at(flow, Split(x))
-    whiten, scores = flow.transform.transforms
-    fitted = NormalScores.fit(whiten()(x))
-    torch.testing.assert_close(flow.transform()(x), fitted()(whiten()(x)), atol=1e-6, rtol=1e-6)
-    assert not scores.is_waiting
-    with pytest.raises(ValueError, match="x: expected 800 rows at least"):
-        start_at(Flow(NormalScores.waiting(3), MAF(3).base).double(), Split(x[:100]))

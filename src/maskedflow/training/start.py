@@ -9,15 +9,12 @@ from torch import Tensor, nn
 
 from maskedflow.data import Split
 from maskedflow.flows import MADE, Flow
-from maskedflow.transforms import NormalScores, Whiten
+from maskedflow.transforms import Whiten
 
 from .batches import input_like, take
 from .calibration import chain_of
 from .evaluation import BATCH_SIZE, frozen
 from .randomness import noise_of, seed_noise
-
-NUMBERS = 2**24
-"""The numbers of the rows whose quantiles are taken, at most."""
 
 ROWS = 5_000
 """The rows that mixtures start at."""
@@ -30,15 +27,13 @@ Block = tuple[Tensor, Tensor]
 
 
 def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: int = 0) -> None:
-    r"""Sets each layer of a flow that waits for training rows by these.
+    r"""Sets each layer of a flow that waits for training rows, `Whiten.waiting`, by these.
 
-    With `Whiten.waiting` the flow is then, before its first step, as good as the Gaussian with the
-    rows' mean and covariance: that of what the layer sees, after all earlier transforms, given the
-    context if the layer takes one. With `NormalScores.waiting` behind that, each feature's error of
-    prediction is normal on its own, which of a heavy-tailed one leaves the logarithm to a network.
-    Networks behind them begin near the identity. Where the base is a MADE of mixtures, these then
-    start at the marginals of what comes there, of 5,000 rows at most: tails that are heavier than a
-    Gaussian's. :func:`fit` calls this; a layer that is set stays as it is.
+    The flow is then, before its first step, as good as the Gaussian with the rows' mean and
+    covariance: that of what the layer sees, after all earlier transforms, given the context if the
+    layer takes one. Networks behind it begin near the identity. Where the base is a MADE of
+    mixtures, these then start at the marginals of what comes there, of 5,000 rows at most: tails
+    that are heavier than a Gaussian's. :func:`fit` calls this; a layer that is set stays as it is.
 
     The rows go through the earlier transforms once, in batches, and sums are in float64: the cost
     is :math:`O(n D^2)` time, a minute for 90,000 rows of 3,072 features, and :math:`O(D^2)` memory.
@@ -62,33 +57,22 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
         1.0
     """
     chain = list(chain_of(flow.transform)) if isinstance(flow, Flow) else []
-    waiting = [one for one in chain if isinstance(one, Whiten | NormalScores) and one.is_waiting]
+    waiting = [one for one in chain if isinstance(one, Whiten) and one.is_waiting]
     if not waiting:
         return
     assert isinstance(flow, Flow)
     with frozen(flow):
         for layer in waiting:
             seed_noise(noise_of(flow), seed)
-            before = chain[: chain.index(layer)]
-            if isinstance(layer, NormalScores):
-                some = _some(split, NUMBERS // split.x.shape[1], seed)
-                pushed = [rows for rows, _ in _pushed(flow, before, some, False, batch_size)]
-                layer.set_rows(torch.cat(pushed), some.weight)
-            else:
-                given = layer.weight is not None
-                layer.set_moments(*_moments(_pushed(flow, before, split, given, batch_size)))
+            before, given = chain[: chain.index(layer)], layer.weight is not None
+            layer.set_moments(*_moments(_pushed(flow, before, split, given, batch_size)))
         mixtures = [m for m in flow.base.modules() if isinstance(m, MADE) and m.components > 1]
         if mixtures:
-            some = _some(split, ROWS, seed)
+            generator = torch.Generator().manual_seed(seed)
+            some = split[torch.randperm(len(split), generator=generator)[:ROWS]]
             pushed = [rows for rows, _ in _pushed(flow, chain, some, False, batch_size)]
             for mixture in mixtures:
                 mixture.initialize(torch.cat(pushed), some.weight)
-
-
-def _some(split: Split, rows: int, seed: int) -> Split:
-    """Some of the rows, drawn at random."""
-    generator = torch.Generator().manual_seed(seed)
-    return split[torch.randperm(len(split), generator=generator)[:rows]]
 
 
 def _pushed(

@@ -12,7 +12,6 @@ from .lazy import LazyTransform
 from .spline import evaluate_bin, solve_bin
 
 _MOST_KNOTS = 32
-"""Knots at quantiles; one more follows at either end."""
 _ROWS_A_KNOT = 25
 """Fewer rows would make a knot's slope a matter of chance."""
 
@@ -101,8 +100,7 @@ class NormalScores(LazyTransform):
 
     A spline through quantiles of the data, see :class:`TailedSplineTransform` for its parameters.
     It takes the skew, the lumps and the heavy tails of single columns out of the way, so that a
-    flow is left with how they depend on each other. With :meth:`waiting` the data are the training
-    rows of :func:`maskedflow.training.fit`.
+    flow is left with how they depend on each other.
 
     Raises:
         ValueError: If the shapes differ, or a knot, value or slope is out of order.
@@ -118,7 +116,6 @@ class NormalScores(LazyTransform):
     x: Tensor
     y: Tensor
     slopes: Tensor
-    initialized: Tensor | None
 
     is_fixed = is_rowwise = True
 
@@ -134,55 +131,9 @@ class NormalScores(LazyTransform):
         self.register_buffer("x", x)
         self.register_buffer("y", y)
         self.register_buffer("slopes", slopes)
-        self.register_buffer("initialized", None)
 
     def extra_repr(self) -> str:
         return f"features={len(self.x)}, knots={self.x.shape[1]}"
-
-    @classmethod
-    def waiting(cls, features: int) -> NormalScores:
-        """About the identity, until :func:`maskedflow.training.fit` sets it by its training rows.
-
-        Whether that has happened is part of its state.
-
-        Args:
-            features: The number of features.
-
-        Example:
-            >>> import maskedflow as mf
-            >>> x = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)).exp()
-            >>> flow = mf.flows.Flow(NormalScores.waiting(2), mf.flows.MAF(2))
-            >>> mf.training.start_at(flow, mf.data.Split(x))
-            >>> flow.transform.is_waiting
-            False
-        """
-        knots = torch.linspace(-_FARTHEST, _FARTHEST, _MOST_KNOTS + 2).repeat(features, 1)
-        made = cls(knots, knots.clone(), torch.ones_like(knots))
-        made.initialized = torch.tensor(False)
-        return made
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it still has to be set by training rows."""
-        return self.initialized is not None and not self.initialized
-
-    @torch.no_grad()
-    def set_rows(self, x: Tensor, weight: Tensor | None = None) -> None:
-        """Sets it to what :meth:`fit` finds.
-
-        Raises:
-            ValueError: If there are too few rows for as many knots.
-        """
-        fitted = NormalScores.fit(x, weight=weight)
-        if fitted.x.shape != self.x.shape:
-            raise ValueError(
-                f"x: expected {_MOST_KNOTS * _ROWS_A_KNOT} rows at least for normal scores, "
-                f"got {len(x)}"
-            )
-        for name, value in fitted.named_buffers():
-            getattr(self, name).copy_(value)
-        if self.initialized is not None:
-            self.initialized.fill_(True)
 
     @classmethod
     def fit(
