@@ -120,10 +120,8 @@ _FAST: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 1, "batch_size": 200, "lr": 3e-4},
 }
 
-#: Models that start as the Gaussian: batch norm would undo that, and a part of an epoch is enough.
-_STARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "cifar10": ({"start": "gaussian", "batch_norm": False}, {"steps": 150})
-}
+#: Models that start as the Gaussian: batch norm would undo that.
+_STARTS: dict[str, dict[str, Any]] = {"cifar10": {"start": "gaussian", "batch_norm": False}}
 
 #: `modern` where it was tuned, on validation rows: the flow, its shape, and the optimisation.
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -217,7 +215,6 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
             quirks["univariate"] = "gaussian"
     else:
         training = {**_FAST[dataset], "weight_decay": 1e-6, "schedule": "cosine", **modern}
-        if model != "modern" and dataset in _STARTS:
-            start, few = _STARTS[dataset]
-            shape, training = shape | start, training | few
+        if model != "modern":
+            shape |= _STARTS.get(dataset, {})
     return Row(dataset, model, recipe, conditional, flow, shape, training, quirks)
