@@ -17,7 +17,7 @@ __all__ = ["Arguments", "Module", "numbers_of"]
 
 Activation = Literal["relu", "tanh", "elu", "silu"]
 Layer = Literal["actnorm", "lu"]
-First = Literal["actnorm", "lu", "rgb", "whiten"]
+First = Literal["actnorm", "lu", "rgb", "scores", "whiten"]
 Widths = Annotated[list[Size], Len(max_length=1000)]
 Shape = Annotated[list[Size], Len(max_length=4)]
 Widening = Annotated[Finite, Ge(0)]

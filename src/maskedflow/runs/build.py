@@ -24,6 +24,7 @@ from maskedflow.transforms import (
     Logit,
     LULinear,
     Narrow,
+    NormalScores,
     Permutation,
     Standardize,
     UnconditionalTransform,
@@ -46,7 +47,13 @@ def _rgb(features: int) -> Permutation:
 _NAMED: dict[str, dict[str, Any]] = {
     "activation": {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU},
     "between": {"actnorm": ActNorm, "lu": LULinear},
-    "first": {"actnorm": ActNorm, "lu": LULinear, "rgb": _rgb, "whiten": Whiten.waiting},
+    "first": {
+        "actnorm": ActNorm,
+        "lu": LULinear,
+        "rgb": _rgb,
+        "scores": NormalScores.waiting,
+        "whiten": Whiten.waiting,
+    },
 }
 
 _FLOWS = (LazyDistribution, TemporalMAF)
@@ -128,7 +135,7 @@ def build_flow(
     Its arguments are plain values. Names stand for an `activation`, or for one after the other
     ("relu", "tanh", "elu", "silu"), for a layer `between` transforms ("actnorm", "lu"), and for
     layers `first`, before all of them: these, "rgb", which has the three colours of a pixel side by
-    side, and "whiten", which waits for the training rows. A `base` is a table with what
+    side, and "scores" and "whiten", which wait for the training rows. A `base` is a table with what
     :func:`maskedflow.flows.base` takes, its `name` above all.
 
     Args:
