@@ -115,7 +115,8 @@ def degrees(
 
     Sequential degrees are spread evenly, :math:`m_k = \lfloor k K / H \rfloor`, which gives each
     kind its share as MADE's cycle does. Random degrees are uniform, save that each kind is dealt
-    once first when there are units enough, so that no dependency is lost by chance.
+    once first when there are units enough, so that no dependency is lost by chance, and the first
+    one always.
 
     Args:
         units: The number of units :math:`H`.
@@ -138,6 +139,8 @@ def degrees(
     if kind != "random":
         raise ValueError(f"degrees: expected 'sequential' or 'random', got {kind!r}")
     once = torch.randperm(kinds, generator=generator)[:units]
+    if units and not (once == 0).any():
+        once[0] = 0  # what reads no unit at all would not see the context either
     rest = torch.randint(kinds, (units - len(once),), generator=generator)
     return torch.cat([once, rest]).sort().values  # type: ignore[return-value]
 
