@@ -30,6 +30,7 @@ from maskedflow.report import (
     save,
     training_curve,
 )
+from maskedflow.report.of_run import finite
 from maskedflow.report.plots.images import tile
 from maskedflow.runs import Run
 from small_runs import gaussian, trained
@@ -263,3 +264,10 @@ def test_samples_alone(name: str, tmp_path: Path) -> None:
     assert drawn(figure, tmp_path / "p.png").std() > 0
     assert len(figure.axes) == {"digits": 1, "moons": 1, "g": 7}[name]
     assert not [axes for axes in figure.findobj(Axes) if not axes.has_data() and axes.axison]
+
+
+def test_draws_that_ran_away_are_left_out() -> None:
+    drawn = np.array([[1.0, 2.0], [np.inf, 0.0], [np.nan, 1.0], [3.0, 4.0]])
+    assert finite(drawn).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(ValueError, match="samples: expected finite numbers, got none in 2 draws"):
+        finite(drawn[1:3])

@@ -75,6 +75,18 @@ def run_report(
     return path
 
 
+def finite(drawn: Rows) -> Rows:
+    """The draws that are finite numbers: of a flow of many layers some may have run away.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = drawn[np.isfinite(drawn).all(axis=1)]
+    if not len(found):
+        raise ValueError(f"samples: expected finite numbers, got none in {len(drawn)} draws")
+    return found
+
+
 def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     """A run's density, whose samples are given the contexts of test rows."""
     features = len(run.columns)
@@ -105,10 +117,10 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
     def sample(n: int, generator: torch.Generator) -> Rows:
         with torch.no_grad():
             if test.context is None:
-                drawn: Rows = run.flow().sample((n,), generator=generator).numpy()
-                return drawn
+                return finite(run.flow().sample((n,), generator=generator).numpy())
             c = test.context[chosen_rows(n, len(test), _weight(test), generator)]
-            return _rows(run, Split(density.of_rows(c)(c).sample((), generator=generator), c))
+            drawn = density.of_rows(c)(c).sample((), generator=generator)
+            return finite(_rows(run, Split(drawn, c)))
 
     def latent(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)
