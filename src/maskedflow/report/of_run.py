@@ -115,12 +115,10 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         return found
 
     def sample(n: int, generator: torch.Generator) -> Rows:
-        with torch.no_grad():
-            if test.context is None:
-                return finite(run.flow().sample((n,), generator=generator).numpy())
-            c = test.context[chosen_rows(n, len(test), _weight(test), generator)]
-            drawn = density.of_rows(c)(c).sample((), generator=generator)
-            return finite(_rows(run, Split(drawn, c)))
+        if test.context is None:
+            return finite(density.draw(n, None, generator).numpy())
+        c = test.context[chosen_rows(n, len(test), _weight(test), generator)]
+        return finite(_rows(run, Split(density.draw(n, c, generator), c)))
 
     def latent(rows: Rows) -> NDArray[np.float64]:
         whole = split(rows)

@@ -182,10 +182,13 @@ class FlowDensity:
         """
         return evaluate(self.of_rows(context), Split(x, context), ROWS, seed)
 
-    @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, *, seed: int) -> Tensor:
         """Draws n rows, one for each context if there are some, as measured if with errors."""
-        generator = torch.Generator().manual_seed(seed)
+        return self.draw(n, context, torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The same, of a generator's numbers."""
         if context is None:
             drawn: Tensor = self.flow().sample((n,), generator=generator)
         else:

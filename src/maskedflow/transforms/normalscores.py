@@ -124,7 +124,6 @@ class NormalScores(WaitingTransform):
     x: Tensor
     y: Tensor
     slopes: Tensor
-    initialized: Tensor | None
 
     is_fixed = is_rowwise = True
 
@@ -140,7 +139,6 @@ class NormalScores(WaitingTransform):
         self.register_buffer("x", x)
         self.register_buffer("y", y)
         self.register_buffer("slopes", slopes)
-        self.register_buffer("initialized", None)
 
     def extra_repr(self) -> str:
         return f"features={len(self.x)}, knots={self.x.shape[1]}"
@@ -166,11 +164,6 @@ class NormalScores(WaitingTransform):
         made = cls(scores, scores.clone(), torch.ones_like(scores))
         made.initialized = torch.tensor(False)
         return made
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it still has to be set by training rows."""
-        return self.initialized is not None and not self.initialized
 
     @property
     def enough(self) -> int:

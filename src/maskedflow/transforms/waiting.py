@@ -23,15 +23,22 @@ class Block(NamedTuple):
 class WaitingTransform(LazyTransform):
     """A lazy transform that may wait for rows, see :func:`maskedflow.training.start_at`."""
 
+    #: Whether rows have set where it begins, part of its state; None if it never waits for any.
+    initialized: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("initialized", None)
+
     @property
     def enough(self) -> int | None:
         """How many rows it wants; all of them if None."""
         return None
 
     @property
-    @abc.abstractmethod
     def is_waiting(self) -> bool:
         """Whether training rows are still to set where it begins."""
+        return self.initialized is not None and not self.initialized
 
     @abc.abstractmethod
     def start(self, blocks: Iterable[Block]) -> None:

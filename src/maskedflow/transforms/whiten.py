@@ -141,7 +141,6 @@ class Whiten(WaitingTransform):
     loc: Tensor
     scale_tril: Tensor
     weight: Tensor | None
-    initialized: Tensor | None
 
     is_fixed = is_rowwise = True
 
@@ -161,7 +160,6 @@ class Whiten(WaitingTransform):
         self.register_buffer("loc", loc)
         self.register_buffer("scale_tril", scale_tril)
         self.register_buffer("weight", weight)
-        self.register_buffer("initialized", None)
         self._inverse: tuple[Tensor | None, int, Tensor | None] = None, 0, None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,11 +209,6 @@ class Whiten(WaitingTransform):
         made = cls(torch.zeros(features), torch.eye(features), weight)
         made.initialized = torch.tensor(False)
         return made
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it still has to be set by training rows."""
-        return self.initialized is not None and not self.initialized
 
     @torch.no_grad()
     def start(self, blocks: Iterable[Block]) -> None:
