@@ -31,6 +31,7 @@ from maskedflow_paper.rows import (
     PUBLISHED,
     STARTS,
     Row,
+    models_of,
     row,
 )
 
@@ -46,7 +47,8 @@ def small(model: str, *, conditional: bool = False, recipe: str = "fast", epochs
 
 
 def test_all_published_rows_are_there() -> None:
-    paper = [model for model in MODELS if model not in ("modern", "stack")]
+    ours = ("glow", "modern", "symmetrized", "stack")
+    paper = [model for model in MODELS if model not in ours]
     assert set(PUBLISHED) == {(name, model) for name in DATASETS for model in paper}
     assert set(CONDITIONAL) == {(name, model) for name in IMAGES for model in paper}
     assert row("bsds300", "modern").published is None
@@ -55,7 +57,7 @@ def test_all_published_rows_are_there() -> None:
 
 def test_the_recipes_differ_in_the_optimisation_only_and_some_in_the_start() -> None:
     for name in DATASETS:
-        for model in MODELS:
+        for model in models_of(name):
             fast, paper = row(name, model), row(name, model, "paper")
             shape = dict(paper.shape)
             if (name, model) in STARTS:
@@ -156,6 +158,37 @@ def test_a_stack_is_a_mixture_of_other_rows(tmp_path: Path) -> None:
     best = stacked(digits.validation, weights)
     for share in (0.01, 0.25, 0.5, 0.75, 0.99):
         assert stacked(digits.validation, {"made": share, "maf-5": 1 - share}) <= best + 1e-3
+
+
+def test_patches_are_averaged_over_their_symmetries(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(400, 64, generator=generator).cumsum(dim=1) / 30
+    x = (patches - patches.mean(dim=1, keepdim=True))[:, :-1]
+    parts = [mf.data.Split(part) for part in (x[:300], x[300:350], x[350:])]
+    data = mf.data.Dataset("bsds300", *parts, tuple(f"pixel_{i}" for i in range(63)))
+    data = replace(data, standardize=False)
+
+    def tiny(model: str) -> Row:
+        made = row("bsds300", model)
+        shape = {**made.shape, "hidden_dim": 70, "num_layers": 1}
+        return replace(made, shape=shape, training={**made.training, "epochs": 1})
+
+    places = tmp_path / "runs", tmp_path / "results"
+    with pytest.raises(ValueError, match=r"expected modern of bsds300 .* before, found none"):
+        reproduce(tiny("symmetrized"), data, *places)
+    plain = reproduce(tiny("modern"), data, *places)
+    mean = reproduce(tiny("symmetrized"), data, *places)
+    run = mf.load_run(tmp_path / "runs" / "bsds300-modern-fast")
+    log = (tmp_path / "runs" / "bsds300-modern-fast" / "logs" / "training.log").read_text()
+    assert "on 2400 rows" in log
+    turned = (patches - patches.mean(dim=1, keepdim=True))[350:].view(-1, 8, 8)
+    images = [torch.rot90(one, k, (1, 2)) for one in (turned, turned.mT) for k in range(4)]
+    with torch.no_grad():
+        each = torch.stack([run.flow().log_prob(one.flatten(1)[:, :-1]) for one in images])
+    averaged = each.logsumexp(dim=0) - math.log(8)
+    assert plain["test_log_likelihood"] == pytest.approx(each[0].mean().item(), rel=1e-4)
+    assert mean["test_log_likelihood"] == pytest.approx(averaged.mean().item(), rel=1e-4)
+    assert mean["settings"]["weights"] == {"modern": 1}
 
 
 def test_the_papers_first_weights() -> None:

@@ -29,7 +29,8 @@ def reproduce(
     Args:
         table: power, gas, hepmass, miniboone, bsds300, mnist, cifar10, or all that are here.
         model: Rows, separated by commas: gaussian, made, made-mog, realnvp-5, realnvp-10, maf-5,
-            maf-10, maf-mog-5, modern, or stack: a mixture of those in OUT. [default: all]
+            maf-10, maf-mog-5, glow, modern, or symmetrized: modern averaged over what mirrors and
+            turns a patch, or stack: a mixture of those in OUT. [default: all]
         recipe: paper, its protocol to the letter, or fast, the same models and data with another
             optimisation. [default: fast]
         conditional: Give the class label of an image in training.
@@ -38,11 +39,17 @@ def reproduce(
         out: Directory of all runs. [default: maf_results]
         results: Directory of all results. [default: results]
     """
-    from maskedflow_paper.rows import DATASETS, IMAGES, MODELS, row
+    from maskedflow_paper.rows import DATASETS, IMAGES, models_of, row
 
-    chosen = tuple(MODELS) if model is None else tuple(name.strip() for name in model.split(","))
+    chosen = None if model is None else tuple(name.strip() for name in model.split(","))
     tables = (table,) if table != "all" else IMAGES if conditional else DATASETS
-    rows = [[row(name, one, recipe, conditional=conditional) for one in chosen] for name in tables]
+    rows = [
+        [
+            row(name, one, recipe, conditional=conditional)
+            for one in (models_of(name) if chosen is None else chosen)
+        ]
+        for name in tables
+    ]
 
     from maskedflow import data
     from maskedflow_paper.reproduction import markdown_table, reproduce

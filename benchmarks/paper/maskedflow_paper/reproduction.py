@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskedflow import training
 from maskedflow.data import Dataset, ImageDataset, Split, gaussian_log_likelihood
 from maskedflow.files import blame, check, parse_json, read_text, write_text
-from maskedflow.flows import Flow
+from maskedflow.flows import Flow, LazyDistribution, Symmetrized
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
@@ -24,7 +24,8 @@ from maskedflow.runs.density import preprocessed
 from maskedflow.runs.record import config_of
 from maskedflow.tables import stacking_weights
 
-from .rows import MODELS, Published, Row
+from .patches import patch_symmetries
+from .rows import AVERAGED, MIRRORED, MODELS, Published, Row
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
@@ -59,7 +60,7 @@ def reproduce(
     if row.model == "gaussian":
         logit, ladj = _gaussian(row, dataset)
         facts: dict[str, Any] = {"settings": {}, "epochs": 0}
-    elif row.model == "stack":
+    elif not row.flow:
         logit, ladj, facts = _stack(row, dataset, directory)
     else:
         run, facts = _train(row, dataset, directory, seed)
@@ -166,6 +167,9 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
         then = RunConfig.read(place / "config.toml")
         if replace(then, versions=config.versions, level=None) != config:  # known since then
             raise ValueError(f"{place}: a run of other settings; move it, or name another --out")
+    if (row.dataset, row.model) in MIRRORED:
+        images = (dataset.train.x @ patch_symmetries().mT).flatten(0, 1)
+        dataset = replace(dataset, train=Split(images))
     initialise = paper_initialisation if row.quirks.get("initialisation") == "normal" else None
     run, history = train_run(
         place, config, dataset, resume=True, progress=True, initialise=initialise
@@ -190,16 +194,21 @@ def _run_name(row: Row) -> str:
 
 
 def _stack(row: Row, dataset: Dataset, directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """A mixture of the flows of all rows that were made, weighed by the validation rows."""
-    names = {model: directory / _run_name(replace(row, model=model)) for model in MODELS}
+    """A mixture of the flows of all rows that were made, weighed by the validation rows.
+
+    Or that of `modern` alone, averaged over symmetries.
+    """
+    models = ("modern",) if row.model == "symmetrized" else MODELS
+    names = {model: directory / _run_name(replace(row, model=model)) for model in models}
     runs = {
         model: load_run(path)
         for model, path in names.items()
         if (path / "checkpoints" / "best.safetensors").is_file()
     }
-    if len(runs) < 2:
+    if len(runs) < min(2, len(models)):
+        needed = "modern" if row.model == "symmetrized" else "at least two rows"
         raise ValueError(
-            f"stack: expected at least two rows of {row.dataset} made in {directory} before, "
+            f"{row.model}: expected {needed} of {row.dataset} made in {directory} before, "
             f"found {', '.join(runs) or 'none'}"
         )
     judged, tested, ladj = [], [], torch.zeros(())
@@ -207,7 +216,7 @@ def _stack(row: Row, dataset: Dataset, directory: Path) -> tuple[Tensor, Tensor,
         if row.conditional:
             judged.append(_given_no_class(run, dataset.validation, dataset.context_features))
         else:
-            judged.append(training.evaluate(run.flow, dataset.validation))
+            judged.append(training.evaluate(_density(run, row), dataset.validation))
         logit, ladj = _measure(run, row, dataset)
         tested.append(logit)
     weights = stacking_weights(torch.stack(judged, dim=1))
@@ -238,11 +247,17 @@ def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
     """The test log-densities where the paper measures them, and the ladj from the data to there."""
     test = dataset.test
     if not row.conditional:
-        log_prob = training.evaluate(run.flow, test)
+        log_prob = training.evaluate(_density(run, row), test)
     else:
         log_prob = _given_no_class(run, test, dataset.context_features)
     ladj = preprocessed(cast(FlowDensity, run.density).front, test, seed=0)[1]
     return log_prob - ladj, ladj
+
+
+def _density(run: Run, row: Row) -> LazyDistribution:
+    """A run's flow, or its mean over the symmetries of the row's patches."""
+    averaged = (row.dataset, row.model) in AVERAGED
+    return Symmetrized(run.flow, patch_symmetries()) if averaged else run.flow
 
 
 def _given_no_class(run: Run, split: Split, classes: int) -> Tensor:

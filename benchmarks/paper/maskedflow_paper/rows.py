@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["DATASETS", "IMAGES", "MODELS", "RECIPES", "STARTS", "Published", "Row", "row"]
+__all__ = [
+    "DATASETS",
+    "IMAGES",
+    "MODELS",
+    "RECIPES",
+    "STARTS",
+    "Published",
+    "Row",
+    "models_of",
+    "row",
+]
 
 RecipeName = Literal["paper", "fast"]
 
@@ -18,7 +28,8 @@ IMAGES = ("mnist", "cifar10")
 RECIPES = ("paper", "fast")
 
 #: The rows of the tables by name, and beyond the paper `modern`. Each is a flow of
-#: :mod:`maskedflow.recipes` with settings of its own; or a `stack` of the flows of other rows.
+#: :mod:`maskedflow.recipes` with settings of its own; or `modern` averaged over the symmetries of
+#: its rows; or a `stack` of the flows of other rows.
 MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "gaussian": ("gaussian", {}),
     "made": ("made", {}),
@@ -28,9 +39,15 @@ MODELS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "maf-5": ("maf", {"num_layers": 5, "batch_norm": True}),
     "maf-10": ("maf", {"num_layers": 10, "batch_norm": True}),
     "maf-mog-5": ("maf-mog", {"num_layers": 5, "batch_norm": True}),
+    "glow": ("glow", {"hidden_dim": 64, "hidden_layers": 2, "num_layers": 8}),
     "modern": ("modern", {"hidden_dim": 256, "hidden_layers": 2}),
+    "symmetrized": ("", {}),
     "stack": ("", {}),
 }
+
+#: Rows trained on all symmetries of their patches, and rows that average densities over them.
+MIRRORED = (("bsds300", "modern"),)
+AVERAGED = (("bsds300", "symmetrized"), ("bsds300", "stack"))
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,11 @@ _FAST: dict[str, dict[str, Any]] = {
 STARTS: dict[tuple[str, str], dict[str, Any]] = {
     ("bsds300", "made"): {"epochs": 8, "batch_size": 500, "lr": 2e-3},
     ("bsds300", "made-mog"): {"epochs": 5, "batch_size": 500, "lr": 2e-3},
-} | {("cifar10", model): {} for model in MODELS if model not in ("gaussian", "modern", "stack")}
+} | {
+    ("cifar10", model): {}
+    for model in MODELS
+    if model not in ("gaussian", "glow", "modern", "symmetrized", "stack")
+}
 
 #: `modern` where it was tuned, on validation rows: the flow, its shape, and the optimisation.
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -184,6 +205,17 @@ class Row:
         return table.get((self.dataset, self.model))
 
 
+def models_of(dataset: str) -> tuple[str, ...]:
+    """The rows of a data set: Glow's of images, and averages where symmetries are known.
+
+    Example:
+        >>> models_of("mnist")[-3:], models_of("power")[-2:]
+        (('glow', 'modern', 'stack'), ('modern', 'stack'))
+    """
+    others = {"glow": dataset in IMAGES, "symmetrized": (dataset, "symmetrized") in AVERAGED}
+    return tuple(model for model in MODELS if others.get(model, True))
+
+
 def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: bool = False) -> Row:
     """The row of a data set and a model.
 
@@ -202,7 +234,7 @@ def row(dataset: str, model: str, recipe: RecipeName = "fast", *, conditional: b
     """
     for name, value, known in (
         ("dataset", dataset, DATASETS),
-        ("model", model, tuple(MODELS)),
+        ("model", model, models_of(dataset)),
         ("recipe", recipe, RECIPES),
     ):
         if value not in known:

@@ -28,6 +28,7 @@ from .mixtures import GMM, base
 from .neural import MNN, NAF, UMNN, UNAF
 from .polynomial import BPF, NCSF, NSF, SOSPF
 from .raster import MaskedConvTransform, PixelCNN
+from .symmetrized import Symmetrized
 from .temporal import TemporalDistribution, TemporalMAF
 
 #: The short name, which `transforms` has for what it makes: importable, but not public twice.
@@ -59,6 +60,7 @@ __all__ = [
     "Measured",
     "PixelCNN",
     "RealNVP",
+    "Symmetrized",
     "TemporalDistribution",
     "TemporalMAF",
     "UnconditionalDistribution",
