@@ -142,6 +142,10 @@ class _Functions(TorchFunctionMode):
         device, generator = kwargs.get("device"), kwargs.get("generator")
         if func is torch.tensor and device is not None and is_there(device):
             return func(*args, **{**kwargs, "device": "cpu"}).to(device)
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(one) if isinstance(one, list) else one for one in index)
+            args = (args[0], index, *args[2:])
         found = func(*args, **kwargs)
         if generator is not None and isinstance(found, Tensor):
             if generator.device.type != found.device.type:

@@ -22,8 +22,8 @@ from maskedflow.training.device import move
 from strategies import Case
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-QUICK = ("MAF, batch norm", "NSF", "MAF MoG", "RealNVP")
-"""Flows that have each kind of program, and each of whose tests is fast."""
+QUICK = ("MAF, batch norm", "NSF")
+"""Flows whose tests are not slow."""
 
 catalogue = pytest.mark.parametrize(
     "build",
@@ -78,40 +78,40 @@ def standardized(x: Tensor) -> transforms.Standardize:
 X, C = rows(120, 3) @ rows(3, 3, seed=1), rows(120, 2, seed=2)
 WIDE = X.double() + 1e9
 
+def after(*layers: transforms.LazyTransform, **options: Any) -> flows.Flow:
+    """A flow behind some layers."""
+    maf = flows.MAF(3, **K, **options)
+    return flows.Flow([*layers, maf.transform], maf.base)
+
+
+def embedded() -> flows.Flow:
+    """A flow whose context is a number of a class."""
+    maf = flows.MAF(3, 4, **K)
+    return flows.Flow(maf.transform, maf.base, nn.Sequential(nn.Flatten(0), nn.Embedding(5, 4)))
+
+
 #: Flows and rows by what is set, drawn or cast on the way: the flow, its rows, and their contexts.
 TRAINED: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor | None]] = {
     "batch norm": (lambda: flows.MAF(3, 2, batch_norm=True, **K), X, C),
     "first batch": (lambda: flows.MAF(3, between=transforms.ActNorm, **K), X, None),
     "first rows": (
-        lambda: flows.Flow(
-            [transforms.Whiten.waiting(3, context=2), transforms.NormalScores.waiting(3)],
-            flows.MAF(3, 2, **K),
+        lambda: after(
+            transforms.Whiten.waiting(3, context=2),
+            transforms.NormalScores.waiting(3),
+            context=2,
         ),
         X,
         C,
     ),
     "marginals": (lambda: flows.MAF(3, base=flows.base("marginals", 3), **K), X, None),
     "noise": (
-        lambda: flows.Flow(
-            [transforms.Dequantize(1 / 8), transforms.Logit(0.05)],
-            flows.MAF(3, batch_norm=True, **K),
-        ),
+        lambda: after(transforms.Dequantize(1 / 8), transforms.Logit(0.05), batch_norm=True),
         (X.sigmoid() * 8).floor() / 8,
         None,
     ),
-    "wide": (
-        lambda: flows.Flow([standardized(WIDE), transforms.Narrow()], flows.MAF(3, **K)),
-        WIDE,
-        None,
-    ),
-    "embedding": (
-        lambda: flows.MAF(
-            3, 4, embedding=nn.Sequential(nn.Flatten(0), nn.Embedding(5, 4)), **K
-        ),
-        X,
-        torch.arange(120)[:, None] % 5,
-    ),
-    "pixels": (lambda: flows.PixelCNN((3, 2, 2)), rows(120, 12), None),
+    "wide": (lambda: after(standardized(WIDE), transforms.Narrow()), WIDE, None),
+    "embedding": (embedded, X, torch.arange(120)[:, None] % 5),
+    "pixels": (lambda: flows.PixelCNN(image_shape=(3, 2, 2)), rows(120, 12), None),
     "steps": (
         lambda: flows.TemporalMAF(2, hidden_size=6, hidden_features=(6,)),
         rows(120, 5, 2),
@@ -122,18 +122,23 @@ TRAINED: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor | None]] = {
         X,
         C[:, [0, 1, 0]].abs(),
     ),
-    "autoencoder": (lambda: mf.models.VAE(3, 2), X, None),
+    "autoencoder": (lambda: mf.models.VAE(3, 2), (X > 0).float(), None),
 }
 
 
-def trained(name: str, device: torch.device | str, weight: Tensor | None = None) -> Tensor:
+def trained(
+    name: str,
+    device: torch.device | str,
+    weight: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
     """The validation rows' log-densities after an epoch."""
     build, x, c = TRAINED[name]
     torch.manual_seed(0)
-    flow = build()
+    flow = build().to(dtype)
     split = mf.data.Split(x, c, weight)
     fit(flow, split[:90], split[90:], TrainConfig(epochs=1, batch_size=32), device=device)
-    assert all(p.device.type == torch.device(device).type for p in flow.parameters())
+    assert all(p.device == torch.device(device) for p in flow.parameters())
     return evaluate(flow, split[90:])
 
 
@@ -143,7 +148,7 @@ def test_training_is_the_same_elsewhere(name: str) -> None:
     expected = trained(name, "cpu")
     with elsewhere() as device:
         found = trained(name, device)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_rows_stay_and_weights_follow() -> None:
@@ -152,16 +157,16 @@ def test_rows_stay_and_weights_follow() -> None:
     with elsewhere() as device:
         found = trained("batch norm", device, weight)
     assert type(found) is Tensor
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch norm", "first batch", "embedding", "steps"])
 def test_a_device_without_float64_is_enough(name: str) -> None:
-    expected = trained(name, "cpu")
+    expected = trained(name, "cpu", dtype=torch.float32)
     with elsewhere(has_double=False) as device:
-        found = trained(name, device)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        found = trained(name, device, dtype=torch.float32)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0.01)  # Adam enlarges rounding
 
 
 def test_training_goes_on_on_another_device(tmp_path: Path) -> None:
