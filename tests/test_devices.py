@@ -78,6 +78,7 @@ def standardized(x: Tensor) -> transforms.Standardize:
 X, C = rows(120, 3) @ rows(3, 3, seed=1), rows(120, 2, seed=2)
 WIDE = X.double() + 1e9
 
+
 def after(*layers: transforms.LazyTransform, **options: Any) -> flows.Flow:
     """A flow behind some layers."""
     maf = flows.MAF(3, **K, **options)
@@ -113,9 +114,9 @@ TRAINED: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor | None]] = {
     "embedding": (embedded, X, torch.arange(120)[:, None] % 5),
     "pixels": (lambda: flows.PixelCNN(image_shape=(3, 2, 2)), rows(120, 12), None),
     "steps": (
-        lambda: flows.TemporalMAF(2, hidden_size=6, hidden_features=(6,)),
+        lambda: flows.TemporalMAF(2, 1, hidden_size=6, hidden_features=(6,)),
         rows(120, 5, 2),
-        None,
+        rows(120, 5, 1, seed=1),
     ),
     "errors": (
         lambda: flows.Measured(flows.MAF(3, **K), X.mean(dim=0), torch.eye(3)),

@@ -72,7 +72,9 @@ def _train(options: TrainOptions) -> None:
         print(f"weights: {told}")
     if config.search is not None:
         if options.device not in (None, "auto", "cpu"):
-            raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
+            raise ValueError(
+                f"--device {options.device}: a search computes on the CPU; leave it out"
+            )
         with exclusive(directory):
             run = _search(directory, config, dataset)
             with in_place_of_earlier(directory, note):
