@@ -36,7 +36,7 @@ class There(Tensor):
     here: Tensor
 
     @staticmethod
-    def __new__(cls, here: Tensor) -> There:
+    def __new__(cls: type[There], here: Tensor) -> There:
         one: There = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             here.size(),
@@ -147,9 +147,9 @@ class _Functions(TorchFunctionMode):
             index = tuple(torch.tensor(one) if isinstance(one, list) else one for one in index)
             args = (args[0], index, *args[2:])
         found = func(*args, **kwargs)
-        if generator is not None and isinstance(found, Tensor):
-            if generator.device.type != found.device.type:
-                raise RuntimeError(f"{func}: a generator on {generator.device} for {found.device}")
+        drawn = generator is not None and isinstance(found, Tensor)
+        if drawn and generator.device.type != found.device.type:
+            raise RuntimeError(f"{func}: a generator on {generator.device} for {found.device}")
         return found
 
 

@@ -192,7 +192,7 @@ def test_auto_is_a_device_that_is_here() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "", 1.5])
 def test_no_device(name: Any) -> None:
-    with pytest.raises(ValueError, match="^device: expected auto, cpu, cuda or mps, got"):
+    with pytest.raises(ValueError, match=r"^device: expected auto, cpu, cuda or mps, got"):
         device_of(name)
 
 
