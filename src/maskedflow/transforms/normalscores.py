@@ -176,9 +176,8 @@ class NormalScores(WaitingTransform):
         x, weight = gathered(blocks)
         found = self.fit(x.double(), weight=weight, knots=_MOST_WAITING)
         if found.x.shape != self.x.shape:  # the number of knots stays: take more of the same spline
-            like = {"dtype": torch.float64, "device": x.device}
-            y = torch.linspace(-_FARTHEST, _FARTHEST, self.x.shape[1], **like)
-            y = y.repeat(len(self.x), 1)
+            y = torch.linspace(-_FARTHEST, _FARTHEST, self.x.shape[1], dtype=torch.float64)
+            y = y.to(x.device).repeat(len(self.x), 1)
             places, ladj = found().base.inverse_and_ladj(y.T)
             found = NormalScores(places.T, y, (-ladj.T).exp())
         for name in ("x", "y", "slopes"):
