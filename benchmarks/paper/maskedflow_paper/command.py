@@ -21,6 +21,7 @@ def reproduce(
     data_dir: Path | None = None,
     out: Path = Path("maf_results"),
     results: Path = Path("results"),
+    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu",
 ) -> None:
     """Make rows of the MAF paper's tables, and print them beside the published ones.
 
@@ -38,6 +39,7 @@ def reproduce(
         data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
         out: Directory of all runs. [default: maf_results]
         results: Directory of all results. [default: results]
+        device: Where flows are trained and measured. [default: cpu]
     """
     from maskedflow_paper.rows import DATASETS, IMAGES, models_of, row
 
@@ -64,5 +66,5 @@ def reproduce(
         dataset = data.load(name, data_dir, labels=conditional)
         for one in some:
             print(f"{name} {one.name}", file=sys.stderr, flush=True)
-            found.append(reproduce(one, dataset, out, results, seed=seed))
+            found.append(reproduce(one, dataset, out, results, seed=seed, device=device))
     print(markdown_table(found))

@@ -23,6 +23,7 @@ from maskedflow.runs.config import versions
 from maskedflow.runs.density import preprocessed
 from maskedflow.runs.record import config_of
 from maskedflow.tables import stacking_weights
+from maskedflow.training.device import Device
 
 from .patches import patch_symmetries
 from .rows import AVERAGED, MIRRORED, MODELS, Published, Row
@@ -31,7 +32,13 @@ __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
 
 def reproduce(
-    row: Row, dataset: Dataset, directory: Path, results: Path, *, seed: int = 0
+    row: Row,
+    dataset: Dataset,
+    directory: Path,
+    results: Path,
+    *,
+    seed: int = 0,
+    device: Device = "cpu",
 ) -> dict[str, Any]:
     """Makes a row, going on with what an interrupted run has left, and writes its results.
 
@@ -44,6 +51,7 @@ def reproduce(
         directory: Where runs are kept.
         results: Where results are kept: `results/<dataset>/<model>.json`.
         seed: Seed of every random draw.
+        device: Where the flow is trained and measured, as of :func:`maskedflow.training.fit`.
 
     Returns:
         The results, as they are written.
@@ -63,7 +71,7 @@ def reproduce(
     elif not row.flow:
         logit, ladj, facts = _stack(row, dataset, directory)
     else:
-        run, facts = _train(row, dataset, directory, seed)
+        run, facts = _train(row, dataset, directory, seed, device)
         logit, ladj = _measure(run, row, dataset)
     mean = Mean.of(logit)
     result = {
@@ -151,7 +159,9 @@ _DIRECT = ("activation", "between", "bins", "first")
 """What a row's shape hands to the constructor as it is."""
 
 
-def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run, dict[str, Any]]:
+def _train(
+    row: Row, dataset: Dataset, directory: Path, seed: int, device: Device
+) -> tuple[Run, dict[str, Any]]:
     """Trains a row's flow, or goes on with its training."""
     settings = {**SHAPES, "num_layers": 5}
     settings |= {**recipe(row.flow).settings, **row.shape, **row.training, "seed": seed}
@@ -171,9 +181,8 @@ def _train(row: Row, dataset: Dataset, directory: Path, seed: int) -> tuple[Run,
         images = (dataset.train.x @ patch_symmetries().mT).flatten(0, 1)
         dataset = replace(dataset, train=Split(images))
     initialise = paper_initialisation if row.quirks.get("initialisation") == "normal" else None
-    run, history = train_run(
-        place, config, dataset, resume=True, progress=True, initialise=initialise
-    )
+    told: dict[str, Any] = {"initialise": initialise, "device": device}
+    run, history = train_run(place, config, dataset, resume=True, progress=True, **told)
     return run, {
         "settings": {
             "flow": config.flow.name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveInt
 
+from .options import Device
 from .output import note, tell_effective, tell_seen
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def evaluate(
     data_dir: Path | None = None,
     download: bool = False,
     out: Path = Path("maf_results"),
+    device: Device = "cpu",
 ) -> None:
     """Measure a run on its test rows; write results_summary.txt and a picture.
 
@@ -40,13 +42,14 @@ def evaluate(
         data_dir: Where data sets lie, if not where the run found them.
         download: Fetch the data set when it is not here.
         out: Directory of all runs. [default: maf_results]
+        device: Where densities of a flow are computed: cpu, cuda, mps or auto. [default: cpu]
     """
     if (run is None) == (dataset is None):
         raise ValueError(f"expected RUN or --dataset, got {'neither' if run is None else 'both'}")
 
     from maskedflow.runs import load_run
 
-    found = load_run(out / str(dataset) if run is None else run)
+    found = load_run(out / str(dataset) if run is None else run).to(device)
     rows = found.dataset(data_dir=data_dir, file=data, weights=weights, download=download)
     report(found, rows, num_samples)
 
@@ -59,6 +62,7 @@ def report(
     from maskedflow.runs import evaluate_run, results_table, summary
 
     evaluation = evaluate_run(run, dataset)
+    run.to("cpu")  # where pages and pictures ask it
     write_text(run.summary, summary(run, evaluation))
     tell_seen(evaluation.seen, "the test rows")
     tell_effective(evaluation.effective, evaluation.rows)

@@ -9,6 +9,8 @@ from cyclopts.config import Dict
 from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 _Size = Annotated[int, Parameter(validator=Number(gte=1, lte=2**16))]
 """A size that no machine's memory refuses by itself."""
 
@@ -63,6 +65,8 @@ class TrainOptions:
         time: Column of times of --data, dates or numbers: its rows are one time series.
         window: Steps of a time series to train on at once. [default: 168, or the validation's]
         labels: Condition an image data set on its class labels.
+        device: Where a flow is trained and measured: cpu, cuda, mps; or auto, which is cuda where
+            there is one, else cpu. Draws by seed are those of one device. [default: cpu]
         seed: Seed of every random draw. [default: 0]
         resume: Go on with an interrupted run, as if it had never stopped.
         data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
@@ -105,6 +109,7 @@ class TrainOptions:
     time: str | None = None
     window: PositiveInt | None = None
     labels: bool | None = None
+    device: Device | None = None
     seed: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**63))] = None
     resume: bool = False
     data_dir: Path | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from .options import Device
 from .output import check_ending, told, tracked, written
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def sample(
     seed: NonNegativeInt = 0,
     shard: str | None = None,
     within: bool = False,
+    device: Device = "cpu",
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
 
@@ -65,6 +67,8 @@ def sample(
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
         within: Leave out rows whose log-density is far below those of all training rows.
+        device: Where a flow draws: cpu, cuda, mps or auto. Draws by seed are those of one device.
+            [default: cpu]
     """
     if number is None and given is None:
         raise ValueError("-n: expected the number of rows to draw")
@@ -86,7 +90,7 @@ def sample(
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
-    number, found = number or 1, load_run(run)
+    number, found = number or 1, load_run(run).to(device)
     if found.config.data.time is not None:
         if context is not None:
             raise ValueError(f"--context {context}: the run of a time series takes --data")
@@ -123,7 +127,7 @@ def sample(
         with told():
             blocks = draw_batches(found, number, conditions, seed=seed, within=within)
             drawn = torch.cat([x for x, _ in blocks])
-        save(samples_picture(found, drawn), output)
+        save(samples_picture(found.to("cpu"), drawn), output)
         print(f"{len(drawn):,} rows in {output}")
         return
     with told():
@@ -151,7 +155,7 @@ def _forecast(
     if output.suffix == ".png":
         from maskedflow.report import forecast_picture, save
 
-        save(forecast_picture(run, series, samples), output)
+        save(forecast_picture(run.to("cpu"), series, samples), output)
         total = number * steps
     else:
         times = series.following(steps)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .options import Device
 from .output import note, told, tracked, written
 
 
@@ -22,6 +23,7 @@ def score(
     explain: bool = False,
     tail: bool = False,
     given: str | None = None,
+    device: Device = "cpu",
 ) -> None:
     """Write the log-density of each row of a table, in nats, in the table's own units.
 
@@ -55,6 +57,7 @@ def score(
         explain: Write what each column adds to log_prob, and why a row cannot be.
         tail: Write tail_probability too, how much of the density is no likelier.
         given: Columns that are given, separated by commas; log_prob is of the others.
+        device: Where densities of a flow are computed: cpu, cuda, mps or auto. [default: cpu]
     """
     from maskedflow.runs import load_run, score_run
     from maskedflow.sources import Shard, write_batches
@@ -62,7 +65,7 @@ def score(
     piece = None if shard is None else Shard.parse(shard)
     start = time.monotonic()
     scores = score_run(
-        load_run(run),
+        load_run(run).to(device),
         file,
         keep=None if keep == "all" else _names(keep or ""),
         shard=piece,

@@ -12,6 +12,8 @@ from .options import TrainOptions
 from .output import note, watched
 
 if TYPE_CHECKING:
+    import torch
+
     from maskedflow.runs import Run, RunConfig
 
 AUTO = ("mnist", "cifar10")
@@ -51,9 +53,11 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
+    from maskedflow.training import device_of
 
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
+    device = device_of(asked.pop("device", "cpu"))  # no part of the record's options
     directory = (options.out or Path("maf_results")) / Path(source).stem
     record = directory / "config.toml"
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
@@ -67,6 +71,10 @@ def _train(options: TrainOptions) -> None:
     for told in told_weights(config.data).values():
         print(f"weights: {told}")
     if config.search is not None:
+        if options.device not in (None, "auto", "cpu"):
+            raise ValueError(
+                f"--device {options.device}: a search computes on the CPU; leave it out"
+            )
         with exclusive(directory):
             run = _search(directory, config, dataset)
             with in_place_of_earlier(directory, note):
@@ -74,7 +82,7 @@ def _train(options: TrainOptions) -> None:
                 report(run, dataset, page=options.report)
     else:
         with in_place_of_earlier(directory, note, resume=options.resume):
-            run = _fit(directory, config, dataset, options)
+            run = _fit(directory, config, dataset, options, device)
             report(run, dataset, page=options.report)
 
 
@@ -101,7 +109,9 @@ def _search(directory: Path, config: RunConfig, table: Any) -> Run:
     return run
 
 
-def _fit(directory: Path, config: RunConfig, dataset: Any, options: TrainOptions) -> Run:
+def _fit(
+    directory: Path, config: RunConfig, dataset: Any, options: TrainOptions, device: torch.device
+) -> Run:
     """Trains a flow."""
     from maskedflow.runs import train_run
 
@@ -114,6 +124,7 @@ def _fit(directory: Path, config: RunConfig, dataset: Any, options: TrainOptions
         resume=options.resume,
         progress=True,
         tensorboard=options.tensorboard,
+        device=device,
     )
     print(
         f"stopped by {history.stopped_because} after {len(history.records)} epochs and "

@@ -181,9 +181,12 @@ def _double(value: Tensor) -> Tensor:
 
 
 def _is_single(module: nn.Module) -> bool:
-    """Whether anything of it is in less than double precision."""
+    """Whether anything of it is in less than double precision, on a device that has that."""
     parts = (*module.parameters(), *module.buffers())
-    return any(part.is_floating_point() and part.dtype != torch.float64 for part in parts)
+    return any(
+        part.is_floating_point() and part.dtype != torch.float64 and part.device.type != "mps"
+        for part in parts
+    )
 
 
 def _in_double(module: nn.Module) -> nn.Module:

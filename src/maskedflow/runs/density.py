@@ -18,6 +18,7 @@ from maskedflow.flows import Flow, Measured, TemporalMAF
 from maskedflow.sources import Source
 from maskedflow.sources.numbers import floats, numbers
 from maskedflow.training import evaluate
+from maskedflow.training.batches import weight_of
 from maskedflow.training.randomness import noise_of, seed_noise
 from maskedflow.transforms import LazyComposedTransform, LazyTransform, call_and_ladj
 
@@ -184,15 +185,18 @@ class FlowDensity:
 
     def sample(self, n: int, context: Tensor | None = None, *, seed: int) -> Tensor:
         """Draws n rows, one for each context if there are some, as measured if with errors."""
-        return self.draw(n, context, torch.Generator().manual_seed(seed))
+        generator = torch.Generator(weight_of(self.flow).device)
+        return self.draw(n, context, generator.manual_seed(seed))
 
     @torch.no_grad()
     def draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The same, of a generator's numbers."""
+        """The same, of the numbers of a generator on the flow's device."""
         if context is None:
             drawn: Tensor = self.flow().sample((n,), generator=generator)
         else:
-            drawn = self.of_rows(context)(context).sample((), generator=generator)
+            c = context.to(generator.device)
+            drawn = self.of_rows(context)(c).sample((), generator=generator)
+        drawn = drawn.cpu()
         levels = self.data.levels
         return drawn if levels is None else drawn.clamp(0, levels - 1)
 
@@ -235,10 +239,11 @@ def preprocessed(
         return split.x, torch.zeros(len(split), dtype=torch.float64)
     seed_noise(noise_of(front), seed)
     y, ladj = torch.empty(split.x.shape), torch.empty(len(split), dtype=torch.float64)
+    device = next((buffer.device for buffer in front.buffers()), split.x.device)
     with torch.no_grad():
         for start in range(0, len(split), ROWS):
             rows = slice(start, start + ROWS)
-            x = split.x[rows]
+            x = split.x[rows].to(device)
             x = x if x.dtype == torch.float64 else x.float()
             y[rows], ladj[rows] = call_and_ladj(front(), x)
     return y, ladj

@@ -17,6 +17,7 @@ from maskedflow.files import exclusive, write_text
 from maskedflow.flows import Flow
 from maskedflow.tables import FittedTable, Tell
 from maskedflow.training import History
+from maskedflow.training.device import Device, described, device_of
 
 from .build import build_flow, start_at_data
 from .config import RunConfig
@@ -79,6 +80,7 @@ def train_run(
     progress: bool = False,
     tensorboard: bool = False,
     initialise: Callable[[Flow, torch.Generator], None] | None = None,
+    device: Device = "cpu",
 ) -> tuple[Run, History]:
     """Writes the record, trains the flow, and returns the run with its best weights.
 
@@ -90,10 +92,16 @@ def train_run(
         progress: Whether to draw a progress bar.
         tensorboard: Whether to write TensorBoard's event files into `logs` too.
         initialise: Draws other first weights, from a generator of the record's seed.
+        device: Where the flow is trained, and stays, as of :func:`maskedflow.training.fit`. The
+            record tells another than the CPU beside the versions; no run needs it to be opened.
 
     Raises:
-        ValueError: If the record cannot be read again, or another process trains in this folder.
+        ValueError: If the record cannot be read again, if another process trains in this folder, or
+            if the device is not there.
     """
+    place = device_of(device)
+    if place.type != "cpu":
+        config = replace(config, versions={**config.versions, "device": described(place)})
     digest = RunConfig.from_toml(config.to_toml()).digest
     recorded = config.flow
     assert recorded is not None
@@ -120,6 +128,7 @@ def train_run(
             metadata={**told, "record": digest, TRACE: trace.to_plain()},
             progress=progress,
             tensorboard=tensorboard,
+            device=place,
         )
         if config.training.time_limit is not None and config.training.steps is None:
             # So that the record leads to this run again, on a machine of another pace too.

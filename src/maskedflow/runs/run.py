@@ -20,6 +20,7 @@ from maskedflow.sources import Source, open_source
 from maskedflow.sources.numbers import weights_of
 from maskedflow.tables import FittedTable
 from maskedflow.training import checkpoint
+from maskedflow.training.device import Device, device_of, move
 
 from .build import build_flow, check_numbers
 from .config import FlowConfig, RunConfig
@@ -74,6 +75,28 @@ class Run:
             AttributeError: If the density of a table was searched, which is no single flow.
         """
         return cast(FlowDensity, self.density).flow
+
+    def to(self, device: Device) -> Run:
+        """Moves its flow to a device, in place, and returns the run.
+
+        Rows stay where they are and follow batch by batch; answers come back to the CPU. Draws by
+        seed are those of one device.
+
+        Args:
+            device: As of :func:`~maskedflow.training.fit`. The density of a table that was
+                searched computes on the CPU, and takes "auto" and "cpu".
+
+        Raises:
+            ValueError: If the device is not there, or cannot compute this density.
+        """
+        if isinstance(self.density, FlowDensity):
+            move(self.density.measured or self.density.flow, device_of(device))
+        elif device != "auto" and device_of(device).type != "cpu":
+            raise ValueError(
+                f"device: the density of {self.directory} was searched and computes on the CPU, "
+                f"got {device}"
+            )
+        return self
 
     @property
     def picture(self) -> Path:

@@ -120,11 +120,12 @@ def forecast(run: Run, series: Series, steps: int, n: int, seed: int = 0) -> Ten
     c = past.context
     if c is not None:
         c = torch.cat([c, calendar(series.following(steps), run.context_columns)])
-    generator = torch.Generator().manual_seed(seed)
+    device = weight_of(flow).device
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
-        ahead = flow.forecast(past.x, steps, c)
+        ahead = flow.forecast(past.x.to(device), steps, None if c is None else c.to(device))
         sizes = [min(FORECASTS, n - first) for first in range(0, n, FORECASTS)]
-        return torch.cat([ahead.sample((size,), generator) for size in sizes])
+        return torch.cat([ahead.sample((size,), generator).cpu() for size in sizes])
 
 
 def autoregression(dataset: SeriesDataset, lags: int) -> Tensor | None:

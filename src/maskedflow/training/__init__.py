@@ -3,6 +3,7 @@
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
+from .device import device_of
 from .evaluation import evaluate
 from .history import EpochRecord, History
 from .loop import NonFiniteError, fit
@@ -24,6 +25,7 @@ __all__ = [
     "VariationalConfig",
     "VariationalHistory",
     "calibrate",
+    "device_of",
     "evaluate",
     "fit",
     "fit_posterior",

@@ -34,6 +34,7 @@ from .batches import (
 from .calibration import calibrate
 from .checkpoint import load, load_moments, read_latest, save, write_latest
 from .config import TrainConfig
+from .device import Device, device_of, move
 from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .progress import ProgressBar
@@ -79,6 +80,7 @@ def fit(
     progress: bool = False,
     tensorboard: bool = False,
     stopped: Callable[[], bool] | None = None,
+    device: Device | None = None,
 ) -> History:
     r"""Fits a flow to data by maximum likelihood.
 
@@ -116,6 +118,10 @@ def fit(
         progress: Whether to draw a progress bar, if standard error is a terminal.
         tensorboard: Whether to write TensorBoard's event files beside `metrics.jsonl`.
         stopped: Asked after steps whether to end, with a last validation; None never does.
+        device: Where the flow is moved, and stays: "cpu", "cuda", "mps", a `torch.device`, or
+            "auto", which is CUDA where there is one and else the CPU; None leaves it where it is.
+            Rows stay where they are, and follow batch by batch. Results by seed are those of one
+            device.
 
     Returns:
         Training and validation NLL, learning rate and wall time of each epoch.
@@ -124,7 +130,8 @@ def fit(
         TypeError: If something else than a module, rows and settings is given.
         ValueError: If the data are empty or not finite, if validation rows have another shape than
             training rows, if the checkpoint to resume from is damaged or of another configuration,
-            if another process trains in the directory, or if no validation NLL was ever finite.
+            if another process trains in the directory, if the device is not there or cannot hold
+            the flow's float64, or if no validation NLL was ever finite.
         NonFiniteError: If roll-backs did not bring back a finite loss.
 
     Warns:
@@ -148,6 +155,8 @@ def fit(
     config = TrainConfig() if config is None else config
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config: expected a TrainConfig, got a {type(config).__name__}")
+    if device is not None:
+        move(flow, device_of(device))
     train, validation = splits_of(train, validation, config.seed)
     check_context(flow, train)
     if resume and directory is None:
@@ -158,9 +167,9 @@ def fit(
     run.is_stopped = stopped or run.is_stopped
     bar = ProgressBar(progress, config, len(run.bounds))
     lock = nullcontext() if root is None else exclusive(root)
-    device = [run.device] if run.device.type == "cuda" else []
+    drawing = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
-    with lock, torch.random.fork_rng(device), closing(log):
+    with lock, torch.random.fork_rng(drawing), closing(log):
         warn_of_units(flow, run.sample)
         try:
             run.start(resume)
@@ -179,7 +188,7 @@ def step_if_finite(
 ) -> tuple[float, bool]:
     """Clips the gradient and takes a step, if it and a value are finite; the value, and whether."""
     parameters = optimizer.param_groups[0]["params"]
-    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
     found, length = torch.stack((value.detach(), norm)).tolist()  # the step's one wait
     finite = math.isfinite(found) and math.isfinite(length)
     if finite:

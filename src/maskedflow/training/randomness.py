@@ -53,7 +53,10 @@ def seed_noise(noise: list[Noisy], *key: int) -> None:
 def seed_step(noise: list[Noisy], device: torch.device, *key: int) -> None:
     """Restarts what a training step draws from: the noise, and torch's own generator (dropout)."""
     seed_noise(noise, *key)
-    generator = torch.default_generator
+    seed = derive_seed(*key)
     if device.type == "cuda":
-        generator = torch.cuda.default_generators[device.index or 0]
-    generator.manual_seed(derive_seed(*key))
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

@@ -75,7 +75,7 @@ def warn_of_units(flow: nn.Module, train: Split) -> None:
 
 def _odd(values: Tensor, name: str) -> list[str]:
     """Says which columns are far from standard units, of which a few wild rows tell nothing."""
-    rows = values.double().flatten(end_dim=-2)
+    rows = values.cpu().double().flatten(end_dim=-2)
     low, middle, high = (rows.quantile(share, dim=0) for share in (0.25, 0.5, 0.75))
     scale = (high - low) / QUARTILES
     odd = (

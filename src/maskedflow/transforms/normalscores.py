@@ -177,7 +177,7 @@ class NormalScores(WaitingTransform):
         found = self.fit(x.double(), weight=weight, knots=_MOST_WAITING)
         if found.x.shape != self.x.shape:  # the number of knots stays: take more of the same spline
             y = torch.linspace(-_FARTHEST, _FARTHEST, self.x.shape[1], dtype=torch.float64)
-            y = y.repeat(len(self.x), 1)
+            y = y.to(x.device).repeat(len(self.x), 1)
             places, ladj = found().base.inverse_and_ladj(y.T)
             found = NormalScores(places.T, y, (-ladj.T).exp())
         for name in ("x", "y", "slopes"):
@@ -228,12 +228,12 @@ def _knots(values: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values, order = values.sort()
     weight = weight[order]
     if len(values) < 2 or values[0] == values[-1]:
-        around = torch.linspace(-1, 1, count + 2, dtype=torch.float64)
+        around = torch.linspace(-1, 1, count + 2, dtype=torch.float64, device=values.device)
         return (values[0] if len(values) else 0) + around, around
     n = float(weight.sum().square() / weight.square().sum())
     outside = min(max(10 / n, 1e-3), 0.25)
     end = torch.special.ndtri(torch.tensor(1 - outside, dtype=torch.float64))
-    scores = torch.linspace(-1, 1, count, dtype=torch.float64) * end
+    scores = torch.linspace(-1, 1, count, dtype=torch.float64, device=values.device) * end
     place = (weight.cumsum(0) - weight / 2) - weight[0] / 2
     place = place / place[-1]
     wanted = torch.special.ndtr(scores)
@@ -246,7 +246,7 @@ def _knots(values: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     thinnest = gaps.min() / 10 if len(gaps) else (values[-1] - values[0]) / count
     knots = torch.cat([found[:1], found[0] + steps.clamp(min=thinnest).cumsum(0)])
     # Tails are exponential as far as the last knots, and as long as those of the rows out there.
-    far = scores.new_tensor([_FARTHEST])
+    far = scores.new_full((1,), _FARTHEST)
     times = math.log(outside) - torch.special.log_ndtr(-far)
     share = weight / weight.cumsum(0)[-1] / outside
     # A cumulative sum is the same number with any number of threads.
