@@ -152,8 +152,8 @@ STARTS: dict[tuple[str, str], dict[str, Any]] = {
 _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "power": (
         "modern",
-        {"num_layers": 2, "bins": 16, "first": "scores"},
-        {"epochs": 16, "batch_size": 500, "lr": 1.5e-3},
+        {"num_layers": 4, "hidden_dim": 128, "bins": 16, "first": "scores", "base": "made"},
+        {"epochs": 60, "batch_size": 500, "lr": 2e-3},
     ),
     "bsds300": ("maf-mog", {**_LINKED, "num_layers": 5, "hidden_dim": 512}, {"epochs": 10}),
     "mnist": (
