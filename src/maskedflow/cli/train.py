@@ -51,10 +51,11 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
+    from maskedflow.sources import table_name
 
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
-    directory = (options.out or Path("maf_results")) / Path(source).stem
+    directory = (options.out or Path("maf_results")) / table_name(Path(source))
     record = directory / "config.toml"
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:

@@ -151,7 +151,7 @@ def open_mixed(
         if not found.free:
             raise ValueError("all columns are constant or repeat another; expected some that vary")
         notes = [*source.notes, *notes, *names_noticed(found)]
-        return deal_mixed(source.path.stem, whole, found, seed, notes=tuple(notes))
+        return deal_mixed(source.name, whole, found, seed, notes=tuple(notes))
 
 
 def names_noticed(schema: Schema) -> list[str]:
@@ -233,7 +233,7 @@ def _cells(table: pa.Table) -> tuple[list[Array], list[Array]]:
     return columns, numbers
 
 
-def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
+def infer_schema(path: File, schema: Path | None = None, missing: Missing | None = None) -> Schema:
     """Infers the schema of a table in a file, whatever values it misses.
 
     Where neither `missing` nor `schema`, a TOML file with what is known of the columns, says what
@@ -245,7 +245,7 @@ def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None
     table = read_source(source, names, declared=known)
     known = {**_bounded(source), **known}
     said = missing or told
-    with _naming(path):
+    with _naming(source.path):
         found = Schema.infer(table, said or "model", known)
     return found if said else replace(found, missing="error")
 
