@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,8 +76,22 @@ def _train(options: TrainOptions) -> None:
                 report(run, dataset, page=options.report)
     else:
         with in_place_of_earlier(directory, note, resume=options.resume):
-            run = _fit(directory, config, dataset, options)
+            try:
+                run = _fit(directory, config, dataset, options)
+            except KeyboardInterrupt as error:
+                if (directory / "checkpoints" / "latest.safetensors").is_file():
+                    error.add_note(f"to go on: {_resuming(options)}")
+                raise
             report(run, dataset, page=options.report)
+
+
+def _resuming(options: TrainOptions) -> str:
+    """The command that goes on with a run, whose record has all other options."""
+    words = ["maskedflow", "train", "--resume"]
+    for name in ("dataset", "data", "out"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _search(directory: Path, config: RunConfig, table: Any) -> Run:
