@@ -475,15 +475,19 @@ def test_a_flow_that_cannot_be_trained() -> None:
 
 
 def test_a_long_training_says_how_long_it_will_take(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "maskedflow")
+
     def told(seconds: float, **settings: int) -> str:
         clock = itertools.count(0, seconds)
         monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-        with progress.ProgressBar(True, TrainConfig(**settings), steps=450) as bar:
+        with progress.ProgressBar(False, TrainConfig(**settings), steps=450) as bar:
             for batch in range(1, 30):
                 bar.step(1, batch, 0.0)
-        return capsys.readouterr().err
+        text = caplog.text
+        caplog.clear()
+        return text
 
     assert "1.9 h to go" in told(1.5, epochs=10)
     assert "11 min an epoch" in told(1.5, epochs=10)

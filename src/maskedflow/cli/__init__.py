@@ -18,6 +18,7 @@ from maskedflow.cli.compare import compare
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
+from maskedflow.cli.output import logged
 from maskedflow.cli.report import report
 from maskedflow.cli.sample import sample
 from maskedflow.cli.schema import schema
@@ -70,12 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _add_commands_of_others(tokens[:1])
-        app(
-            [_underscored(token) for token in tokens],
-            print_error=False,
-            exit_on_error=False,
-            result_action="return_value",
-        )
+        with logged():
+            app(
+                [_underscored(token) for token in tokens],
+                print_error=False,
+                exit_on_error=False,
+                result_action="return_value",
+            )
     except BrokenPipeError:  # who reads standard output has enough: head, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell has it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -22,6 +23,25 @@ STDOUT = Path("-")
 def note(text: str) -> None:
     """Says what should be known, and is no result."""
     print(f"note: {text}", file=sys.stderr)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Says what the library logs as notes."""
+    logger, handler = logging.getLogger("maskedflow"), _Notes()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maskedflow.columns import Schema, complete, ignored, read_document, read_source
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
-from maskedflow.files import read_text
+from maskedflow.files import html_facts, read_text
 from maskedflow.sources import Source, open_source
 from maskedflow.sources.arrow_types import is_number, is_temporal
 from maskedflow.sources.numbers import weights_of
@@ -104,6 +104,15 @@ class MixedTable:
     def rows(self) -> tuple[int, int, int]:
         """The number of training, validation and test rows; what validates is fitted, too."""
         return len(self.train), 0, len(self.test)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: how many rows, and what each column is taken for."""
+        facts = {
+            "rows": f"{len(self.train):,} to fit, {len(self.test):,} to test",
+            "context": ", ".join(self.context_columns),
+            "notes": "; ".join(self.notes),
+        }
+        return html_facts(self.name, facts) + self.schema._repr_html_()
 
 
 def open_mixed(

@@ -15,7 +15,7 @@ from maskedflow import data
 from maskedflow.data import Dataset, MixedTable, Split, TableSplit, Trace, deal_mixed
 from maskedflow.data.dealing import Dealing
 from maskedflow.data.table import File
-from maskedflow.files import blame, check, parse_json, read_text
+from maskedflow.files import blame, check, html_facts, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
 from maskedflow.sources import Source, is_csv, open_source
 from maskedflow.sources.numbers import weights_of
@@ -91,6 +91,12 @@ class Run:
     def summary(self) -> Path:
         """The results, as text."""
         return self.directory / "results_summary.txt"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is a density of, and how it was fitted."""
+        from .summary import facts
+
+        return html_facts(self.name, {"folder": self.directory, **facts(self)})
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
