@@ -14,6 +14,7 @@ import torch
 from commands import SMALL, call, run, table, write_csv
 from maskedflow import data
 from maskedflow.data import Dialect, open_source
+from maskedflow.runs import RunConfig
 
 ROWS = [[1.5, 2.0], [-3.0, 4.0]]
 
@@ -192,7 +193,13 @@ def test_a_run_knows_how_its_table_is_written(
     out = tmp_path / "runs"
     assert run("train", "--data", tmp_path / "t.csv", *words, "--out", out, *SMALL) == 0
     assert run("evaluate", out / "t") == 0
-    assert run("train", "--config", out / "t" / "config.toml", "--out", out / "again") == 0
+    options = RunConfig.read(out / "t" / "config.toml").options
+    assert {name: options[name] for name in ("delimiter", "decimal", "encoding", "header")} == {
+        "delimiter": ";",
+        "decimal": ",",
+        "encoding": "utf-16",
+        "header": False,
+    }
     assert run("score", out / "t", tmp_path / "t.csv", *words, "-o", tmp_path / "s.csv") == 0
     plain = write_csv(tmp_path / "plain.csv", ["x0", "x1"], rows)
     capsysbinary.readouterr()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
@@ -13,12 +12,11 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-import maskedflow as mf
 from commands import pair
 from maskedflow import data
 from maskedflow.columns import Schema
 from maskedflow.report.page import Page
-from maskedflow.training import EpochRecord, History, TrainConfig, fit
+from maskedflow.training import EpochRecord, History
 from maskedflow.training.notebook import NotebookProgress
 
 
@@ -80,13 +78,6 @@ def test_progress_is_drawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
         bar.update(task, description="two & more", completed=1)
     assert "two &amp; more" in shown[-1]
     assert "<pre" in shown[0]
-
-
-def test_a_training_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "maskedflow"):
-        split = data.Split(torch.randn(20, 2))
-        fit(mf.flows.GMM(2, components=1), split, split, TrainConfig(epochs=2))
-    assert [m.split(":")[0] for m in caplog.messages[:2]] == ["epoch 1", "epoch 2"]
 
 
 NOTEBOOK = """

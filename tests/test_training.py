@@ -296,6 +296,14 @@ def test_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert files == {"best.safetensors", "latest.safetensors", "training.log", "metrics.jsonl"}
 
 
+def test_each_epoch_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "maskedflow")
+    fit(Gaussian(), rows(20), rows(5), TrainConfig(epochs=2))
+    found = [record for record in caplog.records if record.message.startswith("epoch ")]
+    assert [record.message[:8] for record in found] == ["epoch 1:", "epoch 2:"]
+    assert {record.levelname for record in found} == {"DEBUG"}
+
+
 def test_progress_bar_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
