@@ -97,10 +97,10 @@ def dialect_of(asked: Mapping[str, Any]) -> Dialect | None:
 
 
 def located(path: Path | str | None) -> str | None:
-    """A path from the root, as it is recorded; standard input has none."""
-    if path is None or Path(path) == STDIN:
-        return None if path is None else str(path)
-    return str(Path(path).resolve())
+    """A path from the root, as it is recorded; standard input stays what it is."""
+    if path is None:
+        return None
+    return str(path if Path(path) == STDIN else Path(path).resolve())
 
 
 def errors_of(asked: Mapping[str, Any]) -> dict[str, str]:
