@@ -67,7 +67,7 @@ def score_run(
 
     Args:
         run: The run.
-        path: A table, as :func:`maskedflow.data.open_source` opens it or has, with the run's columns,
+        path: A table, as :func:`maskedflow.data.open_source` opens it, with the run's columns,
             those of the context too, in any order and among any others, and those of errors if rows
             are to be scored as measured; or a `.npy` array of rows,
             the features in the run's order and the context behind them, as `maskedflow sample`
