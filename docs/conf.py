@@ -11,6 +11,7 @@ copyright = f"2026, {author}"
 release = version = version_of(project)
 
 extensions = [
+    "cyclopts.ext.sphinx",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",

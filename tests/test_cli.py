@@ -349,3 +349,13 @@ def test_an_interrupt_is_no_error(
     monkeypatch.setattr("maskedflow.training.fit", interrupted)
     code, _, err = call(capsys, "train", "--dataset", "moons", "--out", tmp_path)
     assert (code, err) == (130, "maskedflow: interrupted\n")
+
+    def begun(*_: object, directory: Path, **__: object) -> None:
+        (directory / "checkpoints").mkdir()
+        (directory / "checkpoints" / "latest.safetensors").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maskedflow.training.fit", begun)
+    code, _, err = call(capsys, "train", "--dataset", "moons", "--out", tmp_path, "--epochs", 1)
+    wanted = f"maskedflow train --resume --dataset moons --out {tmp_path}"
+    assert (code, err) == (130, f"maskedflow: interrupted; to go on: {wanted}\n")

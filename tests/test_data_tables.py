@@ -145,7 +145,7 @@ def test_bad_arguments_are_named(path: Path, arguments: dict[str, object], messa
         ("a,b\n1,9007199254740993\n", "column 'b', row 1: expected a number of at most 15 digits"),
         ("<html></html>", "found HTML"),
         ("a,b\n1,2\n".encode("utf-16"), "found UTF-16 text"),
-        (b"\x1f\x8b\x08\0", "found a gzip file"),
+        (b"\x1f\x8b\x08\0", "found a damaged gzip file"),
         ("a,a\n1,2\n", "'a' twice"),
         (",a\n0,2\n", "column 1 has no name"),
         ("", "is empty"),
@@ -191,7 +191,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found a folder"):
         data.read_table(tmp_path)
     for name, message in (
-        ("a.xlsx", r"ending in .csv, .parquet, .*or .nc"),
+        ("a.xlsx", r"ending in .csv, .tsv, .parquet, .*or .nc"),
         ("a.parquet", "as parquet"),
     ):
         (tmp_path / name).write_text("hello")
@@ -241,9 +241,9 @@ def test_windows_files_are_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("a;b\n1.5;2\n-3;4\n", "columns of {} are separated by semicolons"),
-        ("a\tb\n1.5\t2\n-3\t4\n", "columns of {} are separated by tabs"),
-        ("a;b\n1,5;2\n-3;4\n", "decimals in {} are written with commas"),
+        ("a;b\n1.5;2\n-3;4\n", "columns of {} are separated by semicolons (--delimiter ';')"),
+        ("a\tb\n1.5\t2\n-3\t4\n", "columns of {} are separated by tabs (--delimiter tab)"),
+        ("a;b\n1,5;2\n-3;4\n", "decimals in {} are written with commas (--decimal ,)"),
         ("a,b\n1.5,2\n\n-3,4\n", None),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(path: Path, suffix: str) -> 
 
 def test_bad_output_is_named(tmp_path: Path) -> None:
     rows = [torch.zeros(2, 2)]
-    with pytest.raises(ValueError, match=r"ending in .csv, .parquet, .npy"):
+    with pytest.raises(ValueError, match=r"ending in .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy"):
         data.write_table(tmp_path / "a.txt", ["a", "b"], rows)
     with pytest.raises(FileNotFoundError, match="no folder"):
         data.write_table(tmp_path / "none/a.csv", ["a", "b"], rows)

@@ -119,7 +119,7 @@ COMPLEX = _npy("{'descr': '<c16', 'fortran_order': False, 'shape': (1, 1)}", byt
         ("ragged.txt", b"# weight minuslogpost a\n1 2 3\n1 2\n", "cannot be read as a chain"),
         ("wide.txt", b"# weight minuslogpost a\n1 2 3 4\n", "expected 3 numbers a row"),
         ("none.txt", b"# weight minuslogpost a\n", "expected at least one row"),
-        ("a.xlsx", b"", r"expected a file ending in .csv, .parquet, .txt, .npy, .*\.nc"),
+        ("a.xlsx", b"", r"expected a file ending in .csv, .tsv, .parquet, .txt, .npy, .*\.nc"),
     ],
 )
 def test_what_is_no_table_is_told_in_one_line(

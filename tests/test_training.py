@@ -296,6 +296,14 @@ def test_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert files == {"best.safetensors", "latest.safetensors", "training.log", "metrics.jsonl"}
 
 
+def test_each_epoch_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "maskedflow")
+    fit(Gaussian(), rows(20), rows(5), TrainConfig(epochs=2))
+    found = [record for record in caplog.records if record.message.startswith("epoch ")]
+    assert [record.message[:8] for record in found] == ["epoch 1:", "epoch 2:"]
+    assert {record.levelname for record in found} == {"DEBUG"}
+
+
 def test_progress_bar_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -475,15 +483,19 @@ def test_a_flow_that_cannot_be_trained() -> None:
 
 
 def test_a_long_training_says_how_long_it_will_take(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "maskedflow")
+
     def told(seconds: float, **settings: int) -> str:
         clock = itertools.count(0, seconds)
         monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-        with progress.ProgressBar(True, TrainConfig(**settings), steps=450) as bar:
+        with progress.ProgressBar(False, TrainConfig(**settings), steps=450) as bar:
             for batch in range(1, 30):
                 bar.step(1, batch, 0.0)
-        return capsys.readouterr().err
+        text = caplog.text
+        caplog.clear()
+        return text
 
     assert "1.9 h to go" in told(1.5, epochs=10)
     assert "11 min an epoch" in told(1.5, epochs=10)

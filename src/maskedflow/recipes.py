@@ -194,8 +194,8 @@ def recipe(name: str) -> Recipe:
         >>> recipe("mof")
         Traceback (most recent call last):
         ...
-        ValueError: flow: expected one of maf, made, ..., modern, got 'mof'
+        ValueError: flow: expected auto or one of maf, made, ..., modern, got 'mof'
     """
     if name not in RECIPES:
-        raise ValueError(f"flow: expected one of {', '.join(RECIPES)}, got {name!r}")
+        raise ValueError(f"flow: expected auto or one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]

@@ -18,6 +18,7 @@ from maskedflow.cli.compare import compare
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
+from maskedflow.cli.output import logged
 from maskedflow.cli.report import report
 from maskedflow.cli.sample import sample
 from maskedflow.cli.schema import schema
@@ -40,10 +41,20 @@ app = App(
 app.command(
     train,
     config=config_file,
-    help_epilogue="\n".join(["Flows:", *(f"  {n:14}{r.title}" for n, r in RECIPES.items())]),
+    help_epilogue="\n".join(
+        [
+            "Flows:",
+            *(f"  {name:14}{recipe.title}" for name, recipe in RECIPES.items()),
+            f"  {'auto':14}of --data: flows, mixtures, kernels and trees, stacked",
+        ]
+    ),
 )
 for command in (schema, evaluate, sample, score, report, compare, datasets):
     app.command(command)
+app.register_install_completion_command(
+    "--install_completion",
+    help="Have the shell (bash, zsh, fish, PowerShell) complete commands and options.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
@@ -60,12 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _add_commands_of_others(tokens[:1])
-        app(
-            [_underscored(token) for token in tokens],
-            print_error=False,
-            exit_on_error=False,
-            result_action="return_value",
-        )
+        with logged():
+            app(
+                [_underscored(token) for token in tokens],
+                print_error=False,
+                exit_on_error=False,
+                result_action="return_value",
+            )
+    except BrokenPipeError:  # who reads standard output has enough: head, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell has it
     # The library raises ValueError and OSError for what a user can put right, and nothing else.
     except (CycloptsError, ValueError, OSError) as error:
         print(f"maskedflow: {_one_line(error)}", file=sys.stderr)
@@ -78,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> Never:
         sys.exit(2)
     except KeyboardInterrupt as error:
         told = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
-        print(f"maskedflow: {_STOPPED[told]}", file=sys.stderr)
+        advice = getattr(error, "__notes__", ())
+        print("; ".join([f"maskedflow: {_STOPPED[told]}", *advice]), file=sys.stderr)
         sys.exit(128 + told)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -4,34 +4,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
 from cyclopts.types import PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
+from .csv import CsvOptions, Table
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+# An option is a line below and one above it that says what it is; those without a group come first.
+TABLE = Parameter(group=Group("A table of your own", sort_key=1))
+FLOW = Parameter(group=Group("The flow", sort_key=2))
+TRAINING = Parameter(group=Group("The training", sort_key=3))
+SETS = Parameter(group=Group("Known data sets", sort_key=4))
+RESULTS = Parameter(group=Group("Results", sort_key=5))
 
 _Size = Annotated[int, Parameter(validator=Number(gte=1, lte=2**16))]
 """A size that no machine's memory refuses by itself."""
 
+_Base = Literal["normal", "student-t", "mixture", "made", "marginals"]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(CsvOptions):
     """What can be asked of ``maskedflow train``; ``None`` is "not said".
 
     Attributes:
         dataset: Name of a known data set (see: maskedflow datasets).
-        data: A table of your own: .csv, .parquet or a folder of .parquet; a chain, a result or
-            another file of samples (see docs/files.md); FILE::PART is one of several in a file.
-        stream: Leave the table on disk and shuffle it through a buffer; a sample of up to 100,000
-            rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
-        auto: Train MNIST, then CIFAR-10, each with its own defaults.
+        data: A table of your own: .csv, .tsv, .parquet or a folder of .parquet; a chain, a result
+            or another file of samples (see docs/files.md); FILE::PART is one of several in a file.
         flow: Which flow, see below; or auto, a density estimator that chooses for itself and takes
             columns of every kind. [default: maf, or nsf for a single column; auto if --data has
             columns of other kinds than numbers]
+        context: Columns of --data to condition on, separated by commas.
+        epochs: Most passes over the training rows. [default: 100, or the data set's own]
+        batch_size: Rows in a step. [default: 100, or the data set's own]
+        lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
+        time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
+        seed: Seed of every random draw. [default: 0]
+        out: Directory of all runs. [default: maf_results]
+        resume: Go on with an interrupted run, as if it had never stopped.
+        config: TOML file with any of these options; the command line goes before it.
         schema: TOML file with what is known of the columns of --data (see: maskedflow schema).
         missing: What becomes of missing values: error, drop (the rows) or model. [default: error]
+        weights: Column of --data that says how much each row counts, such as those of importance
+            samples; it is no feature. [default: the column that the file itself names, if any]
+        error: Column of the standard deviations of a column's measurement errors, such as
+            mag=mag_err; again for each column that has one. The density is that without them.
+        time: Column of times of --data, dates or numbers: its rows are one time series.
+        window: Steps of a time series to train on at once. [default: 168, or the validation's]
+        continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
+            which has no bound there. [default: they are dequantised]
+        stream: Leave the table on disk and shuffle it through a buffer; a sample of up to 100,000
+            rows sets statistics of --batch_norm. [default: if it has an eighth of the memory]
         base: The distribution behind a flow's last transform. [default: normal]
         hidden_dim: Units of a hidden layer. [default: 512, or the data set's own]
         num_layers: Transforms in the flow. [default: 5, or the data set's own]
@@ -41,12 +68,8 @@ class TrainOptions:
         start: What a flow is before its first step: the identity; or the gaussian of the training
             rows, by a layer before all others. [default: identity, or the data set's own]
         batch_norm: Batch normalisation after every transform.
-        epochs: Most passes over the training rows. [default: 100, or the data set's own]
-        batch_size: Rows in a step. [default: 100, or the data set's own]
-        lr: Learning rate of Adam. [default: 1e-4, or the data set's own]
         schedule: Learning rate over the run. [default: cosine]
         patience: Stop after this many epochs without a better validation NLL. [default: 30]
-        time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
         steps: Stop training after this many steps, whatever --time_limit says: a run with such a
             limit records the steps that there was time for.
         lr_steps: Steps over which the learning rate falls; a run with a time limit records those
@@ -55,69 +78,57 @@ class TrainOptions:
             depends on it and on no clock. [default: by the size of the table]
         recompute: Compute what is within a transform again for gradients, instead of keeping it:
             less memory, more time.
-        context: Columns of --data to condition on, separated by commas.
-        error: Column of the standard deviations of a column's measurement errors, such as
-            mag=mag_err; again for each column that has one. The density is that without them.
-        weights: Column of --data that says how much each row counts, such as those of importance
-            samples; it is no feature. [default: the column that the file itself names, if any]
-        continuous: Give whole numbers, flags and other values on a grid a continuous density, too,
-            which has no bound there. [default: they are dequantised]
-        time: Column of times of --data, dates or numbers: its rows are one time series.
-        window: Steps of a time series to train on at once. [default: 168, or the validation's]
-        labels: Condition an image data set on its class labels.
         device: Where a flow is trained and measured: cpu, cuda, mps; or auto, which is cuda where
             there is one, else cpu. Draws by seed are those of one device. [default: cpu]
-        seed: Seed of every random draw. [default: 0]
-        resume: Go on with an interrupted run, as if it had never stopped.
-        data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
+        auto: Train MNIST, then CIFAR-10, each with its own defaults.
+        labels: Condition an image data set on its class labels.
         download: Fetch the data set when it is not here.
-        out: Directory of all runs. [default: maf_results]
-        tensorboard: Write TensorBoard's event files beside logs/metrics.jsonl.
+        data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
         report: Write report.html at the end, as is done if nothing is said.
-        config: TOML file with any of these options; the command line goes before it.
+        tensorboard: Write TensorBoard's event files beside logs/metrics.jsonl.
     """
 
     dataset: str | None = None
-    data: Path | None = None
-    stream: Annotated[bool | None, Parameter(negative="--no_stream")] = None
-    auto: bool = False
+    data: Table | None = None
     flow: str | None = None
-    schema: Path | None = None
-    missing: Literal["error", "drop", "model"] | None = None
-    base: Literal["normal", "student-t", "mixture", "made", "marginals"] | None = None
-    hidden_dim: _Size | None = None
-    num_layers: _Size | None = None
-    hidden_layers: _Size | None = None
-    degrees: Literal["sequential", "random"] | None = None
-    residual: Annotated[bool | None, Parameter(negative="--no_residual")] = None
-    batch_norm: Annotated[bool | None, Parameter(negative="--no_batch_norm")] = None
-    start: Literal["identity", "gaussian"] | None = None
+    context: str | None = None
     epochs: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     lr: PositiveFloat | None = None
-    schedule: Literal["constant", "cosine"] | None = None
-    patience: PositiveInt | None = None
     time_limit: PositiveFloat | None = None
-    steps: PositiveInt | None = None
-    lr_steps: PositiveInt | None = None
-    work: PositiveFloat | None = None
-    recompute: Annotated[bool | None, Parameter(negative="--no_recompute")] = None
-    context: str | None = None
-    error: Annotated[list[str] | None, Parameter(negative_iterable=())] = None
-    weights: str | None = None
-    continuous: bool | None = None
-    time: str | None = None
-    window: PositiveInt | None = None
-    labels: bool | None = None
-    device: Device | None = None
     seed: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**63))] = None
-    resume: bool = False
-    data_dir: Path | None = None
-    download: bool = False
     out: Path | None = None
-    tensorboard: bool = False
-    report: Annotated[bool, Parameter(negative="--no_report")] = True
+    resume: bool = False
     config: Path | None = None
+    schema: Annotated[Path | None, TABLE] = None
+    missing: Annotated[Literal["error", "drop", "model"] | None, TABLE] = None
+    weights: Annotated[str | None, TABLE] = None
+    error: Annotated[list[str] | None, TABLE, Parameter(negative_iterable=())] = None
+    time: Annotated[str | None, TABLE] = None
+    window: Annotated[PositiveInt | None, TABLE] = None
+    continuous: Annotated[bool | None, TABLE] = None
+    stream: Annotated[bool | None, TABLE, Parameter(negative="--no_stream")] = None
+    base: Annotated[_Base | None, FLOW] = None
+    hidden_dim: Annotated[_Size | None, FLOW] = None
+    num_layers: Annotated[_Size | None, FLOW] = None
+    hidden_layers: Annotated[_Size | None, FLOW] = None
+    residual: Annotated[bool | None, FLOW, Parameter(negative="--no_residual")] = None
+    degrees: Annotated[Literal["sequential", "random"] | None, FLOW] = None
+    start: Annotated[Literal["identity", "gaussian"] | None, FLOW] = None
+    batch_norm: Annotated[bool | None, FLOW, Parameter(negative="--no_batch_norm")] = None
+    schedule: Annotated[Literal["constant", "cosine"] | None, TRAINING] = None
+    patience: Annotated[PositiveInt | None, TRAINING] = None
+    steps: Annotated[PositiveInt | None, TRAINING] = None
+    lr_steps: Annotated[PositiveInt | None, TRAINING] = None
+    work: Annotated[PositiveFloat | None, TRAINING] = None
+    recompute: Annotated[bool | None, TRAINING, Parameter(negative="--no_recompute")] = None
+    device: Annotated[Device | None, TRAINING] = None
+    auto: Annotated[bool, SETS] = False
+    labels: Annotated[bool | None, SETS] = None
+    download: Annotated[bool, SETS] = False
+    data_dir: Annotated[Path | None, SETS] = None
+    report: Annotated[bool, RESULTS, Parameter(negative="--no_report")] = True
+    tensorboard: Annotated[bool, RESULTS] = False
 
 
 def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyarrow import RecordBatch
 
     from maskedflow.data import Seen
+
+STDOUT = Path("-")
+"""What stands for standard output."""
 
 
 def note(text: str) -> None:
     """Says what should be known, and is no result."""
     print(f"note: {text}", file=sys.stderr)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Says what the library logs as notes."""
+    logger, handler = logging.getLogger("maskedflow"), _Notes()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager
@@ -62,8 +84,15 @@ def print_table(names: Sequence[str], right: Sequence[str], rows: Iterable[Seque
 
 def check_ending(output: Path | None, *endings: str) -> None:
     """Refuses a file to write with another ending."""
-    if output is not None and output.suffix not in endings:
+    if output is None or (output == STDOUT and ".csv" in endings):
+        return
+    if not any(output.name.endswith((one, *_packed(one))) for one in endings):
         raise ValueError(f"-o {output}: expected a file ending in {', '.join(endings)}")
+
+
+def _packed(ending: str) -> tuple[str, ...]:
+    """The same of a compressed file, if text may be."""
+    return (f"{ending}.gz",) if ending in (".csv", ".tsv") else ()
 
 
 def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[RecordBatch]:
@@ -108,8 +137,15 @@ def watched(what: str) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, line: bar.update(task, completed=share, description=line)
 
 
-def written(rows: int, output: Path, start: float) -> str:
-    """What to say of a file that was written since `start`, of :func:`time.monotonic`."""
-    seconds = time.monotonic() - start
-    rate = f"{float(f'{rows / max(seconds, 1e-3):.3g}'):,.0f}"
-    return f"{rows:,} rows in {output} ({rate} rows/s)"
+def tell_written(rows: int, output: Path, start: float | None = None) -> None:
+    """Tells of a file that was written, since `start`, of :func:`time.monotonic`.
+
+    Not where rows have gone to standard output.
+    """
+    if output == STDOUT:
+        return
+    rate = ""
+    if start is not None:
+        seconds = time.monotonic() - start
+        rate = f" ({float(f'{rows / max(seconds, 1e-3):.3g}'):,.0f} rows/s)"
+    print(f"{rows:,} rows in {output}{rate}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .csv import CsvOptions, Table, opened
 from .output import tell_effective
 
 
@@ -11,9 +12,10 @@ def report(
     run: Path,
     /,
     *,
-    data: Path | None = None,
+    data: Table | None = None,
     weights: str | None = None,
     data_dir: Path | None = None,
+    csv: CsvOptions | None = None,
 ) -> None:
     """Write report.html in a run's folder: one page, with all its pictures, that needs no network.
 
@@ -22,14 +24,17 @@ def report(
         data: A table of other test rows, in a file. [default: those of the run's data]
         weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the run found them.
+        csv: How CSV files are written.
     """
     from maskedflow.report import run_report
     from maskedflow.runs import load_run
 
+    if csv is not None and data is None:
+        raise ValueError("options of CSV files: expected --data FILE with them")
     found = load_run(run)
     if data is not None and found.config.data.time is not None:
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
-    test = None if data is None else found.read(data, weights)
+    test = None if data is None else found.read(opened(data, csv), weights)
     own = found.dataset(data_dir=data_dir, weights=weights if data is None else None)
     judged = own.test if test is None else test
     if judged.weight is not None:

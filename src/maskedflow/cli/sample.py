@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from .csv import CsvOptions, Table, opened
 from .options import Device
-from .output import check_ending, told, tracked, written
+from .output import check_ending, tell_written, told, tracked
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
+    from maskedflow.sources import Source
 
 STEPS = 24
 
@@ -23,15 +25,18 @@ def sample(
     /,
     *,
     number: Annotated[PositiveInt | None, Parameter(name=["-n", "--number"])] = None,
-    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
-    context: Path | None = None,
-    given: Path | None = None,
+    output: Annotated[
+        Path | None, Parameter(name=["-o", "--output"], allow_leading_hyphen=True)
+    ] = None,
+    context: Table | None = None,
+    given: Table | None = None,
     steps: PositiveInt | None = None,
-    data: Path | None = None,
+    data: Table | None = None,
     seed: NonNegativeInt = 0,
     shard: str | None = None,
     within: bool = False,
     device: Device = "cpu",
+    csv: CsvOptions | None = None,
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
 
@@ -59,7 +64,8 @@ def sample(
     Args:
         run: The run's folder, such as maf_results/power.
         number: Rows to draw, for each context or row that is given. [default: 1 with --given]
-        output: File to write: .csv, .parquet, .npy, or a picture, .png. [required]
+        output: File to write: .csv, .tsv, .parquet, .npy, or a picture, .png; - is standard output.
+            [required]
         context: Table with the columns that the flow is conditional on, found by name.
         given: Table with some of the columns, found by name, to draw the others.
         steps: For a time series, the rows of a forecast. [default: 24]
@@ -69,12 +75,13 @@ def sample(
         within: Leave out rows whose log-density is far below those of all training rows.
         device: Where a flow draws: cpu, cuda, mps or auto. Draws by seed are those of one device.
             [default: cpu]
+        csv: How CSV files are written.
     """
     if number is None and given is None:
         raise ValueError("-n: expected the number of rows to draw")
     if output is None:
         raise ValueError("-o: expected a file to write")
-    check_ending(output, ".csv", ".parquet", ".npy", ".png")
+    check_ending(output, ".csv", ".tsv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
@@ -84,6 +91,8 @@ def sample(
         raise ValueError("--within: --given completes rows, whatever their density; leave it out")
     if given is not None and context is not None:
         raise ValueError(f"--context {context}: the table of --given has the context, too")
+    if csv is not None and context is None and given is None and data is None:
+        raise ValueError("options of CSV files: expected --context, --given or --data with them")
 
     from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
     from maskedflow.sources import Shard, write_batches
@@ -100,24 +109,25 @@ def sample(
             raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
         if within:
             raise ValueError("--within: forecasts are drawn step by step; leave it out")
-        _forecast(found, number, output, steps or STEPS, data, seed)
+        _forecast(found, number, output, steps or STEPS, data and opened(data, csv), seed)
         return
     if steps is not None or data is not None:
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
-    if found.config.search is not None and output.suffix not in (".csv", ".parquet"):
+    if found.config.search is not None and output.suffix in (".npy", ".png"):
         raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
     if given is not None:
+        table = opened(given, csv)
         with told():
-            schema, batches = sample_given_run(found, given, number, seed=seed, shard=piece)
+            schema, batches = sample_given_run(found, table, number, seed=seed, shard=piece)
             total = write_batches(output, schema, tracked(batches, None), header=piece.number == 1)
-        print(written(total, output, start))
+        tell_written(total, output, start)
         return
     names = found.context_columns
     if names and context is None:
         raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
     if context is not None and not names:
         raise ValueError(f"--context {context}: the density of {run} has no context")
-    conditions = None if context is None else found.read_context(context)
+    conditions = None if context is None else found.read_context(opened(context, csv))
     rows = number if conditions is None else number * len(conditions)
     if output.suffix == ".png":
         import torch
@@ -136,21 +146,24 @@ def sample(
         )
         bar = tracked(batches, rows // piece.of)
         total = write_batches(output, schema, bar, header=piece.number == 1)
-    print(written(total, output, start))
+    tell_written(total, output, start)
 
 
 def _forecast(
-    run: Run, number: int, output: Path, steps: int, data: Path | None, seed: int
+    run: Run, number: int, output: Path, steps: int, data: Path | Source | None, seed: int
 ) -> None:
     """Writes forecasts that continue a time series."""
     from maskedflow.data import read_series, write_forecasts
     from maskedflow.runs import forecast
+    from maskedflow.sources import open_source
 
     source = run.config.data
     if output.suffix == ".npy":
         raise ValueError(f"-o {output}: forecasts have times; expected .csv, .parquet or .png")
     assert source.time is not None
-    series = read_series(data or Path(source.file or ""), source.time, run.columns)
+    if data is None:
+        data = open_source(source.file or "", source.dialect)
+    series = read_series(data, source.time, run.columns)
     samples = forecast(run, series, steps, number, seed)
     if output.suffix == ".png":
         from maskedflow.report import forecast_picture, save
@@ -160,4 +173,4 @@ def _forecast(
     else:
         times = series.following(steps)
         total = write_forecasts(output, source.time, times, run.columns, samples)
-    print(f"{total:,} rows in {output}")
+    tell_written(total, output)

@@ -8,22 +8,24 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from .csv import CsvOptions, Table, opened
 from .options import Device
-from .output import note, told, tracked, written
+from .output import check_ending, note, tell_written, told, tracked
 
 
 def score(
     run: Path,
-    file: Path,
+    file: Table,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["-o", "--output"])],
+    output: Annotated[Path, Parameter(name=["-o", "--output"], allow_leading_hyphen=True)],
     keep: str | None = None,
     shard: str | None = None,
     explain: bool = False,
     tail: bool = False,
     given: str | None = None,
     device: Device = "cpu",
+    csv: CsvOptions | None = None,
 ) -> None:
     """Write the log-density of each row of a table, in nats, in the table's own units.
 
@@ -50,15 +52,19 @@ def score(
     Args:
         run: The run's folder, such as maf_results/power.
         file: The table, in a file of any kind that train reads, or a folder of .parquet files, in
-            the order of their names; or an array of rows or images, .npy.
-        output: File to write, with a column log_prob: .csv, .parquet or .npy.
+            the order of their names; or an array of rows or images, .npy; - is standard input.
+        output: File to write, with a column log_prob: .csv, .tsv, .parquet or .npy; - is standard
+            output. A CSV file is plain, whatever the table's: commas, decimal points, UTF-8.
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.
         explain: Write what each column adds to log_prob, and why a row cannot be.
         tail: Write tail_probability too, how much of the density is no likelier.
         given: Columns that are given, separated by commas; log_prob is of the others.
         device: Where densities of a flow are computed: cpu, cuda, mps or auto. [default: cpu]
+        csv: How CSV files are written.
     """
+    check_ending(output, ".csv", ".tsv", ".parquet", ".npy")
+
     from maskedflow.runs import load_run, score_run
     from maskedflow.sources import Shard, write_batches
 
@@ -66,7 +72,7 @@ def score(
     start = time.monotonic()
     scores = score_run(
         load_run(run).to(device),
-        file,
+        opened(file, csv),
         keep=None if keep == "all" else _names(keep or ""),
         shard=piece,
         explain=explain,
@@ -79,7 +85,7 @@ def score(
     header = piece is None or piece.number == 1
     with told():
         rows = write_batches(output, scores.schema, batches, header=header)
-    print(written(rows, output, start))
+    tell_written(rows, output, start)
 
 
 def _names(text: str) -> tuple[str, ...]:

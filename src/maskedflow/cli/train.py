@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,12 +54,13 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
+    from maskedflow.sources import table_name
     from maskedflow.training import device_of
 
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
     device = device_of(asked.pop("device", "cpu"))  # no part of the record's options
-    directory = (options.out or Path("maf_results")) / Path(source).stem
+    directory = (options.out or Path("maf_results")) / table_name(Path(source))
     record = directory / "config.toml"
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:
@@ -82,8 +84,22 @@ def _train(options: TrainOptions) -> None:
                 report(run, dataset, page=options.report)
     else:
         with in_place_of_earlier(directory, note, resume=options.resume):
-            run = _fit(directory, config, dataset, options, device)
+            try:
+                run = _fit(directory, config, dataset, options, device)
+            except KeyboardInterrupt as error:
+                if (directory / "checkpoints" / "latest.safetensors").is_file():
+                    error.add_note(f"to go on: {_resuming(options)}")
+                raise
             report(run, dataset, page=options.report)
+
+
+def _resuming(options: TrainOptions) -> str:
+    """The command that goes on with a run, whose record has all other options."""
+    words = ["maskedflow", "train", "--resume"]
+    for name in ("dataset", "data", "out"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _search(directory: Path, config: RunConfig, table: Any) -> Run:

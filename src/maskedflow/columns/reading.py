@@ -12,7 +12,7 @@ import pyarrow.csv as pacsv
 
 from maskedflow.sources import CellError, Source
 from maskedflow.sources.arrow_types import is_number
-from maskedflow.sources.dialect import is_written_number, notation
+from maskedflow.sources.notation import is_written_number, notation
 from maskedflow.sources.numbers import MISSING, check_numbers
 
 from .cells import is_missing
@@ -56,7 +56,7 @@ def read_source(
     if sizes:
         check_sizes(table, source)
     for name, cells in zip(table.column_names, table.columns, strict=True):
-        if source.path.suffix == ".csv" and name not in (*declared, source.weights):
+        if not source.is_typed and name not in (*declared, source.weights):
             _refuse_odd(cells, name, source)
     return table
 
@@ -119,7 +119,7 @@ def as_declared(
 
 def _blanks_to_null(source: Source, table: pa.Table, schemas: Sequence[Schema] = ()) -> pa.Table:
     """Makes texts null that are empty and no value of their column."""
-    if source.path.suffix != ".csv":
+    if source.is_typed:
         return table
     texts: set[str | None] = {
         column.name
@@ -145,8 +145,8 @@ def _refuse_odd(cells: pa.ChunkedArray, name: str, source: Source) -> None:
     """Refuses a column that is text by a few cells, or by the way it is written."""
     if not pa.types.is_string(cells.type) or (odd := _first_odd(cells)) is None:
         return
-    cell = cells[odd].as_py()
-    why = f"({hint})" if (hint := notation(cell)) else "in a column of numbers or dates"
+    cell, others = cells[odd].as_py(), filter(None, cells.unique().to_pylist())
+    why = f"({hint})" if (hint := notation(cell, others)) else "in a column of numbers or dates"
     advice = "declare the column's kind as categorical (--schema)"
     found = f"{cell!r} {why}; leave the cell empty if it is missing, or {advice}"
     raise source.cell_error(name, odd, "a number or a date", found)

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from maskedflow.files import html_table
 from maskedflow.sources.arrow_types import is_number, is_temporal, parsing_type
 
 from .cells import is_missing, plain
@@ -76,6 +77,11 @@ class Schema:
             f"{name:<{widths[0]}}  {summary:<{widths[1]}}  {note}".rstrip()
             for name, summary, note in rows
         )
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a line a column."""
+        rows = [(column.name, column.summary, column.note) for column in self.columns]
+        return html_table(("column", "kind", "reason"), rows)
 
     @classmethod
     def infer(

@@ -5,7 +5,14 @@ three splits in the data's own units, with preprocessing transforms fitted on th
 """
 
 from maskedflow.files import write_text
-from maskedflow.sources import Shard, Source, open_source, write_batches, write_table
+from maskedflow.sources import (
+    Dialect,
+    Shard,
+    Source,
+    open_source,
+    write_batches,
+    write_table,
+)
 
 from .baselines import (
     Baseline,
@@ -40,6 +47,7 @@ __all__ = [
     "ContextStandardizer",
     "Dataset",
     "Description",
+    "Dialect",
     "Fingerprint",
     "ImageDataset",
     "MixedTable",

@@ -9,6 +9,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from maskedflow.files import html_facts, html_table
+from maskedflow.files.markup import MOST
 from maskedflow.transforms import (
     Dequantize,
     LazyComposedTransform,
@@ -117,6 +119,26 @@ class Dataset:
     def rows(self) -> tuple[int, int, int]:
         """The number of training, validation and test rows, those on disk too."""
         return len(self.training), len(self.validation), len(self.test)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: how many rows of what columns, and what is known of them."""
+        names = (*self.columns, *self.context_columns)
+        cells = [part for part in (self.train.x, self.train.context) if part is not None]
+        x = torch.hstack(cells)[:, : min(MOST, len(names))].double()
+        numbers = torch.stack([x.mean(0), x.std(0), *x.aminmax(dim=0)], dim=1).tolist()
+        rows: list[tuple[str, ...]] = [
+            (name, *(f"{number:.4g}" for number in found))
+            for name, found in zip(names, numbers, strict=False)
+        ]
+        rows += [(name,) for name in names[MOST:]]
+        facts = {
+            "rows": "{:,} to train, {:,} to validate, {:,} to test".format(*self.rows),
+            "features": f"{self.features:,}",
+            "context": ", ".join(self.context_columns),
+            "notes": "; ".join(self.notes),
+        }
+        heading = "column", "mean", "deviation", "lowest", "highest"
+        return html_facts(self.name, facts) + html_table(heading, rows)
 
     def without_context(self) -> Dataset:
         """The same data set with its context left out."""

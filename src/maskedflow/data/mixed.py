@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maskedflow.columns import Schema, complete, ignored, read_document, read_source
 from maskedflow.columns.cells import is_missing
 from maskedflow.columns.schema import Missing
-from maskedflow.files import read_text
+from maskedflow.files import html_facts, read_text
 from maskedflow.sources import Source, open_source
 from maskedflow.sources.arrow_types import is_number, is_temporal
 from maskedflow.sources.numbers import weights_of
@@ -105,6 +105,15 @@ class MixedTable:
         """The number of training, validation and test rows; what validates is fitted, too."""
         return len(self.train), 0, len(self.test)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: how many rows, and what each column is taken for."""
+        facts = {
+            "rows": f"{len(self.train):,} to fit, {len(self.test):,} to test",
+            "context": ", ".join(self.context_columns),
+            "notes": "; ".join(self.notes),
+        }
+        return html_facts(self.name, facts) + self.schema._repr_html_()
+
 
 def open_mixed(
     path: File,
@@ -151,7 +160,7 @@ def open_mixed(
         if not found.free:
             raise ValueError("all columns are constant or repeat another; expected some that vary")
         notes = [*source.notes, *notes, *names_noticed(found)]
-        return deal_mixed(source.path.stem, whole, found, seed, notes=tuple(notes))
+        return deal_mixed(source.name, whole, found, seed, notes=tuple(notes))
 
 
 def names_noticed(schema: Schema) -> list[str]:
@@ -233,7 +242,7 @@ def _cells(table: pa.Table) -> tuple[list[Array], list[Array]]:
     return columns, numbers
 
 
-def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None = None) -> Schema:
+def infer_schema(path: File, schema: Path | None = None, missing: Missing | None = None) -> Schema:
     """Infers the schema of a table in a file, whatever values it misses.
 
     Where neither `missing` nor `schema`, a TOML file with what is known of the columns, says what
@@ -245,7 +254,7 @@ def infer_schema(path: Path, schema: Path | None = None, missing: Missing | None
     table = read_source(source, names, declared=known)
     known = {**_bounded(source), **known}
     said = missing or told
-    with _naming(path):
+    with _naming(source.path):
         found = Schema.infer(table, said or "model", known)
     return found if said else replace(found, missing="error")
 

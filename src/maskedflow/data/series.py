@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskedflow.sources import CellError, Source, open_source, write_batches
+from maskedflow.sources.notation import notation
 from maskedflow.sources.numbers import floats, numbers
 
 from .dataset import SeriesDataset
@@ -141,8 +142,9 @@ def open_series(
     if cells is not None:
         shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
     notes = (*source.notes, *notes_on(names, None, shared))
-    stem = source.path.stem
-    return SeriesDataset(stem, train, validates, tests, names, context, window=window, notes=notes)
+    return SeriesDataset(
+        source.name, train, validates, tests, names, context, window=window, notes=notes
+    )
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:
@@ -199,8 +201,10 @@ def write_forecasts(
         ValueError: If the suffix is none of these.
     """
     path = Path(path)
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path}: expected a file ending in .csv or .parquet")
+    if path.suffix == ".npy":
+        raise ValueError(
+            f"{path}: forecasts have times; expected a file ending in .csv or .parquet"
+        )
     n, steps, _ = samples.shape
     if times.dtype.kind == "M" and (times == times.astype("datetime64[s]")).all():
         times = times.astype("datetime64[s]")  # a CSV file then shows no nanoseconds
@@ -225,8 +229,10 @@ def _times(source: Source, name: str, cells: pa.ChunkedArray) -> Times:
         times: Times = cells.cast(pa.timestamp("ns", zone)).to_numpy()
         return times.astype("datetime64[ns]")
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        wanted = "numbers or dates such as 2024-12-31 23:00"
-        raise CellError(source.path, name, None, wanted, repr(cells[0].as_py()), "kind")
+        wanted, cell = "numbers or dates such as 2024-12-31 23:00", str(cells[0].as_py())
+        hint = notation(cell, map(str, cells.unique().to_pylist()))
+        found = f"{cell!r} ({hint})" if hint else repr(cell)
+        raise CellError(source.path, name, None, wanted, found, "kind")
     times = cells.cast(pa.float64(), safe=False).to_numpy()
     if not np.isfinite(times).all():
         row = int(np.argmin(np.isfinite(times)))

@@ -243,7 +243,7 @@ def _dataset(
     bounds = bounds_within(x, features, source, cells, errors)
     notes = (*source.notes, *notes_on(features, cells, without))
     known = {"cells": cells, "bounds": bounds, "notes": notes, "errors": errors, **known}
-    return Dataset(source.path.stem, *splits, features, context, **known)
+    return Dataset(source.name, *splits, features, context, **known)
 
 
 def column_names(path: File) -> tuple[str, ...]:

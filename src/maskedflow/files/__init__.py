@@ -1,5 +1,6 @@
 """Files: written whole or not at all, locked while in use, and read as plain, checked data."""
 
+from .markup import html_facts, html_table
 from .plain import (
     CLOSED,
     Count,
@@ -31,6 +32,8 @@ __all__ = [
     "check",
     "check_fields",
     "exclusive",
+    "html_facts",
+    "html_table",
     "open_regular",
     "parse_json",
     "parse_toml",

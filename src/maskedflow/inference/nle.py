@@ -77,7 +77,7 @@ class NLE(Inference):
             x: What the simulator made of each, with shape (n, features).
             proposal: What the parameters were drawn from in a further round, a posterior for
                 example: they are added to those of earlier rounds. None begins anew.
-            progress: Whether to draw a progress bar, if standard error is a terminal.
+            progress: Whether to draw a progress bar, on a terminal or in a notebook.
 
         Raises:
             ValueError: If shapes do not fit, parameters are outside of the prior's support, or

@@ -108,7 +108,7 @@ class NPE(Inference):
             proposal: What the parameters were drawn from in a further round,
                 `posterior.truncated(x)`: they are added to those of earlier rounds. None begins
                 anew, with draws of the prior.
-            progress: Whether to draw a progress bar, if standard error is a terminal.
+            progress: Whether to draw a progress bar, on a terminal or in a notebook.
 
         Raises:
             TypeError: If the proposal is no truncated prior, or something is no tensor.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ ROWS, NUMBERS, DRAWN = 10_000, 10_000_000, 2_000_000
 """The most test rows, and numbers in them and in samples, that are looked at."""
 
 FAR = 1e30
+
+FRAME = "width: 100%; height: 80vh; border: 1px solid #ccc"
 
 TIMED = 1000
 """Rows whose scoring and sampling is timed."""
@@ -80,6 +83,11 @@ class Page:
         if name in {section.id for section in SECTIONS}:
             return None
         raise AttributeError(f"{name}: expected a section of the page, found none")
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the page in a frame, for its styles are its own."""
+        page = escape(render(self))
+        return f'<iframe srcdoc="{page}" style="{FRAME}"></iframe>'
 
     @property
     def headline(self) -> list[tuple[str, str, str]]:
@@ -162,14 +170,19 @@ def write_report(
 
 
 def write_page(page: Page, path: Path | str) -> None:
-    """Puts facts into the templates of their sections, and the page into its place."""
+    """Renders a page, and puts it into its place."""
+    write_text(Path(path), render(page))
+
+
+def render(page: Page) -> str:
+    """Puts facts into the templates of their sections: the page as HTML."""
     templates = _templates()
     bodies = []
     for section in page.sections:
         source = section.template or f"{{% include '{section.id}.html' %}}"
         bodies.append(templates.from_string(MACROS + source).render(page=page, facts=section))
     whole = templates.get_template("page.html")
-    write_text(Path(path), whole.render(page=page, bodies=bodies))
+    return whole.render(page=page, bodies=bodies)
 
 
 def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:

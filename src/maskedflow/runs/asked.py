@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from maskedflow.sources import STDIN, Dialect
 from maskedflow.tables import FLOWS
 
 from .config import SearchConfig
 from .settings import settle
 
-__all__ = ["check_flow", "errors_of", "names", "shaping", "why_search"]
+__all__ = [
+    "DIALECT",
+    "check_flow",
+    "dialect_of",
+    "errors_of",
+    "located",
+    "names",
+    "shaping",
+    "why_search",
+]
 
-SEARCHED = ("data", "schema", "context", "weights", "seed", *(f.name for f in fields(SearchConfig)))
+DIALECT = tuple(f.name for f in fields(Dialect))
+"""The options that say how a CSV file is written."""
+
+SEARCHED = (
+    *("data", "schema", "context", "weights", "seed", *DIALECT),
+    *(f.name for f in fields(SearchConfig)),
+)
 """The options that a search takes; others shape a single flow or its training."""
 
 
@@ -69,6 +86,21 @@ def check_flow(asked: Mapping[str, Any]) -> None:
 def names(context: str | None) -> tuple[str, ...]:
     """The columns that --context names."""
     return tuple(name.strip() for name in context.split(",")) if context else ()
+
+
+def dialect_of(asked: Mapping[str, Any]) -> Dialect | None:
+    """How --data is written, as far as that was said."""
+    said = {name: asked[name] for name in DIALECT if asked.get(name) is not None}
+    if said and asked.get("data") is None:
+        raise ValueError(f"--{next(iter(said))}: expected --data FILE with it")
+    return Dialect(**said) if said else None
+
+
+def located(path: Path | str | None) -> str | None:
+    """A path from the root, as it is recorded; standard input stays what it is."""
+    if path is None:
+        return None
+    return str(path if Path(path) == STDIN else Path(path).resolve())
 
 
 def errors_of(asked: Mapping[str, Any]) -> dict[str, str]:

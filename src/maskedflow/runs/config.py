@@ -30,6 +30,7 @@ from maskedflow.files import (
     read_text,
     write_text,
 )
+from maskedflow.sources import Dialect
 from maskedflow.training import TrainConfig
 
 from .arguments import Arguments, Module
@@ -74,6 +75,7 @@ class DataConfig:
         weights: The column that says how much each row counts, if there is one.
         effective: The numbers of rows of equal weight that training, validation and test rows are
             worth, if there is.
+        dialect: How a CSV file is written, as far as that was said.
     """
 
     __pydantic_config__: ClassVar = CLOSED
@@ -96,6 +98,7 @@ class DataConfig:
     errors: dict[Name, Name] = field(default_factory=dict)
     weights: Name | None = None
     effective: tuple[Finite, Finite, Finite] | None = None
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ from maskedflow.data import (
 from maskedflow.data.table import open_if_numbers
 from maskedflow.sources import CellError, Source, open_source
 
-from .asked import check_flow, errors_of, names, shaping, why_search
+from .asked import (
+    DIALECT,
+    check_flow,
+    dialect_of,
+    errors_of,
+    located,
+    names,
+    shaping,
+    why_search,
+)
 from .config import DataConfig, RunConfig, SearchConfig
 from .record import check_same, config_of, weighed
 from .run import open_data
@@ -83,9 +92,10 @@ def prepare(
 
 def _source(asked: Mapping[str, Any]) -> Source | None:
     """The table that was named, whose rows count by the weights that were; steps all alike."""
+    dialect = dialect_of(asked)
     if asked.get("data") is None:
         return None
-    source = open_source(asked["data"])
+    source = open_source(asked["data"], dialect)
     return source if asked.get("time") is not None else source.weighed_by(asked.get("weights"))
 
 
@@ -140,11 +150,12 @@ def _prepare_search(
         time_limit=asked.get("time_limit"),
     )
     options = {
-        "data": str(file.resolve()),
-        "schema": None if schema is None else str(schema.resolve()),
+        "data": located(file),
+        "schema": located(schema),
         "context": asked.get("context"),
         "weights": source.weights,
         "seed": seed,
+        **{name: asked.get(name) for name in DIALECT},
         **{name: getattr(search, name) for name in ("flow", "missing", "work", "time_limit")},
     }
     data = DataConfig(
@@ -155,6 +166,7 @@ def _prepare_search(
         context_columns=table.context_columns,
         dealing=table.dealing,
         distinct=table.distinct,
+        dialect=dialect_of(asked),
         **weighed(source.weights, table),
     )
     return table, RunConfig(directory.name, data, search=search, options=options), notes

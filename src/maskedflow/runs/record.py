@@ -11,6 +11,7 @@ from maskedflow.data import Dataset, MixedTable, Split, TableSplit
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.training import TrainConfig
 
+from .asked import DIALECT, dialect_of, located
 from .build import describe
 from .config import DataConfig, FlowConfig, RunConfig
 
@@ -29,8 +30,7 @@ def config_of(
             `time`.
         arguments: Keyword arguments of the flow's constructor beside those of its recipe.
     """
-    places = {name: asked.get(name) for name in ("data", "data_dir")}
-    file, data_dir = (None if p is None else str(Path(p).resolve()) for p in places.values())
+    file, data_dir = (located(asked.get(name)) for name in ("data", "data_dir"))
     where: dict[str, Any] = {
         "dataset": asked.get("dataset"),
         "data_dir": data_dir,
@@ -46,6 +46,7 @@ def config_of(
         dealing=dataset.dealing,
         distinct=dataset.distinct,
         errors=dict(dataset.errors),
+        dialect=dialect_of(asked),
         **weighed(asked.get("weights"), dataset),
         **where,
         **dataset.record,
@@ -70,7 +71,7 @@ def config_of(
     takes = made.shaped_by(dataset.context_features > 0)
     told = {k: v for k, v in settings.items() if k not in SHAPES or k in takes}
     options = {**where, "window": data.window, "stream": data.stream, "data": file}
-    options |= {name: asked.get(name) for name in ("context", "weights", "error")}
+    options |= {name: asked.get(name) for name in ("context", "weights", "error", *DIALECT)}
     options["continuous"] = bool(asked.get("continuous"))
     return RunConfig(dataset.name, data, flow, training, options=options | told)
 

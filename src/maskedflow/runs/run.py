@@ -14,9 +14,10 @@ import torch
 from maskedflow import data
 from maskedflow.data import Dataset, MixedTable, Split, TableSplit, Trace, deal_mixed
 from maskedflow.data.dealing import Dealing
-from maskedflow.files import blame, check, parse_json, read_text
+from maskedflow.data.table import File
+from maskedflow.files import blame, check, html_facts, parse_json, read_text
 from maskedflow.flows import Flow, TemporalMAF
-from maskedflow.sources import Source, open_source
+from maskedflow.sources import Source, is_csv, open_source
 from maskedflow.sources.numbers import weights_of
 from maskedflow.tables import FittedTable
 from maskedflow.training import checkpoint
@@ -106,13 +107,19 @@ class Run:
     @property
     def samples(self) -> Path:
         """A file of samples, of the kind that the table is in."""
-        suffix = ".csv" if Path(self.config.data.file or "").suffix == ".csv" else ".parquet"
+        suffix = ".csv" if is_csv(Path(self.config.data.file or "")) else ".parquet"
         return self.picture.with_suffix(suffix)
 
     @property
     def summary(self) -> Path:
         """The results, as text."""
         return self.directory / "results_summary.txt"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is a density of, and how it was fitted."""
+        from .summary import facts
+
+        return html_facts(self.name, {"folder": self.directory, **facts(self)})
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -146,14 +153,18 @@ class Run:
         """
         source = self.config.data
         found: Dataset | MixedTable
+        place, table = file or source.file, None
+        if source.dataset is None and place is not None:
+            table = open_source(place, source.dialect)
         if self.config.flow is None:
-            path, fitted = Path(file or source.file or ""), cast(FittedTable, self.density)
-            whole = cast(TableSplit, self.read(path, weights))
-            found = deal_mixed(path.stem, whole, fitted.schema, source.seed, source.dealing)
+            assert table is not None
+            fitted, whole = cast(FittedTable, self.density), self.read(table, weights)
+            whole = cast(TableSplit, whole)
+            found = deal_mixed(table.name, whole, fitted.schema, source.seed, source.dealing)
         else:
             found = open_data(
                 dataset=source.dataset,
-                file=file or source.file,
+                file=table,
                 data_dir=data_dir or source.data_dir,
                 context=() if source.time else source.context_columns,
                 weights=weights or source.weights,
@@ -175,16 +186,16 @@ class Run:
         ):
             if now != then:
                 raise ValueError(
-                    f"{file or source.file or found.name}: {what} {now}, but {self.directory} was "
+                    f"{place or found.name}: {what} {now}, but {self.directory} was "
                     f"fitted to {then}"
                 )
         return found
 
-    def read(self, path: Path, weights: str | None = None) -> Split | TableSplit:
+    def read(self, path: File, weights: str | None = None) -> Split | TableSplit:
         """Reads the run's columns, those of the context and of weights too, from a file.
 
         Args:
-            path: The file.
+            path: A file as :func:`maskedflow.data.open_source` takes it.
             weights: The column that says how much each row counts, if another than that of the
                 run's own rows.
 
@@ -197,7 +208,7 @@ class Run:
         weighed = source.weighed_by(weights or self.config.data.weights)
         return replace(rows, weight=weights_of(weighed))
 
-    def read_context(self, path: Path) -> Any:
+    def read_context(self, path: File) -> Any:
         """Reads the columns that the density is conditional on, found by name, from a file.
 
         Raises:
@@ -207,7 +218,7 @@ class Run:
         table, source = self._table(path, self.context_columns, "context")
         return self.density.read_context(table, source)
 
-    def _table(self, path: Path, wanted: tuple[str, ...], argument: str) -> tuple[pa.Table, Source]:
+    def _table(self, path: File, wanted: tuple[str, ...], argument: str) -> tuple[pa.Table, Source]:
         source, types = open_source(path), self.density.types
         names = source.known(wanted, argument)
         batches = source.batches(names, types)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskedflow.data import Dataset
+from maskedflow.data.table import File
 from maskedflow.sources import Shard, open_source
 from maskedflow.tables import FittedTable, to_table
 from maskedflow.tables.queries import sample_given
@@ -168,7 +168,7 @@ def sample_run(
 
 
 def sample_given_run(
-    run: Run, path: Path, n: int, *, seed: int = 0, shard: Shard | None = None
+    run: Run, path: File, n: int, *, seed: int = 0, shard: Shard | None = None
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Draws what is unknown of each row of a file, as `DensityEstimator.sample_given` does.
 
@@ -198,8 +198,8 @@ def sample_given_run(
     there = [name for name in fitted.columns if name in source.names]
     if not there:
         raise ValueError(
-            f"given: {path} has none of the columns {', '.join(fitted.columns)}; its columns are "
-            f"{', '.join(source.names)}"
+            f"given: {source.path} has none of the columns {', '.join(fitted.columns)}; its "
+            f"columns are {', '.join(source.names)}"
         )
     names = (*there, *source.known(fitted.context_columns, "given"))
     first, last = (0, None) if shard is None else shard.part(source.count(), ROWS)
@@ -214,7 +214,7 @@ def sample_given_run(
                 fitted, part.x, part.context, n, CANDIDATES, derive_seed(seed, block), start
             )
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{source.path}: {error}") from None
         again = np.repeat(np.arange(len(part)), n)
         return fitted.arrow(x, None if part.context is None else part.context.take(again))
 

@@ -48,7 +48,7 @@ class Scores:
 
 def score_run(
     run: Run,
-    path: Path,
+    path: Path | Source,
     *,
     keep: Sequence[str] | None = (),
     shard: Shard | None = None,
@@ -90,9 +90,12 @@ def score_run(
     series = run.config.data.time is not None
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
+    opened = path if isinstance(path, Source) else None
+    if isinstance(path, Source):
+        path = path.path
     positional = path.suffix == ".npy" and run.config.flow is not None and not series
     array = _npy(path, len(run.columns) + len(run.context_columns)) if positional else None
-    source = None if series or array is not None else open_source(path)
+    source = None if series or array is not None else opened or open_source(path)
     run, about = _measured(run, path, () if source is None else source.names)
     density, names = run.density, tuple(run.density.types)
     question = ask(run, explain=explain, tail=tail, given=given)
@@ -104,7 +107,8 @@ def score_run(
         if series and shard is not None:
             raise ValueError("shard: a time series is scored as a whole; leave it out")
         if array is None:
-            scores = (_batch(question.schema, [_array(score_file(run, p))]) for p in (path,))
+            rows_of = (score_file(run, file) for file in (opened or path,))
+            scores = (_batch(question.schema, [_array(found)]) for found in rows_of)
             return Scores(question.schema, scores, None)
         first, last = (shard or Shard()).part(len(array), rows)
         flow = cast(FlowDensity, density)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,6 +17,7 @@ from maskedflow.data import (
     read_series,
     windows,
 )
+from maskedflow.data.table import File
 from maskedflow.data.windows import cut
 from maskedflow.flows import TemporalMAF
 from maskedflow.training.batches import take, weight_of
@@ -82,7 +82,7 @@ def score_series(flow: nn.Module, series: Split, window: int) -> Tensor:
     return torch.cat(found).double().cpu()
 
 
-def score_file(run: Run, path: Path) -> Tensor:
+def score_file(run: Run, path: File) -> Tensor:
     """The log-density of each row of a table given the rows before it in time, in file's order."""
     data = run.config.data
     assert data.time is not None

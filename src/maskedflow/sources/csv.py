@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from .anesthetic import BESIDE, WEIGHTS, samples_heading
-from .dialect import notation, sniff
+from .dialect import Dialect, sniff
+from .notation import notation
 from .source import ROWS, Fault, Source, Types, one_line_errors
+from .unpacked import unpacked
 
 BYTES = 2**20
 """What is read at once."""
@@ -24,30 +27,40 @@ NEWLINE, RETURN, QUOTE = b'\n\r"'
 
 
 class CsvSource(Source):
-    """A CSV file with a header."""
+    """A CSV file, written as is said or as it seems."""
 
-    def __init__(self, path: Path) -> None:
+    is_typed = False
+
+    def __init__(self, path: Path, dialect: Dialect | None = None) -> None:
         self.path = path
-        self.dialect = sniff(path)
-        self.notes = self.dialect.notes
-        self._heading = 1  # the lines above the first row
-        if found := samples_heading(self.dialect.head):
-            self._columns, self._heading = found
+        said = dialect or Dialect()
+        if said.delimiter is None and ".tsv" in path.suffixes:
+            said = replace(said, delimiter="\t")
+        self._copy = unpacked(path, said.encoding)  # which lives as long as this
+        self._file = path if self._copy is None else self._copy.path
+        found = self._found = sniff(self._file, said, path)
+        self._said, self._heading, self.notes = said, found.heading, found.notes
+        if self._copy is not None:
+            self.notes = (f"{path} is read from a copy in {self._file.parent}", *self.notes)
+        if samples := samples_heading(found.head):
+            self._columns, self._heading = samples
             self.names = tuple(name for name in self._columns[1:] if name not in BESIDE)
             self.index = tuple(name for name in self._columns[1:] if name in BESIDE)
             self.weights = WEIGHTS if WEIGHTS in self.index else None
             return
-        with self._errors(), pacsv.open_csv(path, parse_options=self.dialect.parsing) as reader:
+        self._columns = found.columns
+        reading = self._reading(whole=True)
+        with self._errors(), pacsv.open_csv(self._file, reading, found.parsing) as reader:
             self.names = self._columns = tuple(reader.schema.names)
 
     def count(self) -> int:
         return self._lines[1]
 
     def estimate(self) -> int:
-        with self.path.open("rb") as file:
+        with self._file.open("rb") as file:
             start = file.read(BYTES)
         lines = max(1, start.count(b"\n"))
-        return max(0, round(self.path.stat().st_size * lines / max(1, len(start))) - 1)
+        return max(0, round(self._file.stat().st_size * lines / max(1, len(start))) - 1)
 
     def pieces(self) -> list[int]:
         return list(range(0, max(1, self.count()), ROWS))
@@ -63,7 +76,7 @@ class CsvSource(Source):
         """Where every ROWS-th row begins, in bytes, and the number of rows."""
         places: list[int] = []
         rows = 0
-        lines = line_starts(self.path)
+        lines = line_starts(self._file)
         # The first line that is not empty is the header.
         header = self._heading
         for starts in lines:
@@ -79,9 +92,9 @@ class CsvSource(Source):
     def table(self, columns: Sequence[str], types: Types | None = None) -> pa.Table:
         with self._errors(columns, types or {}):
             return pacsv.read_csv(
-                self.path,
+                self._file,
                 read_options=self._reading(whole=True),
-                parse_options=self.dialect.parsing,
+                parse_options=self._found.parsing,
                 convert_options=self._converting(columns, types or {}),
             )
 
@@ -93,8 +106,10 @@ class CsvSource(Source):
         return pacsv.ReadOptions(column_names=self._columns, skip_rows=skipped, **options)
 
     def _converting(self, columns: Sequence[str], types: Types) -> pacsv.ConvertOptions:
+        form = self._said.date_format
         return pacsv.ConvertOptions(
-            decimal_point=self.dialect.decimal,
+            timestamp_parsers=[] if form is None else [form, pacsv.ISO8601],
+            decimal_point=self._found.decimal,
             include_columns=list(columns),
             column_types={name: types[name] for name in columns if name in types},
         )
@@ -174,9 +189,9 @@ class CsvSource(Source):
         declared = self.types(columns, types)
         convert = self._converting(columns, {field.name: field.type for field in declared})
         read = self._reading(whole=place is None, use_threads=threads, block_size=BYTES)
-        with pa.OSFile(str(self.path)) as file:
+        with pa.OSFile(str(self._file)) as file:
             file.seek(place or 0)
-            with pacsv.open_csv(file, read, self.dialect.parsing, convert) as reader:
+            with pacsv.open_csv(file, read, self._found.parsing, convert) as reader:
                 yield from reader
 
 

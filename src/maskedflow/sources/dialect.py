@@ -1,4 +1,4 @@
-"""How a CSV file is written: told from its beginning, or refused where that is not clear."""
+"""How a CSV file is written: as is said, else told from its beginning, or refused as unclear."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pyarrow.csv as pacsv
 
+from maskedflow.files import CLOSED
+
+from .heading import check_header, check_one_column
+from .notation import DATE_ADVICE
 from .source import CellError
 
 HEAD = 2**16
@@ -24,92 +28,131 @@ HEADING = 3
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 NOT_TEXT = {
-    b"\x1f\x8b": "a gzip file; unpack it first",
     b"PK\x03\x04": "a zip archive or a spreadsheet; export it as CSV",
     b"\xd0\xcf\x11\xe0": "a spreadsheet; export it as CSV",
     b"PAR1": "a Parquet file; name it .parquet",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"\xff\xfe": "UTF-16 text; --encoding utf-16 reads it",
+    b"\xfe\xff": "UTF-16 text; --encoding utf-16 reads it",
     b"<": "HTML or XML; was an error page downloaded?",
 }
 """First bytes of what is no CSV file, and what it is."""
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-NOTATIONS = {
-    "a separator of thousands; write 1234.5": (
-        r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}([ '\u00a0\u202f]\d{3})+([.,]\d+)?"
-        r"|[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(\.\d{3}){2,}"
-    ),
-    "a decimal comma; write 1.5, or separate columns by semicolons": r"[+-]?\d*,\d+",
-    "a currency sign; leave it out": r"[+-]?[$€£¥] ?[+-]?[\d.,]+|[+-]?[\d.,]+ ?[$€£¥]",
-    "a percent sign; leave it out": r"[+-]?[\d.,]+ ?%",
-    "a negative number in brackets; write a minus": r"\([\d.,]+\)",
-    "a date; write 2024-12-31": (
-        r"\d{1,2}([/.-])\d{1,2}\1(\d{4}|\d{2})([ T].*)?|\d{4}([/.])\d{1,2}\4\d{1,2}([ T].*)?"
-    ),
-}
-"""Cells that are numbers or dates to a reader, and what to do about them."""
-
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written."""
+    r"""How a CSV file is written, as far as it is said; what is None is told from the file.
 
-    separator: str  # of columns
-    decimal: str  # what separates decimals from whole numbers
+    Args:
+        delimiter: What separates columns, a character such as ";"; a tab is "\t" or "tab".
+        decimal: What separates decimals from whole numbers, "." or ",".
+        encoding: Its encoding, by a name that Python knows, such as "latin-1" or "utf-16"; UTF-8
+            if None.
+        header: Whether the first line has the names of columns. Without it they are `x0`, `x1` ...
+        date_format: How dates are written, as `strftime` has it, such as "%d/%m/%Y" for 31/12/2024;
+            those of ISO 8601, 2024-12-31, are read anyhow.
+
+    Raises:
+        ValueError: If there is no such delimiter, encoding or format.
+
+    Example:
+        >>> Dialect(delimiter="tab").delimiter
+        '\t'
+    """
+
+    __pydantic_config__: ClassVar = CLOSED
+
+    delimiter: str | None = None
+    decimal: Literal[".", ","] | None = None
+    encoding: str | None = None
+    header: bool | None = None
+    date_format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter in ("tab", r"\t"):
+            object.__setattr__(self, "delimiter", "\t")
+        if self.delimiter is not None and (
+            len(self.delimiter) != 1 or ord(self.delimiter) > 127 or self.delimiter in '"\r\n'
+        ):
+            raise ValueError(f"delimiter: expected one ASCII character, got {self.delimiter!r}")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise ValueError(
+                    "encoding: expected a name such as latin-1, cp1252 or utf-16, "
+                    f"got {self.encoding!r}"
+                ) from None
+        if self.date_format is not None and not re.search("%[dmYyjb]", self.date_format):
+            raise ValueError(
+                f"date_format: expected a format such as {DATE_ADVICE}, got {self.date_format!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """How a CSV file is written, and what it begins with."""
+
+    delimiter: str
+    decimal: str
+    columns: tuple[str, ...]
+    heading: int  # the lines above the first row: 1, or 0 of a file without a header
     notes: tuple[str, ...]  # what was guessed from the file, and could be wrong
     head: tuple[list[str], ...]  # the cells of its first lines
 
     @property
     def parsing(self) -> pacsv.ParseOptions:
         """What pyarrow has to know of lines and columns."""
-        return pacsv.ParseOptions(delimiter=self.separator, newlines_in_values=True)
+        return pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
 
 
-def sniff(path: Path) -> Dialect:
-    """Tells how a CSV file is written."""
+def sniff(path: Path, said: Dialect, called: Path) -> Sniffed:
+    """Tells how a file of UTF-8 text is written, where that is not said.
+
+    Args:
+        path: The file.
+        said: What is known of it.
+        called: What it is called in messages.
+    """
     with path.open("rb") as file:
         head = file.read(HEAD)
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not start:
-        raise ValueError(f"{path}: is empty; expected a header and rows below it")
+        raise ValueError(f"{called}: is empty; expected a header and rows below it")
     kind = next((kind for magic, kind in NOT_TEXT.items() if start.startswith(magic)), None)
     if kind is None and b"\0" in head:
         kind = "no text: it has NUL bytes"
     if kind is not None:
-        raise ValueError(f"{path}: expected a CSV file, found {kind}")
-    text = _decoded(path, head, whole=len(head) < HEAD)
-    records = {separator: _records(text, separator) for separator in SEPARATORS}
-    separator = max(SEPARATORS, key=lambda one: (_fits(records[one]), one == ","))
-    header, *rows = records[separator]
-    if header[0].startswith("#") and any(len(row) != len(header) for row in rows):
-        raise ValueError(
-            f"{path}: expected a header in the first line, found a comment, {header[0][:40]!r}; "
-            "remove such lines"
-        )
-    notes = [*_header_notes(path, header)]
-    if separator != ",":
-        notes.append(f"columns of {path} are separated by {SEPARATORS[separator]}")
-    decimal = "." if separator == "," else _decimal(path, header, rows)
-    if decimal == ",":
-        notes.append(f"decimals in {path} are written with commas")
-    return Dialect(separator, decimal, tuple(notes), tuple(records[separator][:HEADING]))
-
-
-def notation(cell: str) -> str | None:
-    """What keeps a program from reading a cell that people read as a number or a date, if any.
-
-    Example:
-        >>> notation("1,234"), notation("12%"), notation("tall"), notation("1.5")
-        ('a separator of thousands; write 1234.5', 'a percent sign; leave it out', None, None)
-    """
-    return next((why for why, form in NOTATIONS.items() if re.fullmatch(form, cell.strip())), None)
-
-
-def is_written_number(cell: str) -> bool:
-    """Whether a cell is a number as programs write it."""
-    return NUMBER.fullmatch(cell.strip()) is not None
+        raise ValueError(f"{called}: expected a CSV file, found {kind}")
+    text, notes = _decoded(called, head, whole=len(head) < HEAD), list[str]()
+    delimiter = said.delimiter
+    if delimiter is None:
+        found = {one: _fits(_records(text, one)) for one in SEPARATORS}
+        delimiter = max(found, key=lambda one: (found[one], one == ","))
+        if delimiter != ",":
+            shown = "tab" if delimiter == "\t" else f"'{delimiter}'"
+            told = f"columns of {called} are separated by {SEPARATORS[delimiter]}"
+            notes.append(f"{told} (--delimiter {shown})")
+        check_one_column(called, _records(text, ","))
+    records = _records(text, delimiter)
+    header, *rows = records
+    if said.header is False:
+        columns, rows = tuple(f"x{i}" for i in range(len(header))), records
+    else:
+        columns = tuple(header)
+        if header[0].startswith("#") and any(len(row) != len(header) for row in rows):
+            raise ValueError(
+                f"{called}: expected a header in the first line, found a comment, "
+                f"{header[0][:40]!r}; remove such lines"
+            )
+        if said.header is None:
+            notes[:0] = check_header(called, header, rows)
+    decimal: str | None = said.decimal
+    if decimal is None:
+        decimal = "." if delimiter == "," else _decimal(called, columns, rows)
+        if decimal == ",":
+            notes.append(f"decimals in {called} are written with commas (--decimal ,)")
+    heading = 0 if said.header is False else 1
+    return Sniffed(delimiter, decimal, columns, heading, tuple(notes), tuple(records[:HEADING]))
 
 
 def _decoded(path: Path, head: bytes, whole: bool) -> str:
@@ -119,8 +162,8 @@ def _decoded(path: Path, head: bytes, whole: bool) -> str:
     except UnicodeDecodeError as error:
         line = head[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path}: cannot be read as csv: line {line} is not UTF-8 text; if it was saved as "
-            "Latin-1 or Windows-1252, save it as UTF-8"
+            f"{path}: cannot be read as csv: line {line} is not UTF-8 text; --encoding cp1252 "
+            "reads what Windows wrote, --encoding latin-1 other Western European text"
         ) from None
 
 
@@ -138,23 +181,6 @@ def _fits(records: list[list[str]]) -> float:
     return sum(len(row) == len(header) for row in rows) / len(rows) if rows else 1.0
 
 
-def _header_notes(path: Path, header: Sequence[str]) -> list[str]:
-    """Refuses a first row of numbers, and tells of names that look like numbers."""
-    numbers = [name for name in header if is_written_number(name)]
-    if not numbers or header == [str(i) for i in range(len(header))]:
-        return []
-    shown = ", ".join(header[:4]) + (", ..." if len(header) > 4 else "")
-    counted = len(header) > 1 and all(name.isdecimal() for name in header)
-    if len(numbers) == len(header) and not (
-        counted and all(int(b) - int(a) == 1 for a, b in pairwise(header))
-    ):
-        raise ValueError(
-            f"{path}: expected a header, found numbers in the first row, {shown}; put a line with "
-            "a name for each column above it"
-        )
-    return [f"the first row of {path}, {shown}, is taken for names of columns"]
-
-
 def _decimal(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Whether decimals are written with a comma or with a point."""
     commas = [
@@ -169,5 +195,6 @@ def _decimal(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     if all(re.fullmatch(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*", cell) for _, _, cell in commas):
         row, name, cell = commas[0]
         found = f"{cell!r}, which has a decimal comma or a separator of thousands"
-        raise CellError(path, name, row, "a number", f"{found}; write a point or nothing")
+        advice = "--decimal , reads the first; leave out the second"
+        raise CellError(path, name, row, "a number", f"{found}; {advice}")
     return ","

@@ -18,6 +18,8 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
+from .unpacked import STDIN
+
 ROWS = 65_536  # a block: large enough to be fast, small beside any machine's memory
 
 Types = Mapping[str, pa.DataType]
@@ -74,6 +76,7 @@ class Source(ABC):
         weights: The column of how much each row counts, if the file says that there is one.
         bounds: The lowest and highest value of columns, infinite without an end, that the file
             itself gives, as those of a prior.
+        is_typed: Whether columns have types of their own; those of a CSV file are text.
     """
 
     path: Path
@@ -82,6 +85,12 @@ class Source(ABC):
     notes: tuple[str, ...] = ()
     weights: str | None = None
     bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    is_typed: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the table is called."""
+        return table_name(self.path)
 
     @abstractmethod
     def count(self) -> int:
@@ -244,6 +253,16 @@ class Shard:
         return min(first * rows, total), min(last * rows, total)
 
 
+def table_name(path: Path) -> str:
+    """What a table in a file is called: as the file, without its ending.
+
+    Example:
+        >>> table_name(Path("data/people.csv.gz")), table_name(Path("-"))
+        ('people', 'stdin')
+    """
+    return "stdin" if path == STDIN else Path(path.name.removesuffix(".gz")).stem
+
+
 @contextmanager
 def one_line_errors(path: Path, failed: str = "") -> Iterator[None]:
     """Turns pyarrow's complaints, some of which print whole rows, into one line about the file."""
@@ -252,7 +271,7 @@ def one_line_errors(path: Path, failed: str = "") -> Iterator[None]:
     except _COMPLAINTS as error:
         reason = str(error).partition("\n")[0]
         if "invalid UTF8" in reason:
-            reason = "not all of it is UTF-8 text; if it was saved as Latin-1, save it as UTF-8"
+            reason = "not all of it is UTF-8 text; --encoding latin-1 reads Latin-1"
         failed = failed or f"cannot be read as {path.suffix[1:]}"
         raise ValueError(f"{path}: {failed}: {reason}") from None
 

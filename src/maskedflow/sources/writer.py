@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +26,13 @@ from maskedflow.files import atomic
 
 from .arrow_types import is_text
 from .source import one_line_errors
+from .unpacked import STDIN
 
 GROUP = 2**22
 """Bytes of a row group, at least: small ones would make a Parquet file's list of them long."""
 
 Batches = Iterator[pa.RecordBatch]
+Writer = Callable[[IO[bytes], pa.Schema, Batches, bool], int]
 
 
 def write_table(
@@ -36,9 +42,11 @@ def write_table(
     *,
     header: bool = True,
 ) -> int:
-    """Writes blocks of rows to a `.csv`, `.parquet` or `.npy` file, in constant memory.
+    """Writes blocks of rows to a `.csv`, `.tsv`, `.parquet` or `.npy` file, in constant memory.
 
-    The file appears under its name only when it is complete. `.npy` keeps no column names.
+    The file appears under its name only when it is complete. `.npy` keeps no column names. Text is
+    UTF-8 with decimal points, compressed if the name ends in `.gz`, and goes to standard output if
+    it is `-`.
 
     Args:
         path: The file to write; one that is there is replaced.
@@ -78,7 +86,7 @@ def write_batches(
     *,
     header: bool = True,
 ) -> int:
-    """Writes Arrow record batches to a `.csv`, `.parquet` or `.npy` file, as :func:`write_table`.
+    """Writes Arrow record batches to a file, as :func:`write_table`.
 
     `.npy` takes numbers of one type. Returns the number of rows written.
 
@@ -87,15 +95,18 @@ def write_batches(
         FileNotFoundError: If the folder does not exist.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
+    if path == STDIN:
+        return _write_csv(sys.stdout.buffer, schema, iter(batches), header)
+    ending = next(filter(path.name.endswith, _WRITERS), None)
+    if ending is None:
         raise ValueError(f"{path}: expected a file ending in {', '.join(_WRITERS)}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
-    failed = f"cannot be written as {path.suffix[1:]}"
-    with one_line_errors(path, failed), atomic(path) as beside:
-        return _WRITERS[path.suffix](beside, schema, iter(batches), header)
+    failed = f"cannot be written as {ending[1:]}"
+    with one_line_errors(path, failed), atomic(path) as beside, beside.open("r+b") as sink:
+        return _WRITERS[ending](sink, schema, iter(batches), header)
 
 
 def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:
@@ -111,39 +122,56 @@ def _checked(batches: Iterable[Tensor], width: int) -> Iterator[NDArray[Any]]:
         yield batch.detach().cpu().numpy()
 
 
-def _write_csv(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
-    with path.open("w", newline="", encoding="utf-8") as file:  # pyarrow would quote every name
-        if header:
-            csv.writer(file, lineterminator="\n").writerow(schema.names)
+def _write_csv(
+    sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool, delimiter: str = ","
+) -> int:
+    if header:  # pyarrow would quote every name
+        names = io.StringIO()
+        csv.writer(names, delimiter=delimiter, lineterminator="\n").writerow(schema.names)
+        sink.write(names.getvalue().encode())
     texts = [name for name in schema.names if _is_text(schema.field(name).type)]
     written = 0
-    with path.open("ab") as sink:
-        for batch in batches:
-            # pyarrow quotes all text or none.
-            quoted = any(pc.any(_special(batch.column(name))).as_py() for name in texts)
-            options = pacsv.WriteOptions(
-                include_header=False, quoting_style="needed" if quoted else "none"
-            )
-            pacsv.write_csv(batch, sink, options)
-            written += batch.num_rows
+    for batch in batches:
+        # pyarrow quotes all text or none.
+        quoted = any(pc.any(_special(batch.column(name), delimiter)).as_py() for name in texts)
+        options = pacsv.WriteOptions(
+            include_header=False,
+            delimiter=delimiter,
+            quoting_style="needed" if quoted else "none",
+        )
+        pacsv.write_csv(batch, sink, options)
+        written += batch.num_rows
     return written
+
+
+_write_tsv = partial(_write_csv, delimiter="\t")
+
+
+def _packed(write: Writer) -> Writer:
+    """Writes the same, compressed; what is written twice is the same twice, without a date."""
+
+    def packed(sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool) -> int:
+        with gzip.GzipFile("", "wb", fileobj=sink, mtime=0) as file:
+            return write(cast(IO[bytes], file), schema, batches, header)
+
+    return packed
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
-def _special(cells: pa.Array) -> pa.Array:
+def _special(cells: pa.Array, delimiter: str) -> pa.Array:
     """Whether a cell holds what has a meaning in CSV."""
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary
-    return pc.match_substring_regex(cells, '[",\\r\\n]')
+    return pc.match_substring_regex(cells, f'["{delimiter}\\r\\n]')
 
 
-def _write_parquet(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
+def _write_parquet(sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool) -> int:
     written = 0
     waiting: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(sink, schema) as writer:
         for batch in batches:
             waiting.append(batch)
             written += batch.num_rows
@@ -155,31 +183,33 @@ def _write_parquet(path: Path, schema: pa.Schema, batches: Batches, header: bool
     return written
 
 
-def _write_npy(path: Path, schema: pa.Schema, batches: Batches, header: bool) -> int:
+def _write_npy(sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool) -> int:
     kinds = [kind.to_pandas_dtype() for kind in set(schema.types)]
     if len(kinds) != 1 or not np.issubdtype(kinds[0], np.number):
-        raise ValueError(f"{path}: expected columns of numbers of one type; write .csv or .parquet")
+        raise ValueError(".npy: expected columns of numbers of one type; write .csv or .parquet")
     start = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(kinds[0])),
         "fortran_order": False,
         "shape": (0, len(schema)),
     }
     written = 0
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, start)
-        begin = file.tell()
-        for batch in batches:
-            file.write(np.column_stack([column.to_numpy() for column in batch.columns]).tobytes())
-            written += batch.num_rows
-        # The number of rows is known only now; NumPy leaves room for it in the header.
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, start | {"shape": (written, len(schema))})
-        assert file.tell() == begin
+    np.lib.format.write_array_header_1_0(sink, start)
+    begin = sink.tell()
+    for batch in batches:
+        sink.write(np.column_stack([column.to_numpy() for column in batch.columns]).tobytes())
+        written += batch.num_rows
+    # The number of rows is known only now; NumPy leaves room for it in the header.
+    sink.seek(0)
+    np.lib.format.write_array_header_1_0(sink, start | {"shape": (written, len(schema))})
+    assert sink.tell() == begin
     return written
 
 
-_WRITERS: dict[str, Callable[[Path, pa.Schema, Batches, bool], int]] = {
+_WRITERS: dict[str, Writer] = {
     ".csv": _write_csv,
+    ".tsv": _write_tsv,
+    ".csv.gz": _packed(_write_csv),
+    ".tsv.gz": _packed(_write_tsv),
     ".parquet": _write_parquet,
     ".npy": _write_npy,
 }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from maskedflow.files import CLOSED, Count, Size, write_text
+from maskedflow.files import CLOSED, Count, Size, html_facts, html_table, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+_log = logging.getLogger(__name__)
 
 StopReason = Literal["epochs", "patience", "time_limit", "steps", "interrupted"]
 
@@ -93,6 +96,21 @@ class History:
         """Wall time of each epoch."""
         return [record.seconds for record in self.records]
 
+    def _repr_html_(self) -> str:
+        """In a notebook: what came of the training, and its latest epochs."""
+        facts = {
+            "epochs": f"{len(self.records)}, the best is {self.best_epoch}",
+            "best validation NLL": f"{self.best_validation_nll:.4f} nats",
+            "stopped by": self.stopped_because,
+            "time": f"{sum(self.seconds):.1f} s",
+        }
+        epochs = [
+            (r.epoch, f"{r.train_nll:.4f}", f"{r.validation_nll:.4f}", f"{r.lr:.3g}")
+            for r in reversed(self.records)
+        ]
+        heading = "epoch", "training NLL", "validation NLL", "learning rate"
+        return html_facts("training", facts) + html_table(heading, epochs, most=10)
+
 
 class RunLog:
     """`training.log` for people, `metrics.jsonl` for programs, and maybe events for TensorBoard.
@@ -126,7 +144,8 @@ class RunLog:
             self._events(records)
 
     def line(self, text: str) -> None:
-        """Adds a line to `training.log`, after the time of day."""
+        """Adds a line to `training.log`, after the time of day, and logs it for debugging."""
+        _log.debug(text)
         self._append("training.log", f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
 
     def record(self, record: EpochRecord, better: bool) -> None:

@@ -115,7 +115,7 @@ def fit(
             a run that was never stopped. Where there is no checkpoint yet, training starts at the
             beginning.
         metadata: JSON-serializable values for the header of the checkpoints.
-        progress: Whether to draw a progress bar, if standard error is a terminal.
+        progress: Whether to draw a progress bar, on a terminal or in a notebook.
         tensorboard: Whether to write TensorBoard's event files beside `metrics.jsonl`.
         stopped: Asked after steps whether to end, with a last validation; None never does.
         device: Where the flow is moved, and stays: "cpu", "cuda", "mps", a `torch.device`, or

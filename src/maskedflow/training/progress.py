@@ -1,7 +1,8 @@
-"""A progress bar on a terminal, and how long a training will take."""
+"""A progress bar on a terminal or in a notebook, and how long a training will take."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import ExitStack
@@ -10,25 +11,22 @@ from typing import TYPE_CHECKING, Any, Self
 from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
-
-def make_console() -> Console:
-    """What writes on standard error."""
-    from rich.console import Console
-
-    return Console(stderr=True)
+_log = logging.getLogger(__name__)
 
 
 def make_bar(*columns: Any) -> Progress | None:
-    """A progress bar on standard error that is gone in the end; None if that is no terminal."""
+    """A progress bar in a notebook, or on standard error, gone in the end; else None."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    console = make_console()
-    if not console.is_terminal:
-        return None
-    return Progress(*columns, console=console, transient=True)
+    console = Console(stderr=True)
+    if console.is_jupyter:
+        from .notebook import NotebookProgress
+
+        return NotebookProgress(*columns)
+    return Progress(*columns, console=console, transient=True) if console.is_terminal else None
 
 
 TIMED = 10
@@ -36,16 +34,16 @@ TIMED = 10
 
 
 class ProgressBar(ExitStack):
-    """Steps of the current epoch with training and validation NLL, drawn on standard error.
+    """Steps of the current epoch with training and validation NLL.
 
-    How long the training will take is written there once, by the pace of the first steps.
+    How long the training will take is logged once, by the pace of the first steps.
     """
 
     def __init__(self, enabled: bool, config: TrainConfig, steps: int) -> None:
         super().__init__()
         self._config, self._epochs, self._steps = config, config.epochs, steps
         self._since: tuple[int, float] | None = None
-        self._tells = enabled
+        self._tells = True
         self._validation, self._due = "", 0.0
         self._progress = None
         if enabled:
@@ -76,7 +74,7 @@ class ProgressBar(ExitStack):
             )
 
     def _tell(self, epoch: int, batch: int, now: float) -> None:
-        """Says how long the rest will take, as soon as that can be known."""
+        """Logs how long the rest will take, as soon as that can be known."""
         if self._since is None:
             self._since = batch, now
         done = batch - self._since[0]
@@ -90,8 +88,7 @@ class ProgressBar(ExitStack):
         if seconds > 60:
             told = f"about {_told(seconds)} to go, or less if validation rows stop it earlier; "
             told += f"{_told(self._steps * pace)} an epoch"
-            console = make_console() if self._progress is None else self._progress.console
-            console.print(told, highlight=False)
+            _log.info(told)
 
     def validated(self, validation_nll: float, best_nll: float) -> None:
         """Shows the newest and the best validation NLL from now on."""
