@@ -11,10 +11,11 @@ from torch import Tensor
 
 from maskedflow.kernels import Activation
 from maskedflow.nn import MaskedMLP
-from maskedflow.staircase import Layout, Trunk
+from maskedflow.staircase import Layout, Trunk, is_traced
 
 from .plan import Plan
 from .run import Sweep, Univariate
+from .traced import trace
 
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
@@ -30,7 +31,7 @@ def plan_of(conditioner: MaskedMLP) -> Plan:
         layout = Layout(trunk.stairs, trunk.skips, code, in_place=False)
         features = conditioner.in_features
         size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)
-        _plans[trunk] = Plan(conditioner, layout, block_features=size, group=features)
+        _plans[trunk] = Plan(conditioner, layout, block_features=size, group=max(layout.widths))
     return _plans[trunk]
 
 
@@ -56,6 +57,9 @@ def invert(
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
     """
     batch, rows, first = conditioner.flat_batch(z, c)
+    if is_traced():
+        x, ladj = trace(conditioner, plan_of(conditioner), univariate, rows, first)
+        return x.view(*batch, x.shape[-1]), ladj.view(batch)
     weights, biases = conditioner.packed_parameters()
     biases = [first, *biases[1:]]
     sweep = Sweep(conditioner, plan_of(conditioner), univariate)
