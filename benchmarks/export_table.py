@@ -102,6 +102,7 @@ def row(name: str) -> list[str]:
 
 
 def main() -> None:
+    """Print the table, or rows of it."""
     print(HEAD)
     print("|---" * HEAD.count(" | ") + "|---|")
     for name in sys.argv[1:] or RECIPES:

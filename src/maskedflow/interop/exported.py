@@ -21,6 +21,7 @@ from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import is_standard_normal
 from maskedflow.runs import FlowDensity, Run, load_run
 from maskedflow.transforms import call_and_ladj
+from maskedflow.transforms.base import sum_rightmost
 
 __all__ = ["export", "latents"]
 
@@ -80,8 +81,8 @@ def export(
 
     Args:
         flow: A flow, or a run of one, or its folder.
-        path: The file, whose suffix is the format: `.pt2` for :func:`torch.export.load`, `.onnx` for
-            any runtime of that, which `pip install maskedflow[onnx]` writes. It holds tensors and
+        path: The file, whose suffix is the format: `.pt2` for :func:`torch.export.load`, `.onnx`
+            for any runtime of that, for which `pip install maskedflow[onnx]`. It holds tensors and
             operations, no code. Its metadata are `what`, what `latent` is, and the names of a run's
             `columns` and `context_columns`, as JSON.
         what: What the program computes.
@@ -131,7 +132,9 @@ def export(
             # torch looks at the suffix of the name.
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 whole = Path(folder) / path.name
-                torch.export.save(program, whole, extra_files={"maskedflow.json": json.dumps(facts)})
+                torch.export.save(
+                    program, whole, extra_files={"maskedflow.json": json.dumps(facts)}
+                )
                 os.replace(whole, beside)
 
 
@@ -171,7 +174,7 @@ def _image(distribution: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
         return z, log_density(distribution, z)
     z, log_prob = _image(distribution.base, z)
     x, ladj = call_and_ladj(distribution.transform.inv, z)
-    return x, log_prob - ladj
+    return x, log_prob - sum_rightmost(ladj, ladj.ndim - log_prob.ndim)
 
 
 def _flow_of(flow: Any) -> tuple[LazyDistribution, dict[str, Any]]:
