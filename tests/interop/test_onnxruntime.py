@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import maskedflow as mf
 from maskedflow.recipes import RECIPES
+from pages import run_python, type_commands, write_people
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -54,8 +53,11 @@ def test_a_program_takes_any_number_of_rows(what: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found[-1], density.log_prob(x), atol=1e-5, rtol=0)
 
 
-def test_the_page(follow: Callable[[str], dict[str, Any]]) -> None:
-    names = follow("export.md")
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_people()
+    type_commands("export.md")
+    names = run_python("export.md")
     density = names["mf"].load_run("maf_results/people").flow
     x = torch.from_numpy(names["x"])
     torch.testing.assert_close(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import maskedflow as mf
-from commands import run as run_command
+from pages import run_python, type_commands, write_people
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -29,18 +29,19 @@ PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
 pytestmark = pytest.mark.filterwarnings("ignore:.*httpx.*")
 
 
-def test_the_page(follow: Callable[[str], dict[str, Any]]) -> None:
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains by the page's command, serves by its command, and asks by its Python."""
+    monkeypatch.chdir(tmp_path)
+    write_people()
+    type_commands("serving.md")
     (line,) = re.findall(r"^\$ (RUN=.*uvicorn.*)$", PAGE, re.MULTILINE)
     words = shlex.split(line.replace("examples/", f"{ROOT}/examples/"))
     given = dict(word.split("=") for word in words if re.fullmatch(r"[A-Z_]+=\S+", word))
     command = words[words.index("uvicorn") :]
-    (train,) = re.findall(r"^\$ maskedflow (.+)$", PAGE, re.MULTILINE)
-    assert run_command(*shlex.split(train)) == 0
     service = subprocess.Popen([sys.executable, "-m", *command], env=os.environ | given)
     try:
         wait_for("http://127.0.0.1:8765/health", service)
-        names = follow("serving.md")
+        names = run_python("serving.md")
     finally:
         service.terminate()
         service.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import re
@@ -109,6 +110,8 @@ def export(
         raise ValueError(f"what: expected 'log_prob' or 'sample', got {what!r}")
     if path.suffix not in (".pt2", ".onnx"):
         raise ValueError(f"path: expected a name that ends in .pt2 or .onnx, got {path.name!r}")
+    if path.suffix == ".onnx":
+        _require_onnx()
     module, names = _flow_of(flow)
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for part in (*module.parameters(), *module.buffers()):
@@ -217,17 +220,20 @@ def _inputs(flow: LazyDistribution, context: int) -> tuple[Tensor, ...]:
     return (x,) if c is None else (x, c)
 
 
+def _require_onnx() -> None:
+    for name in ("onnx", "onnxscript"):  # torch's exporter imports both
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            raise ImportError(f"{name} is not installed: pip install maskedflow[onnx]") from None
+
+
 def _write_onnx(
     program: torch.export.ExportedProgram,
     model: _LogProb | _Sample,
     path: Path,
     facts: dict[str, Any],
 ) -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{error.name} is not installed: pip install maskedflow[onnx]") from None
     try:
         written = torch.onnx.export(
             program,
