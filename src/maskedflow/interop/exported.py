@@ -184,7 +184,7 @@ def _flow_of(flow: Any) -> tuple[LazyDistribution, dict[str, Any]]:
     """The flow, and the names of a run's columns."""
     names: dict[str, Any] = {}
     if isinstance(flow, str | os.PathLike):
-        flow = load_run(flow)
+        flow = load_run(Path(flow))
     if isinstance(flow, Run):
         if not isinstance(flow.density, FlowDensity):
             raise TypeError(f"flow: expected a run of a flow, {flow.name} is one of a search")
