@@ -43,13 +43,13 @@ def python_type(cells: pa.DataType) -> Any:
     return Number if pa.types.is_floating(cells) or pa.types.is_decimal(cells) else str
 
 
-def row_model(name: str, types: dict[str, pa.DataType], *, gaps: bool) -> type[BaseModel]:
-    """A model of rows of columns; a cell may be null or left out where there are gaps."""
+def row_model(name: str, types: dict[str, pa.DataType], gaps: set[str]) -> type[BaseModel]:
+    """A model of rows of columns; a cell of those with gaps may be null, or left out."""
     # Columns may have any names, so fields have numbers, and the names are their aliases.
     fields: dict[str, Any] = {}
     for number, (column, cells) in enumerate(types.items()):
         kind = python_type(cells)
-        given = (kind | None, None) if gaps else (kind, ...)
+        given = (kind | None, None) if column in gaps else (kind, ...)
         fields[f"column_{number}"] = (given[0], Field(given[1], alias=column))
     return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
 
@@ -60,7 +60,8 @@ class Scorer:
     def __init__(self, folder: str) -> None:
         self.run = mf.load_run(folder)
         self.density = density = self.run.density
-        self.gaps = not isinstance(density, FlowDensity) and density.schema.missing == "model"
+        schemas = () if isinstance(density, FlowDensity) else density.schemas
+        self.gaps = {name for one in schemas if one.missing == "model" for name in one.needed}
         self.x = {name: density.types[name] for name in density.columns}
         self.given = {name: density.types[name] for name in density.context_columns}
 
@@ -171,8 +172,8 @@ def create(folder: str | None = None) -> FastAPI:
     """The service of a run, the one that the environment variable RUN names if None."""
     scorer = Scorer(folder or os.environ["RUN"])
     metrics, batcher = Metrics(), Batcher(scorer)
-    row_kind = row_model("Row", scorer.x | scorer.given, gaps=scorer.gaps)
-    context_kind = row_model("Context", scorer.given, gaps=scorer.gaps)
+    row_kind = row_model("Row", scorer.x | scorer.given, scorer.gaps)
+    context_kind = row_model("Context", scorer.given, scorer.gaps)
     least = 1 if scorer.given else 0
 
     class Rows(BaseModel):

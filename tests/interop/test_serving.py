@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -77,8 +78,9 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 def drawn(client: Any, n: int) -> list[dict[str, Any]]:
     """Rows that a run has drawn, with contexts if it has some."""
-    density = client.run.density
-    contexts = [{"group": "a"}] * n if density.context_columns else []
+    given = list(client.run.context_columns)
+    table = pq.read_table(ROOT / "tests" / "golden" / "mixed.parquet")
+    contexts = table.select(given).slice(0, n).to_pylist() if given else []
     answer = client.post("/sample", json={"context": contexts} if contexts else {"n": n})
     assert answer.status_code == 200, answer.text
     rows: list[dict[str, Any]] = answer.json()["rows"]
