@@ -47,7 +47,8 @@ def invert(
     Each weight is used once, so this costs what the masks' non-zeros cost: about half of a dense
     pass, not one pass a generation. Gradients come from the implicit function theorem,
     :math:`dx = J^{-1} (dz - \partial_\theta f \, d\theta)`, for a reverse sweep that solves with
-    the transposed triangular Jacobian, and a density's backward pass.
+    the transposed triangular Jacobian, and a density's backward pass. Where torch looks on, under
+    torch.export, torch.compile or torch.func, they come from the operations of :func:`.trace`.
 
     The conditioner makes (*, D * parameters) of (*, D), and `univariate` the map of some features
     of (*, features, parameters); `learned` are parameters of its own. The context broadcasts
