@@ -11,7 +11,7 @@ TRAIN   = $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format docs interop bench flows tables examples clean
+.PHONY: help demo test test-slow check wheel format docs interop bench flows tables examples clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -33,6 +33,9 @@ check: $(VENV)/.dev ## Lint, formatting, types and the layers of the design
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/circles.py
+
+wheel: $(VENV)/.base ## Build the wheel, and use it away from the repository
+	.ci/wheel $(BIN)/python
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

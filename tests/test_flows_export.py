@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,6 +35,52 @@ def test_a_log_density_is_exported_for_any_number_of_rows(name: str) -> None:
     rows = torch.export.Dim("rows", min=2)
     exported = torch.export.export(score, few, dynamic_shapes=({0: rows}, {0: rows})).module()
     torch.testing.assert_close(exported(*many), score(*many))
+
+
+def test_a_sampler_uses_each_weight_once(tmp_path: Path) -> None:
+    flow = mf.flows.MAF(6, context=2, transforms=2, hidden_features=(12, 12)).eval()
+    mf.interop.export(flow, tmp_path / "flow.pt2", "sample")
+    assert [file.name for file in tmp_path.iterdir()] == ["flow.pt2"]
+    program = torch.export.load(tmp_path / "flow.pt2")
+    products = [
+        node.args[1].meta["val"].numel()
+        for node in program.graph.nodes
+        if node.target is torch.ops.aten.linear.default
+    ]
+    dense = sum(
+        part.mask.numel() for part in flow.modules() if isinstance(part, mf.nn.MaskedLinear)
+    )
+    assert 0 < sum(products) <= dense
+    generator = torch.Generator().manual_seed(0)
+    for rows in (1, 5):
+        c = torch.randn(rows, 2, generator=generator)
+        z = mf.interop.latents(flow, rows, c, generator=generator)
+        x, log_prob = program.module()(z, c)
+        torch.testing.assert_close(x, flow(c).transform.inv(z))
+        torch.testing.assert_close(log_prob, flow(c).log_prob(x))
+
+
+def test_what_cannot_be_exported_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, path = mf.flows.MAF(2, transforms=1, hidden_features=(4,)), tmp_path / "flow.onnx"
+    with pytest.raises(ValueError, match=r"^path: expected .* \.pt2 or \.onnx, got 'flow\.pt'$"):
+        mf.interop.export(flow, tmp_path / "flow.pt")
+    with pytest.raises(ValueError, match=r"^what: expected 'log_prob' or 'sample', got 'mean'$"):
+        mf.interop.export(flow, path, "mean")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^flow: expected a flow of rows, got a Linear$"):
+        mf.interop.export(nn.Linear(2, 2), path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^flow: sample has no program: it searches for roots"):
+        mf.interop.export(mf.flows.NAF(2, transforms=1, hidden_features=(4,)), path, "sample")
+    embedded = mf.flows.Flow(flow.transform, flow.base, nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"^context: expected the number of context features"):
+        mf.interop.export(embedded, path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(
+        ImportError, match=r"^onnx is not installed: pip install maskedflow\[onnx\]$"
+    ):
+        mf.interop.export(flow, path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_slope_of_a_monotone_network_is_that_of_autograd() -> None:

@@ -235,7 +235,7 @@ def test_a_second_derivative_through_a_sweep_is_a_clear_error() -> None:
     x = case.x(2).requires_grad_()
     with pytest.raises(RuntimeError, match="second derivative"):
         torch.autograd.grad(flow().log_prob(x).sum(), x, create_graph=True)
-    # torch.func goes through the plain loop, and has one.
+    # torch.func is shown plain operations, and has one.
     score = torch.func.grad(lambda x: flow().log_prob(x))
     hessian = torch.func.jacrev(score)(x[0].detach())
     assert torch.isfinite(hessian).all()

@@ -14,6 +14,7 @@ from maskedflow.chain import Chain, Conditioned, Step, is_known
 from maskedflow.distributions import NormalizingFlow
 from maskedflow.masks import generations, topological_generations
 from maskedflow.nn import MaskedMLP
+from maskedflow.staircase import is_traced
 from maskedflow.sweep import invert
 from maskedflow.transforms import (
     AutoregressiveTransform,
@@ -165,7 +166,7 @@ class MaskedAutoregressiveTransform(ConditionedTransform):
 
     def _sweep(self, c: Tensor | None, z: Tensor) -> tuple[Tensor, Tensor]:
         check_features("z", z, self.features)
-        if self.steps() is not None and (chain := self._chain) is not None:
+        if not is_traced() and self.steps() is not None and (chain := self._chain) is not None:
             vectors = chain.vectors(z, c, inverse=True)
             if vectors is not None:
                 return chain(z, c, vectors, inverse=True)

@@ -65,6 +65,8 @@ class MaskedLinear(nn.Module):
         self.reset_parameters(generator)
 
     def _lay_out(self) -> None:
+        #: The degrees as plain numbers, which a trace cannot take from a buffer.
+        self.degrees = self.degree.cpu().numpy().copy()
         size = self.slab_size
         slab = torch.zeros_like(self.degree) if size is None else slab_of(self.degree, size)
         self.stairs = Staircase(self.mask, slab.cpu())
@@ -82,6 +84,8 @@ class MaskedLinear(nn.Module):
 
     def dense(self) -> Tensor:
         """The weight as a matrix, with shape (out_features, in_features). Differentiable."""
+        if self.weight.ndim == 2:  # as in state_dict: torch.func.functional_call
+            return self.weight * self.mask
         return self.stairs.unpack(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +96,8 @@ class MaskedLinear(nn.Module):
 
     def product(self, x: Tensor, bias: Tensor) -> Tensor:
         """The masked product with x, and a bias with shape (*, out_features) instead of its own."""
-        if self.weight.ndim == 2:  # dense, as in state_dict: torch.func.functional_call
-            return nn.functional.linear(x, self.weight * self.mask) + bias
+        if self.weight.ndim == 2:
+            return nn.functional.linear(x, self.dense()) + bias
         return masked_product(x, self.weight, bias, self.stairs)
 
     def added_bias(self, added: Tensor | None) -> Tensor:

@@ -359,10 +359,14 @@ class Layout:
     @cached_property
     def forward(self) -> Program:
         """From inputs to outputs."""
-        return self.evaluation(start=0)
+        return self._evaluation(start=0)
 
-    def evaluation(self, start: int) -> Program:
-        """The same, where the sums of the layers below `start` are not to begin with a bias."""
+    @cached_property
+    def onward(self) -> Program:
+        """The same, where the first sums have begun already: with a bias that is one a row."""
+        return self._evaluation(start=1)
+
+    def _evaluation(self, start: int) -> Program:
         writer = Writer(self)
         writer.biases(start)
         writer.forward()

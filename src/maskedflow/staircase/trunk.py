@@ -153,7 +153,7 @@ class Trunk:
         if rowwise := biases[0].ndim > 1:
             loads.append((biases[0], layout.sums[0], Panel.VALUES))
         job.run_panels(
-            layout.evaluation(start=1) if rowwise else layout.forward,
+            layout.onward if rowwise else layout.forward,
             job.addresses([*weights, *biases]),
             panels,
             loads=loads,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from maskedflow.kernels import Activation
 from maskedflow.nn import MaskedMLP
-from maskedflow.staircase import Layout, Trunk
+from maskedflow.staircase import Layout, Trunk, is_traced
 
 from .plan import Plan
 from .run import Sweep, Univariate
+from .traced import trace
 
 #: Blocks of a sweep in torch operations: fewer and larger ones than the kernel's.
 MOST_BLOCKS, SMALLEST_BLOCK = 16, 8
@@ -30,7 +31,7 @@ def plan_of(conditioner: MaskedMLP) -> Plan:
         layout = Layout(trunk.stairs, trunk.skips, code, in_place=False)
         features = conditioner.in_features
         size = max(SMALLEST_BLOCK, features // MOST_BLOCKS)
-        _plans[trunk] = Plan(conditioner, layout, block_features=size, group=features)
+        _plans[trunk] = Plan(conditioner, layout, block_features=size, group=max(layout.widths))
     return _plans[trunk]
 
 
@@ -46,7 +47,8 @@ def invert(
     Each weight is used once, so this costs what the masks' non-zeros cost: about half of a dense
     pass, not one pass a generation. Gradients come from the implicit function theorem,
     :math:`dx = J^{-1} (dz - \partial_\theta f \, d\theta)`, for a reverse sweep that solves with
-    the transposed triangular Jacobian, and a density's backward pass.
+    the transposed triangular Jacobian, and a density's backward pass. Where torch looks on, under
+    torch.export, torch.compile or torch.func, they come from the operations of :func:`.trace`.
 
     The conditioner makes (*, D * parameters) of (*, D), and `univariate` the map of some features
     of (*, features, parameters); `learned` are parameters of its own. The context broadcasts
@@ -56,6 +58,9 @@ def invert(
         The data x, with shape (*, D), and the ladj of the inverse, with shape (*,).
     """
     batch, rows, first = conditioner.flat_batch(z, c)
+    if is_traced():
+        x, ladj = trace(conditioner, plan_of(conditioner), univariate, rows, first)
+        return x.view(*batch, x.shape[-1]), ladj.view(batch)
     weights, biases = conditioner.packed_parameters()
     biases = [first, *biases[1:]]
     sweep = Sweep(conditioner, plan_of(conditioner), univariate)

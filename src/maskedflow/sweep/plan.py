@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
 
-import torch
+import numpy as np
 
 from maskedflow.kernels import GROUP, Code, Kernel, Map, Panel
 from maskedflow.nn import MaskedLinear, MaskedMLP
@@ -34,6 +34,7 @@ class Plan:
     of columns.
 
     Example:
+        >>> import torch
         >>> lower = torch.ones(2, 2).tril(-1).bool().repeat_interleave(2, dim=0)
         >>> net = MaskedMLP(lower, [4], generation=torch.tensor([1, 2]))
         >>> print(Plan(net, net.trunk.kept))
@@ -61,18 +62,18 @@ class Plan:
         self.features = conditioner.in_features
         self.present = [None] * self.features if present is None else present
         self.parameters = conditioner.out_features // self.features
-        generation = layers[-1].degree.cpu()[:: self.parameters]
+        generation = layers[-1].degrees[:: self.parameters]
         self.generations = int(generation.max())
         self._descending = bool(generation[0] > generation[-1])
-        degree = torch.arange(self.generations + 1)
+        degree = np.arange(self.generations + 1)
         # Units of degree d are those from [d] to [d + 1]; in the order of the sweep, features of
         # generation g are those from [g - 1] to [g].
         self._unit_edges = [
-            [*torch.searchsorted(layer.degree.cpu(), degree).tolist(), layer.out_features]
+            [*np.searchsorted(layer.degrees, degree).tolist(), layer.out_features]
             for layer in layers[:-1]
         ]
-        ascending = generation.sort().values
-        self._feature_edges = torch.searchsorted(ascending, degree, right=True).tolist()
+        ascending = np.sort(generation)
+        self._feature_edges = np.searchsorted(ascending, degree, side="right").tolist()
         blocks = max(1, min(self.generations, self.features // block_features))
         size = -(-self.generations // blocks)
         self.blocks = [

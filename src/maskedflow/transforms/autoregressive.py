@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform as TorchTransform
 
-from maskedflow.staircase import is_traced
-
 from .base import PartTransform, VectorTransform, call_and_ladj, check_features
 
 
@@ -63,11 +61,10 @@ class AutoregressiveTransform(VectorTransform):
         return call_and_ladj(self.meta(x), x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        sweep = None if is_traced() else self.sweep
-        return self.reference_inverse(y) if sweep is None else sweep(y)[0]
+        return self.reference_inverse(y) if self.sweep is None else self.sweep(y)[0]
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        if self.sweep is None or is_traced():
+        if self.sweep is None:
             return super().inverse_and_ladj(y)
         x, ladj = self.sweep(y)
         known = ladj.requires_grad or not x.requires_grad

@@ -313,6 +313,8 @@ def _check_square(name: str, matrix: Tensor) -> None:
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    if is_traced():  # ONNX has no ellipsis that broadcasts
+        return (matrix @ x[..., None])[..., 0]
     return torch.einsum("...ij,...j->...i", matrix, x)
 
 

@@ -201,11 +201,16 @@ def find_root(
     being in intervals, with the shape of f(y). The search begins at `start`, or in the middle, and
     ends where a step is below `eps`, for then two more steps of Newton's method are enough.
 
+    Raises:
+        NotImplementedError: Under torch.export, whose programs have no loops.
+
     Example:
         >>> y, low = torch.tensor([-27.0, 8e6]), torch.tensor([-1e3, -1e3])
         >>> find_root(lambda x: (x**3, 3 * x**2), y, low, -low, 1e-6)
         tensor([ -3., 200.])
     """
+    if torch.compiler.is_exporting():
+        raise NotImplementedError("it searches for roots, in as many steps as they take")
     with torch.no_grad():
         x, reach = _search(value_and_slope, y.detach(), low, high, eps, start)
     tiny = torch.finfo(y.dtype).tiny
