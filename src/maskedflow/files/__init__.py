@@ -16,7 +16,7 @@ from .plain import (
     parse_toml,
     read_text,
 )
-from .writing import atomic, exclusive, write_text
+from .writing import atomic, exclusive, named, sweep, write_text
 
 __all__ = [
     "CLOSED",
@@ -31,9 +31,11 @@ __all__ = [
     "check",
     "check_fields",
     "exclusive",
+    "named",
     "open_regular",
     "parse_json",
     "parse_toml",
     "read_text",
+    "sweep",
     "write_text",
 ]

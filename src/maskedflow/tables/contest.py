@@ -15,6 +15,7 @@ from torch import Tensor
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.stack import stacking_weights
 
+from .checkpoints import Checkpoints, Step
 from .flow_training import FEWEST, FlowTraining
 from .forest import fit_forest
 from .kernel_density import CENTRES, fit_kernels
@@ -91,10 +92,14 @@ class Contest:
         flow: What is tried, one of `FLOWS`.
         budget: The work that it may do.
         tell: Called after each member with the share of the work that is done, and a line.
+        checkpoints: The steps that were taken before the search was killed.
     """
 
-    def __init__(self, task: Task, flow: str, budget: Budget, tell: Tell) -> None:
+    def __init__(
+        self, task: Task, flow: str, budget: Budget, tell: Tell, checkpoints: Checkpoints
+    ) -> None:
         self.task, self.flow, self.budget, self.tell = task, flow, budget, tell
+        self.checkpoints = checkpoints
         self.stopped = threading.Event()
         n = len(task.all)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(task.seed))
@@ -163,7 +168,7 @@ class Contest:
         if self.is_crossed and not isinstance(kind, Products):
             work /= self.judged + 1  # it is fitted once for each judge, and once more at the end
         beside = [entry.log_probs[0] for entry in self.entries]
-        member = kind.fit(rows, others, beside, work)
+        member = kind.fit_once(self.checkpoints, rows, others, beside, work)
         self.budget.spent += kind.spent
         if member is not None:
             log_probs = self.task.log_probs(member.density, others)
@@ -226,7 +231,7 @@ class Contest:
         """The training of a flow with an order of its own, without the rows of a fold."""
         rows, others = self.fold(fold)
         arguments = front, letters, rows, others, fold, self.ridge
-        return FlowTraining(self.task, *arguments, self.stopped)
+        return FlowTraining(self.task, *arguments, self.stopped, self.checkpoints)
 
     def copy(self, entry: _Flow, fold: int) -> FlowTraining:
         """The training of the same kind of flow for other judges."""
@@ -263,7 +268,11 @@ class Contest:
 
         def judge(kind: Kind, k: int) -> Tensor:
             rows, others = self.fold(k)
-            return self.task.log_probs(kind.again(rows).density, others)
+
+            def judged() -> Step:
+                return {}, {"log_probs": self.task.log_probs(kind.again(rows).density, others)}
+
+            return self.checkpoints.once(f"{kind.label} {k}", judged).tensors["log_probs"]
 
         judged = iter(
             together([partial(judge, entry.kind, k) for entry in self.simple for k in folds])
@@ -279,10 +288,18 @@ class Contest:
             simple.log_probs += [next(judged) for _ in folds]
         self.weigh(range(self.judged))
         kept = [entry for entry in self.simple if entry.weight > 0]
-        whole = torch.cat(self.folds)
-        made_again = together([partial(entry.kind.again, whole) for entry in kept])
+        made_again = together([partial(self.fit_to_all, entry.kind) for entry in kept])
         for simple, member in zip(kept, made_again, strict=True):
             simple.members = [member]
+
+    def fit_to_all(self, kind: Kind) -> Member:
+        """Fits a kind again, to all rows."""
+        done = self.checkpoints.once(
+            f"{kind.label} all", lambda: kind.again(torch.cat(self.folds)).step
+        )
+        member = Member.of(done, self.task.layout, self.task.given)
+        assert member is not None
+        return member
 
     def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """The members that have a weight, these weights, and how to build them again."""
