@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import Tensor, nn
 
 import maskedflow as mf
 from maskedflow.cli import main
-from maskedflow.tables import contest, flow_training
+from maskedflow.tables import angles, codes, contest, flow_training
 from maskedflow.training import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,8 +58,10 @@ FLOWS: dict[str, Callable[[], nn.Module]] = {
     "bpf": lambda: mf.flows.BPF(2, transforms=1, hidden_features=(8,)),
     "gf": lambda: mf.flows.GF(2, transforms=1),
     "gmm": lambda: mf.flows.GMM(2, components=3),
-    "glow": lambda: mf.flows.Glow(16, image_shape=(1, 4, 4), hidden_features=(4,)),
-    "pixelcnn": lambda: mf.flows.PixelCNN(9, components=2, image_shape=(1, 3, 3)),
+    "glow": lambda: mf.flows.Glow(4, transforms=2, image_shape=(1, 2, 2), hidden_features=(4,)),
+    "pixelcnn": lambda: mf.flows.PixelCNN(
+        9, components=2, image_shape=(1, 3, 3), hidden_features=(6, 6), kernel_size=3
+    ),
 }
 """Flows whose weights alone are in a file."""
 
@@ -69,7 +72,7 @@ def numbers(n: int = 100) -> pd.DataFrame:
     return pd.DataFrame({"a": a, "b": a**2 + 0.3 * b, "c": 0.1 + 0.1 * c**2})
 
 
-def mixed(n: int = 60) -> pd.DataFrame:
+def mixed(n: int = 170) -> pd.DataFrame:
     """Columns of all kinds, with gaps."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=n)
@@ -156,22 +159,23 @@ def make_nle(folder: Path) -> None:
 @contextmanager
 def few_and_narrow() -> Iterator[None]:
     """Has a search weigh all kinds alike, and try one narrow flow: its file is small."""
-    before = contest.stacking_weights, contest.FLOWS["auto"], flow_training.FlowTraining.settle
+    training = flow_training.FlowTraining
+    settle = training.settle
 
-    def settle(self: flow_training.FlowTraining, work: float) -> float:
+    def settle_narrow(self: flow_training.FlowTraining, work: float) -> float:
         self.hidden = 8
-        return before[2](self, work)
+        return settle(self, work)
 
     def evenly(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
         return torch.full(log_probs.shape[1:], 1 / log_probs.shape[1], dtype=torch.float64)
 
-    contest.stacking_weights, contest.FLOWS["auto"] = evenly, (("scores", "as"),)
-    flow_training.FlowTraining.settle = settle  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contest, "stacking_weights", evenly)
+        patch.setitem(contest.FLOWS, "auto", (("scores", "as"),))
+        patch.setattr(training, "settle", settle_narrow)
+        patch.setattr(angles, "_HIDDEN", (8, 8))
+        patch.setattr(codes, "_HIDDEN", 8)
         yield
-    finally:
-        contest.stacking_weights, contest.FLOWS["auto"] = before[:2]
-        flow_training.FlowTraining.settle = before[2]  # type: ignore[method-assign]
 
 
 def perturbed(build: Callable[[], nn.Module]) -> nn.Module:
@@ -259,15 +263,16 @@ def ask_npe(folder: Path) -> Answers:
 def ask_nle(folder: Path) -> Answers:
     posterior = nle().load(folder / "likelihood.safetensors")
     theta, x = torch.tensor([[0.1, 0.2], [-0.5, 0.7]]), torch.tensor([[0.2, 0.5], [0.1, 0.0]])
-    return asked(posterior.potential(theta, x=x), posterior.likelihood(theta).sample((2,), seeded()))
+    return asked(
+        posterior.potential(theta, x=x), posterior.likelihood(theta).sample((2,), seeded())
+    )
 
 
 def ask_flow(path: Path) -> Answers:
     flow: Any = FLOWS[path.stem]()
     mf.training.load(path, flow)
     flow.eval()
-    context = getattr(flow, "context", 0)
-    c = torch.full((context,), 0.5) if context else None
+    c = torch.full((1,), 0.5) if path.stem in ("made", "maf") else None
     size = flow(c).event_shape.numel()
     x = torch.sin(1.7 * torch.arange(3 * size)).reshape(3, size)
     with torch.no_grad():

@@ -83,12 +83,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def test_writers_of_other_files_do_not_sweep_each_other(tmp_path: Path) -> None:
     def write(name: int) -> None:
-        for _ in range(20):
+        for _ in range(5):
             write_text(tmp_path / f"{name}.txt", str(name))
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(write, range(8)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.txt" for k in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.txt" for k in range(4)]
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

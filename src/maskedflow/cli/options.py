@@ -64,7 +64,7 @@ class TrainOptions:
         window: Steps of a time series to train on at once. [default: 168, or the validation's]
         labels: Condition an image data set on its class labels.
         seed: Seed of every random draw. [default: 0]
-        resume: Go on with an interrupted run, as if it had never stopped.
+        resume: Go on with a run that was interrupted or killed, as if it had never stopped.
         data_dir: Where data sets lie. [default: $MASKEDFLOW_DATA, then the user's cache]
         download: Fetch the data set when it is not here.
         out: Directory of all runs. [default: maf_results]

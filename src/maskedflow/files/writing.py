@@ -171,6 +171,8 @@ def named(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is None or Path(str(error.filename)).name.endswith(_BESIDE):
             error.filename, error.filename2 = str(path), None
+            if error.errno:
+                error.strerror = os.strerror(error.errno)  # others put it in words of their own
         raise
 
 
