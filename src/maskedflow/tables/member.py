@@ -35,10 +35,10 @@ class Member:
         Raises:
             ValueError: If plan and numbers, read from a file, do not belong together.
         """
-        plan = done.plain["plan"]
-        if plan is None:
-            return None
         with blame(done.path, "not a step of this search"):
+            plan = done.plain["plan"]
+            if plan is None:
+                return None
             members = [check(MemberPlan, plan)]
             alone: Plan = {"context": 0, "given": given, "members": members}
             announced = numbers_of(layout, {**alone, "categories": {"hidden": None}})
