@@ -194,8 +194,8 @@ def forget(run: Path, folder: Path) -> None:
     shutil.rmtree(run / "samples")
     for path in (*run.rglob("latest.safetensors"), *run.rglob("training.log")):
         path.unlink()
-    record = run / "config.toml"
-    record.write_text(record.read_text().replace(f"{folder.resolve()}/", ""))
+    for path in (run / "config.toml", run / "results_summary.txt"):
+        path.write_text(path.read_text().replace(f"{folder.resolve()}/", ""))
 
 
 def command(*words: str) -> None:
