@@ -251,6 +251,7 @@ def ask_estimator(folder: Path) -> Answers:
     given = rows[["given"]]
     scores = estimator.score_samples(rows.drop(columns="given"), context=given)
     draws = estimator.sample(1, random_state=1, context=given)
+    draws["day"] = draws["day"].dt.strftime("%Y-%m-%d")
     return {"scores": scores.tolist(), "draws": json.loads(draws.to_json(orient="values"))}
 
 
