@@ -116,6 +116,7 @@ def tried(
         found = FAILED.match(line)
         what = f"{name}, {free >> 10} KiB free"
         if code == 0:
+            yield what, True, "all fits"
             break
         left = partial_files(disk)
         kept = not target.suffix or target.read_text() == "as it was"
@@ -124,7 +125,6 @@ def tried(
         yield what, held, f"{line} {left or ''}"
         _clear(disk)
         free = 4096 * 2**number
-    yield f"{name}, {free >> 10} KiB free", code == 0, line or "all fits"
     _clear(disk)
 
 
