@@ -414,7 +414,6 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ("train --data {f}/t.csv", "'gaps', row "),
         ("train --data {f}/t.csv", "--missing"),
         ("train --data {f}/t.csv --flow auto --epochs 3", "--epochs"),
-        ("train --data {f}/t.csv --schema {f}/known.toml --resume", "--resume"),
         ("train --data {f}/t.csv --missing model --no_stream", "--stream"),
         ("train --data {f}/t.csv --missing model --flow glow", "auto, gaussian, maf, nsf"),
         ("train --data {f}/t.csv --missing some", "some"),

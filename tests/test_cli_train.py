@@ -182,14 +182,14 @@ def test_resuming_with_more_epochs_is_training_longer(tmp_path: Path) -> None:
     assert mf.load_run(tmp_path / "y" / "t").config.training.seed == 3
 
 
-def test_what_goes_with_no_resume_is_named_as_it_was_said(
+def test_a_flow_is_not_resumed_as_a_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("train", "--data", pair(tmp_path), "--out", tmp_path)
     assert run(*words, "--flow", "maf", *SMALL) == 0
     code, _, err = call(capsys, *words, "--flow", "auto", "--resume")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--resume: shapes a single flow" in err
+    assert f"--resume: {tmp_path / 't'} holds a single flow, --flow auto asks for a search" in err
 
 
 def test_a_killed_run_resumes_as_if_never_stopped(tmp_path: Path) -> None:

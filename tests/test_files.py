@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from maskedflow.files import (
     read_text,
     write_text,
 )
+from maskedflow.training.history import RunLog
 
 
 @contextmanager
@@ -67,10 +70,42 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / ".a.txt.tmp").write_text("a long rest of something")
-    write_text(tmp_path / "a.txt", "short")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "short"}
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in ("a", "another"):
+        (tmp_path / f".{name}.txt.maskedflow.tmp").write_text("a long rest of something")
+    (tmp_path / ".note.tmp").write_text("of another program")
+    with atomic(tmp_path / "b.txt") as beside:  # of a living one
+        write_text(tmp_path / "a.txt", "short")
+        beside.write_text("long")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a.txt": "short", "b.txt": "long", ".note.tmp": "of another program"}
+
+
+def test_writers_of_other_files_do_not_sweep_each_other(tmp_path: Path) -> None:
+    def write(name: int) -> None:
+        for _ in range(5):
+            write_text(tmp_path / f"{name}.txt", str(name))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.txt" for k in range(4)]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*/a\.txt'"):
+            write_text(tmp_path / "a.txt", "text")
+    with pytest.raises(OSError, match=r"too long: '.*/x+'"):
+        write_text(tmp_path / ("x" * 250), "text")
+    log = RunLog(tmp_path / "logs")
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/logs/training\.log'"):
+        log.line("an epoch")
+    assert not list(tmp_path.glob("*.txt"))
 
 
 def test_of_two_writers_the_second_is_told(tmp_path: Path) -> None:

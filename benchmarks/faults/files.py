@@ -16,10 +16,8 @@ import json
 import os
 import resource
 import shutil
-import signal
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -348,50 +346,6 @@ def try_places(tally: Tally, kind: str, path: Path, score: Score, wanted: np.nda
             tally.judge(f"{kind}: links", what, score, wanted if same else absent, False)
 
 
-def try_processes(tally: Tally, folder: Path) -> None:
-    """Two trainings in one folder, and commands that are killed."""
-    words = [sys.executable, "-m", "maskedflow"]
-    train = [*words, "train", "--data", str(folder / "t.csv"), "--flow", "maf", "--no_report"]
-    for number in range(3):
-        out = folder / f"two{number}"
-        both = [
-            subprocess.Popen([*train, "--out", str(out)], stderr=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        ends = [(one.communicate()[1], one.returncode) for one in both]
-        codes = sorted(code for _, code in ends)
-        lost = next((text for text, code in ends if code == 2), "")
-        told = [
-            line for line in lost.splitlines() if "another process" in line and str(out) in line
-        ]
-        tally.add("two trainings", codes == [0, 2] and len(told) == 1, f"{codes} {lost[-200:]!r}")
-    write_table(folder / "long.csv", ["a", "b", "c"], [torch.randn(300_000, 3)])
-    output = folder / "scores" / "s.csv"
-    output.parent.mkdir()
-    score = [*words, "score", str(folder / "t"), str(folder / "long.csv"), "-o", str(output)]
-    sample = [*words, "sample", str(folder / "m"), "-n", "500000", "-o", str(output)]
-    for name, line in (("score", score), ("sample", sample)):
-        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
-            started = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
-            while started.poll() is None and not list(output.parent.iterdir()):
-                time.sleep(0.02)
-            time.sleep(0.1)
-            started.send_signal(number)
-            text = started.communicate()[1]
-            left = [path.name for path in output.parent.iterdir()]
-            wanted = [".s.csv.tmp"] if number == signal.SIGKILL else []
-            held = started.returncode == code and left == wanted and text.count("\n") <= 1
-            tally.add(
-                "killed", held, f"{name} {number.name}: {started.returncode} {left} {text[-200:]!r}"
-            )
-            if name == "score":
-                (output.parent / ".s.csv.tmp").unlink(missing_ok=True)
-    # What the last one left behind is written over.
-    subprocess.run(score, check=True, capture_output=True)
-    left = [path.name for path in output.parent.iterdir()]
-    tally.add("killed", left == ["s.csv"], f"then {left}")
-
-
 def main() -> int:
     """Tries everything."""
     tally = Tally()
@@ -410,7 +364,6 @@ def main() -> int:
                 for attempt in (try_record, try_bytes, try_places):
                     attempt(tally, f"{kind}'s record", record, score, wanted)
             tally.add(f"{kind}: undamaged", bool(np.array_equal(score(), wanted)), "other scores")
-        try_processes(tally, folder)
     for kind, tried in tally.tried.items():
         print(f"{kind:30} {tally.held[kind]:5} of {tried}")
     print(f"held {tally.held.total()} of {tally.tried.total()}")

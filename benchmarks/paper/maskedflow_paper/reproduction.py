@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskedflow import training
 from maskedflow.data import Dataset, ImageDataset, Split, gaussian_log_likelihood
-from maskedflow.files import blame, check, parse_json, read_text, write_text
+from maskedflow.files import blame, check, exclusive, parse_json, read_text, write_text
 from maskedflow.flows import Flow, LazyDistribution, Symmetrized
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import SHAPES, recipe
@@ -57,8 +57,8 @@ def reproduce(
         The results, as they are written.
 
     Raises:
-        ValueError: If `directory` holds a run of other settings under this row's name, or a stack
-            finds no runs of other rows.
+        ValueError: If `directory` holds a run of other settings under this row's name, another
+            process makes this row, or a stack finds no runs of other rows.
     """
     path = results / row.dataset / f"{row.name}.json"
     known = _read(path) if path.is_file() else None
@@ -71,8 +71,9 @@ def reproduce(
     elif not row.flow:
         logit, ladj, facts = _stack(row, dataset, directory)
     else:
-        run, facts = _train(row, dataset, directory, seed, device)
-        logit, ladj = _measure(run, row, dataset)
+        with exclusive(directory / _run_name(row)):
+            run, facts = _train(row, dataset, directory, seed, device)
+            logit, ladj = _measure(run, row, dataset)
     mean = Mean.of(logit)
     result = {
         "dataset": row.dataset,

@@ -45,7 +45,7 @@ class TrainOptions(CsvOptions):
         time_limit: Stop training after this many seconds; --flow auto chooses --work by it.
         seed: Seed of every random draw. [default: 0]
         out: Directory of all runs. [default: maf_results]
-        resume: Go on with an interrupted run, as if it had never stopped.
+        resume: Go on with a run that was interrupted or killed, as if it had never stopped.
         config: TOML file with any of these options; the command line goes before it.
         schema: TOML file with what is known of the columns of --data (see: maskedflow schema).
         missing: What becomes of missing values: error, drop (the rows) or model. [default: error]

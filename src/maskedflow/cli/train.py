@@ -49,8 +49,7 @@ def _train(options: TrainOptions) -> None:
     if options.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
-    from maskedflow.files import exclusive
-    from maskedflow.runs import RunConfig, write_run
+    from maskedflow.runs import RunConfig
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
@@ -72,25 +71,19 @@ def _train(options: TrainOptions) -> None:
         note(one)
     for told in told_weights(config.data).values():
         print(f"weights: {told}")
-    if config.search is not None:
-        if options.device not in (None, "auto", "cpu"):
-            raise ValueError(
-                f"--device {options.device}: a search computes on the CPU; leave it out"
-            )
-        with exclusive(directory):
-            run = _search(directory, config, dataset)
-            with in_place_of_earlier(directory, note):
-                write_run(run)
-                report(run, dataset, page=options.report)
-    else:
-        with in_place_of_earlier(directory, note, resume=options.resume):
-            try:
+    if config.search is not None and options.device not in (None, "auto", "cpu"):
+        raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
+    with in_place_of_earlier(directory, note, resume=options.resume):
+        try:
+            if config.search is None:
                 run = _fit(directory, config, dataset, options, device)
-            except KeyboardInterrupt as error:
-                if (directory / "checkpoints" / "latest.safetensors").is_file():
-                    error.add_note(f"to go on: {_resuming(options)}")
-                raise
-            report(run, dataset, page=options.report)
+            else:
+                run = _search(directory, config, dataset, options)
+        except KeyboardInterrupt as error:
+            if (directory / "checkpoints" / "latest.safetensors").is_file():
+                error.add_note(f"to go on: {_resuming(options)}")
+            raise
+        report(run, dataset, page=options.report)
 
 
 def _resuming(options: TrainOptions) -> str:
@@ -102,9 +95,9 @@ def _resuming(options: TrainOptions) -> str:
     return shlex.join(words)
 
 
-def _search(directory: Path, config: RunConfig, table: Any) -> Run:
+def _search(directory: Path, config: RunConfig, table: Any, options: TrainOptions) -> Run:
     """Searches the density of a table."""
-    from maskedflow.runs import search_run
+    from maskedflow.runs import search_run, write_run
     from maskedflow.tables import FittedTable
 
     search = config.search
@@ -117,11 +110,12 @@ def _search(directory: Path, config: RunConfig, table: Any) -> Run:
         flush=True,
     )
     with watched(f"fitting {search.flow}{within}") as tell:
-        run = search_run(directory, config, table, tell)
+        run = search_run(directory, config, table, tell, resume=options.resume)
+    write_run(run)
     assert run.config.search is not None
     print(f"fitted in {run.config.search.seconds:.0f} s")
     if cast(FittedTable, run.density).is_interrupted:
-        note("interrupted: this is the best that was found until then")
+        note("interrupted: this is the best that was found until then; --resume goes on")
     return run
 
 

@@ -17,7 +17,7 @@ from .plain import (
     parse_toml,
     read_text,
 )
-from .writing import atomic, exclusive, write_text
+from .writing import atomic, exclusive, named, sweep, write_text
 
 __all__ = [
     "CLOSED",
@@ -34,9 +34,11 @@ __all__ = [
     "exclusive",
     "html_facts",
     "html_table",
+    "named",
     "open_regular",
     "parse_json",
     "parse_toml",
     "read_text",
+    "sweep",
     "write_text",
 ]

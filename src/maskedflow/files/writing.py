@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 Inode = tuple[int, int]
+
+_BESIDE = ".maskedflow.tmp"
+"""How the names of files end that are being written: by them others know whose they are."""
+
+_TRIES = 50
+"""How often, a hundredth of a second apart, a file is asked for that others may only sweep."""
 
 _HELD: ContextVar[frozenset[Inode]] = ContextVar("_HELD", default=frozenset())
 
@@ -52,22 +59,26 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def open_locked(path: Path, flags: int | None = None) -> int | None:
     """Opens and locks a file with flags of :func:`os.open`, or a folder; None if another has it."""
+    left = 0 if flags is None else _TRIES
     while True:
         if flags is None:
             path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDONLY if flags is None else flags | os.O_CREAT, 0o666)
-        if not _lock(lock):
-            os.close(lock)
-            return None
-        if _identity(os.fstat(lock)) == _inode(path):
+        taken = _lock(lock) is False
+        if not taken and _identity(os.fstat(lock)) == _inode(path):
             return lock
-        os.close(lock)  # what was there has been moved or removed since
+        os.close(lock)  # what was there has been moved or removed since, if it was not taken
+        if taken:
+            if not left:
+                return None
+            left -= 1
+            time.sleep(0.01)
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether nobody else has the lock of an open file, which then is ours; on Windows always."""
+def _lock(descriptor: int) -> bool | None:
+    """Whether the lock of an open file is ours now; None where there are no locks."""
     if os.name == "nt":
-        return True
+        return None
     import fcntl
 
     try:
@@ -75,8 +86,23 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        pass
+        return None
     return True
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes were writing in a folder; a living one holds a lock on it.
+
+    Where there are no locks, nothing is removed.
+    """
+    for left in folder.glob(f".*{_BESIDE}"):
+        with suppress(OSError):  # it is gone, or not ours
+            lock = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(lock) and _identity(os.fstat(lock)) == _inode(left):
+                    left.unlink()
+            finally:
+                os.close(lock)
 
 
 def _inode(path: Path) -> Inode | None:
@@ -95,11 +121,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Gives an empty file beside a path, in a folder that exists, to be moved there in the end.
 
     Whoever reads the path finds the old file or the new one, whole. On an error the old one stays.
-    The name is always the same, so what a killed process leaves behind is overwritten by the next.
+    What a killed process has left in the folder is removed.
 
     Raises:
         ValueError: If another process is writing it now.
-        OSError: If it cannot be written.
+        OSError: If it cannot be written; it names the path, also where a disk is full.
 
     Example:
         >>> import tempfile
@@ -109,11 +135,13 @@ def atomic(path: Path) -> Iterator[Path]:
         ...     [file.name for file in Path(folder).iterdir()]
         ['note.txt']
     """
-    beside = path.with_name(f".{path.name}.tmp")
-    lock = open_locked(beside, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    sweep(path.parent)
+    beside = path.with_name(f".{path.name}{_BESIDE}")
+    with named(path):
+        lock = open_locked(beside, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     if lock is None:
         raise ValueError(f"{path}: another process is writing this file")
-    with os.fdopen(lock, "r+b") as file:
+    with named(path), os.fdopen(lock, "r+b") as file:
         if os.name == "nt":
             file.close()  # Windows moves no file that is open
         try:
@@ -122,11 +150,30 @@ def atomic(path: Path) -> Iterator[Path]:
             if not file.closed:
                 os.fsync(file.fileno())
             os.replace(beside, path)
-        except OSError as error:
-            error.filename = error.filename or str(path)  # a full disk does not tell the file
-            raise
-        finally:
+        except BaseException:
             beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Has an error of the operating system name a file: that of a full disk names none.
+
+    Example:
+        >>> with named(Path("a.log")):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 28] No space left on device: 'a.log'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)).name.endswith(_BESIDE):
+            error.filename, error.filename2 = str(path), None
+            if error.errno:
+                error.strerror = os.strerror(error.errno)  # others put it in words of their own
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -32,6 +32,8 @@ SEARCHED = (
     *(f.name for f in fields(SearchConfig)),
 )
 """The options that a search takes; others shape a single flow or its training."""
+ANY = ("resume", "out", "config", "report")
+"""The options that say nothing of what is fitted."""
 
 
 def why_search(asked: Mapping[str, Any]) -> str | None:
@@ -63,7 +65,7 @@ def why_search(asked: Mapping[str, Any]) -> str | None:
 
 def shaping(asked: Mapping[str, Any]) -> list[str]:
     """The options that shape a single flow or its training."""
-    return [f"--{name}" for name in asked if name not in (*SEARCHED, "out", "config", "report")]
+    return [f"--{name}" for name in asked if name not in (*SEARCHED, *ANY)]
 
 
 def check_flow(asked: Mapping[str, Any]) -> None:

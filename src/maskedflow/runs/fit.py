@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,15 +25,22 @@ from .config import RunConfig
 from .density import FlowDensity
 from .level import level_of
 from .measured import build_measured, gaussian_of, without_errors
-from .run import ESTIMATOR, TRACE, Run
+from .run import ESTIMATOR, MEMBERS, TRACE, Run, load_run
 
 __all__ = ["search_run", "train_run", "write_run"]
 
 
 def search_run(
-    directory: Path, config: RunConfig, table: MixedTable, tell: Tell | None = None
+    directory: Path,
+    config: RunConfig,
+    table: MixedTable,
+    tell: Tell | None = None,
+    *,
+    resume: bool = False,
 ) -> Run:
-    """Searches the density of a table; :func:`write_run` writes the run.
+    """Writes the record, searches the density of a table; :func:`write_run` writes what was found.
+
+    What is fitted on the way is kept in `members`, until all of it is there.
 
     Args:
         directory: Where the run will lie.
@@ -40,22 +48,38 @@ def search_run(
             that the record leads to the same density.
         table: The table.
         tell: Called after each step of the search, as in :func:`maskedflow.tables.fit_density`.
+        resume: Whether to go on with a search that was killed or interrupted: the density is then
+            that of one that never stopped, and the seconds are those of the last session. One that
+            came to its end is opened.
+
+    Raises:
+        ValueError: If that was another search, or another process writes into this folder.
     """
-    search = config.search
+    search, members = config.search, directory / MEMBERS
     assert search is not None
+    if resume and (directory / ESTIMATOR).is_file():
+        found = load_run(directory)
+        if not cast(FittedTable, found.density).is_interrupted:
+            return found
     start = time.monotonic()
     # An estimator with this `random_state` draws its seed so, and finds the same density.
-    density = FittedTable.fit(
-        table.train.x,
-        table.train.context,
-        schema=table.schema,
-        weight=None if table.train.weight is None else table.train.weight.numpy(),
-        flow=search.flow,
-        time_limit=search.time_limit,
-        work=search.work,
-        seed=int(np.random.RandomState(config.data.seed).randint(2**31)),
-        tell=tell,
-    )
+    seed = int(np.random.RandomState(config.data.seed).randint(2**31))
+    with exclusive(directory):
+        if not resume:
+            shutil.rmtree(members, ignore_errors=True)
+        config.write(directory / "config.toml")
+        density = FittedTable.fit(
+            table.train.x,
+            table.train.context,
+            schema=table.schema,
+            weight=None if table.train.weight is None else table.train.weight.numpy(),
+            flow=search.flow,
+            time_limit=search.time_limit,
+            work=search.work,
+            seed=seed,
+            tell=tell,
+            directory=members,
+        )
     work = float(density.density.plan["work"])
     taken = replace(search, work=work, seconds=round(time.monotonic() - start, 1))
     config = replace(config, search=taken, options={**config.options, "work": work})
@@ -67,8 +91,10 @@ def write_run(run: Run) -> None:
     density = cast(FittedTable, run.density)
     run.samples.parent.mkdir(parents=True, exist_ok=True)
     write_text(run.directory / "schema.toml", density.schema.to_toml())
-    density.save(run.directory / ESTIMATOR)
     run.config.write(run.directory / "config.toml")
+    density.save(run.directory / ESTIMATOR)
+    if not density.is_interrupted:
+        shutil.rmtree(run.directory / MEMBERS, ignore_errors=True)
 
 
 def train_run(

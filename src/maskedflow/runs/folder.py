@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskedflow.files import exclusive
+from maskedflow.files import exclusive, sweep
 
-from .run import ESTIMATOR
+from .run import ESTIMATOR, MEMBERS
 
 __all__ = ["in_place_of_earlier"]
 
@@ -30,28 +30,37 @@ def in_place_of_earlier(
     Raises:
         ValueError: If another process has a run there.
     """
-    kept = [directory / "checkpoints" / "latest.safetensors", directory / ESTIMATOR]
     fresh = not directory.exists() or not any(directory.iterdir())
     with exclusive(directory):
-        if resume and kept[0].exists():
+        if resume and _has_weights(directory):
             yield
             return
-        earlier = any(path.exists() for path in (kept[0].parent, kept[1]))
+        earlier = any((directory / name).exists() for name in ("checkpoints", ESTIMATOR, MEMBERS))
         aside = _set_aside(directory, tell) if earlier else None
-        try:
-            with exclusive(directory):  # the new one, if the earlier one was moved
+        with exclusive(directory):  # the new one, if the earlier one was moved
+            try:
                 yield
-        except BaseException:
-            if (fresh or aside is not None) and not any(file.exists() for file in kept):
-                shutil.rmtree(directory, ignore_errors=True)
-                if aside is not None:
-                    aside.rename(directory)
-                    tell(f"the earlier run is back in {directory}")
-            raise
+            except BaseException:
+                if (fresh or aside is not None) and not _has_weights(directory):
+                    shutil.rmtree(directory, ignore_errors=True)
+                    if aside is not None:
+                        aside.rename(directory)
+                        tell(f"the earlier run is back in {directory}")
+                raise
+
+
+def _has_weights(directory: Path) -> bool:
+    """Whether there is anything that a training or a search can go on from."""
+    files = "checkpoints/latest.safetensors", ESTIMATOR
+    return any((directory / name).exists() for name in files) or any(
+        (directory / MEMBERS).glob("[!.]*.safetensors")
+    )
 
 
 def _set_aside(directory: Path, tell: Callable[[str], None]) -> Path:
     """Gives a run's folder another name."""
+    for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
+        sweep(folder)
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
         number += 1

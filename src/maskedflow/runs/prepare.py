@@ -69,11 +69,11 @@ def prepare(
     source, opened = _source(asked), None
     if searches:
         assert source is not None
-        return _prepare_search(asked, directory, source)
+        return _prepare_search(asked, directory, earlier, source)
     if source is not None and "flow" not in asked and not shaping(asked):
         opened = _open_any(source, asked)  # what it holds says what is fitted to it
         if isinstance(opened, pa.Table):
-            return _prepare_search(asked, directory, source, opened)
+            return _prepare_search(asked, directory, earlier, source, opened)
     dataset, config = _prepare_flow(asked, directory, earlier, source, opened)
     assert config.flow is not None
     notes = [*dataset.notes, *([config.flow.note] if config.flow.note else [])]
@@ -123,6 +123,7 @@ def _advising() -> Iterator[None]:
 def _prepare_search(
     asked: Mapping[str, Any],
     directory: Path,
+    earlier: RunConfig | None,
     source: Source,
     whole: pa.Table | None = None,
 ) -> tuple[MixedTable, RunConfig, list[str]]:
@@ -169,7 +170,10 @@ def _prepare_search(
         dialect=dialect_of(asked),
         **weighed(source.weights, table),
     )
-    return table, RunConfig(directory.name, data, search=search, options=options), notes
+    config = RunConfig(directory.name, data, search=search, options=options)
+    if earlier is not None:
+        check_same(config, earlier, directory)
+    return table, config, notes
 
 
 def _prepare_flow(
@@ -210,11 +214,19 @@ def recorded(asked: Mapping[str, Any], earlier: RunConfig, directory: Path) -> d
     """What was asked for, and wherever that is silent, the options of the earlier run there.
 
     Raises:
-        ValueError: If that was a search, or one is asked for.
+        ValueError: If one of both is a search, and the other is none.
     """
-    why_search(asked)
+    why = why_search(asked)
     if earlier.flow is None:
-        raise ValueError(f"--resume: the density in {directory} is searched as a whole")
+        if why is None and "flow" in asked:
+            raise ValueError(
+                f"--resume: {directory} holds a search, --flow {asked['flow']} is none"
+            )
+        then = {name: value for name, value in earlier.options.items() if value is not None}
+        then.update({name: Path(then[name]) for name in ("data", "schema") if name in then})
+        return {**then, **asked}
+    if why is not None:
+        raise ValueError(f"--resume: {directory} holds a single flow, {why} asks for a search")
     then = {**earlier.options, "continuous": earlier.flow.continuous}
     if asked.keys() & {"time_limit", "epochs"}:
         for name in ("steps", "lr_steps"):  # those that there was time for

@@ -95,8 +95,10 @@ def weighed(column: str | None, table: Dataset | MixedTable) -> dict[str, Any]:
 
 def check_same(config: RunConfig, then: RunConfig, directory: Path) -> None:
     """Sees to it that a resumed run goes on as it began, but for where it stops."""
-    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps"}
-    for part in ("data", "flow", "training"):
+    free = {"file", "data_dir", "epochs", "patience", "time_limit", "steps", "lr_steps", "seconds"}
+    if then.search is not None and then.search.work is None:
+        free.add("work")  # which the search that was begun has settled, and knows
+    for part in ("data", "search") if then.flow is None else ("data", "flow", "training"):
         old, new = _flat(getattr(then, part)), _flat(getattr(config, part))
         for name, value in new.items():
             if name not in free and value != old.get(name):

@@ -34,6 +34,8 @@ LOG = 2**28
 """Bytes of the longest log that is read."""
 ESTIMATOR = "estimator.safetensors"
 """The name of the file with a density that was searched."""
+MEMBERS = "members"
+"""The name of the folder with what a search that is under way has fitted."""
 TRACE = "rows"
 """The key of a checkpoint's metadata under which the trace of its rows is."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,8 @@ from torch import Tensor
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.stack import stacking_weights
 
+from .checkpoints import Checkpoints, Step
+from .entry import Entry, Simple, Trained
 from .flow_training import FEWEST, FlowTraining
 from .forest import fit_forest
 from .kernel_density import CENTRES, fit_kernels
@@ -59,30 +60,6 @@ Tell = Callable[[float, str], None]
 """What is told of a search: the share of the work that is done, and a line."""
 
 
-@dataclass(eq=False)
-class _Entry:
-    """What was tried: its members, and what they say of rows that they have not seen."""
-
-    label: str
-    members: list[Member]
-    log_probs: list[Tensor]
-    weight: float = field(default=0.0, init=False)
-
-
-@dataclass(eq=False)
-class _Simple(_Entry):
-    """A kind that is no flow."""
-
-    kind: Kind
-
-
-@dataclass(eq=False)
-class _Flow(_Entry):
-    """A flow, of which there may be copies."""
-
-    training: FlowTraining
-
-
 class Contest:
     """The search for the stack of densities under which rows that none has seen are likeliest.
 
@@ -91,10 +68,14 @@ class Contest:
         flow: What is tried, one of `FLOWS`.
         budget: The work that it may do.
         tell: Called after each member with the share of the work that is done, and a line.
+        checkpoints: The steps that were taken before the search was killed.
     """
 
-    def __init__(self, task: Task, flow: str, budget: Budget, tell: Tell) -> None:
+    def __init__(
+        self, task: Task, flow: str, budget: Budget, tell: Tell, checkpoints: Checkpoints
+    ) -> None:
         self.task, self.flow, self.budget, self.tell = task, flow, budget, tell
+        self.checkpoints = checkpoints
         self.stopped = threading.Event()
         n = len(task.all)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(task.seed))
@@ -102,11 +83,11 @@ class Contest:
         self.folds = order.tensor_split(folds) if n >= folds else (order,)
         self.judged = min(len(self.folds), math.ceil(_JUDGED * len(self.folds) / n))
         self.is_crossed = n < _CROSSED and self.judged > 1
-        self.simple: list[_Simple] = []
-        self.flows: list[_Flow] = []
+        self.simple: list[Simple] = []
+        self.flows: list[Trained] = []
 
     @property
-    def entries(self) -> list[_Entry]:
+    def entries(self) -> list[Entry]:
         """All that was tried."""
         return [*self.simple, *self.flows]
 
@@ -163,14 +144,14 @@ class Contest:
         if self.is_crossed and not isinstance(kind, Products):
             work /= self.judged + 1  # it is fitted once for each judge, and once more at the end
         beside = [entry.log_probs[0] for entry in self.entries]
-        member = kind.fit(rows, others, beside, work)
+        member = kind.fit_once(self.checkpoints, rows, others, beside, work)
         self.budget.spent += kind.spent
         if member is not None:
             log_probs = self.task.log_probs(member.density, others)
-            self.simple.append(_Simple(kind.label, [member], [log_probs], kind))
+            self.simple.append(Simple(kind.label, [member], [log_probs], kind))
             self.tell_of(self.simple[-1])
 
-    def tell_of(self, entry: _Entry) -> None:
+    def tell_of(self, entry: Entry) -> None:
         """Tells how likely an entry finds the rows of the first judge."""
         score = self.task.all[self.fold(0)[1]].mean(entry.log_probs[0])
         self.tell(self.budget.share, f"{entry.label}: {score:.3f} nats")
@@ -186,10 +167,10 @@ class Contest:
         self.take_turns({one: work / len(kinds) for one in trainings})
         for training in trainings:
             if training.member is not None:
-                self.flows.append(_Flow(training.label, [], [], training))
+                self.flows.append(Trained(training.label, [], [], training))
                 self.renew(self.flows[-1])
 
-    def renew(self, entry: _Flow) -> None:
+    def renew(self, entry: Trained) -> None:
         """Takes a flow as it is after a turn."""
         member = entry.training.member
         if member is not None:
@@ -226,9 +207,9 @@ class Contest:
         """The training of a flow with an order of its own, without the rows of a fold."""
         rows, others = self.fold(fold)
         arguments = front, letters, rows, others, fold, self.ridge
-        return FlowTraining(self.task, *arguments, self.stopped)
+        return FlowTraining(self.task, *arguments, self.stopped, self.checkpoints)
 
-    def copy(self, entry: _Flow, fold: int) -> FlowTraining:
+    def copy(self, entry: Trained, fold: int) -> FlowTraining:
         """The training of the same kind of flow for other judges."""
         return self.training(entry.training.name, entry.training.letters, fold)
 
@@ -263,7 +244,11 @@ class Contest:
 
         def judge(kind: Kind, k: int) -> Tensor:
             rows, others = self.fold(k)
-            return self.task.log_probs(kind.again(rows).density, others)
+
+            def judged() -> Step:
+                return {}, {"log_probs": self.task.log_probs(kind.again(rows).density, others)}
+
+            return self.checkpoints.once(f"{kind.label} {k}", judged).tensors["log_probs"]
 
         judged = iter(
             together([partial(judge, entry.kind, k) for entry in self.simple for k in folds])
@@ -279,10 +264,18 @@ class Contest:
             simple.log_probs += [next(judged) for _ in folds]
         self.weigh(range(self.judged))
         kept = [entry for entry in self.simple if entry.weight > 0]
-        whole = torch.cat(self.folds)
-        made_again = together([partial(entry.kind.again, whole) for entry in kept])
+        made_again = together([partial(self.fit_to_all, entry.kind) for entry in kept])
         for simple, member in zip(kept, made_again, strict=True):
             simple.members = [member]
+
+    def fit_to_all(self, kind: Kind) -> Member:
+        """Fits a kind again, to all rows."""
+        done = self.checkpoints.once(
+            f"{kind.label} all", lambda: kind.again(torch.cat(self.folds)).step
+        )
+        member = Member.of(done, self.task.layout, self.task.given)
+        assert member is not None
+        return member
 
     def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """The members that have a weight, these weights, and how to build them again."""
@@ -292,7 +285,7 @@ class Contest:
         weights = torch.tensor([weight for _, weight in found], dtype=torch.float64)
         return [one.density for one, _ in found], weights, [one.plan for one, _ in found]
 
-    def kept(self) -> list[tuple[_Entry, list[Member]]]:
+    def kept(self) -> list[tuple[Entry, list[Member]]]:
         """The members of each kind that has a weight: of flows, most of those that weigh most."""
         flows = [entry for entry in self.flows if entry.weight > 0]
         counts = [1 for _ in flows]

@@ -121,11 +121,13 @@ class FittedTable:
         work: float | None = None,
         seed: int = 0,
         tell: Tell | None = None,
+        directory: Path | None = None,
     ) -> FittedTable:
         """Infers a schema and fits a density, as :class:`maskedflow.DensityEstimator` does.
 
         Of the rows of `x`, each given one of `context`, each counts as `weight` says, shape (n,).
-        A whole schema says itself what becomes of missing values. Of the search `tell` is told.
+        A whole schema says itself what becomes of missing values. Of the search `tell` is told,
+        and `directory` keeps what it has fitted so far, as in :func:`fit_density`.
 
         Raises:
             ValueError: If a cell cannot be what its column is; the message names both.
@@ -159,6 +161,7 @@ class FittedTable:
             work=work,
             seed=seed,
             tell=tell,
+            directory=directory,
         )
         # As it is built from a file: the same numbers in another memory layout round differently.
         fitted = cls(schema, _built(schema, found.plan, found.state_dict()), given)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
+from functools import cached_property, partial
+from typing import Any
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from maskedflow.data import Split
+from maskedflow.files import blame, check
 from maskedflow.flows.flow import standard_normal
 from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, fit
+from maskedflow.transforms import LazyTransform
 
+from .checkpoints import Checkpoints, Finished, Step
 from .member import Member, front_plan
 from .missing import PartialFlow
 from .plan import assemble, build_layers
@@ -31,6 +37,14 @@ _GAIN = 0.01
 """Nats a row that a turn has to bring, or there is no further one."""
 
 
+class _Turn(TypedDict):
+    """What a turn has brought: the score, whether it was the last one, and work that is left."""
+
+    score: float
+    done: bool
+    unused: float
+
+
 class FlowTraining:
     """A flow behind a front, trained on some rows until others like it no better.
 
@@ -43,6 +57,7 @@ class FlowTraining:
         fold: A number of its own, which tells order and first weights.
         ridge: The ridge of whitening.
         stopped: Ends a turn that is being taken.
+        checkpoints: The turns that were taken before the search was killed.
     """
 
     def __init__(
@@ -55,9 +70,11 @@ class FlowTraining:
         fold: int,
         ridge: float,
         stopped: threading.Event,
+        checkpoints: Checkpoints,
     ) -> None:
         self.task, self.name, self.letters = task, front, letters
-        self.fold, self.ridge, self.stopped = fold, ridge, stopped
+        self.fold, self.ridge = fold, ridge
+        self.stopped, self.checkpoints = stopped, checkpoints
         self.rows, self.validation = rows, validation
         features, given = task.features, task.given
         # As wide as MADE needs: a unit for each feature that others depend on.
@@ -69,6 +86,8 @@ class FlowTraining:
         self.score = -math.inf
         self.is_done = self.weights > _WEIGHTS
         self.member: Member | None = None
+        self.turns = 0
+        self._last: Finished | None = None
         self._config: TrainConfig | None = None
 
     @property
@@ -105,37 +124,49 @@ class FlowTraining:
         config, task = self._config, self.task
         if config is None:
             return 0.0
-        if self.member is None:
-            self._front = task.front(self.name, self.rows, self.ridge)
-            self._layers = build_layers(
-                task.features, task.given, self.letters, self.hidden, config.seed
-            )
-            self._flow = PartialFlow(self._layers, standard_normal(task.features), task.present)
-            self._parts = (
-                task.through(self._front, self.rows).in_float32(),
-                task.through(self._front, self.validation).in_float32(),
-            )
-        before = copy.deepcopy(self._flow.state_dict())
-        self._flow.float()
-        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set)
-        gained = -history.best_validation_nll - self.score if self.member else math.inf
-        if self.member is not None:
-            self.is_done = gained < _GAIN
-        self.is_done |= history.stopped_because == "patience"
+        self.turns += 1
+        name = f"{self.label} {self.fold} turn {self.turns}"
+        self._last = self.checkpoints.once(name, partial(self._train, config))
+        self.member = Member.of(self._last, task.layout, task.given)
+        with blame(self._last.path, "not a step of this search"):
+            facts = check(_Turn, {name: self._last.plain[name] for name in _Turn.__annotations__})
+        self.score, self.is_done = facts["score"], facts["done"]
+        return facts["unused"]
+
+    @cached_property
+    def _front(self) -> list[LazyTransform]:
+        return self.task.front(self.name, self.rows, self.ridge)
+
+    @cached_property
+    def _parts(self) -> tuple[Split, Split]:
+        rows, validation = (
+            self.task.through(self._front, part).in_float32()
+            for part in (self.rows, self.validation)
+        )
+        return rows, validation
+
+    def _train(self, config: TrainConfig) -> Step:
+        """Trains the flow on, from where its last turn left it."""
+        task = self.task
+        layers = build_layers(task.features, task.given, self.letters, self.hidden, config.seed)
+        whole = assemble(task.layout, self._front, layers)
+        if self._last is not None:
+            whole.double().load_state_dict(dict(self._last.tensors))
+        flow = PartialFlow(layers, standard_normal(task.features), task.present).float()
+        history = fit(flow, *self._parts, config, stopped=self.stopped.is_set)
+        if history.stopped_because == "interrupted":
+            raise KeyboardInterrupt  # nothing is kept of a part of a turn
+        score = -history.best_validation_nll
+        gained = math.inf if self._last is None else score - self.score
+        done = history.stopped_because == "patience" or gained < _GAIN
+        unused = (config.epochs - len(history.records)) * self.epoch
+        facts: _Turn = {"score": max(score, self.score), "done": done, "unused": unused}
+        plan: dict[str, Any] = front_plan(self._front)
+        plan |= {"layers": self.letters, "hidden": self.hidden, "seed": config.seed}
         if gained < 0:
-            self._flow.load_state_dict(before)
-        else:
-            self.score = -history.best_validation_nll
-        seed = self.task.seed + self.fold
-        plan = front_plan(self._front) | {
-            "layers": self.letters,
-            "hidden": self.hidden,
-            "seed": seed,
-        }
-        # The layers are shared: a further turn makes this member another one.
-        whole = assemble(task.layout, self._front, self._layers)
-        self.member = Member(plan, whole.double())
-        return (config.epochs - len(history.records)) * self.epoch
+            assert self._last is not None
+            return {**self._last.plain, **facts}, self._last.tensors
+        return {"plan": plan, **facts}, whole.double().state_dict()
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:

@@ -35,7 +35,7 @@ _BOUNDS = (-7.0, 12.0)
 _FAR = 40.0
 
 
-Widths = list[tuple[float, Tensor, Tensor]]
+Widths = list[tuple[float, list[float], list[float]]]
 """Of each width the logarithm of its weight, and what it is for features and for codes."""
 
 
@@ -107,8 +107,8 @@ def fit_kernels(
     column = torch.repeat_interleave(torch.arange(len(levels)), torch.tensor(levels).long())
     log_weight, log_share, locs, scales = [], [], [], []
     for log_part, near, mixing in found:
-        a = torch.where(seen, near, 0.0)
-        lam = mixing[column]
+        a = torch.where(seen, torch.tensor(near, dtype=torch.float64), 0.0)
+        lam = torch.tensor(mixing, dtype=torch.float64)[column]
         log_weight.append(share.log() + log_part)
         log_share.append(((1 - lam) * same + lam * margin).log().clamp(min=NEVER))
         locs.append(a * x)
@@ -154,7 +154,10 @@ class _Widths:
             )
         theta = torch.from_numpy(found.x.reshape(len(_STARTS), -1))
         parts, near = theta[:, 0].log_softmax(dim=0).tolist(), theta[:, 1:].sigmoid()
-        return list(zip(parts, near[:, :columns], near[:, columns:], strict=True))
+        return [
+            (part, row[:columns], row[columns:])
+            for part, row in zip(parts, near.tolist(), strict=True)
+        ]
 
     def loss(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Minus the mean log-likelihood of rows left out, and its gradient."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from maskedflow.data import Split
+from maskedflow.files import blame
 from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
 from .boosted import fit_boosted
+from .checkpoints import Checkpoints, Step
 from .em import Grown, Sample, grow
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
@@ -34,6 +36,8 @@ class Kind(abc.ABC):
     """A kind of members of a stack; what :meth:`fit` settles counts for :meth:`again`, too."""
 
     label: str
+    SETTLED: ClassVar[tuple[str, ...]] = ()
+    """The names of what :meth:`fit` settles, plain values."""
     spent = 0.0
     """The work that was done so far."""
 
@@ -45,6 +49,28 @@ class Kind(abc.ABC):
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
         """Fits a member to some rows; others judge, given what members beside it say of them."""
+
+    def fit_once(
+        self,
+        checkpoints: Checkpoints,
+        rows: Tensor,
+        others: Tensor,
+        beside: Sequence[Tensor],
+        work: float,
+    ) -> Member | None:
+        """Does the same, unless it was done before the search was killed."""
+        names = "spent", *self.SETTLED
+
+        def fitted() -> Step:
+            member = self.fit(rows, others, beside, work)
+            plain, tensors = ({"plan": None}, {}) if member is None else member.step
+            return plain | {name: getattr(self, name) for name in names}, tensors
+
+        done = checkpoints.once(self.label, fitted)
+        with blame(done.path, "not a step of this search"):
+            for name in names:
+                setattr(self, name, done.plain[name])
+        return Member.of(done, self.task.layout, self.task.given)
 
     @abc.abstractmethod
     def again(self, rows: Tensor) -> Member:
@@ -73,6 +99,8 @@ class Margins(Kind):
 
 class Gaussian(Kind):
     """A Gaussian, of columns as they are or made normal, with the ridge that others like best."""
+
+    SETTLED = ("ridge",)
 
     def __init__(self, task: Task, front: str) -> None:
         super().__init__(task)
@@ -113,6 +141,8 @@ class Mixture(Kind):
 
     By itself a mixture can lose all for a row far out, which others in the stack can bear.
     """
+
+    SETTLED = ("components", "slopes", "smoothing", "growing")
 
     def __init__(self, task: Task, front: str, ridge: float = 0.0) -> None:
         super().__init__(task)
@@ -182,6 +212,8 @@ class Chain(Kind):
     """A chain of normal scores, each given those before it by boosted trees."""
 
     label = "boosted chain"
+    SETTLED = ("work", "taken")
+    work = taken = 0.0
 
     def fit(
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
@@ -220,6 +252,8 @@ class Chain(Kind):
 
 class Products(Kind):
     """A mixture of products behind a front: a kernel density, or an adversarial forest."""
+
+    SETTLED = ("settled",)
 
     def __init__(
         self, task: Task, label: str, front: str, fit: Callable[..., Any], most: int

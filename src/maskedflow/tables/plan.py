@@ -79,7 +79,7 @@ class _Heaps(TypedDict):
 
 
 @with_config(CLOSED)
-class _Member(TypedDict):
+class MemberPlan(TypedDict):
     """One density of the values: a letter for each layer, or a mixture of Gaussians."""
 
     front: _Front
@@ -120,7 +120,7 @@ class Plan(TypedDict):
     interrupted: NotRequired[bool]
     categories: NotRequired[_Categories]
     heaps: NotRequired[_Heaps]
-    members: NotRequired[list[_Member]]
+    members: NotRequired[list[MemberPlan]]
     angles: NotRequired[list[_Angles]]
 
 
@@ -170,8 +170,8 @@ def build_density(layout: Layout, plan: Mapping[str, Any]) -> TableDensity:
         found = plan.get("categories", _OLD_CATEGORIES)
         categories = build_categories(layout.levels, context, found)
     if layout.angle_state:
-        angles = _build_angles(layout, sum(layout.levels) + context, plan)
-    members = [_build_member(layout, plan["given"], one) for one in plan.get("members", ())]
+        angles = build_angles(layout, sum(layout.levels) + context, plan)
+    members = [build_member(layout, plan["given"], one) for one in plan.get("members", ())]
     numbers = None
     if members:
         heaps = Heaps.empty(**plan["heaps"]) if "heaps" in plan else None
@@ -195,7 +195,8 @@ def build_categories(
     )
 
 
-def _build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
+def build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> LazyDistribution:
+    """Makes the density of the angles."""
     present = present_columns(layout)[0]
     if "angles" not in plan:  # as in the first versions
         flow = NCSF(len(present), context, transforms=2, hidden_features=(64, 64), periodic=False)
@@ -207,7 +208,8 @@ def _build_angles(layout: Layout, context: int, plan: Mapping[str, Any]) -> Lazy
     return Stack(members, torch.ones(len(members)))
 
 
-def _build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDistribution:
+def build_member(layout: Layout, given: int, plan: Mapping[str, Any]) -> LazyDistribution:
+    """Makes one density of the values."""
     features, front, components = len(layout.value_state), plan["front"], plan.get("components", 0)
     steps: list[LazyTransform] = []
     if front.get("scale"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import fields
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from maskedflow.columns.rows import Layout, Rows
 from maskedflow.data import Split
 
 from .angles import fit_angles
+from .checkpoints import Checkpoints, Finished, Step, identity_of
 from .codes import fit_categories
 from .contest import FLOWS, Contest, Tell
 from .density import TableDensity, angle_context, number_context, present_columns
 from .heaping import fit_heaps
-from .plan import stack_of
+from .plan import build_angles, build_categories, stack_of
 from .task import Task
 from .weighed import distinct_rows
 from .work import Budget, default_work, work_within
@@ -35,6 +38,7 @@ def fit_density(
     work: float | None = None,
     seed: int = 0,
     tell: Tell | None = None,
+    directory: str | Path | None = None,
 ) -> TableDensity:
     """Fits a density to the rows of a table.
 
@@ -61,6 +65,8 @@ def fit_density(
         seed: Seed of every random draw.
         tell: Called after each step of the search with the share of the work that is done, and what
             was found.
+        directory: A folder for what was fitted so far: there the same search goes on that was
+            killed, with the work that it was begun with. None keeps nothing.
 
     Ctrl-C ends the search with what it has found by then, which its `plan` says.
 
@@ -70,7 +76,7 @@ def fit_density(
 
     Raises:
         ValueError: If `flow` is unknown, a limit is not positive and finite, or there are no rows
-            that count.
+            that count; or if another search was begun in `directory`.
 
     Example:
         >>> x = torch.randn(50, 1, dtype=torch.float64)
@@ -92,30 +98,42 @@ def fit_density(
     rows, c, weight = distinct_rows(layout, rows, None if c is None else c.double(), weight)
     if not len(rows):
         raise ValueError("rows: expected at least one that is possible, got none")
-    if work is None and time_limit is not None:
-        work = work_within(time_limit, len(layout.value_state), since=start)
-    elif work is None:
-        work = default_work(len(rows), columns)
+    checkpoints = Checkpoints(None if directory is None else Path(directory))
+    parts = [getattr(rows, field.name) for field in fields(rows)]
+    identity = "" if directory is None else identity_of(layout, *parts, c, weight, flow, seed)
+
+    def settle() -> float:
+        if time_limit is not None:
+            return work_within(time_limit, len(layout.value_state), since=start)
+        return default_work(len(rows), columns)
+
+    work = checkpoints.begin(identity, work, settle)
     categories = angles = numbers = None
     plan: dict[str, Any] = {"context": 0 if c is None else c.shape[1], "work": work}
-    parts = bool(layout.levels) + bool(layout.angle_state) + 3 * bool(layout.value_state)
+    shares = bool(layout.levels) + bool(layout.angle_state) + 3 * bool(layout.value_state)
+    share = work / max(shares, 1)
     budget = Budget(work)
     told = tell or (lambda share, line: None)
     if layout.levels:
         split = Split(rows.codes.double(), c, weight)
-        arguments = layout.levels, split, seed
         try:
-            categories, plan["categories"], spent = fit_categories(*arguments, work / parts)
+            done = checkpoints.once("categories", lambda: _code(layout, split, seed, share))
         except KeyboardInterrupt:  # ends with what there is
-            categories, plan["categories"], spent = fit_categories(*arguments, 0.0)
-            budget.total, plan["interrupted"] = spent, True
-        budget.spent += spent
+            done = Finished(Path("categories"), *_code(layout, split, seed, 0.0))
+            budget.total, plan["interrupted"] = done.plain["spent"], True
+            checkpoints = Checkpoints(None)  # of so little work nothing is worth keeping
+        plan["categories"] = found = done.plain["plan"]
+        categories = done.load(lambda: build_categories(layout.levels, plan["context"], found))
+        budget.spent += done.plain["spent"]
         told(budget.share, "categories")
     if layout.angle_state:
-        of = Split(rows.angles, angle_context(layout, rows, c), weight)
-        present = present_columns(layout)[0]
-        angles, plan["angles"] = fit_angles(present, of, seed, min(work / parts, budget.left))
-        budget.spent += work / parts
+        turns = Split(rows.angles, angle_context(layout, rows, c), weight)
+        most = min(share, budget.left)
+        done = checkpoints.once("angles", lambda: _turn(layout, turns, seed, most))
+        plan["angles"] = done.plain["plan"]
+        read = 0 if turns.context is None else turns.context.shape[1]
+        angles = done.load(lambda: build_angles(layout, read, plan))
+        budget.spent += share
         told(budget.share, "angles")
     if layout.value_state:
         given = number_context(layout, rows, c)
@@ -128,12 +146,24 @@ def fit_density(
             ends = spread(ends[0]), spread(torch.nextafter(ends[1], ends[0]))
         x = torch.lerp(*ends, noise)
         task = Task(layout, Split(x, given, weight), ends, rows.observed, seed)
-        contest = Contest(task, flow, budget, told)
+        contest = Contest(task, flow, budget, told, checkpoints)
         members, weights, plan["members"] = contest.run()
         numbers = stack_of(layout, members, weights, heaps)
         plan["given"] = task.given
         if contest.stopped.is_set():
             plan["interrupted"] = True
-    found = TableDensity(layout, categories, angles, numbers)
-    found.plan = plan
-    return found.double().eval()
+    density = TableDensity(layout, categories, angles, numbers)
+    density.plan = plan
+    return density.double().eval()
+
+
+def _code(layout: Layout, rows: Split, seed: int, work: float) -> Step:
+    """Fits a distribution to codes."""
+    made, plan, spent = fit_categories(layout.levels, rows, seed, work)
+    return {"plan": plan, "spent": spent}, made.state_dict()
+
+
+def _turn(layout: Layout, rows: Split, seed: int, work: float) -> Step:
+    """Fits a density to angles."""
+    made, plan = fit_angles(present_columns(layout)[0], rows, seed, work)
+    return {"plan": plan}, made.state_dict()

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from maskedflow.files import CLOSED, Count, Size, html_facts, html_table, write_text
+from maskedflow.files import CLOSED, Count, Size, html_facts, html_table, named, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -133,7 +133,7 @@ class RunLog:
         if self._folder is None:
             return
         log, metrics = self._folder / "training.log", self._folder / "metrics.jsonl"
-        with log.open("ab") as file:
+        with named(log), log.open("ab") as file:
             file.truncate(min(size, file.tell()))
         write_text(metrics, "".join(_json_line(record) for record in records))
         if self._tensorboard:
@@ -160,7 +160,8 @@ class RunLog:
 
     def _append(self, name: str, text: str) -> None:
         if self._folder is not None:
-            with (self._folder / name).open("a", encoding="utf-8") as file:
+            path = self._folder / name
+            with named(path), path.open("a", encoding="utf-8") as file:
                 file.write(text)
 
     def _events(self, records: list[EpochRecord]) -> None:
