@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from .output import check_ending, told, tracked, written
+from .output import check_ending, check_engine, told, tracked, write_parts, written
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
@@ -30,12 +31,17 @@ def sample(
     seed: NonNegativeInt = 0,
     shard: str | None = None,
     within: bool = False,
+    engine: Literal["ray"] | None = None,
 ) -> None:
     """Draw rows from a run's density, in the units of its data.
 
     NUMBER may be of any size. With --shard 2/5 the second of five pieces of the
     rows is drawn; written one after another, by cat say, the pieces are byte for
     byte the whole as CSV: the first begins with the names, the others have none.
+
+    Into a folder, a name without an ending, go all pieces, as .parquet files whose
+    names have the rows' order; --engine ray has them written by the workers of a Ray
+    cluster, or by as many as this machine has cores.
 
     With --context each row of that table gets NUMBER samples, and its columns are
     written beside them.
@@ -57,7 +63,7 @@ def sample(
     Args:
         run: The run's folder, such as maf_results/power.
         number: Rows to draw, for each context or row that is given. [default: 1 with --given]
-        output: File to write: .csv, .parquet, .npy, or a picture, .png. [required]
+        output: File to write: .csv, .parquet, .npy, or a picture, .png; or a folder. [required]
         context: Table with the columns that the flow is conditional on, found by name.
         given: Table with some of the columns, found by name, to draw the others.
         steps: For a time series, the rows of a forecast. [default: 24]
@@ -65,12 +71,15 @@ def sample(
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
         within: Leave out rows whose log-density is far below those of all training rows.
+        engine: What spreads the pieces over processes: ray.
     """
     if number is None and given is None:
         raise ValueError("-n: expected the number of rows to draw")
     if output is None:
         raise ValueError("-o: expected a file to write")
-    check_ending(output, ".csv", ".parquet", ".npy", ".png")
+    folder = check_engine(output, engine, shard)
+    if not folder:
+        check_ending(output, ".csv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
@@ -82,7 +91,9 @@ def sample(
         raise ValueError(f"--context {context}: the table of --given has the context, too")
 
     from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
-    from maskedflow.sources import Shard, write_batches
+    from maskedflow.runs.parts import complete_parts, part_count, sample_parts
+    from maskedflow.runs.sampling import ROWS
+    from maskedflow.sources import Shard, open_source, write_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
@@ -94,25 +105,34 @@ def sample(
             raise ValueError(f"--given {given}: the run of a time series takes --data")
         if shard is not None:
             raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
+        if folder:
+            raise ValueError(f"-o {output}: forecasts come as a whole; expected a file")
         if within:
             raise ValueError("--within: forecasts are drawn step by step; leave it out")
         _forecast(found, number, output, steps or STEPS, data, seed)
         return
     if steps is not None or data is not None:
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
-    if found.config.search is not None and output.suffix not in (".csv", ".parquet"):
+    if found.config.search is not None and output.suffix not in (".csv", ".parquet", ""):
         raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
-    if given is not None:
-        with told():
-            schema, batches = sample_given_run(found, given, number, seed=seed, shard=piece)
-            total = write_batches(output, schema, tracked(batches, None), header=piece.number == 1)
-        print(written(total, output, start))
-        return
     names = found.context_columns
-    if names and context is None:
+    if given is None and names and context is None:
         raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
     if context is not None and not names:
         raise ValueError(f"--context {context}: the density of {run} has no context")
+    if given is not None:
+        with told():
+            if folder:
+                inputs = open_source(given).count()
+                job = partial(complete_parts, run.absolute(), given.absolute(), number, seed=seed)
+                parts = part_count(number * inputs, -(-inputs // ROWS))
+                total = write_parts(output, job, parts, number * inputs, engine)
+            else:
+                schema, batches = sample_given_run(found, given, number, seed=seed, shard=piece)
+                bar = tracked(batches, None)
+                total = write_batches(output, schema, bar, header=piece.number == 1)
+        print(written(total, output, start))
+        return
     conditions = None if context is None else found.read_context(context)
     rows = number if conditions is None else number * len(conditions)
     if output.suffix == ".png":
@@ -127,11 +147,16 @@ def sample(
         print(f"{len(drawn):,} rows in {output}")
         return
     with told():
-        schema, batches = sample_run(
-            found, number, conditions, seed=seed, shard=piece, within=within
-        )
-        bar = tracked(batches, rows // piece.of)
-        total = write_batches(output, schema, bar, header=piece.number == 1)
+        if folder:
+            where = None if context is None else context.absolute()
+            job = partial(sample_parts, run.absolute(), number, where, seed=seed, within=within)
+            total = write_parts(output, job, part_count(rows, -(-rows // ROWS)), rows, engine)
+        else:
+            schema, batches = sample_run(
+                found, number, conditions, seed=seed, shard=piece, within=within
+            )
+            bar = tracked(batches, rows // piece.of)
+            total = write_batches(output, schema, bar, header=piece.number == 1)
     print(written(total, output, start))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .output import note, told, tracked, written
+from .output import check_engine, note, told, tracked, write_parts, written
 
 
 def score(
@@ -22,6 +23,7 @@ def score(
     explain: bool = False,
     tail: bool = False,
     given: str | None = None,
+    engine: Literal["ray"] | None = None,
 ) -> None:
     """Write the log-density of each row of a table, in nats, in the table's own units.
 
@@ -31,6 +33,10 @@ def score(
     With --shard 2/5 the second of five pieces is scored. Written one after another,
     by cat say, the pieces are byte for byte the whole as CSV: the first begins with
     the names, the others have none.
+
+    Into a folder, a name without an ending, go all pieces, as .parquet files whose
+    names have the rows' order; --engine ray has them written by the workers of a Ray
+    cluster, or by as many as this machine has cores.
 
     A run of train --error scores rows as measured if the table has their errors,
     and else by the density without noise.
@@ -49,29 +55,40 @@ def score(
         run: The run's folder, such as maf_results/power.
         file: The table, in a file of any kind that train reads, or a folder of .parquet files, in
             the order of their names; or an array of rows or images, .npy.
-        output: File to write, with a column log_prob: .csv, .parquet or .npy.
+        output: File to write, with a column log_prob: .csv, .parquet or .npy; or a folder.
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.
         explain: Write what each column adds to log_prob, and why a row cannot be.
         tail: Write tail_probability too, how much of the density is no likelier.
         given: Columns that are given, separated by commas; log_prob is of the others.
+        engine: What spreads the pieces over processes: ray.
     """
+    folder = check_engine(output, engine, shard)
+
     from maskedflow.runs import load_run, score_run
+    from maskedflow.runs.parts import part_count, score_parts
+    from maskedflow.runs.scoring import ROWS
     from maskedflow.sources import Shard, write_batches
 
     piece = None if shard is None else Shard.parse(shard)
     start = time.monotonic()
-    scores = score_run(
-        load_run(run),
-        file,
-        keep=None if keep == "all" else _names(keep or ""),
-        shard=piece,
-        explain=explain,
-        tail=tail,
-        given=None if given is None else _names(given),
-    )
+    options: dict[str, Any] = {
+        "keep": None if keep == "all" else _names(keep or ""),
+        "explain": explain,
+        "tail": tail,
+        "given": None if given is None else _names(given),
+    }
+    scores = score_run(load_run(run), file, shard=Shard() if folder else piece, **options)
     if scores.about:
         note(scores.about)
+    if folder:
+        assert scores.rows is not None
+        job = partial(score_parts, run.absolute(), file.absolute(), **options)
+        parts = part_count(scores.rows, -(-scores.rows // ROWS))
+        with told():
+            rows = write_parts(output, job, parts, scores.rows, engine)
+        print(written(rows, output, start))
+        return
     batches = tracked(scores.batches, scores.rows)
     header = piece is None or piece.number == 1
     with told():

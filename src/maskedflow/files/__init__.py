@@ -16,7 +16,7 @@ from .plain import (
     parse_toml,
     read_text,
 )
-from .writing import atomic, exclusive, write_text
+from .writing import atomic, atomic_folder, exclusive, write_text
 
 __all__ = [
     "CLOSED",
@@ -27,6 +27,7 @@ __all__ = [
     "Size",
     "Stem",
     "atomic",
+    "atomic_folder",
     "blame",
     "check",
     "check_fields",

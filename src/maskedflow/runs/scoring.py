@@ -48,7 +48,7 @@ class Scores:
 
 def score_run(
     run: Run,
-    path: Path,
+    path: Path | Source,
     *,
     keep: Sequence[str] | None = (),
     shard: Shard | None = None,
@@ -72,7 +72,7 @@ def score_run(
             are to be scored as measured; or a `.npy` array of rows,
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
-            scored given those before it.
+            scored given those before it. Or a table that is open already.
         keep: Columns to carry along; all if None.
         shard: Which piece of the table; all of it if None.
         rows: The rows of a block.
@@ -87,12 +87,16 @@ def score_run(
             if the array has another width; if the file has no columns to keep or no pieces; or if
             the run has no answer to what is asked.
     """
+    opened, path = (path, path.path) if isinstance(path, Source) else (None, path)
     series = run.config.data.time is not None
+    if series and opened is not None:
+        raise ValueError(f"{path}: a time series is scored as a whole, from a file")
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
     positional = path.suffix == ".npy" and run.config.flow is not None and not series
+    positional &= opened is None
     array = _npy(path, len(run.columns) + len(run.context_columns)) if positional else None
-    source = None if series or array is not None else open_source(path)
+    source = None if series or array is not None else opened or open_source(path)
     run, about = _measured(run, path, () if source is None else source.names)
     density, names = run.density, tuple(run.density.types)
     question = ask(run, explain=explain, tail=tail, given=given)

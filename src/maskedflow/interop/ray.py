@@ -1,0 +1,103 @@
+"""Runs on the machines of a Ray cluster, or on the cores of this one.
+
+Workers read the run and the table, and write their parts, themselves: both lie where all machines
+see them, and hardly anything goes through Ray's object store.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskedflow.runs.level import Tally
+from maskedflow.runs.parts import Job, Part, write_part
+from maskedflow.sources import Shard
+
+__all__ = ["cluster", "write_parts"]
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """Connects to Ray: where `RAY_ADDRESS` says, to the cluster of this machine, or to a new one.
+
+    A new one has this machine's cores, no dashboard, and ends with the context. Ray tells nobody of
+    its use unless `RAY_USAGE_STATS_ENABLED` asks for it. What is connected already stays so.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        ValueError: If Ray is not installed, or there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray = import_module("ray")
+    except ModuleNotFoundError:
+        raise ValueError("ray: not here; pip install 'maskedflow[ray]'") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ValueError(f"ray: {error}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def write_parts(job: Job, parts: int, folder: Path) -> Iterator[Part]:
+    """Writes parts of a job as :func:`maskedflow.runs.parts.write_in_turn`, one worker a core.
+
+    Each worker opens the job once. The part of one that is lost is given to another.
+    """
+    with cluster() as ray:
+        data = import_module("ray.data")
+        data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        numbers = [{"number": number} for number in range(1, parts + 1)]
+        workers = min(parts, int(ray.cluster_resources()["CPU"]))
+        written = data.from_items(numbers, override_num_blocks=parts).map_batches(
+            _Worker,
+            fn_constructor_args=(job, parts, folder.absolute()),
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        for row in written.iter_rows():
+            yield _told(json.loads(row["part"]))
+
+
+class _Worker:
+    """Writes parts, one after the other."""
+
+    def __init__(self, job: Job, parts: int, folder: Path) -> None:
+        torch.set_num_threads(1)
+        self.open, self.parts, self.folder = lru_cache(job), parts, folder
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        shard = Shard(int(batch["number"][0]), self.parts)
+        try:
+            told = asdict(write_part(self.open(), shard, self.folder))
+        except (ValueError, OSError) as error:  # what the user can put right, which none retries
+            told = {"error": str(error)}
+        return {"part": [json.dumps(told)]}
+
+
+def _told(part: dict[str, Any]) -> Part:
+    """What a worker tells of a part."""
+    if "error" in part:
+        raise ValueError(part["error"])
+    tally = part.pop("tally")
+    return Part(**part, tally=tally and Tally(**tally))
