@@ -51,6 +51,7 @@ class TrainOptions:
             that it had planned. [default: all there are]
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
+        engine: What spreads the members of a search over processes: ray. What is found is the same.
         recompute: Compute what is within a transform again for gradients, instead of keeping it:
             less memory, more time.
         context: Columns of --data to condition on, separated by commas.
@@ -97,6 +98,7 @@ class TrainOptions:
     steps: PositiveInt | None = None
     lr_steps: PositiveInt | None = None
     work: PositiveFloat | None = None
+    engine: Literal["ray"] | None = None
     recompute: Annotated[bool | None, Parameter(negative="--no_recompute")] = None
     context: str | None = None
     error: Annotated[list[str] | None, Parameter(negative_iterable=())] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,9 +37,9 @@ def train(*, options: TrainOptions | None = None) -> None:
 
 
 def said(options: TrainOptions) -> dict[str, Any]:
-    """The options that were said, by name."""
+    """The options that were said, by name, but for the engine, on which nothing depends."""
     values = [(f.name, getattr(options, f.name), f.default) for f in fields(options)]
-    return {name: value for name, value, default in values if value != default}
+    return {name: value for name, value, default in values if value != default and name != "engine"}
 
 
 def _train(options: TrainOptions) -> None:
@@ -60,6 +61,10 @@ def _train(options: TrainOptions) -> None:
     if earlier is not None:
         asked = recorded(asked, earlier, directory)
     dataset, config, notes = prepare(asked, directory, earlier)
+    if options.engine is not None and config.search is None:
+        raise ValueError(
+            f"--engine {options.engine}: spreads the members of a search; expected --flow auto"
+        )
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
@@ -68,7 +73,7 @@ def _train(options: TrainOptions) -> None:
         print(f"weights: {told}")
     if config.search is not None:
         with exclusive(directory):
-            run = _search(directory, config, dataset)
+            run = _search(directory, config, dataset, options.engine)
             with in_place_of_earlier(directory, note):
                 write_run(run)
                 report(run, dataset, page=options.report)
@@ -78,8 +83,9 @@ def _train(options: TrainOptions) -> None:
             report(run, dataset, page=options.report)
 
 
-def _search(directory: Path, config: RunConfig, table: Any) -> Run:
+def _search(directory: Path, config: RunConfig, table: Any, engine: str | None) -> Run:
     """Searches the density of a table."""
+    from maskedflow.interop.ray import searching
     from maskedflow.runs import search_run
     from maskedflow.tables import FittedTable
 
@@ -92,7 +98,8 @@ def _search(directory: Path, config: RunConfig, table: Any) -> Run:
         f"{len(table.columns)} columns{within}",
         flush=True,
     )
-    with watched(f"fitting {search.flow}{within}") as tell:
+    spread = nullcontext() if engine is None else searching()
+    with spread, watched(f"fitting {search.flow}{within}") as tell:
         run = search_run(directory, config, table, tell)
     assert run.config.search is not None
     print(f"fitted in {run.config.search.seconds:.0f} s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
@@ -22,8 +22,9 @@ import torch
 from maskedflow.runs.level import Tally
 from maskedflow.runs.parts import Job, Part, write_part
 from maskedflow.sources import Shard
+from maskedflow.tables.together import spread_by
 
-__all__ = ["cluster", "write_parts"]
+__all__ = ["cluster", "searching", "write_parts"]
 
 
 @contextmanager
@@ -77,6 +78,38 @@ def write_parts(job: Job, parts: int, folder: Path) -> Iterator[Part]:
         )
         for row in written.iter_rows():
             yield _told(json.loads(row["part"]))
+
+
+@contextmanager
+def searching() -> Iterator[None]:
+    """Has what searches do side by side done by Ray's workers, one a core; they find the same.
+
+    Flows of a table's search are trained so, and members fitted again to other rows. The table goes
+    to the workers with each of them, through Ray's object store.
+
+    Raises:
+        ValueError: As :func:`cluster`.
+    """
+    with cluster() as ray:
+        remote = ray.remote(_called).options(num_cpus=1)
+
+        def spread(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+            made = [remote.remote(call) for call in calls]
+            try:
+                found: list[Any] = ray.get(made)
+            except BaseException:
+                for one in made:
+                    ray.cancel(one, force=True)
+                raise
+            return found
+
+        with spread_by(spread):
+            yield
+
+
+def _called(call: Callable[[], Any]) -> Any:
+    torch.set_num_threads(1)
+    return call()
 
 
 class _Worker:

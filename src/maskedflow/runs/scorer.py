@@ -64,6 +64,8 @@ class Scorer:
             TypeError: If it is another kind of table.
         """
         kind = kind_of(table)
+        if kind == "arrow" and not isinstance(table, pa.Table | pa.RecordBatch):
+            table = pa.table(table)
         if kind not in ("arrow", "pandas", "mapping"):
             raise TypeError(
                 "table: expected one of Arrow or pandas, or a mapping from names to arrays, got "
@@ -77,7 +79,7 @@ class Scorer:
         for name in scores.schema.names:
             if name in rows.column_names:
                 raise ValueError(f"table: has a column {name!r} itself; leave it out")
-        added = pa.Table.from_batches(scores.batches, schema=scores.schema).combine_chunks()
+        added = pa.Table.from_batches(scores.batches, schema=scores.schema)
         return _with_columns(table, kind, added)
 
 
@@ -85,11 +87,10 @@ def _with_columns(table: Any, kind: str, added: pa.Table) -> Any:
     """The table, and others behind its columns."""
     columns = dict(zip(added.column_names, added.columns, strict=True))
     if kind == "arrow":
-        batch = isinstance(table, pa.RecordBatch)
-        whole = pa.table(table)
         for name, column in columns.items():
-            whole = whole.append_column(name, column)
-        return pa.RecordBatch.from_struct_array(whole.to_struct_array()) if batch else whole
+            cells = column if isinstance(table, pa.Table) else column.combine_chunks()
+            table = table.append_column(name, cells)
+        return table
     cells = {name: column.to_numpy() for name, column in columns.items()}
     return {**table, **cells} if kind == "mapping" else table.assign(**cells)
 

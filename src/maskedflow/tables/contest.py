@@ -237,8 +237,10 @@ class Contest:
         before = self.budget.spent
         for training, share in shares.items():
             self.budget.spent += training.settle(min(share, self.budget.left))
-        turns = [training.turn for training in shares]
-        self.budget.spent -= sum(together(turns, self.stopped.set))
+        turns = together([training.turn for training in shares], self.stopped.set)
+        for training, (left, after) in zip(shares, turns, strict=True):
+            training.become(after)
+            self.budget.spent -= left
         return self.budget.spent - before
 
     def weigh(self, folds: range) -> None:
@@ -261,12 +263,10 @@ class Contest:
         every = [copy for some in copies for copy in some]
         self.take_turns({copy: self.budget.left / len(every) for copy in every})
 
-        def judge(kind: Kind, k: int) -> Tensor:
-            rows, others = self.fold(k)
-            return self.task.log_probs(kind.again(rows).density, others)
-
         judged = iter(
-            together([partial(judge, entry.kind, k) for entry in self.simple for k in folds])
+            together(
+                [partial(entry.kind.judged, *self.fold(k)) for entry in self.simple for k in folds]
+            )
         )
         self.flows = []
         for entry, some in zip(flows, copies, strict=True):

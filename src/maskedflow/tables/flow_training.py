@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from typing import Any
 
 from torch import Tensor
 
@@ -100,11 +101,14 @@ class FlowTraining:
         )
         return self._config.epochs * self.epoch
 
-    def turn(self) -> float:
-        """Takes the turn that was planned; returns the work that it did without."""
+    def turn(self) -> tuple[float, FlowTraining]:
+        """Takes the turn that was planned; returns the work that it did without, and itself.
+
+        What is returned is another one where turns are taken in other processes.
+        """
         config, task = self._config, self.task
         if config is None:
-            return 0.0
+            return 0.0, self
         if self.member is None:
             self._front = task.front(self.name, self.rows, self.ridge)
             self._layers = build_layers(
@@ -135,7 +139,17 @@ class FlowTraining:
         # The layers are shared: a further turn makes this member another one.
         whole = assemble(task.layout, self._front, self._layers)
         self.member = Member(plan, whole.double())
-        return (config.epochs - len(history.records)) * self.epoch
+        return (config.epochs - len(history.records)) * self.epoch, self
+
+    def become(self, after: FlowTraining) -> None:
+        """Is what a turn has made of it, perhaps in another process."""
+        self.__dict__ |= {**vars(after), "task": self.task, "stopped": self.stopped}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "stopped": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "stopped": threading.Event()}
 
 
 def _weights(features: int, given: int, layers: str, hidden: int) -> int:

@@ -50,6 +50,10 @@ class Kind(abc.ABC):
     def again(self, rows: Tensor) -> Member:
         """Fits a member to other rows, as it was settled."""
 
+    def judged(self, rows: Tensor, others: Tensor) -> Tensor:
+        """The log-density of others under a member that is fitted so."""
+        return self.task.log_probs(self.again(rows).density, others)
+
     @property
     def again_work(self) -> float:
         """The work that this takes."""
