@@ -19,9 +19,9 @@ pytest.importorskip("pyspark")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(autouse=True)
-def spark(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A session on this machine, which nothing outside of it sees."""
+@pytest.fixture
+def spark(people: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A session on this machine, which nothing outside of it sees, begun where recipes run."""
     from pyspark.sql import SparkSession
 
     monkeypatch.setitem(os.environ, "SPARK_LOCAL_IP", "127.0.0.1")
@@ -32,6 +32,7 @@ def spark(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     session.stop()
 
 
+@pytest.mark.usefixtures("spark")
 def test_the_recipe(people: Path, snippet: Callable[..., dict[str, Any]]) -> None:
     snippet("Spark", "scale-machines.md")
     assert run("score", RUN, people / "people", "-o", people / "one.parquet") == 0

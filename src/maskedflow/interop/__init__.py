@@ -1,5 +1,5 @@
 """Bridges to other libraries, which are imported when a bridge is used."""
 
-from . import ray, sbi
+from . import sbi
 
-__all__ = ["ray", "sbi"]
+__all__ = ["sbi"]

@@ -29,16 +29,17 @@ __all__ = ["cluster", "searching", "write_parts"]
 
 @contextmanager
 def cluster() -> Iterator[Any]:
-    """Connects to Ray: where `RAY_ADDRESS` says, to the cluster of this machine, or to a new one.
+    """Connects to the cluster of Ray's that `RAY_ADDRESS` names, or starts one.
 
-    A new one has this machine's cores, no dashboard, and ends with the context. Ray tells nobody of
+    That has this machine's cores, no dashboard, and ends with the context. Ray tells nobody of
     its use unless `RAY_USAGE_STATS_ENABLED` asks for it. What is connected already stays so.
 
     Yields:
         The module `ray`.
 
     Raises:
-        ValueError: If Ray is not installed, or there is no such cluster.
+        ValueError: If Ray is not installed.
+        ConnectionError: If there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -48,10 +49,12 @@ def cluster() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise ValueError(f"ray: {error}") from None
+    ray.init(
+        os.environ.get("RAY_ADDRESS", "local"),  # not another command's, which ends with it
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
         yield ray
     finally:

@@ -146,6 +146,7 @@ def write_folder(folder: Path, job: Job, parts: int, write: Writer) -> int:
     """
     with atomic_folder(folder) as beside:
         written = sorted(write(job, parts, beside), key=lambda part: part.number)
+    assert [part.number for part in written] == [*range(1, parts + 1)]
     for text in dict.fromkeys(text for part in written for text in part.notes):
         warnings.warn(text, stacklevel=2)
     if tallies := [part.tally for part in written if part.tally is not None]:
