@@ -1,6 +1,6 @@
 """Measures scoring through Ray beside a single process of as many cores, and rows a core-second.
 
-    python benchmarks/scale_scoring.py FOLDER [--rows 10000000] [--rounds 3] [--cores 2]
+    python benchmarks/scale_scoring.py FOLDER [--rows 10000000] [--rounds 3]
 
 FOLDER takes a table of six columns, a folder of Parquet files of a million rows, and runs of three
 sizes; those that are there are used again. Each side is a command of its own, timed from its start
@@ -49,24 +49,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the table, runs and scores go")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--size", choices=SIZES, default="medium", help="of the run of both sides")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.absolute()
     table = make_table(folder / f"{arguments.rows}", arguments.rows)
     runs = {name: make_run(folder, name) for name in SIZES}
-    setting = machine(("torch", "pyarrow", "ray")) | {"cores used": arguments.cores}
+    setting = machine(("torch", "pyarrow", "ray"))
 
     sides: dict[str, list[float]] = {"one process": [], "ray": []}
     digests = set()
     for turn in range(arguments.rounds):
         for name in sorted(sides, reverse=bool(turn % 2)):
-            seconds, digest = score(runs[arguments.size], table, folder, name, arguments.cores)
+            seconds, digest = score(runs[arguments.size], table, folder, name)
             sides[name].append(seconds)
             digests.add(digest)
             print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    killed, digest = score(runs[arguments.size], table, folder, "ray", arguments.cores, kill=True)
+    killed, digest = score(runs[arguments.size], table, folder, "ray", kill=True)
     digests.add(digest)
     if len(digests) != 1:
         raise SystemExit("the folders differ")
@@ -112,7 +111,9 @@ def make_run(folder: Path, name: str) -> Path:
         hidden, transforms = SIZES[name]
         small = make_table(folder / f"{name}-rows", 20_000)
         words = "train", "--data", small, "--out", folder, *TRAIN
-        command(*words, "--hidden_dim", hidden, "--num_layers", transforms, threads=1).wait()
+        shape = "--hidden_dim", hidden, "--num_layers", transforms
+        if command(*words, *shape, threads=1).wait():
+            raise SystemExit(f"{name}: no run")
         (folder / f"{name}-rows").rename(folder / f"{name}-table")
         (folder / small.name).rename(folder / name)
     return folder / name
@@ -126,12 +127,12 @@ def command(*words: object, threads: int) -> subprocess.Popen[bytes]:
 
 
 def score(
-    run: Path, table: Path, folder: Path, name: str, cores: int, *, kill: bool = False
+    run: Path, table: Path, folder: Path, name: str, *, kill: bool = False
 ) -> tuple[float, str]:
     """The seconds of a command, and a digest of the folder that it has written."""
     output = folder / "scores"
     shutil.rmtree(output, ignore_errors=True)
-    words, threads = ["score", run, table, "-o", output], cores
+    words, threads = ["score", run, table, "-o", output], os.cpu_count() or 1
     if name == "ray":
         words, threads = [*words, "--engine", "ray"], 1
     start = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,7 +85,6 @@ def _train(options: TrainOptions) -> None:
 
 def _search(directory: Path, config: RunConfig, table: Any, engine: str | None) -> Run:
     """Searches the density of a table."""
-    from maskedflow.interop.ray import searching
     from maskedflow.runs import search_run
     from maskedflow.tables import FittedTable
 
@@ -98,7 +97,11 @@ def _search(directory: Path, config: RunConfig, table: Any, engine: str | None) 
         f"{len(table.columns)} columns{within}",
         flush=True,
     )
-    spread = nullcontext() if engine is None else searching()
+    spread: AbstractContextManager[None] = nullcontext()
+    if engine is not None:
+        from maskedflow.interop.ray import searching
+
+        spread = searching()
     with spread, watched(f"fitting {search.flow}{within}") as tell:
         run = search_run(directory, config, table, tell)
     assert run.config.search is not None

@@ -106,7 +106,7 @@ def score_run(
         if keep is None or keep:
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
         if series and shard is not None:
-            raise ValueError("shard: a time series is scored as a whole; leave it out")
+            raise ValueError("shard: a time series is scored as a whole, into one file")
         if array is None:
             scores = (_batch(question.schema, [_array(score_file(run, p))]) for p in (path,))
             return Scores(question.schema, scores, None)

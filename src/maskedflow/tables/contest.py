@@ -238,9 +238,9 @@ class Contest:
         for training, share in shares.items():
             self.budget.spent += training.settle(min(share, self.budget.left))
         turns = together([training.turn for training in shares], self.stopped.set)
-        for training, (left, after) in zip(shares, turns, strict=True):
+        for training, (_, after) in zip(shares, turns, strict=True):
             training.become(after)
-            self.budget.spent -= left
+        self.budget.spent -= sum(left for left, _ in turns)
         return self.budget.spent - before
 
     def weigh(self, folds: range) -> None:
