@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.absolute()
-    table = make_table(folder / f"{arguments.rows}", arguments.rows)
+    table = make_table(folder / "tables" / f"{arguments.rows}", arguments.rows)
     runs = {name: make_run(folder, name) for name in SIZES}
     setting = machine(("torch", "pyarrow", "ray"))
 
@@ -107,16 +107,15 @@ def make_table(folder: Path, rows: int) -> Path:
 
 def make_run(folder: Path, name: str) -> Path:
     """Trains a run for a few steps: what it says of a row costs the same."""
-    if not (folder / name / "config.toml").exists():
+    run = folder / "runs" / name
+    if not (run / "config.toml").exists():
         hidden, transforms = SIZES[name]
-        small = make_table(folder / f"{name}-rows", 20_000)
-        words = "train", "--data", small, "--out", folder, *TRAIN
+        table = make_table(folder / "tables" / name, 20_000)
+        words = "train", "--data", table, "--out", run.parent, *TRAIN
         shape = "--hidden_dim", hidden, "--num_layers", transforms
         if command(*words, *shape, threads=1).wait():
             raise SystemExit(f"{name}: no run")
-        (folder / f"{name}-rows").rename(folder / f"{name}-table")
-        (folder / small.name).rename(folder / name)
-    return folder / name
+    return run
 
 
 def command(*words: object, threads: int) -> subprocess.Popen[bytes]:

@@ -105,6 +105,19 @@ def test_what_cannot_be_a_folder_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
+def test_what_is_not_in_pieces_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = RUN.parent / "flow_series", RUN.parent / "series.csv"
+    code, _, err = call(capsys, "score", *series, "-o", tmp_path / "scores")
+    assert (code, "a time series is scored as a whole, into one file" in err) == (2, True)
+    words = "--flow", "maf", "--engine", "ray", "--out", tmp_path
+    code, _, err = call(capsys, "train", "--data", RUN.parent / "numbers.csv", *words)
+    assert code == 2
+    assert "--engine ray: spreads the members of a search; expected --flow auto" in err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_bad_cell_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_rows(tmp_path / "rows").slice(0, 100)
     bad = table.set_column(1, "a", pa.array([*range(99), None], pa.float64()))
