@@ -57,7 +57,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dying(job: Callable[[], Callable[[Shard], Piece]], left: Path) -> Callable[[Shard], Piece]:
-    """A job in whose second part the process kills itself, in the middle of the file, once."""
+    """A job in whose last part the process kills itself, in the middle of the file, once."""
     piece = job()
 
     def killed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
