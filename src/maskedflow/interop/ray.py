@@ -38,8 +38,7 @@ def cluster() -> Iterator[Any]:
         The module `ray`.
 
     Raises:
-        ValueError: If Ray is not installed.
-        ConnectionError: If there is no such cluster.
+        ValueError: If Ray is not installed, does not start, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -49,12 +48,15 @@ def cluster() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    ray.init(
-        os.environ.get("RAY_ADDRESS", "local"),  # not another command's, which ends with it
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            os.environ.get("RAY_ADDRESS", "local"),  # not another command's, which ends with it
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # of no type of its own where a slow machine is given up
+        raise ValueError(f"ray: cannot start or be reached: {error}") from error
     try:
         yield ray
     finally:
