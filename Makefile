@@ -3,6 +3,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BENCH   ?= .venv-bench
 INTEROP ?= .venv-interop
+SCALE   ?= .venv-scale
 
 BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -11,7 +12,7 @@ TRAIN   = $(BIN)/maskedflow train --time_limit 90
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check wheel format docs interop bench flows tables examples clean
+.PHONY: help demo test test-slow check wheel format docs interop scale bench flows tables examples clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | \
@@ -48,6 +49,11 @@ interop: $(INTEROP)/.stamp ## Run flows beside sbi, lampe, pocomc, Pyro and read
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --no-header --disable-warnings -m "" tests/interop >docs/interop.txt; \
 		status=$$?; cat docs/interop.txt; exit $$status
 
+scale: $(SCALE)/.stamp ## Score, draw and search on local clusters of Ray, Spark and Dask (minutes, needs Java), into docs/scale.txt
+	OMP_NUM_THREADS=1 $(SCALE)/bin/python -m pytest --no-header --disable-warnings -v -m "" \
+		tests/interop/test_ray.py tests/interop/test_spark.py tests/interop/test_dask.py >docs/scale.txt; \
+		status=$$?; cat docs/scale.txt; exit $$status
+
 bench: $(BENCH)/.stamp ## Measure against zuko, nflows and flowjax, side by side (an hour)
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/small.py
@@ -63,7 +69,7 @@ examples: $(VENV)/.base ## Run every example, minutes each, and write its page's
 	set -e; for example in examples/*.py; do echo $$example; $(BIN)/python $$example; done
 
 clean: ## Remove .venv, caches and what the documentation built; never a run
-	rm -rf $(VENV) $(BENCH) $(INTEROP) build dist docs/_build docs/jupyter_execute
+	rm -rf $(VENV) $(BENCH) $(INTEROP) $(SCALE) build dist docs/_build docs/jupyter_execute
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src benchmarks tests docs -name __pycache__ -type d -exec rm -rf {} +
 
@@ -82,8 +88,9 @@ $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/
 # Other libraries live apart. One install of them and of us, so that there is one torch for all.
 $(BENCH)/.stamp: benchmarks/requirements.txt
 $(INTEROP)/.stamp: tests/interop/requirements.txt
-$(BENCH)/.stamp $(INTEROP)/.stamp: %/.stamp: pyproject.toml constraints.txt
+$(SCALE)/.stamp: tests/interop/scale-requirements.txt
+$(BENCH)/.stamp $(INTEROP)/.stamp $(SCALE)/.stamp: %/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		$(patsubst %,-r %,$(filter %/requirements.txt,$^)) -e .
+		$(patsubst %,-r %,$(filter %requirements.txt,$^)) -e .
 	@touch $@

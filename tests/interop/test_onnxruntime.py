@@ -11,7 +11,7 @@ import torch
 
 import maskedflow as mf
 from maskedflow.recipes import RECIPES
-from pages import run_python, type_commands, write_people
+from page_code import run_python, type_commands, write_people
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import maskedflow as mf
-from pages import run_python, type_commands, write_people
+from page_code import run_python, type_commands, write_people
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")

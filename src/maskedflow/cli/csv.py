@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from .output import note
 
 if TYPE_CHECKING:
-    from maskedflow.sources import Source
+    from maskedflow.sources import Dialect, Source
 
 CSV = Group(
     "CSV files",
@@ -54,14 +54,22 @@ class CsvOptions:
     ] = None
 
 
-def opened(file: Path, options: CsvOptions | None) -> "Source | Path":
-    """A table as it is said to be written, and what was guessed of it told; an array as it is."""
-    from maskedflow.sources import Dialect, open_source
+def dialect_of(options: CsvOptions | None) -> "Dialect | None":
+    """What was said of how CSV files are written, if anything."""
+    from maskedflow.sources import Dialect
 
     said = {k: v for k, v in asdict(options or CsvOptions()).items() if v is not None}
-    if file.suffix == ".npy" and not said:
+    return Dialect(**said) if said else None
+
+
+def opened(file: Path, options: CsvOptions | None) -> "Source | Path":
+    """A table as it is said to be written, and what was guessed of it told; an array as it is."""
+    from maskedflow.sources import open_source
+
+    dialect = dialect_of(options)
+    if file.suffix == ".npy" and dialect is None:
         return file  # maybe one of images, which is no table
-    source = open_source(file, Dialect(**said) if said else None)
+    source = open_source(file, dialect)
     for one in source.notes:
         note(one)
     return source

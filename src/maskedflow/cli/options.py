@@ -76,6 +76,7 @@ class TrainOptions(CsvOptions):
             that it had planned. [default: all there are]
         work: How much --flow auto may do, in units of about a second of a core; what is found
             depends on it and on no clock. [default: by the size of the table]
+        engine: What spreads the members of a search over processes: ray. What is found is the same.
         recompute: Compute what is within a transform again for gradients, instead of keeping it:
             less memory, more time.
         device: Where a flow is trained and measured: cpu, cuda, mps; or auto, which is cuda where
@@ -121,6 +122,7 @@ class TrainOptions(CsvOptions):
     steps: Annotated[PositiveInt | None, TRAINING] = None
     lr_steps: Annotated[PositiveInt | None, TRAINING] = None
     work: Annotated[PositiveFloat | None, TRAINING] = None
+    engine: Annotated[Literal["ray"] | None, TRAINING] = None
     recompute: Annotated[bool | None, TRAINING, Parameter(negative="--no_recompute")] = None
     device: Annotated[Device | None, TRAINING] = None
     auto: Annotated[bool, SETS] = False

@@ -9,12 +9,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch
-
     from maskedflow.data import Seen
+    from maskedflow.runs.parts import Job, Part
+
+
+class _Block(Protocol):
+    @property
+    def num_rows(self) -> int: ...
+
+
+Block = TypeVar("Block", bound=_Block)
 
 STDOUT = Path("-")
 """What stands for standard output."""
@@ -95,7 +102,40 @@ def _packed(ending: str) -> tuple[str, ...]:
     return (f"{ending}.gz",) if ending in (".csv", ".tsv") else ()
 
 
-def tracked(blocks: Iterable[RecordBatch], total: int | None) -> Iterator[RecordBatch]:
+def check_engine(
+    output: Path, engine: str | None, shard: str | None, device: str, table: Path | None
+) -> bool:
+    """Whether a folder is to be written; refuses what does not go with one, or needs one."""
+    folder = not output.suffix and output != STDOUT
+    if engine is not None and not folder:
+        raise ValueError(
+            f"-o {output}: each worker of --engine {engine} writes files; expected a folder, a "
+            "name without an ending"
+        )
+    if folder and shard is not None:
+        raise ValueError(f"--shard {shard}: a folder has all pieces; leave it out")
+    if folder and device not in ("auto", "cpu"):
+        raise ValueError(f"--device {device}: the parts of a folder are computed on CPUs")
+    if folder and table == STDOUT:
+        raise ValueError("-: each part of a folder reads its rows itself; expected a file")
+    return folder
+
+
+def write_parts(output: Path, job: Job, parts: int, rows: int, engine: str | None) -> int:
+    """Writes a folder of about so many rows, with a progress bar on a terminal."""
+    from maskedflow.runs.parts import write_folder, write_in_turn
+
+    def write(job: Job, parts: int, folder: Path) -> Iterator[Part]:
+        if engine is None:
+            return tracked(write_in_turn(job, parts, folder), rows)
+        from maskedflow.interop import ray
+
+        return tracked(ray.write_parts(job, parts, folder), rows)
+
+    return write_folder(output, job, parts, write)
+
+
+def tracked(blocks: Iterable[Block], total: int | None) -> Iterator[Block]:
     """The same blocks, of about so many rows, with a progress bar on a terminal."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from .csv import CsvOptions, Table, opened
+from .csv import CsvOptions, Table, dialect_of, opened
 from .options import Device
-from .output import check_ending, tell_written, told, tracked
+from .output import check_ending, check_engine, tell_written, told, tracked, write_parts
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
@@ -35,6 +36,7 @@ def sample(
     seed: NonNegativeInt = 0,
     shard: str | None = None,
     within: bool = False,
+    engine: Literal["ray"] | None = None,
     device: Device = "cpu",
     csv: CsvOptions | None = None,
 ) -> None:
@@ -43,6 +45,10 @@ def sample(
     NUMBER may be of any size. With --shard 2/5 the second of five pieces of the
     rows is drawn; written one after another, by cat say, the pieces are byte for
     byte the whole as CSV: the first begins with the names, the others have none.
+
+    Into a folder, a name without an ending, go all pieces, as .parquet files whose
+    names have the rows' order; --engine ray has them written by the workers of a Ray
+    cluster, or by as many as this machine has cores.
 
     With --context each row of that table gets NUMBER samples, and its columns are
     written beside them.
@@ -64,8 +70,8 @@ def sample(
     Args:
         run: The run's folder, such as maf_results/power.
         number: Rows to draw, for each context or row that is given. [default: 1 with --given]
-        output: File to write: .csv, .tsv, .parquet, .npy, or a picture, .png; - is standard output.
-            [required]
+        output: File to write: .csv, .tsv, .parquet, .npy, or a picture, .png; - is standard output;
+            or a folder. [required]
         context: Table with the columns that the flow is conditional on, found by name.
         given: Table with some of the columns, found by name, to draw the others.
         steps: For a time series, the rows of a forecast. [default: 24]
@@ -73,6 +79,7 @@ def sample(
         seed: Seed of the draws. [default: 0]
         shard: Which piece to draw of how many, such as 1/4.
         within: Leave out rows whose log-density is far below those of all training rows.
+        engine: What spreads the pieces over processes: ray.
         device: Where a flow draws: cpu, cuda, mps or auto. Draws by seed are those of one device.
             [default: cpu]
         csv: How CSV files are written.
@@ -81,7 +88,9 @@ def sample(
         raise ValueError("-n: expected the number of rows to draw")
     if output is None:
         raise ValueError("-o: expected a file to write")
-    check_ending(output, ".csv", ".tsv", ".parquet", ".npy", ".png")
+    folder = check_engine(output, engine, shard, device, given or context)
+    if not folder:
+        check_ending(output, ".csv", ".tsv", ".parquet", ".npy", ".png")
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():
@@ -95,7 +104,9 @@ def sample(
         raise ValueError("options of CSV files: expected --context, --given or --data with them")
 
     from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
-    from maskedflow.sources import Shard, write_batches
+    from maskedflow.runs.parts import complete_parts, part_count, sample_parts
+    from maskedflow.runs.sampling import ROWS
+    from maskedflow.sources import Shard, open_source, write_batches
 
     piece = Shard() if shard is None else Shard.parse(shard)
     start = time.monotonic()
@@ -107,6 +118,8 @@ def sample(
             raise ValueError(f"--given {given}: the run of a time series takes --data")
         if shard is not None:
             raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
+        if folder:
+            raise ValueError(f"-o {output}: forecasts come as a whole; expected a file")
         if within:
             raise ValueError("--within: forecasts are drawn step by step; leave it out")
         _forecast(found, number, output, steps or STEPS, data and opened(data, csv), seed)
@@ -115,18 +128,28 @@ def sample(
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
     if found.config.search is not None and output.suffix in (".npy", ".png"):
         raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
-    if given is not None:
-        table = opened(given, csv)
-        with told():
-            schema, batches = sample_given_run(found, table, number, seed=seed, shard=piece)
-            total = write_batches(output, schema, tracked(batches, None), header=piece.number == 1)
-        tell_written(total, output, start)
-        return
     names = found.context_columns
-    if names and context is None:
+    if given is None and names and context is None:
         raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
     if context is not None and not names:
         raise ValueError(f"--context {context}: the density of {run} has no context")
+    dialect = dialect_of(csv)
+    if given is not None:
+        table = open_source(opened(given, csv))
+        with told():
+            if folder:
+                inputs = table.count()
+                job = partial(
+                    complete_parts, run.absolute(), given.absolute(), number, dialect, seed=seed
+                )
+                parts = part_count(number * inputs, -(-inputs // ROWS))
+                total = write_parts(output, job, parts, number * inputs, engine)
+            else:
+                schema, batches = sample_given_run(found, table, number, seed=seed, shard=piece)
+                bar = tracked(batches, None)
+                total = write_batches(output, schema, bar, header=piece.number == 1)
+        tell_written(total, output, start)
+        return
     conditions = None if context is None else found.read_context(opened(context, csv))
     rows = number if conditions is None else number * len(conditions)
     if output.suffix == ".png":
@@ -141,11 +164,18 @@ def sample(
         print(f"{len(drawn):,} rows in {output}")
         return
     with told():
-        schema, batches = sample_run(
-            found, number, conditions, seed=seed, shard=piece, within=within
-        )
-        bar = tracked(batches, rows // piece.of)
-        total = write_batches(output, schema, bar, header=piece.number == 1)
+        if folder:
+            where = None if context is None else context.absolute()
+            job = partial(
+                sample_parts, run.absolute(), number, where, dialect, seed=seed, within=within
+            )
+            total = write_parts(output, job, part_count(rows, -(-rows // ROWS)), rows, engine)
+        else:
+            schema, batches = sample_run(
+                found, number, conditions, seed=seed, shard=piece, within=within
+            )
+            bar = tracked(batches, rows // piece.of)
+            total = write_batches(output, schema, bar, header=piece.number == 1)
     tell_written(total, output, start)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .csv import CsvOptions, Table, opened
+from .csv import CsvOptions, Table, dialect_of, opened
 from .options import Device
-from .output import check_ending, note, tell_written, told, tracked
+from .output import check_ending, check_engine, note, tell_written, told, tracked, write_parts
 
 
 def score(
@@ -24,6 +25,7 @@ def score(
     explain: bool = False,
     tail: bool = False,
     given: str | None = None,
+    engine: Literal["ray"] | None = None,
     device: Device = "cpu",
     csv: CsvOptions | None = None,
 ) -> None:
@@ -35,6 +37,10 @@ def score(
     With --shard 2/5 the second of five pieces is scored. Written one after another,
     by cat say, the pieces are byte for byte the whole as CSV: the first begins with
     the names, the others have none.
+
+    Into a folder, a name without an ending, go all pieces, as .parquet files whose
+    names have the rows' order; --engine ray has them written by the workers of a Ray
+    cluster, or by as many as this machine has cores.
 
     A run of train --error scores rows as measured if the table has their errors,
     and else by the density without noise.
@@ -54,33 +60,52 @@ def score(
         file: The table, in a file of any kind that train reads, or a folder of .parquet files, in
             the order of their names; or an array of rows or images, .npy; - is standard input.
         output: File to write, with a column log_prob: .csv, .tsv, .parquet or .npy; - is standard
-            output. A CSV file is plain, whatever the table's: commas, decimal points, UTF-8.
+            output; or a folder. A CSV file is plain, whatever the table's: commas, decimal points,
+            UTF-8.
         keep: Columns to carry along before log_prob, separated by commas; or all.
         shard: Which piece to score of how many, such as 1/4.
         explain: Write what each column adds to log_prob, and why a row cannot be.
         tail: Write tail_probability too, how much of the density is no likelier.
         given: Columns that are given, separated by commas; log_prob is of the others.
+        engine: What spreads the pieces over processes: ray.
         device: Where densities of a flow are computed: cpu, cuda, mps or auto. [default: cpu]
         csv: How CSV files are written.
     """
-    check_ending(output, ".csv", ".tsv", ".parquet", ".npy")
+    folder = check_engine(output, engine, shard, device, file)
+    if not folder:
+        check_ending(output, ".csv", ".tsv", ".parquet", ".npy")
 
     from maskedflow.runs import load_run, score_run
+    from maskedflow.runs.parts import part_count, score_parts
+    from maskedflow.runs.scoring import ROWS
     from maskedflow.sources import Shard, write_batches
 
     piece = None if shard is None else Shard.parse(shard)
     start = time.monotonic()
+    options: dict[str, Any] = {
+        "keep": None if keep == "all" else _names(keep or ""),
+        "explain": explain,
+        "tail": tail,
+        "given": None if given is None else _names(given),
+    }
     scores = score_run(
         load_run(run).to(device),
         opened(file, csv),
-        keep=None if keep == "all" else _names(keep or ""),
-        shard=piece,
-        explain=explain,
-        tail=tail,
-        given=None if given is None else _names(given),
+        shard=Shard() if folder else piece,
+        **options,
     )
     if scores.about:
         note(scores.about)
+    if folder:
+        assert scores.rows is not None
+        job = partial(
+            score_parts, run.absolute(), file.absolute(), dialect=dialect_of(csv), **options
+        )
+        parts = part_count(scores.rows, -(-scores.rows // ROWS))
+        with told():
+            rows = write_parts(output, job, parts, scores.rows, engine)
+        tell_written(rows, output, start)
+        return
     batches = tracked(scores.batches, scores.rows)
     header = piece is None or piece.number == 1
     with told():

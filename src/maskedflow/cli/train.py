@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,9 +40,9 @@ def train(*, options: TrainOptions | None = None) -> None:
 
 
 def said(options: TrainOptions) -> dict[str, Any]:
-    """The options that were said, by name."""
+    """The options that were said, by name, but for the engine, on which nothing depends."""
     values = [(f.name, getattr(options, f.name), f.default) for f in fields(options)]
-    return {name: value for name, value, default in values if value != default}
+    return {name: value for name, value, default in values if value != default and name != "engine"}
 
 
 def _train(options: TrainOptions) -> None:
@@ -65,6 +66,10 @@ def _train(options: TrainOptions) -> None:
     if earlier is not None:
         asked = recorded(asked, earlier, directory)
     dataset, config, notes = prepare(asked, directory, earlier)
+    if options.engine is not None and config.search is None:
+        raise ValueError(
+            f"--engine {options.engine}: spreads the members of a search; expected --flow auto"
+        )
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
@@ -109,7 +114,12 @@ def _search(directory: Path, config: RunConfig, table: Any, options: TrainOption
         f"{len(table.columns)} columns{within}",
         flush=True,
     )
-    with watched(f"fitting {search.flow}{within}") as tell:
+    spread: AbstractContextManager[None] = nullcontext()
+    if options.engine is not None:
+        from maskedflow.interop.ray import searching
+
+        spread = searching()
+    with spread, watched(f"fitting {search.flow}{within}") as tell:
         run = search_run(directory, config, table, tell, resume=options.resume)
     write_run(run)
     assert run.config.search is not None

@@ -17,7 +17,7 @@ from .plain import (
     parse_toml,
     read_text,
 )
-from .writing import atomic, exclusive, named, sweep, write_text
+from .writing import atomic, atomic_folder, exclusive, named, sweep, write_text
 
 __all__ = [
     "CLOSED",
@@ -28,6 +28,7 @@ __all__ = [
     "Size",
     "Stem",
     "atomic",
+    "atomic_folder",
     "blame",
     "check",
     "check_fields",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -174,6 +175,44 @@ def named(path: Path) -> Iterator[None]:
             if error.errno:
                 error.strerror = os.strerror(error.errno)  # others put it in words of their own
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside a path, to be moved there in the end, as :func:`atomic` a file.
+
+    On an error nothing is left. What a killed process leaves behind is removed by the next.
+
+    Raises:
+        ValueError: If there is something at the path, or another process is writing it now.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_folder(Path(folder) / "parts") as beside:
+        ...         _ = (beside / "0.txt").write_text("done")
+        ...     [str(file.relative_to(folder)) for file in Path(folder).rglob("*.txt")]
+        ['parts/0.txt']
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path}: expected a folder that is new or empty, found something there")
+    beside = path.with_name(f".{path.name}.tmp")
+    with exclusive(beside):
+        try:
+            _clear(beside)
+            yield beside
+            os.replace(beside, path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,6 +31,7 @@ from .fit import search_run, train_run, write_run
 from .level import level_of
 from .run import Run, load_run, open_data
 from .sampling import draw_batches, sample_batches, sample_given_run, sample_run
+from .scorer import Scorer
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
 from .summary import facts, results_table, summary, told_distinct
@@ -46,6 +47,7 @@ __all__ = [
     "Mean",
     "Run",
     "RunConfig",
+    "Scorer",
     "Scores",
     "SearchConfig",
     "build_flow",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from maskedflow.training.randomness import derive_seed
 
 from .density import FlowDensity
 
-__all__ = ["Draws", "level_of"]
+__all__ = ["Draws", "Tally", "level_of"]
 
 ROWS = 10_000
 """The training rows, chosen at random, that tell a level."""
@@ -50,50 +50,23 @@ def level_of(density: FlowDensity, train: Split) -> float | None:
 
 
 @dataclass
-class Draws:
-    """Draws of a flow, of which those below a level are counted, or others take their places.
+class Tally:
+    """How many draws there were, and how many of them were below a level or not finite.
 
     Args:
-        density: The flow's density.
         level: The level, in nats.
-        within: Whether draws below it are drawn again.
-        drawn: How many draws there were so far, those that were left out too.
-        low: How many of them were below the level, or not finite.
+        within: Whether others took their places, which count as draws, too.
+        drawn: How many draws there were so far.
+        low: How many of them were too low.
     """
 
-    density: FlowDensity = field(repr=False)
     level: float
     within: bool
     drawn: int = 0
     low: int = 0
 
-    def sample(self, n: int, context: Tensor | None = None, *, seed: int) -> Tensor:
-        """Draws n rows, one for each context if there are some.
-
-        Raises:
-            ValueError: If one is too low a hundred times.
-        """
-        x = self.density.sample(n, context, seed=seed)
-        low = self._is_low(x, context)
-        tries = 1
-        while self.within and low.any():
-            if tries == TRIES:
-                raise ValueError(
-                    f"within: {TRIES} draws of a row had a log-density below {self.level:.1f} nats"
-                )
-            rows = low.nonzero().flatten()
-            c = None if context is None else context[rows]
-            x[rows] = self.density.sample(len(rows), c, seed=derive_seed(seed, tries))
-            low[rows] = self._is_low(x[rows], c)
-            tries += 1
-        return x
-
-    def _is_low(self, x: Tensor, context: Tensor | None) -> Tensor:
-        finite = x.isfinite().all(dim=1)
-        low = ~finite | (self.density.log_prob(x.nan_to_num(), context) < self.level)
-        self.drawn += len(x)
-        self.low += int(low.sum())
-        return low
+    def __add__(self, other: Tally) -> Tally:
+        return replace(self, drawn=self.drawn + other.drawn, low=self.low + other.low)
 
     def warn(self) -> None:
         """Warns of draws that were too low, if there were some, and says how likely others are."""
@@ -110,3 +83,46 @@ class Draws:
             else f"{counted} have {below}; within=True (--within) puts others in their places",
             stacklevel=2,
         )
+
+
+@dataclass
+class Draws:
+    """Draws of a flow, of which those below a level are counted, or others take their places.
+
+    Args:
+        density: The flow's density.
+        tally: The level, and what was counted so far.
+    """
+
+    density: FlowDensity = field(repr=False)
+    tally: Tally
+
+    def sample(self, n: int, context: Tensor | None = None, *, seed: int) -> Tensor:
+        """Draws n rows, one for each context if there are some.
+
+        Raises:
+            ValueError: If one is too low a hundred times.
+        """
+        x = self.density.sample(n, context, seed=seed)
+        low = self._is_low(x, context)
+        tries = 1
+        while self.tally.within and low.any():
+            if tries == TRIES:
+                raise ValueError(
+                    f"within: {TRIES} draws of a row had a log-density below "
+                    f"{self.tally.level:.1f} nats"
+                )
+            rows = low.nonzero().flatten()
+            c = None if context is None else context[rows]
+            x[rows] = self.density.sample(len(rows), c, seed=derive_seed(seed, tries))
+            low[rows] = self._is_low(x[rows], c)
+            tries += 1
+        return x
+
+    def _is_low(self, x: Tensor, context: Tensor | None) -> Tensor:
+        finite = x.isfinite().all(dim=1)
+        log_prob = self.density.log_prob(x.nan_to_num(), context)
+        low = ~finite | (log_prob < self.tally.level)
+        self.tally.drawn += len(x)
+        self.tally.low += int(low.sum())
+        return low

@@ -18,11 +18,19 @@ from maskedflow.tables.queries import sample_given
 from maskedflow.training.randomness import derive_seed
 
 from .density import Density, FlowDensity
-from .level import Draws, level_of
+from .level import Draws, Tally, level_of
 from .measured import without_errors
 from .run import Run
 
-__all__ = ["ROWS", "draw_batches", "sample_batches", "sample_given_run", "sample_run"]
+__all__ = [
+    "ROWS",
+    "draw_batches",
+    "draws_of",
+    "sample_batches",
+    "sample_given_run",
+    "sample_run",
+    "to_arrow",
+]
 
 ROWS = 1000
 """Rows drawn at once."""
@@ -112,13 +120,13 @@ def draw_batches(
     Warns:
         UserWarning: How many draws were too low, and with `within` what P(R) is, if any was.
     """
-    draws = _draws(run, within)
+    draws = draws_of(run, within)
     yield from sample_batches(draws or run.density, n, context, seed=seed, shard=shard)
     if draws is not None:
-        draws.warn()
+        draws.tally.warn()
 
 
-def _draws(run: Run, within: bool) -> Draws | None:
+def draws_of(run: Run, within: bool) -> Draws | None:
     """What looks at the draws of a run; None if no level is known, nor needed."""
     density, level = run.density, run.config.level
     if not isinstance(density, FlowDensity) or run.config.data.time is not None:
@@ -128,7 +136,7 @@ def _draws(run: Run, within: bool) -> Draws | None:
     if level is None and within:
         dataset = cast(Dataset, run.dataset())
         level = level_of(density, without_errors(dataset.train, dataset))
-    return None if level is None else Draws(density, level, within)
+    return None if level is None else Draws(density, Tally(level, within))
 
 
 def sample_run(
@@ -156,13 +164,19 @@ def sample_run(
     Warns:
         UserWarning: After the last row, as :func:`draw_batches`.
     """
-    density = run.density
     drawn = draw_batches(run, n, context, seed=seed, shard=shard, within=within)
+    return to_arrow(run.density, drawn, context)
+
+
+def to_arrow(
+    density: Density, drawn: Iterator[tuple[Any, Any]], context: Any
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The columns, and the rows, of what :func:`sample_batches` draws."""
     tables = (density.arrow(x, c) for x, c in drawn)
     first = next(tables, None)
     if first is None:  # a piece without rows has columns all the same
         given = None if context is None else _take(context, np.zeros(1, np.int64))
-        first = density.arrow(density.sample(1, given, seed=seed), given).slice(0, 0)
+        first = density.arrow(density.sample(1, given, seed=0), given).slice(0, 0)
     batches = (b for t in chain([first], tables) for b in t.combine_chunks().to_batches())
     return first.schema, batches
 
@@ -175,7 +189,7 @@ def sample_given_run(
     Args:
         run: A run of a search.
         path: A table in a file with some of the run's columns, and all that it is conditional on;
-            cells that are missing are drawn.
+            cells that are missing are drawn. Or one that is open already.
         n: The number of draws for each row.
         seed: Seed of the draws; the same seed gives the same rows.
         shard: Which piece of the file's rows; all of them if None.
@@ -195,6 +209,7 @@ def sample_given_run(
             "others; a run of train --flow auto does"
         )
     source = open_source(path)
+    path = source.path
     there = [name for name in fitted.columns if name in source.names]
     if not there:
         raise ValueError(

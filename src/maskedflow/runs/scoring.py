@@ -72,7 +72,7 @@ def score_run(
             are to be scored as measured; or a `.npy` array of rows,
             the features in the run's order and the context behind them, as `maskedflow sample`
             writes; or of images. For a time series, a table with its column of times: each row is
-            scored given those before it.
+            scored given those before it. Or a table that is open already.
         keep: Columns to carry along; all if None.
         shard: Which piece of the table; all of it if None.
         rows: The rows of a block.
@@ -87,13 +87,17 @@ def score_run(
             if the array has another width; if the file has no columns to keep or no pieces; or if
             the run has no answer to what is asked.
     """
+    opened, path = (path, path.path) if isinstance(path, Source) else (None, path)
     series = run.config.data.time is not None
+    if series and opened is not None:
+        raise ValueError(f"{path}: a time series is scored as a whole, from a file")
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
     opened = path if isinstance(path, Source) else None
     if isinstance(path, Source):
         path = path.path
     positional = path.suffix == ".npy" and run.config.flow is not None and not series
+    positional &= opened is None
     array = _npy(path, len(run.columns) + len(run.context_columns)) if positional else None
     source = None if series or array is not None else opened or open_source(path)
     run, about = _measured(run, path, () if source is None else source.names)
@@ -105,7 +109,7 @@ def score_run(
         if keep is None or keep:
             raise ValueError(f"keep: {what} has no columns to carry along; expected a table")
         if series and shard is not None:
-            raise ValueError("shard: a time series is scored as a whole; leave it out")
+            raise ValueError("shard: a time series is scored as a whole, into one file")
         if array is None:
             rows_of = (score_file(run, file) for file in (opened or path,))
             scores = (_batch(question.schema, [_array(found)]) for found in rows_of)

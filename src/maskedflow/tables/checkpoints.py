@@ -53,7 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+        self.folder = folder and folder.absolute()  # a worker may be elsewhere
 
     def begin(self, identity: str, work: float | None, settle: Callable[[], float]) -> float:
         """Begins a search, or goes on with the one that was begun.

@@ -14,7 +14,7 @@ from torch import Tensor
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.stack import stacking_weights
 
-from .checkpoints import Checkpoints, Step
+from .checkpoints import Checkpoints
 from .entry import Entry, Simple, Trained
 from .flow_training import FEWEST, FlowTraining
 from .forest import fit_forest
@@ -218,8 +218,10 @@ class Contest:
         before = self.budget.spent
         for training, share in shares.items():
             self.budget.spent += training.settle(min(share, self.budget.left))
-        turns = [training.turn for training in shares]
-        self.budget.spent -= sum(together(turns, self.stopped.set))
+        turns = together([training.turn for training in shares], self.stopped.set)
+        for training, (_, after) in zip(shares, turns, strict=True):
+            training.become(after)
+        self.budget.spent -= sum(left for left, _ in turns)
         return self.budget.spent - before
 
     def weigh(self, folds: range) -> None:
@@ -242,16 +244,14 @@ class Contest:
         every = [copy for some in copies for copy in some]
         self.take_turns({copy: self.budget.left / len(every) for copy in every})
 
-        def judge(kind: Kind, k: int) -> Tensor:
-            rows, others = self.fold(k)
-
-            def judged() -> Step:
-                return {}, {"log_probs": self.task.log_probs(kind.again(rows).density, others)}
-
-            return self.checkpoints.once(f"{kind.label} {k}", judged).tensors["log_probs"]
-
         judged = iter(
-            together([partial(judge, entry.kind, k) for entry in self.simple for k in folds])
+            together(
+                [
+                    partial(entry.kind.judged, self.checkpoints, k, *self.fold(k))
+                    for entry in self.simple
+                    for k in folds
+                ]
+            )
         )
         self.flows = []
         for entry, some in zip(flows, copies, strict=True):
@@ -263,19 +263,12 @@ class Contest:
         for simple in self.simple:
             simple.log_probs += [next(judged) for _ in folds]
         self.weigh(range(self.judged))
-        kept = [entry for entry in self.simple if entry.weight > 0]
-        made_again = together([partial(self.fit_to_all, entry.kind) for entry in kept])
+        kept, rows = [entry for entry in self.simple if entry.weight > 0], torch.cat(self.folds)
+        made_again = together(
+            [partial(entry.kind.again_once, self.checkpoints, rows) for entry in kept]
+        )
         for simple, member in zip(kept, made_again, strict=True):
             simple.members = [member]
-
-    def fit_to_all(self, kind: Kind) -> Member:
-        """Fits a kind again, to all rows."""
-        done = self.checkpoints.once(
-            f"{kind.label} all", lambda: kind.again(torch.cat(self.folds)).step
-        )
-        member = Member.of(done, self.task.layout, self.task.given)
-        assert member is not None
-        return member
 
     def found(self) -> tuple[list[LazyDistribution], Tensor, list[dict[str, Any]]]:
         """The members that have a weight, these weights, and how to build them again."""

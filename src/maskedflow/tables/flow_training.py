@@ -119,11 +119,14 @@ class FlowTraining:
         )
         return self._config.epochs * self.epoch
 
-    def turn(self) -> float:
-        """Takes the turn that was planned; returns the work that it did without."""
+    def turn(self) -> tuple[float, FlowTraining]:
+        """Takes the turn that was planned; returns the work that it did without, and itself.
+
+        What is returned is another one where turns are taken in other processes.
+        """
         config, task = self._config, self.task
         if config is None:
-            return 0.0
+            return 0.0, self
         self.turns += 1
         name = f"{self.label} {self.fold} turn {self.turns}"
         self._last = self.checkpoints.once(name, partial(self._train, config))
@@ -131,7 +134,17 @@ class FlowTraining:
         with blame(self._last.path, "not a step of this search"):
             facts = check(_Turn, {name: self._last.plain[name] for name in _Turn.__annotations__})
         self.score, self.is_done = facts["score"], facts["done"]
-        return facts["unused"]
+        return facts["unused"], self
+
+    def become(self, after: FlowTraining) -> None:
+        """Is what a turn has made of it, perhaps in another process."""
+        self.__dict__ |= {**vars(after), "task": self.task, "stopped": self.stopped}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "stopped": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "stopped": threading.Event()}
 
     @cached_property
     def _front(self) -> list[LazyTransform]:

@@ -76,6 +76,21 @@ class Kind(abc.ABC):
     def again(self, rows: Tensor) -> Member:
         """Fits a member to other rows, as it was settled."""
 
+    def judged(self, checkpoints: Checkpoints, fold: int, rows: Tensor, others: Tensor) -> Tensor:
+        """The log-density of others, a fold, under a member that is fitted so to the rest."""
+
+        def judge() -> Step:
+            return {}, {"log_probs": self.task.log_probs(self.again(rows).density, others)}
+
+        return checkpoints.once(f"{self.label} {fold}", judge).tensors["log_probs"]
+
+    def again_once(self, checkpoints: Checkpoints, rows: Tensor) -> Member:
+        """Fits to all rows, unless it was done before the search was killed."""
+        done = checkpoints.once(f"{self.label} all", lambda: self.again(rows).step)
+        member = Member.of(done, self.task.layout, self.task.given)
+        assert member is not None
+        return member
+
     @property
     def again_work(self) -> float:
         """The work that this takes."""

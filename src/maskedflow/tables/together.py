@@ -1,14 +1,31 @@
-"""Independent parts of a search side by side, one a thread."""
+"""Independent parts of a search side by side: one a thread, or by other means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
+
+Spread = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+"""Makes calls, which can be pickled as what they return, and gives what each of them does."""
+
+_SPREAD: ContextVar[Spread | None] = ContextVar("_SPREAD", default=None)
+
+
+@contextmanager
+def spread_by(spread: Spread) -> Iterator[None]:
+    """Has the calls of searches made by other means than threads, such as other machines."""
+    token = _SPREAD.set(spread)
+    try:
+        yield
+    finally:
+        _SPREAD.reset(token)
 
 
 def together(
@@ -21,6 +38,9 @@ def together(
     was. If one fails, or somebody interrupts, the calls that wait are not made, and `stop` ends
     those that run.
     """
+    spread = _SPREAD.get()
+    if spread is not None and len(calls) > 1:
+        return spread(calls)
     threads = torch.get_num_threads()
     if threads < 2 or len(calls) < 2:
         return [call() for call in calls]
