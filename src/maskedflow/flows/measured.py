@@ -140,8 +140,7 @@ class Measured(Noisy, LazyDistribution):
         """Quasi-random numbers of N(0, I) for rows y, with shape (draws, *rows, E)."""
         size, number = len(self.features), self.draws * (1 if self.training else EVALUATED)
         if self.training:
-            shape = *y.shape[:-1], size
-            shift = torch.rand(shape, dtype=torch.float64, generator=self.generator).to(y.device)
+            shift = self.uniform((*y.shape[:-1], size), torch.float64).to(y.device)
         else:
             # As good as random, but of the row alone: errors that all rows share would not average
             # out, and mislead the choice of weights.

@@ -11,6 +11,7 @@ from torch import Tensor
 from maskedflow.flows.flow import standard_normal
 from maskedflow.nn.masked import SMALLEST_CUT
 from maskedflow.training import TrainConfig, fit
+from maskedflow.training.distributed import ALONE
 
 from .member import Member, front_plan
 from .missing import PartialFlow
@@ -117,7 +118,8 @@ class FlowTraining:
             )
         before = copy.deepcopy(self._flow.state_dict())
         self._flow.float()
-        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set)
+        # Searches have threads, not processes, to spread their members over.
+        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set, ranks=ALONE)
         gained = -history.best_validation_nll - self.score if self.member else math.inf
         if self.member is not None:
             self.is_done = gained < _GAIN

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .part import current_part
 
 
 class Noisy(nn.Module):
@@ -20,3 +24,15 @@ class Noisy(nn.Module):
     def seed(self, seed: int) -> None:
         """Starts the noise anew from a seed."""
         self.generator.manual_seed(seed)
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Draws from [0, 1), for rows that are the first axis of a shape.
+
+        Those of a part of a batch are what they would be in the whole.
+        """
+        part = current_part()
+        rows = shape[0] if part is None else part.batch
+        shape, count = (rows, *shape[1:]), shape[0]
+        source = self.generator
+        drawn = torch.rand(shape, dtype=dtype, device=source.device, generator=source)
+        return drawn if part is None else drawn[part.first : part.first + count]
