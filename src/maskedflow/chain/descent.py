@@ -118,17 +118,16 @@ class Descent:
         x: Tensor,
         c: Tensor | None,
         order: Tensor | None,
-        bounds: Sequence[tuple[int, int]],
+        bounds: Sequence[tuple[int, int, int]],
         rates: Sequence[float],
         weight: Tensor | None = None,
-        sizes: Sequence[int] | None = None,
     ) -> tuple[list[float], list[float]]:
         """Takes a step for each of the `bounds` of a batch, with its learning rate.
 
-        A batch's rows are those between its bounds, of the `order` if there is one, and each counts
-        as much as its `weight`, once if there is none. Where they are a part of a batch that
-        processes share, `sizes` has the rows of the whole, of which loss and norm are. The first
-        step whose loss or gradient is not finite is not taken, and none after it.
+        The bounds are the first and last position of a batch's rows, in the `order` if there is
+        one, and the number of rows in the whole batch, of which these may be a process's part. Each
+        counts as much as its `weight`, once if there is none. The first step whose loss or gradient
+        is not finite is not taken, and none after it.
 
         Returns:
             The loss of each step, and the norm of its gradient, as far as they were computed.
@@ -139,9 +138,7 @@ class Descent:
         self._flatten()
         steps = len(rates)
         losses, norms = np.zeros((2, steps))
-        edges, speeds = np.array(bounds, np.int64).reshape(-1, 2), np.array(rates, np.float64)
-        rows = np.diff(edges)
-        edges = np.hstack([edges, rows if sizes is None else np.array(sizes, np.int64)[:, None]])
+        edges, speeds = np.array(bounds, np.int64).reshape(-1, 3), np.array(rates, np.float64)
         order = torch.arange(len(x)) if order is None else order
         counts = [self.optimizer.state[one]["step"] for one in self.parameters]
         loads = [(x, 0, Panel.VALUES)]
@@ -192,7 +189,7 @@ class Descent:
             sums,
             x.element_size(),
             team=self._program.team,
-            work=(self._program.work + self._gradients.work) * rows[:, 0],
+            work=(self._program.work + self._gradients.work) * (edges[:, 1] - edges[:, 0]),
             most=self._values.count,
             add_up=None if self._shared is None else add_up,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .evaluate import report
 from .options import TrainOptions
 from .output import note, watched
+from .processes import joined
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run, RunConfig
@@ -22,17 +24,19 @@ def train(*, options: TrainOptions | None = None) -> None:
 
     One of --dataset, --data and --auto says on what. The run lies in OUT/NAME;
     an earlier run there is not lost but moved to OUT/NAME.1, and so on.
+    Processes that torchrun starts train one flow together.
     """
     options = options or TrainOptions()
     given = [f"--{name}" for name in ("dataset", "data", "auto") if getattr(options, name)]
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise ValueError(f"expected one of --dataset, --data and --auto, got {found}")
-    if options.auto:
-        for name in AUTO:
-            _train(replace(options, auto=False, dataset=name))
-    else:
-        _train(options)
+    with joined():
+        if options.auto:
+            for name in AUTO:
+                _train(replace(options, auto=False, dataset=name))
+        else:
+            _train(options)
 
 
 def said(options: TrainOptions) -> dict[str, Any]:
@@ -51,7 +55,9 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
+    from maskedflow.training import Ranks
 
+    ranks = Ranks()
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
     directory = (options.out or Path("maf_results")) / Path(source).stem
@@ -59,7 +65,9 @@ def _train(options: TrainOptions) -> None:
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:
         asked = recorded(asked, earlier, directory)
-    dataset, config, notes = prepare(asked, directory, earlier)
+    with ranks.in_turn() if options.download else nullcontext():
+        dataset, config, notes = prepare(asked, directory, earlier)
+    ranks.wait()  # until all have read what may now be moved
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
@@ -67,15 +75,22 @@ def _train(options: TrainOptions) -> None:
     for told in told_weights(config.data).values():
         print(f"weights: {told}")
     if config.search is not None:
+        if ranks.size > 1:
+            raise ValueError(
+                f"--flow {config.search.flow}: searches in one process, whose threads train its "
+                "members, and not under torchrun"
+            )
         with exclusive(directory):
             run = _search(directory, config, dataset)
             with in_place_of_earlier(directory, note):
                 write_run(run)
                 report(run, dataset, page=options.report)
     else:
-        with in_place_of_earlier(directory, note, resume=options.resume):
+        writing = in_place_of_earlier(directory, note, resume=options.resume)
+        with writing if ranks.is_first else nullcontext():
             run = _fit(directory, config, dataset, options)
-            report(run, dataset, page=options.report)
+            if ranks.is_first:
+                report(run, dataset, page=options.report)
 
 
 def _search(directory: Path, config: RunConfig, table: Any) -> Run:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from maskedflow.flows.flow import standard_normal
 from maskedflow.nn.masked import SMALLEST_CUT
-from maskedflow.training import TrainConfig, fit
-from maskedflow.training.distributed import ALONE
+from maskedflow.training import Ranks, TrainConfig, fit
 
 from .member import Member, front_plan
 from .missing import PartialFlow
@@ -119,7 +118,8 @@ class FlowTraining:
         before = copy.deepcopy(self._flow.state_dict())
         self._flow.float()
         # Searches have threads, not processes, to spread their members over.
-        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set, ranks=ALONE)
+        alone = Ranks(alone=True)
+        history = fit(self._flow, *self._parts, config, stopped=self.stopped.is_set, ranks=alone)
         gained = -history.best_validation_nll - self.score if self.member else math.inf
         if self.member is not None:
             self.is_done = gained < _GAIN

@@ -3,6 +3,7 @@
 from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
+from .distributed import Ranks
 from .evaluation import evaluate
 from .history import EpochRecord, History
 from .loop import NonFiniteError, fit
@@ -20,6 +21,7 @@ __all__ = [
     "History",
     "ImportanceSample",
     "NonFiniteError",
+    "Ranks",
     "TrainConfig",
     "VariationalConfig",
     "VariationalHistory",

@@ -85,20 +85,19 @@ class WholeSteps:
     ) -> tuple[list[float], list[float]]:
         """Steps on rows of the training data in an order; their losses, and gradients' norms."""
         x, c, ladj, weight = self._rows
-        shares = [self._ranks.share(*each) for each in bounds]
-        sizes = [end - start for start, end in bounds]
-        losses, norms = self._descent.take(x, c, order, shares, rates, weight, sizes)
+        shares = [(*self._ranks.share(start, end), end - start) for start, end in bounds]
+        losses, norms = self._descent.take(x, c, order, shares, rates, weight)
         if ladj is not None:
             taken = bounds[: len(losses)]
             rows = ladj[order[taken[0][0] : taken[-1][1]]].double()
-            means = (part.mean() for part in rows.split(sizes[: len(taken)]))
+            means = (part.mean() for part in rows.split([end - start for start, end in taken]))
             losses = [loss - float(mean) for loss, mean in zip(losses, means, strict=True)]
         return losses, norms
 
     def take_one(self, batch: Split, rate: float, count: int) -> tuple[float, float]:
         """A step on rows of a batch of so many; its loss, and its gradient's norm."""
         x, c, ladj, weight = self._prepared(batch)
-        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x))], [rate], weight, [count])
+        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x), count)], [rate], weight)
         if ladj is not None:
             loss -= self._ranks.total(float(ladj.double().sum())) / count
         return loss, norm
