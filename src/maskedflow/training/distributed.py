@@ -229,9 +229,10 @@ def _staying_together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch has no type of its own for it
-        why = str(error).partition("\n")[0]
+        why = str(error).partition("] ")[2].partition(". ")[0]  # after a place in torch's source
         raise ConnectionError(
-            f"another process of the training is gone, go on by resuming ({why})"
+            "another process of the training has ended; it can be resumed from its last checkpoint"
+            + (f" ({why})" if why else "")
         ) from error
 
 
