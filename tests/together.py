@@ -20,7 +20,7 @@ from torch import distributed, nn
 
 import maskedflow as mf
 from maskedflow.data import Split, StreamedSplit, open_streamed, write_table
-from maskedflow.training import Ranks, TrainConfig, calibrate, evaluate, fit, load
+from maskedflow.training import Ranks, TrainConfig, calibrate, evaluate, fit
 from maskedflow.transforms import ActNorm, BatchNorm, Dequantize, Whiten
 
 SIZE = 3
@@ -165,7 +165,7 @@ def refusals() -> dict[str, str]:
     ranks, found = Ranks(), {}
     flow = mf.flows.Flow(maf(4).transform, maf(4).base, nn.Sequential(nn.BatchNorm1d(4)))
     for name, make, config in (
-        ("batch norm of torch's", lambda: flow.double(), CONFIG),
+        ("batch norm of torch's", flow.double, CONFIG),
         ("another rate", maf, replace(CONFIG, lr=1e-3 * (1 + ranks.rank))),
     ):
         context = 4 if name.startswith("batch") else 0
@@ -192,8 +192,8 @@ def main(folder: Path) -> None:
             os._exit(0)
         children[child] = rank
     np.savez(folder / "alone.npz", **results(folder))
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0, f"process {children[child]} failed"
+    for child, rank in children.items():
+        assert os.waitpid(child, 0)[1] == 0, f"process {rank} failed"
 
 
 if __name__ == "__main__":
