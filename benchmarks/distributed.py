@@ -191,8 +191,8 @@ def report(found: dict[str, dict[str, list[float]]], setting: dict[str, str | in
         "\n\n".join(
             (
                 "# Training by two processes",
-                "Rows per second, in brackets over those of one process; one thread each, float32, five "
-                "affine transforms, medians.",
+                "Rows per second, in brackets over those of one process; one thread each, float32, "
+                "five affine transforms, medians.",
                 markdown(rows),
                 f"At least {GOAL} times one process: {', '.join(reached) or 'nowhere'}.",
                 machine_table(setting),

@@ -62,8 +62,13 @@ def normed() -> mf.flows.Flow:
     return flow
 
 
+def uncertain() -> mf.flows.Measured:
+    """Of rows with errors, in cells: noise for each row, and for each draw of it."""
+    return mf.flows.Measured(behind(Dequantize(0.5)), torch.zeros(3), torch.eye(3), draws=4)
+
+
 def extreme() -> Split:
-    """Rows of which two, in different batches, have no finite loss."""
+    """Rows of which two have no finite loss."""
     split = rows()
     split.x[[5, 60], 1] = 1e200
     return split
@@ -75,6 +80,9 @@ Case = tuple[Callable[[], nn.Module], Split, Split, TrainConfig]
 def cases() -> dict[str, Case]:
     plain, judge = rows(), rows(21, 1)
     weighted = rows(context=2, weighted=True), rows(21, 1, context=2, weighted=True)
+    errors = rows(context=3), rows(21, 1, context=3)
+    for split in errors:
+        split.context.abs_()
     clipped = replace(CONFIG, clip=0.05)
     return {
         "compiled": (maf, plain, judge, CONFIG),
@@ -88,6 +96,7 @@ def cases() -> dict[str, Case]:
         "training rows": (lambda: behind(Whiten.waiting(3)), plain, judge, CONFIG),
         "noise": (lambda: behind(Dequantize(0.5)), plain, judge, CONFIG),
         "noise, torch": (lambda: watched(behind(Dequantize(0.5))), plain, judge, CONFIG),
+        "errors": (uncertain, *errors, CONFIG),
         "not finite": (maf, extreme(), judge, CONFIG),
         "not finite, torch": (lambda: watched(maf()), extreme(), judge, CONFIG),
         "shared memory": (lambda: maf(hidden_features=(320, 320)), plain, judge, CONFIG),

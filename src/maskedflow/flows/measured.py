@@ -16,6 +16,7 @@ from maskedflow.distributions.base import Base, Shape, draw, log_density
 from maskedflow.transforms import BatchNorm
 from maskedflow.transforms.logistic import softplus
 from maskedflow.transforms.noisy import Noisy
+from maskedflow.transforms.part import current_part, part_of_batch
 
 from .flow import LazyDistribution
 
@@ -168,7 +169,9 @@ class MeasuredDistribution(Base):
 
     def log_prob(self, value: Tensor) -> Tensor:
         x, log_ratio = self.draws(value)
-        log_weight = log_density(self.flow, x) + log_ratio
+        part = current_part()
+        with part_of_batch(None if part is None else part._replace(axis=1)):  # behind draws
+            log_weight = log_density(self.flow, x) + log_ratio
         return log_weight.logsumexp(dim=0) - math.log(len(x))
 
     def draws(self, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,13 +26,9 @@ class Noisy(nn.Module):
         self.generator.manual_seed(seed)
 
     def uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Draws from [0, 1), for rows that are the first axis of a shape.
-
-        Those of a part of a batch are what they would be in the whole.
-        """
-        part = current_part()
-        rows = shape[0] if part is None else part.batch
-        shape, count = (rows, *shape[1:]), shape[0]
-        source = self.generator
-        drawn = torch.rand(shape, dtype=dtype, device=source.device, generator=source)
-        return drawn if part is None else drawn[part.first : part.first + count]
+        """Draws from [0, 1); for rows that are a part of a batch, what they would have in all."""
+        part, whole, source = current_part(), list(shape), self.generator
+        if part is not None:
+            whole[part.axis] = part.batch
+        drawn = torch.rand(whole, dtype=dtype, device=source.device, generator=source)
+        return drawn if part is None else drawn.narrow(part.axis, part.first, shape[part.axis])

@@ -19,6 +19,8 @@ class Part(NamedTuple):
     """The rows of the whole batch."""
     sum: Callable[[Tensor], Tensor]
     """Adds up the tensors that all parts give, with gradients."""
+    axis: int = 0
+    """The axis of tensors along which rows are, where something is drawn for each of them."""
 
 
 _PART: ContextVar[Part | None] = ContextVar("part", default=None)
