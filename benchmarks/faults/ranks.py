@@ -21,8 +21,8 @@ from pathlib import Path
 
 from maskedflow.training.checkpoint import read
 
-SIZES = ["--epochs", "20", "--batch_size", "50", "--hidden_dim", "32", "--num_layers", "2"]
-TRAIN = ["-m", "maskedflow", "train", "--dataset", "moons", *SIZES, "--no_report"]
+SIZES = ["--hidden_dim", "32", "--num_layers", "2", "--epochs", "20", "--batch_size", "50"]
+TRAIN = ["-m", "maskedflow", "train", "--dataset", "moons", *SIZES, "--lr", "3e-4", "--no_report"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ROUNDING = 1e-3
 """Nats by which single precision lets two trainings differ whose sums are rounded otherwise."""
