@@ -169,9 +169,8 @@ class GradientSum:
     def take(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
         """Adds up the gradients that torch has left; returns the sum of the losses."""
         found = [one.grad for one in parameters if one.grad is not None]
-        *places, _ = self.vector.split_with_sizes(
-            [*(one.numel() for one in found), len(self.vector) - sum(one.numel() for one in found)]
-        )
+        sizes = [one.numel() for one in found]
+        places = self.vector[: sum(sizes)].split(sizes)
         for place, gradient in zip(places, found, strict=True):
             place.copy_(gradient.flatten())
         self.vector[-1] = loss

@@ -13,7 +13,7 @@ def step_if_finite(
 ) -> tuple[float, bool]:
     """Clips the gradient and takes a step, if it and a value are finite; the value, and whether."""
     parameters = optimizer.param_groups[0]["params"]
-    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
     found, length = torch.stack((value.detach(), norm)).tolist()  # the step's one wait
     finite = math.isfinite(found) and math.isfinite(length)
     if finite:
