@@ -95,7 +95,7 @@ def looped(size: Size, steps: int, *, wrapped: bool) -> Callable[[], object]:
     count = sum(one.numel() for one in parameters)
     gradients = None if wrapped else together.GradientSum(ranks, count, parameters[0].detach())
     call: nn.Module = (
-        DistributedDataParallel(module, broadcast_buffers=False) if wrapped else module
+        DistributedDataParallel(module, forward_sync_buffers=False) if wrapped else module
     )
     adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
     x = size.rows()
