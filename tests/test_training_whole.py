@@ -367,11 +367,11 @@ def test_a_descent_is_torchs_adam(kind: torch.dtype) -> None:
     ]
     descent = Descent(flow.chain, adams[0], clip=0.3, rows=16)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    bounds, rates = [(0, 16), (16, 32), (32, 40)], [0.1, 0.05, 0.2]
+    bounds, rates = [(0, 16, 16), (16, 32, 16), (32, 40, 8)], [0.1, 0.05, 0.2]
     losses, norms = descent.take(x, None, order, bounds, rates)
     descent.release()
     expected = []
-    for (start, end), rate in zip(bounds, rates, strict=True):
+    for (start, end, _), rate in zip(bounds, rates, strict=True):
         loss = -other().log_prob(x[order[start:end]]).mean()
         adams[1].zero_grad()
         loss.backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,18 @@ class Descent:
             used. All its parameters are vectors of the chain, once each.
         clip: The largest norm of a gradient.
         rows: The most rows of a batch.
+        shared: A vector for the gradient and, behind it, the loss, and what adds it up over all
+            processes that take a part of each batch; None if there is but one.
     """
 
-    def __init__(self, chain: Chain, optimizer: torch.optim.Adam, clip: float, rows: int) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        optimizer: torch.optim.Adam,
+        clip: float,
+        rows: int,
+        shared: tuple[Tensor, Callable[[], None]] | None = None,
+    ) -> None:
         from maskedflow.kernels import job
         from maskedflow.kernels.steps import CHUNK, Setting
 
@@ -38,7 +47,10 @@ class Descent:
         like = self.parameters[0].detach()
         self._edges = np.cumsum([0, *(one.numel() for one in self.parameters)]).tolist()
         many = self._edges[-1]
-        self._flat = torch.zeros(4, many, dtype=like.dtype)
+        self._shared = shared
+        self._flat = [*torch.zeros(4, many, dtype=like.dtype)]
+        if shared is not None:
+            self._flat[1] = shared[0]
         self._flatten()
         found = chain.vectors(like.new_empty(1, chain.features), self._context(like))
         assert found is not None
@@ -64,7 +76,7 @@ class Descent:
         self._gradients = way.gradients(wanted)
         targets = [v if n is None else slopes[n] for v, n in zip(found, learned, strict=True)]
         self._targets = job.addresses(targets)
-        self._rows = job.addresses([*self._flat])
+        self._rows = job.addresses(self._flat)
 
     def _context(self, like: Tensor) -> Tensor | None:
         return like.new_empty(1, self.chain.context) if self.chain.context else None
@@ -72,7 +84,7 @@ class Descent:
     def _views(self, row: int) -> list[Tensor]:
         pairs = self._edges[:-1], self._edges[1:]
         return [
-            self._flat[row, start:end].view(one.shape)
+            self._flat[row][start:end].view(one.shape)
             for one, start, end in zip(self.parameters, *pairs, strict=True)
         ]
 
@@ -106,15 +118,16 @@ class Descent:
         x: Tensor,
         c: Tensor | None,
         order: Tensor | None,
-        bounds: Sequence[tuple[int, int]],
+        bounds: Sequence[tuple[int, int, int]],
         rates: Sequence[float],
         weight: Tensor | None = None,
     ) -> tuple[list[float], list[float]]:
         """Takes a step for each of the `bounds` of a batch, with its learning rate.
 
-        A batch's rows are those between its bounds, of the `order` if there is one, and each counts
-        as much as its `weight`, once if there is none. The first step whose loss or gradient is not
-        finite is not taken, and none after it.
+        The bounds are the first and last position of a batch's rows, in the `order` if there is
+        one, and the number of rows in the whole batch, of which these may be a process's part. Each
+        counts as much as its `weight`, once if there is none. The first step whose loss or gradient
+        is not finite is not taken, and none after it.
 
         Returns:
             The loss of each step, and the norm of its gradient, as far as they were computed.
@@ -125,7 +138,7 @@ class Descent:
         self._flatten()
         steps = len(rates)
         losses, norms = np.zeros((2, steps))
-        edges, speeds = np.array(bounds, np.int64).reshape(-1, 2), np.array(rates, np.float64)
+        edges, speeds = np.array(bounds, np.int64).reshape(-1, 3), np.array(rates, np.float64)
         order = torch.arange(len(x)) if order is None else order
         counts = [self.optimizer.state[one]["step"] for one in self.parameters]
         loads = [(x, 0, Panel.VALUES)]
@@ -161,14 +174,24 @@ class Descent:
             settings=self._settings.ctypes.data,
             weights=0 if weight is None else weight.data_ptr(),
         )
+
+        def add_up() -> None:
+            assert self._shared is not None
+            flat, sum_ = self._shared
+            step = table[Steps.DONE]
+            flat[-1] = losses[step]
+            sum_()
+            losses[step] = flat[-1]
+
         job.take_steps(
             table,
             panels,
             sums,
             x.element_size(),
             team=self._program.team,
-            work=(self._program.work + self._gradients.work) * np.diff(edges)[:, 0],
+            work=(self._program.work + self._gradients.work) * (edges[:, 1] - edges[:, 0]),
             most=self._values.count,
+            add_up=None if self._shared is None else add_up,
         )
         done = int(table[Steps.DONE])
         torch._foreach_add_(counts, done)

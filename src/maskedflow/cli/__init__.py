@@ -19,6 +19,7 @@ from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
 from maskedflow.cli.options import config_file
 from maskedflow.cli.output import logged
+from maskedflow.cli.processes import tells
 from maskedflow.cli.report import report
 from maskedflow.cli.sample import sample
 from maskedflow.cli.schema import schema
@@ -83,22 +84,28 @@ def main(arguments: Sequence[str] | None = None) -> Never:
         sys.exit(141)  # as a shell has it
     # The library raises ValueError and OSError for what a user can put right, and nothing else.
     except (CycloptsError, ValueError, OSError) as error:
-        print(f"maskedflow: {_one_line(error)}", file=sys.stderr)
+        _tell(_one_line(error))
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         # torch has no type of its own for it
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
-        print("maskedflow: not enough memory for networks or tables of this size", file=sys.stderr)
+        _tell("not enough memory for networks or tables of this size")
         sys.exit(2)
     except KeyboardInterrupt as error:
         told = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
-        advice = getattr(error, "__notes__", ())
-        print("; ".join([f"maskedflow: {_STOPPED[told]}", *advice]), file=sys.stderr)
+        _tell("; ".join([_STOPPED[told], *getattr(error, "__notes__", ())]))
         sys.exit(128 + told)
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _tell(line: str) -> None:
+    """Says why the command ends, if no other process of its group has."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
+    if tells():
+        print(f"maskedflow: {line}", file=sys.stderr)
 
 
 def _add_commands_of_others(first: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .evaluate import report
 from .options import TrainOptions
 from .output import note, watched
+from .processes import joined
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +27,19 @@ def train(*, options: TrainOptions | None = None) -> None:
 
     One of --dataset, --data and --auto says on what. The run lies in OUT/NAME;
     an earlier run there is not lost but moved to OUT/NAME.1, and so on.
+    Processes that torchrun starts train one flow together.
     """
     options = options or TrainOptions()
     given = [f"--{name}" for name in ("dataset", "data", "auto") if getattr(options, name)]
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise ValueError(f"expected one of --dataset, --data and --auto, got {found}")
-    if options.auto:
-        for name in AUTO:
-            _train(replace(options, auto=False, dataset=name))
-    else:
-        _train(options)
+    with joined():
+        if options.auto:
+            for name in AUTO:
+                _train(replace(options, auto=False, dataset=name))
+        else:
+            _train(options)
 
 
 def said(options: TrainOptions) -> dict[str, Any]:
@@ -55,8 +58,9 @@ def _train(options: TrainOptions) -> None:
     from maskedflow.runs.prepare import prepare, recorded
     from maskedflow.runs.summary import told_weights
     from maskedflow.sources import table_name
-    from maskedflow.training import device_of
+    from maskedflow.training import Ranks, device_of
 
+    ranks = Ranks()
     source, asked = options.dataset or options.data, said(options)
     assert source is not None
     device = device_of(asked.pop("device", "cpu"))  # no part of the record's options
@@ -65,11 +69,13 @@ def _train(options: TrainOptions) -> None:
     earlier = RunConfig.read(record) if options.resume and record.is_file() else None
     if earlier is not None:
         asked = recorded(asked, earlier, directory)
-    dataset, config, notes = prepare(asked, directory, earlier)
+    with ranks.in_turn() if options.download else nullcontext():
+        dataset, config, notes = prepare(asked, directory, earlier)
     if options.engine is not None and config.search is None:
         raise ValueError(
             f"--engine {options.engine}: spreads the members of a search; expected --flow auto"
         )
+    ranks.wait()  # until all have read what may now be moved
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
     for one in notes:
@@ -78,7 +84,13 @@ def _train(options: TrainOptions) -> None:
         print(f"weights: {told}")
     if config.search is not None and options.device not in (None, "auto", "cpu"):
         raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
-    with in_place_of_earlier(directory, note, resume=options.resume):
+    if config.search is not None and ranks.size > 1:
+        raise ValueError(
+            f"--flow {config.search.flow}: searches in one process, whose threads train its "
+            "members, and not under torchrun"
+        )
+    writing = in_place_of_earlier(directory, note, resume=options.resume)
+    with writing if ranks.is_first else nullcontext():
         try:
             if config.search is None:
                 run = _fit(directory, config, dataset, options, device)
@@ -88,7 +100,8 @@ def _train(options: TrainOptions) -> None:
             if (directory / "checkpoints" / "latest.safetensors").is_file():
                 error.add_note(f"to go on: {_resuming(options)}")
             raise
-        report(run, dataset, page=options.report)
+        if ranks.is_first:
+            report(run, dataset, page=options.report)
 
 
 def _resuming(options: TrainOptions) -> str:

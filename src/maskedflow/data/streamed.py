@@ -143,14 +143,15 @@ class StreamedSplit:
     ) -> Iterator[tuple[Tensor, Split]]:
         """Reads mini-batches of an epoch: the numbers of the rows in the table, and the rows.
 
-        The bounds are the first and last position of each in the epoch's order, one after another;
-        the order depends on nothing but the seed.
+        The bounds are the first and last position of each in the epoch's order, none before the one
+        that precedes it; the order depends on nothing but the seed.
         """
         generator = torch.Generator().manual_seed(seed)
         pools = self._pools(torch.randperm(len(self.counts), generator=generator).tolist())
         seeds = torch.randint(2**62, (len(pools),), generator=generator).tolist()
         ends = [0, *accumulate(sum(self.counts[i] for i in pool) for pool in pools)]
         current, begin, end = -1, 0, 0
+        width = len(self.table.columns)
         for position, last in bounds:
             parts = []
             while position < last:
@@ -164,6 +165,8 @@ class StreamedSplit:
                 chosen = order[position - begin : last - begin]
                 parts.append((rows[chosen], x[chosen]))
                 position += len(chosen)
+            if not parts:  # of a process that has none of a batch's rows
+                parts.append((torch.empty(0, dtype=torch.int64), self.location.new_empty(0, width)))
             row, block = (torch.cat(some) for some in zip(*parts, strict=True))
             yield row, split_of(block, self.features)
 

@@ -16,6 +16,7 @@ from maskedflow.distributions.base import Base, Shape, draw, log_density
 from maskedflow.transforms import BatchNorm
 from maskedflow.transforms.logistic import softplus
 from maskedflow.transforms.noisy import Noisy
+from maskedflow.transforms.part import current_part, part_of_batch
 
 from .flow import LazyDistribution
 
@@ -140,8 +141,7 @@ class Measured(Noisy, LazyDistribution):
         """Quasi-random numbers of N(0, I) for rows y, with shape (draws, *rows, E)."""
         size, number = len(self.features), self.draws * (1 if self.training else EVALUATED)
         if self.training:
-            shape = *y.shape[:-1], size
-            shift = torch.rand(shape, dtype=torch.float64, generator=self.generator).to(y.device)
+            shift = self.uniform((*y.shape[:-1], size), torch.float64).to(y.device)
         else:
             # As good as random, but of the row alone: errors that all rows share would not average
             # out, and mislead the choice of weights.
@@ -169,7 +169,9 @@ class MeasuredDistribution(Base):
 
     def log_prob(self, value: Tensor) -> Tensor:
         x, log_ratio = self.draws(value)
-        log_weight = log_density(self.flow, x) + log_ratio
+        part = current_part()
+        with part_of_batch(None if part is None else part._replace(axis=1)):  # behind draws
+            log_weight = log_density(self.flow, x) + log_ratio
         return log_weight.logsumexp(dim=0) - math.log(len(x))
 
     def draws(self, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from maskedflow.flows import NSF, Flow
 from maskedflow.mcmc.smc import tempered
 from maskedflow.training import (
     ImportanceSample,
+    Ranks,
     TrainConfig,
     VariationalConfig,
     fit,
@@ -72,7 +73,8 @@ def fit_proposal(
     made = NSF(prior.features, transforms=3, hidden_features=(50, 50), generator=generator)
     flow = Flow([*Front.fit(u).transforms(), made.transform], made.base)
     held = len(u) // 10
-    fit(flow, Split(u[held:], checked=True), Split(u[:held], checked=True), LIKELIHOOD)
+    parts = Split(u[held:], checked=True), Split(u[:held], checked=True)
+    fit(flow, *parts, LIKELIHOOD, ranks=Ranks(alone=True))
     weighed = importance_sample(flow, log_density, DRAWS, generator)
     if weighed.ess < GOOD * DRAWS:
         fit_posterior(flow, log_density, DIVERGENCE, generator)

@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, Callable[[int, Any], None]] = {
     "measure": steps.measure,
     "update": steps.update,
     "begin": steps.begin,
+    "tally": steps.tally,
     "judge": steps.judge,
     "steps": steps.take_steps,
     **activations.FUNCTIONS,

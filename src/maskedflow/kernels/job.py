@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,30 +206,41 @@ def take_steps(
     team: Team,
     work: Integers,
     most: int,
+    add_up: Callable[[], None] | None,
 ) -> None:
     """Has training steps taken, all by this thread, or each by several.
 
     They are so many multiplications, of which `most` threads find any. Before the first, zeros are
-    written where masks forbid a weight.
+    written where masks forbid a weight. In each, `add_up` is called between gradient and update.
     """
     run_on(1, entry("clear", size), panels)
     while (first := table[Steps.DONE]) < table[Steps.LAST]:
         asked = team.size(int(work[first]), most)
         start = time.perf_counter()
-        if asked == 1:
+        if asked == 1 and add_up is None:
             run_on(1, entry("steps", size), table)
         else:
-            _share_step(asked, table, panels, sums, size)
+            _share_step(asked, table, panels, sums, size, add_up)
         taken = max(table[Steps.DONE], first + 1)
         team.note(asked, int(work[first:taken].sum()), time.perf_counter() - start)
 
 
-def _share_step(threads: int, table: Integers, panels: Integers, sums: Integers, size: int) -> None:
+def _share_step(
+    threads: int,
+    table: Integers,
+    panels: Integers,
+    sums: Integers,
+    size: int,
+    add_up: Callable[[], None] | None,
+) -> None:
     """Takes a step with several threads, in the order of :func:`.steps.take_steps`."""
     run_on(1, entry("begin", size), table)
     run_on(threads, entry("panels", size), panels)
     run_on(threads, entry("gradients", size), sums)
     run_on(1, entry("clear", size), sums)
+    run_on(1, entry("tally", size), table)
+    if add_up is not None:
+        add_up()
     run_on(threads, entry("measure", size), table)
     run_on(1, entry("judge", size), table)
     if table[Steps.DONE] < table[Steps.LAST]:

@@ -17,10 +17,11 @@ from .tile import call, fetch_add, jit, pointer
 #: compiled functions: linked into another, they would be compiled once more. `PANELS` and `SUMS`
 #: are the jobs of a step, `DONE` is how many steps were taken, `LAST` how many there are: one that
 #: is not finite ends them. `BOUNDS` are the first and the last position of each one's rows in the
-#: `ORDER`, `RATES` its learning rate. A step writes its loss and the norm of its gradient.
-#: `UPSTREAM` and `LOG_PROB` are vectors of a batch, `NUMBERS` the parameters, their gradients and
-#: Adam's two moments, so `MANY` each; `PARTS` is where `measure` writes. `SETTINGS` are `Setting`s.
-#: `TAKEN` is how many steps Adam had taken before. `WEIGHTS` are the rows' own; all alike if 0.
+#: `ORDER`, and the rows of the whole batch, if these are a part of one; `RATES` its learning rate.
+#: A step writes its loss and the norm of its gradient. `UPSTREAM` and `LOG_PROB` are vectors of a
+#: batch, `NUMBERS` the parameters, their gradients and Adam's two moments, so `MANY` each; `PARTS`
+#: is where `measure` writes. `SETTINGS` are `Setting`s. `TAKEN` is how many steps Adam had taken
+#: before. `WEIGHTS` are the rows' own; all alike if 0.
 Steps = IntEnum(
     "Steps",
     "NEXT RUN_PANELS SUM_GRADIENTS CLEAR MEASURE UPDATE PANELS SUMS DONE LAST TAKEN BOUNDS ORDER "
@@ -106,13 +107,13 @@ def begin(address: int, like: Any) -> None:
     job = integers(address, SIZE)
     panels, sums = integers(job[Steps.PANELS], JOB_SIZE), integers(job[Steps.SUMS], JOB_SIZE)
     loads = integers(panels[Job.LOADS], panels[Job.LOAD_COUNT], 6)
-    start, end = integers(job[Steps.BOUNDS], job[Steps.LAST], 2)[job[Steps.DONE]]
+    start, end, whole = integers(job[Steps.BOUNDS], job[Steps.LAST], 3)[job[Steps.DONE]]
     batch = end - start
     for load in loads:
         if load[5]:
             load[5] = job[Steps.ORDER] + 8 * start
     upstream = carray(pointer(job[Steps.UPSTREAM], like), (batch,))
-    upstream[:] = upstream.dtype.type(-1 / batch)
+    upstream[:] = upstream.dtype.type(-1 / whole)
     if job[Steps.WEIGHTS]:
         order = integers(job[Steps.ORDER], end)
         weights = carray(pointer(job[Steps.WEIGHTS], like), (1,))
@@ -124,22 +125,30 @@ def begin(address: int, like: Any) -> None:
 
 
 @jit
-def judge(address: int, like: Any) -> None:
-    """Writes loss and norm, and how to update; there is no further step if they are not finite."""
+def tally(address: int, like: Any) -> None:
+    """Writes the loss, or the rows' share in that of the whole batch."""
     job = integers(address, SIZE)
     step, last = job[Steps.DONE], job[Steps.LAST]
-    start, end = integers(job[Steps.BOUNDS], last, 2)[step]
+    start, end, whole = integers(job[Steps.BOUNDS], last, 3)[step]
     log_prob = carray(pointer(job[Steps.LOG_PROB], like), (end - start,))
     total = 0.0
     upstream = carray(pointer(job[Steps.UPSTREAM], like), (end - start,))
     for row in range(log_prob.size):
-        weighted = -(end - start) * upstream[row] * log_prob[row]
+        weighted = -whole * upstream[row] * log_prob[row]
         total += weighted if job[Steps.WEIGHTS] else log_prob[row]
+    carray(pointer(job[Steps.LOSSES], 0.0), (last,))[step] = -total / whole
+
+
+@jit
+def judge(address: int, like: Any) -> None:
+    """Writes the norm, and how to update; no further step if that or the loss is not finite."""
+    job = integers(address, SIZE)
+    step, last = job[Steps.DONE], job[Steps.LAST]
     parts = carray(pointer(job[Steps.PARTS], 0.0), (job[Steps.MANY] // CHUNK + 1,))
     norm = math.sqrt(parts.sum())
-    carray(pointer(job[Steps.LOSSES], 0.0), (last,))[step] = -total / (end - start)
+    loss = carray(pointer(job[Steps.LOSSES], 0.0), (last,))[step]
     carray(pointer(job[Steps.NORMS], 0.0), (last,))[step] = norm
-    if not (math.isfinite(total) and math.isfinite(norm)):
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         job[Steps.LAST] = step
         return
     reals = carray(pointer(job[Steps.SETTINGS], 0.0), (SETTINGS,))
@@ -159,6 +168,7 @@ def take_steps(address: int, like: Any) -> None:
         call(job[Steps.SUM_GRADIENTS], job[Steps.SUMS])
         call(job[Steps.CLEAR], job[Steps.SUMS])
         call(job[Steps.MEASURE], address)
+        tally(address, like)
         judge(address, like)
         if job[Steps.DONE] < job[Steps.LAST]:
             call(job[Steps.UPDATE], address)

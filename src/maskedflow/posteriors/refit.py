@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskedflow.data import ContextStandardizer, Split
 from maskedflow.flows import NSF, Flow
-from maskedflow.training import TrainConfig, evaluate, fit
+from maskedflow.training import Ranks, TrainConfig, evaluate, fit
 from maskedflow.training.evaluation import frozen
 from maskedflow.transforms import LazyTransform, Narrow, Probit, Standardize
 
@@ -66,7 +66,7 @@ def fit_draws(
     flow = Flow([*front, core.transform], core.base, embedding)
     rows = Split(x, context, weight=weight)
     first, last = 7 * len(x) // 10, 8 * len(x) // 10
-    fit(flow, rows[:first], rows[first:last], CONFIG)
+    fit(flow, rows[:first], rows[first:last], CONFIG, ranks=Ranks(alone=True))
     flow.eval().requires_grad_(False)
     test = rows[last:]
     if test.weight is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -110,6 +111,8 @@ def train_run(
 ) -> tuple[Run, History]:
     """Writes the record, trains the flow, and returns the run with its best weights.
 
+    Of processes that train together, the first one writes.
+
     Args:
         directory: The run's folder, made when missing.
         config: The record.
@@ -142,8 +145,10 @@ def train_run(
     trace = dataset.fingerprints()
     train, validation = dataset.epochs()
     told = {"name": config.name, "versions": config.versions}
-    with exclusive(directory):
-        config.write(directory / "config.toml")
+    is_first = training.Ranks().is_first
+    with exclusive(directory) if is_first else nullcontext():
+        if is_first:
+            config.write(directory / "config.toml")
         history = training.fit(
             measured or flow,
             train,
@@ -165,8 +170,9 @@ def train_run(
                 options={**config.options, **taken},
             )
         density = FlowDensity(flow.eval(), recorded, config.data, trace, measured)
-        if config.data.time is None:
+        if is_first and config.data.time is None:
             level = level_of(density, without_errors(dataset.train, dataset))
             config = replace(config, level=level)
-        config.write(directory / "config.toml")
+        if is_first:
+            config.write(directory / "config.toml")
     return Run(directory, config, density), history

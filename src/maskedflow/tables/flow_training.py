@@ -14,7 +14,7 @@ from maskedflow.data import Split
 from maskedflow.files import blame, check
 from maskedflow.flows.flow import standard_normal
 from maskedflow.nn.masked import SMALLEST_CUT
-from maskedflow.training import TrainConfig, fit
+from maskedflow.training import Ranks, TrainConfig, fit
 from maskedflow.transforms import LazyTransform
 
 from .checkpoints import Checkpoints, Finished, Step
@@ -166,7 +166,9 @@ class FlowTraining:
         if self._last is not None:
             whole.double().load_state_dict(dict(self._last.tensors))
         flow = PartialFlow(layers, standard_normal(task.features), task.present).float()
-        history = fit(flow, *self._parts, config, stopped=self.stopped.is_set)
+        # Searches have threads, not processes, to spread their members over.
+        alone = Ranks(alone=True)
+        history = fit(flow, *self._parts, config, stopped=self.stopped.is_set, ranks=alone)
         if history.stopped_because == "interrupted":
             raise KeyboardInterrupt  # nothing is kept of a part of a turn
         score = -history.best_validation_nll

@@ -4,6 +4,7 @@ from .calibration import calibrate
 from .checkpoint import load, save
 from .config import TrainConfig
 from .device import device_of
+from .distributed import Ranks
 from .evaluation import evaluate
 from .history import EpochRecord, History
 from .loop import NonFiniteError, fit
@@ -21,6 +22,7 @@ __all__ = [
     "History",
     "ImportanceSample",
     "NonFiniteError",
+    "Ranks",
     "TrainConfig",
     "VariationalConfig",
     "VariationalHistory",

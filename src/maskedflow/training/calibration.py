@@ -10,13 +10,22 @@ from torch import Tensor, nn
 from maskedflow.data import Split
 from maskedflow.flows import Flow
 from maskedflow.transforms import BatchNorm, LazyComposedTransform
+from maskedflow.transforms.part import part_of_batch
 
 from .batches import input_like, take, weight_of
+from .distributed import ALONE, Batches, Ranks
 from .evaluation import BATCH_SIZE, frozen, takes_integers
 from .randomness import noise_of, seed_noise
 
 
-def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: int = 0) -> None:
+def calibrate(
+    flow: nn.Module,
+    split: Split,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    *,
+    ranks: Ranks = ALONE,
+) -> None:
     r"""Sets the mean and variance of every `BatchNorm` to those of its input over a whole split.
 
     .. math:: m = \frac{1}{n} \sum_i w_i h_i, \qquad v = \frac{1}{n} \sum_i w_i (h_i - m)^2
@@ -31,6 +40,7 @@ def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed:
         split: The training rows. Validation and test rows do not belong here.
         batch_size: Rows computed at once.
         seed: Seed of the dequantization noise.
+        ranks: The processes that share the rows out, and add up the sums.
 
     Raises:
         ValueError: If a `BatchNorm` is not one of the flow's chain of transforms, or the split is
@@ -62,10 +72,11 @@ def calibrate(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed:
     with frozen(flow):
         values = split.x
         for start, end in zip([0, *norms], norms, strict=False):
-            values = _push(flow, chain[start:end], split, values, batch_size)
+            batches = ranks.batches(len(split), batch_size)
+            values = _push(flow, chain[start:end], split, values, batches)
             norm = chain[end]
             assert isinstance(norm, BatchNorm)
-            norm.set_statistics(*_moments(values, split.mass, batch_size))
+            norm.set_statistics(*_moments(values, split.mass, batches, ranks))
 
 
 def chain_of(transform: nn.Module) -> Iterator[nn.Module]:
@@ -78,27 +89,28 @@ def chain_of(transform: nn.Module) -> Iterator[nn.Module]:
 
 
 def _push(
-    flow: Flow, chain: list[nn.Module], split: Split, values: Tensor, batch_size: int
+    flow: Flow, chain: list[nn.Module], split: Split, values: Tensor, batches: Batches
 ) -> Tensor:
     """All rows after some more transforms, given the rows before them."""
     first, whole = values is split.x, takes_integers(flow, split)
     weight, like = weight_of(flow), input_like(flow)
     pushed = torch.empty(split.x.shape, dtype=weight.dtype) if first else values
-    for start in range(0, len(split), batch_size):
-        rows = slice(start, start + batch_size)
+    for rows, part in batches:
         _, c = take(split, rows, like, whole)
         if c is not None and flow.embedding is not None:
             c = flow.embedding(c)
         x = values[rows].to(like if first else weight)
-        for transform in chain:
-            x = transform(c)(x)
+        with part_of_batch(part):
+            for transform in chain:
+                x = transform(c)(x)
         pushed[rows] = x
     return pushed
 
 
-def _moments(values: Tensor, mass: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def _moments(values: Tensor, mass: Tensor, batches: Batches, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """Weighted mean and biased variance over the rows, summed in float64."""
-    parts = list(zip(values.split(batch_size), mass.split(batch_size), strict=True))
-    mean = torch.stack([weight @ part.double() for part, weight in parts]).sum(dim=0) / mass.sum()
-    squares = torch.stack([weight @ (part - mean).square() for part, weight in parts])
-    return mean, squares.sum(dim=0) / mass.sum()
+    parts = [(values[rows], mass[rows]) for rows, _ in batches]
+    sums = torch.stack([weight @ part.double() for part, weight in parts]).sum(dim=0)
+    mean = ranks.sum_(sums) / mass.sum()
+    squares = torch.stack([weight @ (part - mean).square() for part, weight in parts]).sum(dim=0)
+    return mean, ranks.sum_(squares) / mass.sum()

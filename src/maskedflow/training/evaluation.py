@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from maskedflow.data import Split
 from maskedflow.transforms import Dequantize
+from maskedflow.transforms.part import part_of_batch
 
 from .batches import input_like, take, weight_of
+from .distributed import ALONE, Ranks
 from .randomness import noise_of, seed_noise
 from .rows import Rows, split_of
 
@@ -20,7 +22,14 @@ BATCH_SIZE = 1000
 """Rows of an evaluation batch: enough to be fast, few enough to stay in a processor's cache."""
 
 
-def evaluate(flow: nn.Module, split: Rows, batch_size: int = BATCH_SIZE, seed: int = 0) -> Tensor:
+def evaluate(
+    flow: nn.Module,
+    split: Rows,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    *,
+    ranks: Ranks = ALONE,
+) -> Tensor:
     r"""Computes :math:`\log p(x_i \mid c_i)` of each row, in nats.
 
     The flow is in evaluation mode meanwhile and then as it was before. Dequantization noise is
@@ -34,6 +43,7 @@ def evaluate(flow: nn.Module, split: Rows, batch_size: int = BATCH_SIZE, seed: i
             :meth:`~maskedflow.data.Split.mean` of what is returned goes by its weights.
         batch_size: Rows computed at once.
         seed: Seed of the dequantization noise.
+        ranks: The processes that share the rows out, each of which gets all log-densities.
 
     Returns:
         The log-densities, shape (n,), as float64 on the CPU, so that their mean is exact to the
@@ -53,16 +63,17 @@ def evaluate(flow: nn.Module, split: Rows, batch_size: int = BATCH_SIZE, seed: i
     split = split_of(split, "split")
     noise, like = noise_of(flow), input_like(flow)
     seed_noise(noise, seed)
-    log_prob = torch.empty(len(split.x), dtype=torch.float64)
+    log_prob = torch.zeros(len(split.x), dtype=torch.float64)
     whole = takes_integers(flow, split)
     with frozen(flow):
-        for start in range(0, len(log_prob), batch_size):
-            x, c = take(split, slice(start, start + batch_size), like, whole)
-            log_prob[start : start + batch_size] = flow(c).log_prob(x)
+        for rows, part in ranks.batches(len(log_prob), batch_size):
+            x, c = take(split, rows, like, whole)
+            with part_of_batch(part):
+                log_prob[rows] = flow(c).log_prob(x)
             for cells in noise:
                 if isinstance(cells, Dequantize) and cells.low is not None:
-                    log_prob[start : start + batch_size][~cells.holds(x).cpu()] = -torch.inf
-    return log_prob
+                    log_prob[rows][~cells.holds(x).cpu()] = -torch.inf
+    return ranks.sum_(log_prob)
 
 
 def seconds_for(flow: nn.Module, *splits: Split) -> float:

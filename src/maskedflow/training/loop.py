@@ -18,6 +18,7 @@ from maskedflow.data import Split
 from maskedflow.files import exclusive
 from maskedflow.transforms import BatchNorm
 from maskedflow.transforms.normalization import batch_weighs
+from maskedflow.transforms.part import part_of_batch
 from maskedflow.transforms.recomputed import recomputing
 
 from .batches import (
@@ -35,6 +36,7 @@ from .calibration import calibrate
 from .checkpoint import load, load_moments, read_latest, save, write_latest
 from .config import TrainConfig
 from .device import Device, device_of, move
+from .distributed import Ranks, begin_together
 from .evaluation import evaluate, seconds_for, takes_integers
 from .history import History, RunLog, StopReason
 from .progress import ProgressBar
@@ -42,6 +44,7 @@ from .randomness import noise_of, seed_step
 from .rows import Rows, check_context, splits_of
 from .start import start_at
 from .state import Pace, TrainingState
+from .step import step_if_finite
 from .units import warn_of_units
 from .whole import WholeSteps, awaits_batch
 
@@ -81,6 +84,7 @@ def fit(
     tensorboard: bool = False,
     stopped: Callable[[], bool] | None = None,
     device: Device | None = None,
+    ranks: Ranks | None = None,
 ) -> History:
     r"""Fits a flow to data by maximum likelihood.
 
@@ -97,6 +101,10 @@ def fit(
 
     Steps whose loss or gradient is not finite are left out. Several in a row lead back to the last
     good weights and optimizer moments, at half the learning rate.
+
+    Where a group of :mod:`torch.distributed` has been initialised, its processes train together, as
+    one would: all call `fit` with the same rows and settings, each computes its part of every
+    batch, the first one's first weights are everybody's, and it alone writes.
 
     Args:
         flow: A module whose call `flow(c)` gives a distribution with `log_prob`.
@@ -122,6 +130,7 @@ def fit(
             "auto", which is CUDA where there is one and else the CPU; None leaves it where it is.
             Rows stay where they are, and follow batch by batch. Results by seed are those of one
             device.
+        ranks: The processes that train together; if None, all of an initialised group.
 
     Returns:
         Training and validation NLL, learning rate and wall time of each epoch.
@@ -130,8 +139,10 @@ def fit(
         TypeError: If something else than a module, rows and settings is given.
         ValueError: If the data are empty or not finite, if validation rows have another shape than
             training rows, if the checkpoint to resume from is damaged or of another configuration,
-            if another process trains in the directory, if the device is not there or cannot hold
-            the flow's float64, or if no validation NLL was ever finite.
+            if another process trains in the directory, if processes that train together were given
+            other data or settings, if the device is not there or cannot hold the flow's float64, or
+            if no validation NLL was ever finite.
+        ConnectionError: If one of them has ended.
         NonFiniteError: If roll-backs did not bring back a finite loss.
 
     Warns:
@@ -162,15 +173,18 @@ def fit(
     if resume and directory is None:
         raise ValueError("directory: expected the folder to resume from, got None")
     root = None if directory is None else Path(directory)
-    log = RunLog(None if root is None else root / "logs", tensorboard)
-    run = _Run(flow, train, validation, config, root, log, dict(metadata or {}))
+    ranks = Ranks(weight_of(flow).device) if ranks is None else ranks
+    writes = root is not None and ranks.is_first
+    log = RunLog(root / "logs" if root is not None and writes else None, tensorboard)
+    run = _Run(flow, train, validation, config, root, log, dict(metadata or {}), ranks)
     run.is_stopped = stopped or run.is_stopped
-    bar = ProgressBar(progress, config, len(run.bounds))
-    lock = nullcontext() if root is None else exclusive(root)
+    bar = ProgressBar(progress and ranks.is_first, config, len(run.bounds))
+    lock = exclusive(root) if root is not None and writes else nullcontext()
     drawing = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
     with lock, torch.random.fork_rng(drawing), closing(log):
-        warn_of_units(flow, run.sample)
+        if ranks.is_first:
+            warn_of_units(flow, run.sample)
         try:
             run.start(resume)
             with bar:
@@ -181,20 +195,6 @@ def fit(
             if run.whole is not None:
                 run.whole.release()
     return run.finish(reason)
-
-
-def step_if_finite(
-    optimizer: torch.optim.Optimizer, value: Tensor, lr: float, clip: float
-) -> tuple[float, bool]:
-    """Clips the gradient and takes a step, if it and a value are finite; the value, and whether."""
-    parameters = optimizer.param_groups[0]["params"]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
-    found, length = torch.stack((value.detach(), norm)).tolist()  # the step's one wait
-    finite = math.isfinite(found) and math.isfinite(length)
-    if finite:
-        optimizer.param_groups[0]["lr"] = lr
-        optimizer.step()
-    return found, finite
 
 
 class _Run:
@@ -209,7 +209,9 @@ class _Run:
         root: Path | None,
         log: RunLog,
         metadata: dict[str, Any],
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.flow, self.train, self.validation, self.config = flow, train, validation, config
         self.sample = in_memory(train)
         self.noise = noise_of(flow)
@@ -237,11 +239,11 @@ class _Run:
 
     def start(self, resume: bool) -> None:
         """Begins, or goes back to the checkpoint."""
-        resumed = resume and self.latest_path is not None and self.latest_path.exists()
-        if resumed:
+        found = resume and self.latest_path is not None and self.latest_path.exists()
+        if resumed := bool(self.ranks.decide(found)):
             self.read_checkpoints()
         else:
-            if self.best_path is not None:
+            if self.best_path is not None and self.ranks.is_first:
                 self.best_path.unlink(missing_ok=True)  # of an earlier run in this folder
             start_at(self.flow, self.sample)
             self.make_optimizer()
@@ -253,10 +255,12 @@ class _Run:
         self.flow.train()
         if awaits_batch(self.flow):
             self.initialize()
+        told = f"{self.data}, step {self.state.step} and {self.config}"
+        self.gradients = begin_together(self.ranks, self.flow, self.parameters, told)
         if not self.integers:
-            rows = max(end - start for start, end in self.bounds)
+            rows = max(-(-(end - start) // self.ranks.size) for start, end in self.bounds)
             arguments = self.optimizer, self.train, self.config, self.like, rows
-            self.whole = WholeSteps.of(self.flow, *arguments)
+            self.whole = WholeSteps.of(self.flow, *arguments, self.ranks, self.gradients)
         if not self.is_finite():
             raise ValueError("flow: expected finite weights to start from, got nan or inf")
         self.started = time.monotonic() - self.state.epoch_seconds
@@ -298,7 +302,8 @@ class _Run:
         following = self.bounds[state.batch : state.batch + 1]
         _, batch = next(shuffled(self.train, following, seed, state.epoch))
         seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-        self._nll(*take(batch, slice(None), self.like, self.integers), batch.weight)
+        x, c = take(batch, slice(None), self.like, self.integers)
+        self._nll(x, c, batch.weight, len(x))
 
     def stop_reason(self) -> StopReason | None:
         """Why no further epoch is trained, or None."""
@@ -311,9 +316,9 @@ class _Run:
             return "time_limit" if self.config.steps is None else "steps"
         if state.epoch - 1 - state.best_epoch >= self.config.patience:
             return "patience"
-        if self.is_stopped():
+        if self.ranks.decide(self.is_stopped()):
             return "interrupted"
-        return "time_limit" if self.pace.out_of_time else None
+        return "time_limit" if self.ranks.decide(self.pace.out_of_time) else None
 
     def finish(self, reason: StopReason) -> History:
         """Puts the best weights into the flow."""
@@ -346,24 +351,32 @@ class _Run:
         for _ in self.taken_many() if self.whole and self.whole.many else self.taken_singly():
             state = self.state
             bar.step(state.epoch, state.batch, state.train_nll)
-            if state.step >= self.pace.steps or self.pace.out_of_time or self.is_stopped():
+            ends = self.pace.out_of_time or self.is_stopped()
+            if state.step >= self.pace.steps or self.ranks.decide(ends):
                 break
 
     def taken_singly(self) -> Iterator[None]:
         """Takes the steps of an epoch one by one."""
-        state, seed = self.state, self.config.seed
-        for rows, batch in shuffled(self.train, self.bounds[state.batch :], seed, state.epoch):
-            seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-            rate = self.rate(0)
-            if self.whole is not None:
-                loss, norm = self.whole.take_one(batch, rate)
-                if math.isfinite(loss) and math.isfinite(norm):
-                    self.took(loss, len(rows), rate)
-                    yield
-                    continue
-                seed_step(self.noise, self.device, seed, state.epoch, state.batch)
-            self.take_step(rows, batch, rate)
+        bounds = self.bounds[self.state.batch :]
+        shares = [self.ranks.share(*each) for each in bounds]
+        batches = shuffled(self.train, shares, self.config.seed, self.state.epoch)
+        for (start, end), (rows, batch) in zip(bounds, batches, strict=True):
+            with part_of_batch(self.ranks.part(start, end)):
+                self.take_one(rows, batch, end - start)
             yield
+
+    def take_one(self, rows: Tensor, batch: Split, count: int) -> None:
+        """Takes a step on rows of a batch, which has so many in all."""
+        key = self.config.seed, self.state.epoch, self.state.batch
+        seed_step(self.noise, self.device, *key, rank=self.ranks.rank)
+        rate = self.rate(0)
+        if self.whole is not None:
+            loss, norm = self.whole.take_one(batch, rate, count)
+            if math.isfinite(loss) and math.isfinite(norm):
+                self.took(loss, count, rate)
+                return
+            seed_step(self.noise, self.device, *key, rank=self.ranks.rank)
+        self.take_step(rows, batch, rate, count)
 
     def taken_many(self) -> Iterator[None]:
         """Takes the steps of an epoch, as many in a call as nobody looks in between."""
@@ -379,7 +392,7 @@ class _Run:
                 self.pace.steps - state.step,
                 self.pace.unseen,
             )
-            count = max(1, min(most, int(LOOK_SECONDS / seconds)))
+            count = self.ranks.decide(max(1, min(most, int(LOOK_SECONDS / seconds))))
             bounds = self.bounds[state.batch : state.batch + count]
             rates = [self.rate(ahead) for ahead in range(count)]
             before = time.monotonic()
@@ -389,22 +402,26 @@ class _Run:
                 if math.isfinite(loss) and math.isfinite(norm):
                     self.took(loss, end - start, rate)
                 else:
-                    rows = order[start:end]
-                    self.take_step(rows, self.train[rows], rate)
+                    first, last = self.ranks.share(start, end)
+                    rows = order[first:last]
+                    with part_of_batch(self.ranks.part(start, end)):
+                        self.take_step(rows, self.train[rows], rate, end - start)
             yield
 
     def rate(self, ahead: int) -> float:
         """The learning rate of a step that is so many ahead."""
         return self.state.lr_scale * self.config.lr_at(self.state.step + ahead, self.pace.steps)
 
-    def take_step(self, rows: Tensor, batch: Split, rate: float) -> None:
+    def take_step(self, rows: Tensor, batch: Split, rate: float, count: int) -> None:
         """Takes a step through torch, or skips it."""
         self.optimizer.zero_grad(set_to_none=True)
-        nll = self.nll(*take(batch, slice(None), self.like, self.integers), batch.weight)
+        nll = self.nll(*take(batch, slice(None), self.like, self.integers), batch.weight, count)
         nll.backward()
+        if self.gradients is not None:
+            nll = self.gradients.take(self.parameters, nll.detach())
         loss, finite = step_if_finite(self.optimizer, nll, rate, self.config.clip)
         if finite:
-            self.took(loss, len(rows), rate)
+            self.took(loss, count, rate)
         else:
             self.count_step(rate)
             self.skip(loss, rows, batch)
@@ -431,20 +448,21 @@ class _Run:
 
     def note_pace(self) -> None:
         if self.pace.step():
+            self.state.planned = self.ranks.decide(self.state.planned)
             self.log.line(f"there is time for {self.pace.steps} steps")
 
-    def _nll(self, x: Tensor, c: Tensor | None, weight: Tensor | None) -> Tensor:
+    def _nll(self, x: Tensor, c: Tensor | None, weight: Tensor | None, count: int) -> Tensor:
         with batch_weighs(weight), recomputing(self.config.recompute):
             log_prob: Tensor = self.flow(c).log_prob(x)
-        return -(log_prob if weight is None else weight.to(log_prob) * log_prob).mean()
+        return -(log_prob if weight is None else weight.to(log_prob) * log_prob).sum() / count
 
     def finish_epoch(self, bar: ProgressBar) -> None:
         """Validates, keeps the weights if they are the best, writes log and checkpoints."""
         state = self.state
         before = time.monotonic()
         if self.has_batch_norm:
-            calibrate(self.flow, self.sample)
-        log_prob = evaluate(self.flow, self.validation)
+            calibrate(self.flow, self.sample, ranks=self.ranks)
+        log_prob = evaluate(self.flow, self.validation, ranks=self.ranks)
         nll = -self.validation.mean(log_prob)
         state.validation_seconds = time.monotonic() - before
         state.epoch_seconds = time.monotonic() - self.started
@@ -452,7 +470,7 @@ class _Run:
         if better:
             state.best_nll, state.best_epoch = nll, state.epoch
             self.best_weights = _clone(self.flow.state_dict())
-            if self.best_path is not None:
+            if self.best_path is not None and self.ranks.is_first:
                 best = {"epoch": state.epoch, "validation_nll": nll}
                 save(self.best_path, self.flow, {**self.metadata, "best": best})
         self.log.record(state.finish_epoch(nll), better)
@@ -473,7 +491,7 @@ class _Run:
             self.roll_back("the weights are not finite")
             return
         self.good = (_clone(self.flow.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
-        if write and self.latest_path is not None:
+        if write and self.latest_path is not None and self.ranks.is_first:
             write_latest(
                 self.latest_path,
                 self.flow,
@@ -493,7 +511,7 @@ class _Run:
         what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         self.log.line(f"{self.place()}: {what}, step skipped ({self.skips_in_a_row} in a row)")
         if self.skips_in_a_row == SKIPS_IN_A_ROW:
-            self.roll_back(what, f" ({largest(batch, rows)})")
+            self.roll_back(what, f" ({largest(batch, rows)})" if len(rows) else "")
 
     def roll_back(self, what: str, where: str = "") -> None:
         """Returns to the last good weights at half the learning rate, or gives up."""

@@ -17,7 +17,8 @@ from maskedflow.files import Finite, Positive, Size, check_fields
 
 from .config import cosine
 from .evaluation import BATCH_SIZE, frozen
-from .loop import NonFiniteError, step_if_finite
+from .loop import NonFiniteError
+from .step import step_if_finite
 
 LogDensity = Callable[[Tensor], Tensor]
 """An unnormalised log-density: of points with shape (n, features), shape (n,), in nats."""

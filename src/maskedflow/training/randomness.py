@@ -50,10 +50,13 @@ def seed_noise(noise: list[Noisy], *key: int) -> None:
         module.seed(derive_seed(*key, i))
 
 
-def seed_step(noise: list[Noisy], device: torch.device, *key: int) -> None:
-    """Restarts what a training step draws from: the noise, and torch's own generator (dropout)."""
+def seed_step(noise: list[Noisy], device: torch.device, *key: int, rank: int = 0) -> None:
+    """Restarts what a training step draws from: the noise, and torch's own generator (dropout).
+
+    The latter draws for the rows that are here only: in each process of several something else.
+    """
     seed_noise(noise, *key)
-    seed = derive_seed(*key)
+    seed = derive_seed(*key, rank) if rank else derive_seed(*key)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":

@@ -16,6 +16,7 @@ from maskedflow.transforms import ActNorm, LazyTransform
 
 from .batches import Training, take
 from .config import TrainConfig
+from .distributed import GradientSum, Ranks
 
 
 class WholeSteps:
@@ -32,7 +33,9 @@ class WholeSteps:
         descent: Descent,
         train: Training,
         like: Tensor,
+        ranks: Ranks,
     ) -> None:
+        self._ranks = ranks
         self._flow, self._front, self._descent = flow, front, descent
         self._train, self._like = train, like
         fixed = all(one.is_fixed for one in front)
@@ -48,8 +51,13 @@ class WholeSteps:
         config: TrainConfig,
         like: Tensor,
         rows: int,
+        ranks: Ranks,
+        gradients: GradientSum | None,
     ) -> WholeSteps | None:
-        """The steps of a flow; None if a part that is learned is not in the program."""
+        """The steps of a flow; None if a part that is learned is not in the program.
+
+        A step takes so many `rows` at most in this process, of `ranks` that add up `gradients`.
+        """
         if not isinstance(flow, Flow) or type(flow).forward is not Flow.forward:
             return None
         if config.compile or config.recompute or any(map(is_watched, flow.modules())):
@@ -64,8 +72,9 @@ class WholeSteps:
         found = [id(held[name]) for held, name in chain.owners]
         if len(set(found)) < len(found) or not learned <= set(found):
             return None
-        descent = Descent(chain, optimizer, config.clip, rows)
-        return cls(flow, front, descent, train, like)
+        shared = None if gradients is None else (gradients.vector, gradients.sum_)
+        descent = Descent(chain, optimizer, config.clip, rows, shared)
+        return cls(flow, front, descent, train, like, ranks)
 
     def release(self) -> None:
         """Gives the flow's parameters memory of their own again."""
@@ -76,7 +85,8 @@ class WholeSteps:
     ) -> tuple[list[float], list[float]]:
         """Steps on rows of the training data in an order; their losses, and gradients' norms."""
         x, c, ladj, weight = self._rows
-        losses, norms = self._descent.take(x, c, order, bounds, rates, weight)
+        shares = [(*self._ranks.share(start, end), end - start) for start, end in bounds]
+        losses, norms = self._descent.take(x, c, order, shares, rates, weight)
         if ladj is not None:
             taken = bounds[: len(losses)]
             rows = ladj[order[taken[0][0] : taken[-1][1]]].double()
@@ -84,11 +94,13 @@ class WholeSteps:
             losses = [loss - float(mean) for loss, mean in zip(losses, means, strict=True)]
         return losses, norms
 
-    def take_one(self, batch: Split, rate: float) -> tuple[float, float]:
-        """A step on a batch; its loss, and its gradient's norm."""
+    def take_one(self, batch: Split, rate: float, count: int) -> tuple[float, float]:
+        """A step on rows of a batch of so many; its loss, and its gradient's norm."""
         x, c, ladj, weight = self._prepared(batch)
-        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x))], [rate], weight)
-        return loss if ladj is None else loss - float(ladj.double().mean()), norm
+        (loss,), (norm,) = self._descent.take(x, c, None, [(0, len(x), count)], [rate], weight)
+        if ladj is not None:
+            loss -= self._ranks.total(float(ladj.double().sum())) / count
+        return loss, norm
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:

@@ -28,10 +28,7 @@ class _DequantizeTransform(VectorTransform):
 
     def _call(self, x: Tensor) -> Tensor:
         self.cells.before = self.generator.get_state()
-        noise = torch.rand(
-            x.shape, dtype=x.dtype, device=self.generator.device, generator=self.generator
-        )
-        return self.at(x, noise)
+        return self.at(x, self.cells.uniform(x.shape, x.dtype))
 
     def at(self, x: Tensor, place: Tensor) -> Tensor:
         """Some place of each cell, between 0 and 1 of its width."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .part import current_part
 
 
 class Noisy(nn.Module):
@@ -20,3 +24,11 @@ class Noisy(nn.Module):
     def seed(self, seed: int) -> None:
         """Starts the noise anew from a seed."""
         self.generator.manual_seed(seed)
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Draws from [0, 1); for rows that are a part of a batch, what they would have in all."""
+        part, whole, source = current_part(), list(shape), self.generator
+        if part is not None:
+            whole[part.axis] = part.batch
+        drawn = torch.rand(whole, dtype=dtype, device=source.device, generator=source)
+        return drawn if part is None else drawn.narrow(part.axis, part.first, shape[part.axis])

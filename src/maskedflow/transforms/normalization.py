@@ -14,6 +14,7 @@ from maskedflow.kernels import Map
 
 from .base import Transform, VectorTransform, check_features
 from .lazy import LazyTransform, elementwise_step
+from .part import current_part
 from .preprocessing import ScaleTransform
 
 _WEIGHT: ContextVar[Tensor | None] = ContextVar("weight", default=None)
@@ -48,15 +49,20 @@ def weighted_moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     .. math:: m = \frac{\sum_i w_i x_i}{\sum_i w_i}, \qquad
         v = \frac{\sum_i w_i (x_i - m)^2}{\sum_i w_i}
 
-    Of fewer weights than rows each counts for as many rows as it takes: the steps of a window.
+    Of fewer weights than rows each counts for as many rows as it takes: the steps of a window. Of
+    a part of a batch, they are those of the whole.
     """
-    if weight is None:
+    part = current_part()
+    if weight is None and part is None:
         return torch.var_mean(x, dim=0, correction=0)
-    share = (weight.double() / weight.double().sum()).to(x)
-    share = share.repeat_interleave(len(x) // len(share)) / (len(x) // len(share))
+    weight = x.new_ones(len(x)) if weight is None else weight
+    summed = (lambda total: total) if part is None else part.sum
+    share = (weight.double() / summed(weight.double().sum())).to(x)
+    steps = len(x) // max(len(share), 1)
+    share = share.repeat_interleave(steps) / max(steps, 1)
     share = share.view(-1, *(1,) * (x.ndim - 1))
-    mean = (share * x).sum(dim=0)
-    return (share * (x - mean).square()).sum(dim=0), mean
+    mean = summed((share * x).sum(dim=0))
+    return summed((share * (x - mean).square()).sum(dim=0)), mean
 
 
 class BatchNorm(LazyTransform):
@@ -154,9 +160,10 @@ class _BatchNormTransform(VectorTransform):
         check_features("x", x, len(norm.beta))
         if norm.training:
             rows = x.flatten(end_dim=-2) if x.ndim > 1 else x[None]
-            if len(rows) < 2:
+            part = current_part()
+            if (count := len(rows) if part is None else part.batch) < 2:
                 raise ValueError(
-                    f"x: batch normalization in training expects at least 2 rows, got {len(rows)}"
+                    f"x: batch normalization in training expects at least 2 rows, got {count}"
                 )
             variance, mean = weighted_moments(rows, _WEIGHT.get())
             norm.update_statistics(mean, variance)
