@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from .output import tell_effective
+from cyclopts import Parameter
+
+from .output import check_ending, tell_effective
 
 
 def report(
@@ -14,18 +17,21 @@ def report(
     data: Path | None = None,
     weights: str | None = None,
     data_dir: Path | None = None,
+    output: Annotated[Path | None, Parameter(name=["-o", "--output"])] = None,
 ) -> None:
-    """Write report.html in a run's folder: one page, with all its pictures, that needs no network.
+    """Write a page about a run, with all its pictures, that needs no network.
 
     Args:
         run: The run's folder, such as maf_results/power.
         data: A table of other test rows, in a file. [default: those of the run's data]
         weights: Column that says how much each test row counts. [default: as in training]
         data_dir: Where data sets lie, if not where the run found them.
+        output: File to write, .html. [default: report.html in the run's folder]
     """
     from maskedflow.report import run_report
     from maskedflow.runs import load_run
 
+    check_ending(output, ".html")
     found = load_run(run)
     if data is not None and found.config.data.time is not None:
         raise ValueError(f"--data {data}: the run of a time series is judged by its own test steps")
@@ -34,4 +40,4 @@ def report(
     judged = own.test if test is None else test
     if judged.weight is not None:
         tell_effective(judged.effective, len(judged))
-    print(f"report in {run_report(found, own, test)}")
+    print(f"report in {run_report(found, own, test, output)}")

@@ -141,8 +141,17 @@ def open_series(
     if cells is not None:
         shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
     notes = (*source.notes, *notes_on(names, None, shared))
-    stem = source.path.stem
-    return SeriesDataset(stem, train, validates, tests, names, context, window=window, notes=notes)
+    return SeriesDataset(
+        source.path.stem,
+        train,
+        validates,
+        tests,
+        names,
+        context,
+        window=window,
+        times=series.times,
+        notes=notes,
+    )
 
 
 def calendar_names(times: Times) -> tuple[str, ...]:

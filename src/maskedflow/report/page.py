@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
 
-from .format import duration, number, percent, signed
+from .format import clipped, duration, number, percent, signed
 from .section import Evidence, Rows, Section, Subject, Weights
 from .sections import SECTIONS
 
@@ -31,7 +31,7 @@ FAR = 1e30
 TIMED = 1000
 """Rows whose scoring and sampling is timed."""
 
-MACROS = '{% from "parts.html" import figure, pictures, scroll %}'
+MACROS = '{% from "parts.html" import figure, found, matrices, pictures, scroll %}'
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def write_report(
     page = Page(
         subject.name,
         [one for section in sections if (one := section.of(evidence)) is not None],
-        "row" if subject.image is None else "image",
+        subject.unit,
         (len(test), total),
         [column.name for column in subject.columns[subject.features :]],
         subject.errors,
@@ -186,7 +186,7 @@ def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:
 
 def _seen(subject: Subject, train: Rows, test: Rows) -> dict[str, Any]:
     """The same, from what the density knows of its rows and from those that are handed over."""
-    what = "rows" if subject.image is None else "images"
+    what = f"{subject.unit}s"
     seen = None if subject.seen is None else subject.seen(test)
     if not len(train):
         return seen_facts(seen, what)
@@ -232,5 +232,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "duration": duration, "percent": percent, "signed": signed}
+    written = clipped, duration, number, percent, signed
+    found.filters |= {one.__name__: one for one in written}
     return found
