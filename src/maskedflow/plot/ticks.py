@@ -124,7 +124,8 @@ def number_ticks(axis: Axis, most: int, *, whole: bool = False, characters: int 
     formatter = PlainFormatter(power_of((low, high)))
     places: list[float] = []
     for number in range(most, 0, -1):
-        ticks = MaxNLocator(number, integer=whole, min_n_ticks=1).tick_values(low, high)
+        locator = MaxNLocator(number, integer=whole, min_n_ticks=1, steps=(1, 2, 2.5, 5, 10))
+        ticks = locator.tick_values(low, high)
         places = [tick for tick in ticks if low <= tick <= high]
         if sum(len(text) + 2 for text in formatter.format_ticks(places)) <= characters:
             break

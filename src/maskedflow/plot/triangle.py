@@ -102,7 +102,10 @@ class Layer:
             else {"no_fill_contours": True}
         )
         edges = [self.edges(k, ends, 30) for k, ends in zip((j, i), limits, strict=True)]
-        locators = axes.xaxis.get_major_locator(), axes.yaxis.get_major_locator()
+        kept = [
+            (axis, axis.get_major_locator(), axis.get_major_formatter())
+            for axis in (axes.xaxis, axes.yaxis)
+        ]
         hist2d(
             x[inside],
             y[inside],
@@ -120,8 +123,9 @@ class Layer:
             **shape,
         )
         axes.set(xlim=limits[0], ylim=limits[1])  # it has set its own, and scales
-        axes.xaxis.set_major_locator(locators[0])
-        axes.yaxis.set_major_locator(locators[1])
+        for axis, locator, formatter in kept:
+            axis.set_major_locator(locator)
+            axis.set_major_formatter(formatter)
 
 
 def side(size: int) -> float:
@@ -152,7 +156,7 @@ def triangle(
         if row < size - 1:
             axes.tick_params(labelbottom=False)
         else:
-            axes.set_xlabel(names[column], fontsize=9)
+            axes.set_xlabel(names[column], fontsize=8)
             axes.tick_params(axis="x", rotation=45)
         if column == row:
             axes.set_yticks([])
@@ -163,7 +167,7 @@ def triangle(
         if column:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel(names[row], fontsize=9)
+            axes.set_ylabel(names[row], fontsize=8)
     figure.align_labels()
     return found
 

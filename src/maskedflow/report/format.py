@@ -121,20 +121,20 @@ def no_difference(
         size: The difference that they would have shown.
         most: The largest that there can be.
         unit: That of the difference.
-        what: What it would be a difference of.
+        what: What it would be a difference of or from.
         percent: Whether it is one of shares.
 
     Example:
         >>> no_difference("2,000 rows", 0.032, 0.5, percent=True)
         'No difference found: 2,000 rows would have shown one of 3.2%.'
-        >>> no_difference("3 rows", 1.6, 1.0, what="correlation")
+        >>> no_difference("3 rows", 1.6, 1.0, what="of correlation")
         'No difference of correlation found, for which 3 rows are too few.'
     """
-    of = f" of {what}" if what else ""
+    about = f" {what}" if what else ""
     if not size < most:
-        return f"No difference{of} found, for which {rows} are too few."
+        return f"No difference{about} found, for which {rows} are too few."
     told = f"{rounded(100 * size)}%" if percent else f"{rounded(size)}{unit}"
-    return f"No difference{of} found: {rows} would have shown one of {told}."
+    return f"No difference{about} found: {rows} would have shown one of {told}."
 
 
 def clipped(text: str, most: int) -> str:

@@ -102,7 +102,7 @@ class Columns(Section):
             apart_by = f"by a distance of {most.distance:.2f} ({ends})"
             found.append(f"Samples differ from data in {names}{which}, {apart_by}.")
         if gaps:
-            found.append(f"They miss other shares of the cells of {listed(gaps)}.")
+            found.append(f"Shares of missing cells differ in {listed(gaps)}.")
         size = 2 * max(one.chance for one in self.marginals)
         return " ".join(found) or no_difference(f"{self.rows:,} rows", size, 1.0)
 

@@ -84,7 +84,7 @@ class Correlation(Section):
                 f"Samples differ from data in the correlation of {self.pair[0]} and"
                 f" {self.pair[1]}, by {signed(f'{apart:.2f}')} ({ends})."
             )
-        return no_difference(f"{self.rows[0]:,} rows", 2 * error, 2.0, what="correlation")
+        return no_difference(f"{self.rows[0]:,} rows", 2 * error, 2.0, what="of correlation")
 
 
 def correlations(rows: Rows) -> Matrix:

@@ -87,11 +87,12 @@ class Likelihoods(Section):
         )
         units = f"nats a {self.unit}"
         if abs(apart.value) > apart.error:
-            names = own.name, f"{best.name}, the best of the others,"
-            better, worse = names if apart.value > 0 else names[::-1]
-            size = abs(apart.value)
+            size, word = abs(apart.value), "better" if apart.value > 0 else "worse"
             ends = interval(size - apart.error, size + apart.error)
-            return f"{better} is better than {worse} by {rounded(size)} {units} ({ends})."
+            return (
+                f"The density is {word} than the best of the others, {best.name}, by"
+                f" {rounded(size)} {units} ({ends})."
+            )
         rows = f"{best.rows:,} {self.unit}s"
         return no_difference(rows, 2 * apart.error, math.inf, f" {units}", what=f"from {best.name}")
 

@@ -73,7 +73,7 @@ class TwoSample(Section):
             )
         if auc.value - auc.error > 0.5:
             return (
-                f"Samples differ from data{columns}; of a sample and a {self.unit} of the data a"
+                f"Samples differ from data{columns}; of one sample and one {self.unit} of data a"
                 f" classifier finds which is which {auc.value:.0%} of the time ({_ends(auc)})."
             )
         # A difference of twice the error is beyond it nearly always.
