@@ -89,5 +89,6 @@ def _picture(values: Matrix, names: Sequence[str], what: str, bound: float) -> P
     axes.set_yticks(places, shown, fontsize=7)
     beside = np.abs(values - np.diag(np.diag(values)))
     i, j = (int(k) for k in np.unravel_index(beside.argmax(), values.shape))
-    largest = f"the largest beside the diagonal is {values[i, j]:.3f}, of {names[i]} and {names[j]}"
+    size = signed(f"{values[i, j]:.3f}")
+    largest = f"the largest beside the diagonal is {size}, of {names[i]} and {names[j]}"
     return embed(figure, f"{what}; {largest}", what)
