@@ -51,14 +51,15 @@ def rounded(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """An interval of numbers, to two digits of its width.
+    """An interval of numbers, to a tenth of its width or so.
 
     Example:
         >>> interval(0.3612, 0.5299), interval(-0.571, -0.36), interval(12.0, 1460.0)
         ('0.36 to 0.53', '−0.57 to −0.36', '12 to 1,460')
     """
     width = high - low
-    digits = max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 2
+    # Of 0.07, which is 0.21 three times, two decimals are enough.
+    digits = max(0, 1 - math.floor(math.log10(3 * width))) if 0 < width < math.inf else 2
     low_text, high_text = (signed(f"{end:,.{digits}f}") for end in (low, high))
     return f"{low_text} to {high_text}"
 
