@@ -73,7 +73,7 @@ def identifiers(cells: Mapping[str, Rows]) -> list[str]:
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> identifiers({"id": rng.permutation(400.0), "age": rng.normal(size=400)})
+        >>> identifiers({"id": rng.permutation(np.arange(400.0)), "age": rng.normal(size=400)})
         ['id']
     """
     whole = {}
