@@ -18,6 +18,7 @@ from scipy.stats import norm
 import maskedflow as mf
 from evidence import evidence
 from maskedflow.report import Column, Subject, independent, write_report
+from maskedflow.report.plots.matrices import Cells
 from maskedflow.report.sections.columns import Columns
 from maskedflow.report.sections.corner import corner_columns
 from maskedflow.report.sections.correlations import Correlation, correlations
@@ -124,7 +125,14 @@ def test_categories_and_gaps_correlate_too(rng: np.random.Generator) -> None:
     # x, x missing, three colours, the grade
     assert found.pairs == 15
     assert 4 <= found.beyond <= 8
-    assert found.picture is not None
+    cells, apart = found.matrices
+    assert isinstance(cells, Cells)
+    assert list(cells.names)[:2] == ["x", "x missing"]
+    assert (len(cells.rows), len(cells.rows[0]), cells.rows[0][0].text) == (6, 6, "1.00")
+    assert cells.rows[0][3].title == f"x, colour = green: {found.data:.3f}"
+    assert isinstance(apart, Cells)
+    assert apart.rows[0][3].title == f"x, colour = green: −{found.data - found.samples:.3f}"
+    assert found.finding.startswith("Samples differ from data in the correlation of x and colour")
 
 
 def test_a_corner_plot_leaves_out_columns_that_are_hardly_there(rng: np.random.Generator) -> None:

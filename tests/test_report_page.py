@@ -286,7 +286,7 @@ def test_a_section_of_ones_own(tmp_path: Path) -> None:
     assert page.worst.log_prob == NORMAL.logpdf(rows(300, 2)).min()
     outline = _outline(path)
     hrefs = [attributes["href"] for tag, attributes in outline.tags if tag == "a"]
-    assert hrefs == ["#data", "#likelihood", "#worst"]
+    assert hrefs == ["#likelihood", "#data", "#likelihood", "#worst"]  # one of them found something
     assert f"Worst −{-page.worst.log_prob:.4g}" in " ".join(outline.words)
     page = write_report(truth(log_prob=lambda x: np.zeros(len(x))), *parts, path, sections=sections)
     assert "Worst" not in _text(path)
@@ -308,6 +308,12 @@ def test_other_rows_can_be_reported_on(tmp_path: Path, capsys: pytest.CaptureFix
     code, out, _ = call(capsys, "report", tmp_path / "t", "--data", other)
     assert (code, out) == (0, f"report in {tmp_path / 't' / 'report.html'}\n")
     assert "57 test rows" in _text(tmp_path / "t" / "report.html")
+    elsewhere = tmp_path / "pages" / "own.html"
+    code, out, _ = call(capsys, "report", tmp_path / "t", "--data", data, "-o", elsewhere)
+    assert (code, out) == (0, f"report in {elsewhere}\n")
+    assert "160 of these 200 rows were trained on, and 20 chose when to stop." in _text(elsewhere)
+    code, _, err = call(capsys, "report", tmp_path / "t", "-o", tmp_path / "page.pdf")
+    assert (code, err.count("\n")) == (2, 1)
     code, _, err = call(capsys, "report", tmp_path / "t", "--data", tmp_path / "none.csv")
     assert (code, err.count("\n")) == (2, 1)
 
@@ -369,6 +375,22 @@ def test_a_page_is_whole_and_in_order(name: str, reports: dict[str, Path]) -> No
         if href is not None:
             assert tag == "a"
             assert href.startswith("https://arxiv.org/abs/") or href[1:] in ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_written_for_people(name: str, reports: dict[str, Path]) -> None:
+    text = _text(reports[name])
+    assert not re.findall(r"\d[eE][+-]?\d", text)
+    assert not re.findall(r"[−-]0(?:\.0*)?(?![\d.])", text)
+    assert not re.findall(r"(?<![\d.])\d{5,}(?!\d*/)", text)
+
+
+def test_matrices_have_names(reports: dict[str, Path]) -> None:
+    page = _outline(reports["people"])
+    titles = [a["title"] for tag, a in page.tags if tag == "th" and "title" in a]
+    assert {"income", "height", "height missing", "city = Bonn"} <= set(titles)
+    cells = [a["title"] for tag, a in page.tags if tag == "td" and "title" in a]
+    assert any(re.fullmatch(r"income, height: [−]?0\.\d{3}", str(cell)) for cell in cells)
 
 
 @pytest.mark.parametrize("name", ["given", "t", "digits"])

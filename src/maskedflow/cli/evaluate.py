@@ -70,7 +70,7 @@ def report(
     if run.config.data.errors:
         note("densities are of rows as measured, given their errors; samples have errors, too")
     draw = _draw_picture if run.config.search is None else _draw_rows
-    samples = draw(run, dataset.test, num_samples)
+    samples = draw(run, dataset, num_samples)
     print(f"results in {run.directory}: {run.summary.name}, samples/{samples.name}")
     if page:
         from maskedflow.report import run_report
@@ -78,18 +78,21 @@ def report(
         print(f"report in {run_report(run, dataset)}")
 
 
-def _draw_picture(run: Run, test: Any, number: int | None) -> Path:
+def _draw_picture(run: Run, dataset: Any, number: int | None) -> Path:
+    from maskedflow.data import SeriesDataset
     from maskedflow.report import run_picture, save
 
-    save(run_picture(run, test, number), run.picture)
+    test = dataset.test
+    times = dataset.times[-len(test) :] if isinstance(dataset, SeriesDataset) else None
+    save(run_picture(run, test, number, times=times), run.picture)
     return run.picture
 
 
-def _draw_rows(run: Run, test: Any, number: int | None) -> Path:
+def _draw_rows(run: Run, dataset: Any, number: int | None) -> Path:
     from maskedflow.runs import sample_run
     from maskedflow.sources import write_batches
 
-    number, given = number or SAMPLES, run.density.possible(test).context
+    number, given = number or SAMPLES, run.density.possible(dataset.test).context
     if given is not None:
         number, given = 1, given.slice(0, number)
     write_batches(run.samples, *sample_run(run, number, given))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskedflow.files import html_facts, html_table
@@ -234,9 +235,13 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True)
 class SeriesDataset(Dataset):
-    """A time series, whose rows are in the order of time; `window` steps are trained on at once."""
+    """A time series, whose rows are in the order of time; `window` steps are trained on at once.
+
+    The `times` of all rows are datetime64[ns] or float64.
+    """
 
     window: int = field(kw_only=True)
+    times: NDArray[Any] = field(kw_only=True, compare=False)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -186,7 +186,8 @@ def deal_mixed(
         ValueError: If rows, or distinct ones, are few, or a context misses values.
     """
     context_columns = whole.context_columns
-    table, weight = whole.table.drop_columns(ignored(schema)), whole.weight
+    left = set(ignored(schema)) & set(whole.table.column_names)  # a run does not read them again
+    table, weight = whole.table.drop_columns(sorted(left)), whole.weight
     if schema.missing == "drop":
         kept = complete(table)
         table = table.filter(pa.array(kept))

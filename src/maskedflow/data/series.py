@@ -143,7 +143,15 @@ def open_series(
         shared = [name for name, step in zip(names, cells.step, strict=True) if step] + shared
     notes = (*source.notes, *notes_on(names, None, shared))
     return SeriesDataset(
-        source.name, train, validates, tests, names, context, window=window, notes=notes
+        source.name,
+        train,
+        validates,
+        tests,
+        names,
+        context,
+        window=window,
+        times=series.times,
+        notes=notes,
     )
 
 

@@ -13,19 +13,16 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from .figures import Limits, bin_edges
+from .ticks import InnerLocator, PlainFormatter, counted_in, power_of
 
 LEVELS = (0.393, 0.864)
 """What is inside of one and two standard deviations of a Gaussian of the plane."""
 
 FEWEST, POINTS = 20, 2000
 """The fewest rows for contours, and the most points in a panel."""
-
-STEPS = (1, 2, 2.5, 3, 4, 5, 10)
-"""Between ticks, times a power of ten."""
 
 Numbers = NDArray[np.float64]
 
@@ -105,7 +102,10 @@ class Layer:
             else {"no_fill_contours": True}
         )
         edges = [self.edges(k, ends, 30) for k, ends in zip((j, i), limits, strict=True)]
-        locators = axes.xaxis.get_major_locator(), axes.yaxis.get_major_locator()
+        kept = [
+            (axis, axis.get_major_locator(), axis.get_major_formatter())
+            for axis in (axes.xaxis, axes.yaxis)
+        ]
         hist2d(
             x[inside],
             y[inside],
@@ -123,8 +123,9 @@ class Layer:
             **shape,
         )
         axes.set(xlim=limits[0], ylim=limits[1])  # it has set its own, and scales
-        axes.xaxis.set_major_locator(locators[0])
-        axes.yaxis.set_major_locator(locators[1])
+        for axis, locator, formatter in kept:
+            axis.set_major_locator(locator)
+            axis.set_major_formatter(formatter)
 
 
 def side(size: int) -> float:
@@ -137,15 +138,6 @@ def pairs_of(size: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(size) for column in range(row + 1)]
 
 
-class _Inner(MaxNLocator):
-    """Few ticks, none near the ends, where their labels would push panels apart."""
-
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        margin = 0.12 * (vmax - vmin)
-        low, high = vmin + margin, vmax - margin
-        return [tick for tick in super().tick_values(low, high) if low <= tick <= high]
-
-
 def triangle(
     figure: Figure | SubFigure, names: Sequence[str], limits: Sequence[Limits]
 ) -> NDArray[np.object_]:
@@ -153,27 +145,29 @@ def triangle(
     size = len(names)
     cells = figure.add_gridspec(size, size, wspace=0.03, hspace=0.03)
     found = np.full((size, size), None, dtype=object)
+    powers = [power_of(ends) for ends in limits]
+    names = [counted_in(name, power) for name, power in zip(names, powers, strict=True)]
     for row, column in pairs_of(size):
         axes = found[row, column] = figure.add_subplot(cells[row, column])
         axes.tick_params(labelsize=7)
         axes.set_xlim(limits[column])
-        axes.xaxis.set_major_locator(_Inner(3 if size > 2 else 5, steps=STEPS))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.get_offset_text().set_fontsize(7)
+        axes.xaxis.set_major_locator(InnerLocator(3 if size > 2 else 5))
+        axes.xaxis.set_major_formatter(PlainFormatter(powers[column]))
         if row < size - 1:
             axes.tick_params(labelbottom=False)
         else:
-            axes.set_xlabel(names[column], fontsize=9)
+            axes.set_xlabel(names[column], fontsize=8)
             axes.tick_params(axis="x", rotation=45)
         if column == row:
             axes.set_yticks([])
             continue
         axes.set_ylim(limits[row])
-        axes.yaxis.set_major_locator(_Inner(4, steps=STEPS))
+        axes.yaxis.set_major_locator(InnerLocator(4))
+        axes.yaxis.set_major_formatter(PlainFormatter(powers[row]))
         if column:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel(names[row], fontsize=9)
+            axes.set_ylabel(names[row], fontsize=8)
     figure.align_labels()
     return found
 

@@ -35,14 +35,18 @@ FORECASTS = 500
 
 
 def run_report(
-    run: Run, dataset: Dataset | MixedTable, test: Split | TableSplit | None = None
+    run: Run,
+    dataset: Dataset | MixedTable,
+    test: Split | TableSplit | None = None,
+    path: Path | None = None,
 ) -> Path:
-    """Writes `report.html` in a run's folder.
+    """Writes the report of a run.
 
     Args:
         run: The run.
         dataset: The rows it was fitted to.
         test: Other rows to judge it by than the data set's own; a time series takes none.
+        path: Where to; `report.html` in the run's folder if None.
 
     Returns:
         The file.
@@ -50,7 +54,7 @@ def run_report(
     Raises:
         ValueError: If there are no rows to judge it by.
     """
-    path, density = run.directory / "report.html", run.density
+    path, density = path or run.directory / "report.html", run.density
     train: Any = dataset.train
     judged: Any = test or dataset.test
     if isinstance(density, FittedTable):
@@ -215,10 +219,11 @@ def _series_page(run: Run, dataset: SeriesDataset) -> Page:
     ]
     remarks = [] if len(found) == 2 else ["The regression is singular: no autoregression."]
     what = "forecasts of test steps as intervals around their median, beside what came"
-    figure = series_picture(run, dataset.test, FORECASTS, 0)
+    times = dataset.times[-len(dataset.test) :]
+    figure = series_picture(run, dataset.test, FORECASTS, 0, times)
     sections = [
-        Data(tuple(facts(run).items()), history=run.metrics),
-        Likelihoods(found, remarks),
+        Data(tuple(facts(run).items()), history=run.metrics, unit="step"),
+        Likelihoods(found, remarks, unit="step"),
         Forecasts(embed(figure, f"{FORECASTS} {what}", dpi=140)),
     ]
     known = seen_facts(evaluation.seen, "steps")

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from maskedflow.columns import to_rows
 from maskedflow.columns.column import Column as TableColumn
+from maskedflow.data.mixed import names_noticed
 from maskedflow.tables import FittedTable, column_maps
 from maskedflow.tables.matrix import Matrix, Tables
 from maskedflow.tables.queries import residuals
@@ -161,6 +162,8 @@ def _notes(fitted: FittedTable) -> dict[str, str]:
     kinds = Counter(column.kind for column in schema.columns).most_common()
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
     words = {"columns": f"{len(schema.columns)}: {counted}"}
+    if noticed := names_noticed(schema):
+        words["identifiers"] = "; ".join(noticed)
     if schema.fixed:
         fixed = ", ".join(f"{column.name} ({column.summary})" for column in schema.fixed)
         words["no part of the density"] = fixed

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
 
-from .format import duration, number, percent, signed
+from .format import clipped, duration, number, percent, signed
 from .section import Evidence, Rows, Section, Subject, Weights
 from .sections import SECTIONS
 
@@ -34,7 +34,7 @@ FRAME = "width: 100%; height: 80vh; border: 1px solid #ccc"
 TIMED = 1000
 """Rows whose scoring and sampling is timed."""
 
-MACROS = '{% from "parts.html" import figure, pictures, scroll %}'
+MACROS = '{% from "parts.html" import figure, found, matrices, pictures, scroll %}'
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write_report(
     page = Page(
         subject.name,
         [one for section in sections if (one := section.of(evidence)) is not None],
-        "row" if subject.image is None else "image",
+        subject.unit,
         (len(test), total),
         [column.name for column in subject.columns[subject.features :]],
         subject.errors,
@@ -199,7 +199,7 @@ def seen_facts(seen: Seen | None, what: str) -> dict[str, Any]:
 
 def _seen(subject: Subject, train: Rows, test: Rows) -> dict[str, Any]:
     """The same, from what the density knows of its rows and from those that are handed over."""
-    what = "rows" if subject.image is None else "images"
+    what = f"{subject.unit}s"
     seen = None if subject.seen is None else subject.seen(test)
     if not len(train):
         return seen_facts(seen, what)
@@ -245,5 +245,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "duration": duration, "percent": percent, "signed": signed}
+    written = clipped, duration, number, percent, signed
+    found.filters |= {one.__name__: one for one in written}
     return found

@@ -42,8 +42,8 @@ class Column:
         date: Writes a cell that is a date or a time, as ISO 8601 does; None of other numbers.
 
     Example:
-        >>> Column("colour", ("red", "green")).text(1.0), Column("year", step=1.0).text(1987.0)
-        ('green', '1987')
+        >>> Column("colour", ("red", "green")).text(1.0), Column("paid", step=0.01).text(12195.5)
+        ('green', '12,195.5')
     """
 
     name: str
@@ -61,7 +61,7 @@ class Column:
             return self.levels[int(cell)]
         if self.date is not None:
             return self.date(cell)
-        return signed(f"{cell:.10g}") if self.step else number(cell)
+        return signed(f"{cell:,.10g}") if self.step else number(cell)
 
     def at_atoms(self, cells: Rows) -> NDArray[np.bool_]:
         """Which cells are at an atom."""
@@ -142,6 +142,11 @@ class Subject:
     image: Image | None = None
     seen: Callable[[Rows], Seen | None] | None = None
     fitted: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """What a row is."""
+        return "row" if self.image is None else "image"
 
     @property
     def features(self) -> int:
@@ -260,6 +265,11 @@ class Section:
     def of(cls, evidence: Evidence) -> Self | None:
         """Finds what the section says; None if that is nothing."""
         return None
+
+    @property
+    def finding(self) -> str:
+        """What was found and how sure that is, in a sentence or two; nothing of what is no test."""
+        return ""
 
     @property
     def headline(self) -> Sequence[tuple[str, str, str]]:

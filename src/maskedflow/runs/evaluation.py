@@ -75,10 +75,10 @@ class Mean:
         return cls(mean, 2 * math.sqrt(spread * rows / (rows - 1)) if rows > 1 else math.nan)
 
     def __str__(self) -> str:
-        """The mean to the second digit of its error."""
+        """The mean to the second digit of its error, thousands set apart."""
         finite = math.isfinite(self.error) and self.error > 0
         digits = max(0, 1 - math.floor(math.log10(self.error))) if finite else 4
-        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+        return f"{self.value:,.{digits}f} ± {self.error:,.{digits}f}"
 
     def scaled(self, factor: float) -> Mean:
         """The mean of the values times a number."""

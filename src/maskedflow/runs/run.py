@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -125,13 +126,22 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """One record an epoch, from `logs/metrics.jsonl`; none when the file is gone."""
+        """One record an epoch, from `logs/metrics.jsonl`; none when the file is gone.
+
+        The NLL of a time series is in nats a step, as its test steps are judged; those of the file
+        are sums over the window that it was trained on.
+        """
         path = self.directory / "logs" / "metrics.jsonl"
         if not path.is_file():
             return []
         lines = read_text(path, LOG).splitlines()
         with blame(path, "not the log of a training"):
-            return [check(dict[str, Any], parse_json(line)) for line in lines]
+            found = [check(dict[str, Any], parse_json(line)) for line in lines]
+        steps = self.config.data.window or 1
+        for record, key in product(found, ("train_nll", "validation_nll")):
+            if record.get(key) is not None:
+                record[key] /= steps
+        return found
 
     def dataset(
         self,

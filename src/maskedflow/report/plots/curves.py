@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR
+from maskedflow.plot.ticks import PlainFormatter
 
 LEVELS = (0.95, 0.8, 0.5)
 """How much of the samples each interval of a fan holds, the widest first."""
@@ -26,10 +28,12 @@ def losses(history: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]
     return (train, validation) if np.isfinite(validation).any() else None
 
 
-def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[float]) -> None:
+def training_curve(
+    axes: Axes, train: Sequence[float], validation: Sequence[float], unit: str = "row"
+) -> None:
     """Draws the NLL of training and validation rows over the epochs, and marks the best epoch.
 
-    The NLL is in nats per example, one an epoch. The steep fall of the first epochs is cut off at
+    The NLL is in nats a `unit`, one an epoch. The steep fall of the first epochs is cut off at
     the top, or it would flatten all that follows.
 
     Raises:
@@ -43,7 +47,7 @@ def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[floa
     epochs = np.arange(1, len(train) + 1)
     best = int(np.nanargmin(validation))
     marker = "o" if len(epochs) < 3 else None
-    label = f"validation, best {validation[best]:.5g}"
+    label = f"validation, best {PlainFormatter.text(validation[best], 3)}"
     axes.plot(epochs, train, color="0.6", lw=1, marker=marker, label="training")
     axes.plot(epochs, validation, color="0.1", lw=1.2, marker=marker, label=label)
     axes.plot(epochs[best], validation[best], "o", color="0.1", ms=5)
@@ -53,7 +57,8 @@ def training_curve(axes: Axes, train: Sequence[float], validation: Sequence[floa
     margin = 0.1 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("epoch", fontsize=8)
-    axes.set_ylabel("NLL (nats)", fontsize=8)
+    axes.set_ylabel(f"NLL (nats a {unit})", fontsize=8)
+    axes.yaxis.set_major_formatter(PlainFormatter())
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(fontsize=8, frameon=False)
@@ -92,4 +97,12 @@ def fan_panel(
     axes.set_title(title, fontsize=9)
     axes.set_ylabel(name, fontsize=8)
     axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(PlainFormatter())
     axes.margins(x=0.01)
+    if np.asarray(times).dtype.kind == "M":
+        locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    else:
+        axes.xaxis.set_major_formatter(PlainFormatter())

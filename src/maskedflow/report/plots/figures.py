@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from maskedflow.files import atomic
+from maskedflow.plot.ticks import number_ticks
 from maskedflow.report.section import Column
 
 WIDTH = 600
@@ -36,14 +36,21 @@ def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
         figure.savefig(beside, format="png", dpi=dpi)
 
 
-def name_ticks(axis: Axis, column: Column, most: int = 4) -> None:
-    """Sets few ticks within the limits of an axis, of dates with their names."""
+def name_ticks(axis: Axis, column: Column, most: int = 4, characters: int = 28) -> int:
+    """Sets few ticks within the limits of an axis, of dates with their names.
+
+    Returns the power of ten in which numbers are counted, see :func:`number_ticks`.
+    """
     if column.date is None:
-        axis.set_major_locator(MaxNLocator(most, integer=column.step >= 1))
-        return
+        return number_ticks(axis, most, whole=column.step >= 1, characters=characters)
     low, high = sorted(axis.get_view_interval())
-    places = [x for x in MaxNLocator(min(most, 3)).tick_values(low, high) if low <= x <= high]
-    axis.set_ticks(places, shortened([column.date(float(place)) for place in places]))
+    for number in range(min(most, 3), 0, -1):
+        places = [x for x in MaxNLocator(number).tick_values(low, high) if low <= x <= high]
+        names = shortened([column.date(float(place)) for place in places])
+        if sum(len(name) + 2 for name in names) <= characters:
+            break
+    axis.set_ticks(places, names)
+    return 0
 
 
 def shortened(dates: list[str]) -> list[str]:
@@ -60,12 +67,6 @@ def shortened(dates: list[str]) -> list[str]:
         if len(set(short)) == len(dates):
             return short
     return dates
-
-
-def matrix_panel(axes: Axes, values: ArrayLike, bound: float) -> None:
-    """Draws a matrix, blue from -`bound` and red to `bound`, with its scale beside it."""
-    image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)
 
 
 @dataclass(frozen=True)

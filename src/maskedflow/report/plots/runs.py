@@ -35,7 +35,13 @@ PANELS, PAST = 6, 48
 """The most features of a series that have a panel, and the most steps of the past in it."""
 
 
-def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int = 0) -> Figure:
+def run_picture(
+    run: Run,
+    test: Split,
+    num_samples: int | None = None,
+    seed: int = 0,
+    times: NDArray[Any] | None = None,
+) -> Figure:
     """Draws samples beside as many test rows, and the training curve.
 
     Images are shown in two grids; two features as data, learned density and samples side by side;
@@ -43,11 +49,11 @@ def run_picture(run: Run, test: Split, num_samples: int | None = None, seed: int
     A conditional flow is sampled once for the context of each of those test rows, and its density
     is the mean over some of them. Samples have the errors of these rows, if any. Rows of different
     weights are drawn in proportion first. If no number is asked for, 64 images or 2,000 rows are
-    shown.
+    shown. The `times` are those of a series' test steps, which are counted if there are none.
     """
     data = run.config.data
     if data.window is not None:
-        return series_picture(run, test, num_samples or FORECASTS, seed)
+        return series_picture(run, test, num_samples or FORECASTS, seed, times)
     if test.weight is not None:
         test = test[torch.from_numpy(proportional(test.mass.numpy(), seed))]
     n = min(num_samples or (POINTS if data.image_shape is None else IMAGES), len(test))
@@ -140,7 +146,9 @@ def _curve(axes: Axes, run: Run) -> None:
         training_curve(axes, *found)
 
 
-def series_picture(run: Run, test: Split, n: int, seed: int) -> Figure:
+def series_picture(
+    run: Run, test: Split, n: int, seed: int, times: NDArray[Any] | None = None
+) -> Figure:
     """Draws forecasts of the test steps' later half, or of a window of it, over what came."""
     window = run.config.data.window or len(test)
     half = min(window, len(test) // 2)
@@ -149,8 +157,9 @@ def series_picture(run: Run, test: Split, n: int, seed: int) -> Figure:
     with torch.no_grad():
         ahead = flow.forecast(test.x[:half], steps, None if c is None else c[: half + steps])
         samples = ahead.sample((n,), torch.Generator().manual_seed(seed))
-    times = np.arange(half + steps)
-    return _panels(run, times[:half], test.x[:half], times[half:], samples, test.x[half:][:steps])
+    when = np.arange(len(test)) if times is None else times
+    ahead_of = when[half:][:steps]
+    return _panels(run, when[:half], test.x[:half], ahead_of, samples, test.x[half:][:steps])
 
 
 def forecast_picture(run: Run, series: Series, samples: Tensor) -> Figure:
@@ -179,8 +188,9 @@ def _panels(
             truth=None if truth is None else truth[:, i].numpy(),
             name=name,
         )
-    panels[0].set_title(f"{run.name}: {len(samples)} forecasts", fontsize=10)
-    panels[0].legend(fontsize=8, frameon=False, ncols=5)
+    panels[0].set_title(f"{run.name}: {len(samples):,} forecasts", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False, ncols=5)
     return figure
 
 

@@ -69,13 +69,13 @@ def corner_picture(
     layers = Layer(ours, DATA_COLOUR, filled=True), Layer(drawn, SAMPLE_COLOUR)
     length = side(len(columns))
     figure = new_figure(length, length)
-    panels = triangle(figure, [clipped(name, 16) for name in names], limits)
+    panels = triangle(figure, [clipped(name, 15) for name in names], limits)
     fill(panels, limits, layers, points=False)
     for i, column in enumerate(shown):
         if column.date is not None:
-            name_ticks(panels[-1, i].xaxis, column)
+            name_ticks(panels[-1, i].xaxis, column, 3)
             if i:
-                name_ticks(panels[i, 0].yaxis, column)
+                name_ticks(panels[i, 0].yaxis, column, 3)
     legend(figure, {"data": layers[0].key, "samples": layers[1].key}, "upper right")
     alt = f"Corner plot of {', '.join(names)}: contours of samples over those of data"
     caption = (

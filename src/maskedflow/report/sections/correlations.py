@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
-from maskedflow.plot.figures import new_figure
-from maskedflow.report.format import clipped
-from maskedflow.report.plots.figures import Picture, embed, matrix_panel
+from maskedflow.report.format import interval, no_difference, signed
+from maskedflow.report.plots.figures import Picture
+from maskedflow.report.plots.matrices import Cells, matrix_shown
 from maskedflow.report.section import Evidence, Rows, Section, Subject
-
-LABELS = 16
-"""The most names beside a matrix, and characters in one."""
 
 COMMON, RARE = 4, 0.01
 """The most categories of a column that are looked at, and the share of gaps that is ignored."""
@@ -35,7 +33,8 @@ class Correlation(Section):
     by_chance: float  # two standard errors of a difference where there is no correlation
     pairs: int
     beyond: int  # pairs that differ by more than two standard errors
-    picture: Picture | None
+    rows: tuple[int, int]  # of data and of samples
+    matrices: Sequence[Cells | Picture] = ()
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
@@ -65,8 +64,27 @@ class Correlation(Section):
             by_chance=float(error[i, j]),
             pairs=len(names) * (len(names) - 1) // 2,
             beyond=int((np.triu(apart, 1) > 1).sum()),
-            picture=_matrices(before, difference, names, (i, j)) if len(names) > 2 else None,
+            rows=(len(evidence.data), len(evidence.samples)),
+            matrices=[
+                matrix_shown(before, names, "Rank correlations of the data."),
+                matrix_shown(difference, names, "Those of the samples less those of the data."),
+            ]
+            if len(names) > 2
+            else [],
         )
+
+    @property
+    def finding(self) -> str:
+        """Whether the correlations differ, by a normal test of all pairs."""
+        error = self.by_chance / 2 * norm.isf(0.025 / self.pairs)
+        apart = self.samples - self.data
+        if self.largest > error:
+            ends = interval(apart - error, apart + error)
+            return (
+                f"Samples differ from data in the correlation of {self.pair[0]} and"
+                f" {self.pair[1]}, by {signed(f'{apart:.2f}')} ({ends})."
+            )
+        return no_difference(f"{self.rows[0]:,} rows", 2 * error, 2.0, what="of correlation")
 
 
 def correlations(rows: Rows) -> Matrix:
@@ -117,23 +135,3 @@ def _correlated(subject: Subject, *parts: Rows) -> dict[str, list[Rows]]:
         if gaps[0].mean() > RARE:
             found[f"{column.name} missing"] = [gap.astype(np.float64) for gap in gaps]
     return found
-
-
-def _matrices(
-    before: Matrix, difference: Matrix, names: list[str], largest: tuple[int, int]
-) -> Picture:
-    figure = new_figure(8.4, 3.7)
-    left, right = figure.subplots(1, 2)
-    matrix_panel(left, before, 1.0)
-    matrix_panel(right, difference, max(0.05, float(np.abs(difference).max())))
-    shown = [clipped(name, LABELS) for name in names] if len(names) <= LABELS else []
-    for axes, title in ((left, "correlations of the data"), (right, "samples less data")):
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(shown)), shown, fontsize=8)
-    i, j = largest
-    return embed(
-        figure,
-        "Rank correlation matrix of the data, and how much larger correlations of samples are; the"
-        f" largest difference is {abs(difference[i, j]):.3f}, of {names[i]} and {names[j]}",
-    )

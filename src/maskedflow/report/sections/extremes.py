@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from maskedflow.report.format import percent, shares
 from maskedflow.report.plots.figures import Picture
 from maskedflow.report.section import Evidence, Section
 
@@ -45,6 +47,7 @@ class Extremes(Section):
     unlikely: float = 0.0  # the share of test rows that are less likely than 99% of samples
     most: Sequence[Extreme] = ()
     least: Sequence[Extreme] = ()
+    rows: tuple[float, int] = (0, 0)  # what test rows are worth, and samples
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self:
@@ -77,4 +80,23 @@ class Extremes(Section):
             unlikely=float(np.average(tail < UNLIKELY, weights=evidence.weight)),
             most=extremes(order[::-1][:ROWS]),
             least=extremes(order[:ROWS]),
+            rows=(len(evidence.places), len(drawn)),
         )
+
+    @property
+    def finding(self) -> str:
+        """Whether test rows are as unlikely as samples, within two standard errors."""
+        if not self.least:
+            return ""
+        share, (n, m) = self.unlikely, self.rows
+        drawn = UNLIKELY * (1 - UNLIKELY) / m
+        chance = 2 * math.sqrt(UNLIKELY * (1 - UNLIKELY) / n + drawn)
+        if abs(share - UNLIKELY) > chance:
+            error = 2 * math.sqrt(share * (1 - share) / n + drawn)
+            word = "More" if share > UNLIKELY else "Fewer"
+            ends = shares(share - error, share + error)
+            return (
+                f"{word} test rows are unlikely than should be: {percent(share)} ({ends}), not 1%."
+            )
+        size = f"{100 * (UNLIKELY + 2 * chance):.2g}%"
+        return f"As many test rows are unlikely as should be: {n:,} rows would have shown {size}."

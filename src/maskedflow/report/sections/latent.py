@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from scipy.stats import kstest, norm
 
 from maskedflow.plot.figures import DATA_COLOUR, new_figure
-from maskedflow.report.plots.figures import Picture, embed, matrix_panel
+from maskedflow.report.format import interval, no_difference
+from maskedflow.report.plots.figures import Picture, embed
+from maskedflow.report.plots.matrices import Cells, matrix_shown
 from maskedflow.report.section import Evidence, Section
 
 BINS, LINES, WORST = 20, 100, 8
@@ -44,8 +46,12 @@ class Latent(Section):
     critical: float  # the KS distance from which on they are, of a number that is behind all rows
     correlation: float  # the largest absolute one of two numbers; nan if there is only one
     by_chance: float  # what it would be, about, of as many independent numbers
+    pair: tuple[str, str]  # of which two it is
+    sure: tuple[float, float]  # what a distance, and atanh of a correlation, are at most by chance
     worst: list[tuple[str, float, float, float]]  # name, mean, standard deviation, KS distance
     pictures: list[Picture]
+    matrices: Sequence[Cells | Picture] = ()
+    unit: str = "row"
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
@@ -65,14 +71,22 @@ class Latent(Section):
         critical = 1.358 / np.sqrt(here.sum(0))
         order = np.argsort(-distance / critical)
         pictures = [_pit(z[here]), _quantiles([found[i] for i in order[:LINES]])]
-        correlation = by_chance = math.nan
+        correlation = by_chance = error = math.nan
+        pair, matrices = ("", ""), []
         if numbers > 1:
             plain, absolute = _correlations(z), _correlations(np.abs(z))
-            correlation = float(np.abs(plain).max())
+            i, j = np.unravel_index(np.abs(plain).argmax(), plain.shape)
+            correlation, pair = float(np.abs(plain[i, j])), (names[i], names[j])
             pairs = numbers * (numbers - 1) / 2
             by_chance = math.sqrt(2 * math.log(max(pairs, 3)) / n)
+            both = int((here[:, i] & here[:, j]).sum())
+            error = float(norm.isf(0.025 / pairs)) / math.sqrt(max(both - 3, 1))
         if numbers > 2:
-            pictures += [_heat(plain, "correlations of z"), _heat(absolute, "correlations of |z|")]
+            what = "The correlations of {}, which should vanish."
+            matrices = [
+                matrix_shown(plain, names, what.format("z"), 0.1),
+                matrix_shown(absolute, names, what.format("|z|"), 0.1),
+            ]
         return cls(
             rows=n,
             numbers=numbers,
@@ -81,12 +95,40 @@ class Latent(Section):
             critical=float(critical.min()),
             correlation=correlation,
             by_chance=by_chance,
+            pair=pair,
+            sure=(math.sqrt(math.log(2 * numbers / 0.05) / 2 / here[:, order[0]].sum()), error),
             worst=[
                 (names[i], float(found[i].mean()), float(found[i].std()), float(distance[i]))
                 for i in order[:WORST].tolist()
             ],
             pictures=pictures,
+            matrices=matrices,
+            unit=evidence.subject.unit,
         )
+
+    @property
+    def finding(self) -> str:
+        """Whether the numbers are normal, and whether independent, of all tests together."""
+        (name, _, _, distance), (chance, error) = self.worst[0], self.sure
+        rows = f"{self.rows:,} {self.unit}s"
+        if distance > chance:
+            ends = interval(distance - chance, min(distance + chance, 1.0))
+            found = f"Not all are normal: {name} is off by a distance of {distance:.2f} ({ends})."
+        else:
+            found = no_difference(rows, 2 * chance, 1.0, what="from normal numbers")
+        if self.numbers == 1:
+            return found
+        middle = math.atanh(min(self.correlation, 1 - 1e-9))
+        if middle > error:
+            ends = interval(math.tanh(middle - error), math.tanh(middle + error))
+            pair = f"{self.pair[0]} and {self.pair[1]}"
+            told = (
+                f"They depend on each other: {pair} correlate by {self.correlation:.2f} ({ends})."
+            )
+        else:
+            size = f"{math.tanh(2 * error):.2f}"
+            told = f"No dependence found: {rows} would have shown a correlation of {size}."
+        return f"{found} {told}"
 
 
 def _correlations(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -140,19 +182,6 @@ def _quantiles(found: Sequence[NDArray[np.float64]]) -> Picture:
         f"Quantiles of z against normal ones; within two standard deviations the furthest line is"
         f" {furthest:.2f} off the diagonal",
         "Quantiles, a line for each number. They should lie on the diagonal.",
-    )
-
-
-def _heat(values: NDArray[np.float64], what: str) -> Picture:
-    largest = float(np.abs(values).max())
-    figure, axes = _panel("", "")
-    matrix_panel(axes, values, max(0.1, largest))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return embed(
-        figure,
-        f"Matrix of the {what}, of which the largest is {largest:.3f}",
-        f"The {what}, which should vanish.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from maskedflow.data import choose_kde, choose_mixture, conditional_gaussian, independent
-from maskedflow.report.format import signed
+from maskedflow.report.format import interval, no_difference, rounded, signed
 from maskedflow.report.section import Evidence, Rows, Section, Subject
-from maskedflow.runs import Likelihood
+from maskedflow.runs import Likelihood, Mean
 
 FITTED = 10_000
 """The most training rows that baselines are fitted to, or ten times the features if more."""
@@ -38,7 +39,7 @@ class Likelihoods(Section):
     found: list[Likelihood]
     remarks: list[str]  # how they were chosen, or why one is missing, a sentence each
     classes: Sequence[Likelihood] = ()  # of images with classes
-    images: bool = False
+    unit: str = "row"
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self:
@@ -64,7 +65,7 @@ class Likelihoods(Section):
             Likelihood.of(str(label), features, log_prob[labels == label])
             for label in np.unique(labels).tolist()
         ]
-        return cls(found, remarks, classes, subject.image is not None)
+        return cls(found, remarks, classes, subject.unit)
 
     @property
     def best(self) -> Likelihood | None:
@@ -76,11 +77,31 @@ class Likelihoods(Section):
         return min(self.found[1:], key=behind, default=None)
 
     @property
+    def finding(self) -> str:
+        """Whether the density is better than the best of the others, and by how much."""
+        own, best = self.found[0], self.best
+        if best is None:
+            return ""
+        apart = best.behind or Mean(
+            best.nll.value - own.nll.value, math.hypot(own.nll.error, best.nll.error)
+        )
+        units = f"nats a {self.unit}"
+        if abs(apart.value) > apart.error:
+            size, word = abs(apart.value), "better" if apart.value > 0 else "worse"
+            ends = interval(size - apart.error, size + apart.error)
+            return (
+                f"The density is {word} than the best of the others, {best.name}, by"
+                f" {rounded(size)} {units} ({ends})."
+            )
+        rows = f"{best.rows:,} {self.unit}s"
+        return no_difference(rows, 2 * apart.error, math.inf, f" {units}", what=f"from {best.name}")
+
+    @property
     def headline(self) -> list[tuple[str, str, str]]:
         """The NLL and that of the best baseline, for the head of the page."""
         own, best = self.found[0], self.best
-        found = [("NLL", signed(own.nll), "nats")]
-        if self.images:
+        found = [("NLL", signed(own.nll), f"nats a {self.unit}")]
+        if self.unit == "image":
             found.append(("NLL per dimension", str(own.bpd), "bits"))
         if best is not None:
             found.append(("Best baseline", signed(best.nll), best.name))

@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
+from maskedflow.report.format import listed, no_difference, shares
 from maskedflow.report.section import Evidence, Section
 from maskedflow.runs import Mean
 
@@ -39,6 +40,7 @@ class TwoSample(Section):
     auc: Mean  # the chance that a sample is found likelier to be one than a row of the data
     rows: int  # of each kind
     giveaways: list[tuple[str, Mean]]  # columns that alone tell samples, with what accuracy
+    unit: str = "row"
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
@@ -57,7 +59,25 @@ class TwoSample(Section):
                 if alone.value - 0.5 > 1.5 * alone.error:
                     giveaways.append((subject.columns[i].name, alone))
         giveaways.sort(key=lambda one: -one[1].value)
-        return cls(_accuracy(chance), auc, rows, giveaways[:5])
+        return cls(_accuracy(chance), auc, rows, giveaways[:5], subject.unit)
+
+    @property
+    def finding(self) -> str:
+        """Whether samples can be told from data, and how often."""
+        accuracy, auc = self.accuracy, self.auc
+        columns = f" in {listed([name for name, _ in self.giveaways])}" if self.giveaways else ""
+        if accuracy.value - accuracy.error > 0.5:
+            return (
+                f"Samples differ from data{columns}; a classifier tells them apart"
+                f" {accuracy.value:.0%} of the time ({_ends(accuracy)})."
+            )
+        if auc.value - auc.error > 0.5:
+            return (
+                f"Samples differ from data{columns}; of one sample and one {self.unit} of data a"
+                f" classifier finds which is which {auc.value:.0%} of the time ({_ends(auc)})."
+            )
+        # A difference of twice the error is beyond it nearly always.
+        return no_difference(f"{self.rows:,} {self.unit}s", 2 * accuracy.error, 0.5, percent=True)
 
     @property
     def headline(self) -> list[tuple[str, str, str]]:
@@ -94,6 +114,10 @@ def _accuracy(chance: NDArray[np.float64]) -> Mean:
     drawn = np.repeat([0, 1], len(chance) // 2)
     right = float(((chance > 0.5) == drawn).mean())
     return Mean(right, 2 * math.sqrt(right * (1 - right) / len(drawn)))
+
+
+def _ends(mean: Mean) -> str:
+    return shares(mean.value - mean.error, mean.value + mean.error)
 
 
 def area(high: NDArray[np.float64], low: NDArray[np.float64]) -> Mean:
