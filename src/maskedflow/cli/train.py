@@ -54,9 +54,9 @@ def _train(options: TrainOptions) -> None:
         raise ValueError("--tensorboard: not here; pip install 'maskedflow[tensorboard]'")
 
     from maskedflow.runs import RunConfig
+    from maskedflow.runs.facts import told_weights
     from maskedflow.runs.folder import in_place_of_earlier
     from maskedflow.runs.prepare import prepare, recorded
-    from maskedflow.runs.summary import told_weights
     from maskedflow.sources import table_name
     from maskedflow.training import Ranks, device_of
 

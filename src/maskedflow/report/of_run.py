@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from maskedflow import data
 from maskedflow.data import Dataset, ImageDataset, MixedTable, SeriesDataset, Split, TableSplit
 from maskedflow.distributions import DiagNormal, NormalizingFlow
-from maskedflow.runs import FlowDensity, Likelihood, Run, evaluate_run, facts
+from maskedflow.runs import FlowDensity, Likelihood, Run, evaluate_run
 from maskedflow.runs.density import preprocessed
 from maskedflow.runs.measured import gaussian_baseline
 from maskedflow.tables import FittedTable
@@ -144,7 +144,7 @@ def _subject(run: Run, density: FlowDensity, test: Split) -> Subject:
         given=len(columns) - features,
         latent=latent if density.measured is None and _is_normal(density, test) else None,
         unbounded=None if image is None else unbounded,
-        notes=tuple(facts(run).items()),
+        notes=tuple(run.facts.items()),
         history=run.metrics,
         image=None if image is None else Image(image, run.config.data.levels or 256),
         seen=lambda rows: density.seen(split(rows).x, split(rows).context),
@@ -222,7 +222,7 @@ def _series_page(run: Run, dataset: SeriesDataset) -> Page:
     times = dataset.times[-len(dataset.test) :]
     figure = series_picture(run, dataset.test, FORECASTS, 0, times)
     sections = [
-        Data(tuple(facts(run).items()), history=run.metrics, unit="step"),
+        Data(tuple(run.facts.items()), history=run.metrics, unit="step"),
         Likelihoods(found, remarks, unit="step"),
         Forecasts(embed(figure, f"{FORECASTS} {what}", dpi=140)),
     ]

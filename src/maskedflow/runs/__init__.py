@@ -27,6 +27,7 @@ from .comparison import Compared, Likelihood, compare_runs
 from .config import DataConfig, FlowConfig, RunConfig, SearchConfig
 from .density import Density, FlowDensity
 from .evaluation import Evaluation, Mean, evaluate_run
+from .facts import told_distinct
 from .fit import search_run, train_run, write_run
 from .level import level_of
 from .run import Run, load_run, open_data
@@ -34,7 +35,7 @@ from .sampling import draw_batches, sample_batches, sample_given_run, sample_run
 from .scorer import Scorer
 from .scoring import Scores, score_batches, score_run, score_source
 from .series import forecast, joined, score_series
-from .summary import facts, results_table, summary, told_distinct
+from .summary import results_table, summary
 
 __all__ = [
     "Compared",
@@ -55,7 +56,6 @@ __all__ = [
     "describe",
     "draw_batches",
     "evaluate_run",
-    "facts",
     "forecast",
     "joined",
     "level_of",

@@ -30,10 +30,10 @@ from .asked import (
     why_search,
 )
 from .config import DataConfig, RunConfig, SearchConfig
+from .facts import told_distinct
 from .record import check_same, config_of, weighed
 from .run import open_data
 from .settings import settle
-from .summary import told_distinct
 
 __all__ = ["prepare", "recorded"]
 

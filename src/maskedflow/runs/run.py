@@ -27,6 +27,7 @@ from maskedflow.training.device import Device, device_of, move
 from .build import build_flow, check_numbers
 from .config import FlowConfig, RunConfig
 from .density import Density, FlowDensity
+from .facts import facts
 from .measured import build_measured
 
 __all__ = ["Run", "load_run"]
@@ -118,11 +119,14 @@ class Run:
         """The results, as text."""
         return self.directory / "results_summary.txt"
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it is, in words: its data, its density and how that was fitted."""
+        return facts(self.config, self.density, self.metrics)
+
     def _repr_html_(self) -> str:
         """In a notebook: what it is a density of, and how it was fitted."""
-        from .summary import facts
-
-        return html_facts(self.name, {"folder": self.directory, **facts(self)})
+        return html_facts(self.name, {"folder": self.directory, **self.facts})
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
