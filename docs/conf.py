@@ -33,8 +33,6 @@ nb_output_stderr = "remove"
 nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-# Pages of the toctrees that match a pattern may not be there.
-suppress_warnings = ["toc.empty_glob"]
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
 
 autodoc_member_order = "bysource"
