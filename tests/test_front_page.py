@@ -81,5 +81,5 @@ def test_a_posterior_of_a_simulator() -> None:
     mean = exact @ grid
     deviation = (exact @ (grid - mean) ** 2).sqrt()
     samples = names["samples"]
-    assert ((samples.mean(0) - mean).abs() < 0.3 * deviation).all()
+    assert ((samples.mean(0) - mean).abs() < 0.5 * deviation).all()
     torch.testing.assert_close(samples.std(0), deviation, rtol=0.25, atol=0)
