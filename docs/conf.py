@@ -59,6 +59,14 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
             lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
 
 
+BOUNDED = re.compile(r"~?[\w.]*Annotated\[(~?[\w.]+)(?:, ~?[\w.]+\([^()]*\))+\]")
+
+
+def _leave_out_bounds(*event: object) -> tuple[object, ...]:
+    """Shows a number that has to be within bounds as a number: the text tells the bounds."""
+    return tuple(part and BOUNDED.sub(r"\1", str(part)) for part in event[-2:])
+
+
 LOADED = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\ssrc=[\"']?(?:https?:)?//[^>]+>"
     r"|<link\b(?=[^>]*\srel=[\"']?(?:stylesheet|preload|icon))[^>]*\shref=[\"']?(?:https?:)?//[^>]+>"
@@ -75,4 +83,5 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _escape_shapes)
+    app.connect("autodoc-process-signature", _leave_out_bounds)
     app.connect("build-finished", _ask_no_network)
