@@ -1,9 +1,12 @@
 """Configuration of Sphinx."""
 
+import os
 import re
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 project = "maskedflow"
 author = "The maskedflow developers"
@@ -16,27 +19,36 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
 
 # A page with code cells is run when it is built, and one that fails is an error.
 nb_execution_mode = "auto"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
+# What a page writes is gone with the folder that it ran in.
+nb_execution_in_temp = True
 # Libraries warn of their own affairs; what fails is an error anyhow.
 nb_output_stderr = "remove"
 nb_merge_streams = True
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
 default_role = "code"
 
 html_theme = "furo"
 html_title = "maskedflow"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 
 def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
@@ -48,5 +60,29 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
             lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
 
 
+BOUNDED = re.compile(r"~?[\w.]*Annotated\[(~?[\w.]+)(?:, ~?[\w.]+\([^()]*\))+\]")
+
+
+def _leave_out_bounds(*event: object) -> tuple[object, ...]:
+    """Shows a number that has to be within bounds as a number: the text tells the bounds."""
+    return tuple(part and BOUNDED.sub(r"\1", str(part)) for part in event[-2:])
+
+
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\ssrc=[\"']?(?:https?:)?//[^>]+>"
+    r"|<link\b(?=[^>]*\srel=[\"']?(?:stylesheet|preload|icon))[^>]*\shref=[\"']?(?:https?:)?//[^>]+>"
+)
+
+
+def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
+    """Refuses pages that load anything from elsewhere: the documentation is read offline too."""
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            if found := LOADED.search(page.read_text("utf-8")):
+                raise ExtensionError(f"{page.name} loads from the network: {found[0]}")
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _escape_shapes)
+    app.connect("autodoc-process-signature", _leave_out_bounds)
+    app.connect("build-finished", _ask_no_network)
