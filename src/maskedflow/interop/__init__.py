@@ -1,6 +1,6 @@
 """Bridges to other libraries, which are imported when a bridge is used."""
 
-from . import sbi
+from . import ray, sbi
 from .exported import export, latents
 
-__all__ = ["export", "latents", "sbi"]
+__all__ = ["export", "latents", "ray", "sbi"]
