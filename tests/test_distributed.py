@@ -65,7 +65,9 @@ def test_the_first_process_decides_when_to_stop(name: str, found: Found) -> None
     steps = [found[f"rank {rank}"][name].tolist() for rank in range(SIZE)]
     assert steps == [steps[0]] * SIZE
     if name == "stopped":
-        assert steps[0] == [3]
+        step, interrupted = steps[0]
+        assert step >= 3  # a look may be after several
+        assert interrupted
 
 
 def test_others_are_refused_and_the_first_is_left_alone(found: Found) -> None:

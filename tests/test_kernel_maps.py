@@ -159,7 +159,7 @@ def test_inverses(code: Map, dtype: Any, size: float, seed: int, reach: float) -
     f = torchs(code, torch.tensor(phi).double())
     with torch.no_grad():
         expected, expected_ladj = f.inv.call_and_ladj(torch.tensor(z).double())
-    close(x, expected, dtype, 10)
+    close(x, expected, dtype, 100 if code is Map.MIXTURE else 10)  # that one searches for roots
     # Torch's mixtures subtract logarithms that are as large as the square of the latent.
     close(ladj - 1, expected_ladj, dtype, max(100, 1e-4 * reach**2) if code is Map.MIXTURE else 100)
 

@@ -431,7 +431,7 @@ def test_the_summary_says_what_a_run_is(tmp_path: Path) -> None:
 def test_results_are_printed_to_two_digits_of_their_error(value: float, error: float) -> None:
     mean = Mean(value, error)
     line = results_table(Evaluation(mean, None, "full Gaussian", 10, 2, 0.0)).splitlines()[1]
-    shown, spread = (float(word) for word in line.split()[1:4:2])
+    shown, spread = (float(word.replace(",", "")) for word in line.split()[1:4:2])
     assert spread == pytest.approx(error, rel=0.06)
     assert shown == pytest.approx(value, abs=0.06 * error)
 

@@ -70,7 +70,7 @@ def with_best(losses: list[float], patience: int) -> tuple[History, Gaussian]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "maskedflow.training.loop.evaluate",
-            lambda flow, split: torch.tensor([-next(values)], dtype=torch.float64),
+            lambda flow, split, ranks: torch.tensor([-next(values)], dtype=torch.float64),
         )
         return fit(flow, rows(20), rows(5), config), flow
 

@@ -90,7 +90,7 @@ def test_a_failing_write_leaves_the_old_file(
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".a.safetensors.tmp").write_bytes(b"half a file")
+    (tmp_path / ".a.safetensors.maskedflow.tmp").write_bytes(b"half a file")
     save(tmp_path / "a.safetensors", nn.Linear(2, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 

@@ -161,7 +161,9 @@ def results(folder: Path) -> dict[str, np.ndarray]:
     stopped = fit(
         maf(), rows(), rows(21, 1), CONFIG, stopped=lambda: ranks.is_first and next(asked) >= 2
     )
-    found["stopped"] = np.array([stopped.records[-1].step])
+    found["stopped"] = np.array(
+        [stopped.records[-1].step, stopped.stopped_because == "interrupted"]
+    )
     limited = replace(CONFIG, epochs=10**6, time_limit=0.3, patience=10**6)
     history = fit(watched(maf()), rows(), rows(21, 1), limited)
     found["time limit"] = np.array([history.steps, history.lr_steps, history.records[-1].step])

@@ -109,9 +109,6 @@ CONDITIONAL = _table(
     IMAGES,
 )
 
-#: Residual networks, and linear layers in place of batch norm.
-_LINKED: dict[str, Any] = {"residual": True, "first": "actnorm", "between": "lu"}
-
 #: Widths are the paper's, or among those that it chose from.
 _NETWORKS: dict[str, dict[str, Any]] = {
     "power": {"hidden_dim": 100, "hidden_layers": 2},
@@ -155,7 +152,17 @@ _MODERN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"num_layers": 4, "hidden_dim": 128, "bins": 16, "first": "scores", "base": "made"},
         {"epochs": 60, "batch_size": 500, "lr": 2e-3},
     ),
-    "bsds300": ("maf-mog", {**_LINKED, "num_layers": 5, "hidden_dim": 512}, {"epochs": 10}),
+    "bsds300": (
+        "maf-mog",
+        {
+            "start": "gaussian",
+            "residual": True,
+            "between": "lu",
+            "num_layers": 4,
+            "hidden_dim": 512,
+        },
+        {"epochs": 2, "batch_size": 500, "lr": 2e-3},
+    ),
     "mnist": (
         "pixelcnn",
         {"hidden_dim": 64, "hidden_layers": 4},

@@ -171,7 +171,9 @@ def named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None or Path(str(error.filename)).name.endswith(_BESIDE):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            if error.filename2 is not None:
+                del error.filename2
             if error.errno:
                 error.strerror = os.strerror(error.errno)  # others put it in words of their own
         raise

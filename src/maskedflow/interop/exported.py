@@ -110,8 +110,6 @@ def export(
         raise ValueError(f"what: expected 'log_prob' or 'sample', got {what!r}")
     if path.suffix not in (".pt2", ".onnx"):
         raise ValueError(f"path: expected a name that ends in .pt2 or .onnx, got {path.name!r}")
-    if path.suffix == ".onnx":
-        _require_onnx()
     module, names = _flow_of(flow)
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for part in (*module.parameters(), *module.buffers()):
@@ -127,6 +125,8 @@ def export(
         program = torch.export.export(model, inputs, dynamic_shapes=[{0: rows}] * len(inputs))
     except NotImplementedError as error:
         raise ValueError(f"flow: {what} has no program: {error}") from None
+    if path.suffix == ".onnx":
+        _require_onnx()
     facts = {"what": what, **names}
     with atomic(path) as beside:
         if path.suffix == ".onnx":

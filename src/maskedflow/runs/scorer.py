@@ -72,6 +72,8 @@ class Scorer:
                 f"{type(table).__name__}"
             )
         run = _opened(Path(self.run), _stamp(Path(self.run)))
+        if run.config.data.time is not None:
+            raise ValueError("table: a time series is scored as a whole, from a file")
         rows = to_arrow(table, "table", wanted=tuple(run.density.types))
         scores = score_run(
             run, TableSource(rows), explain=self.explain, tail=self.tail, given=self.given

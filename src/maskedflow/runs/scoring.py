@@ -89,13 +89,8 @@ def score_run(
     """
     opened, path = (path, path.path) if isinstance(path, Source) else (None, path)
     series = run.config.data.time is not None
-    if series and opened is not None:
-        raise ValueError(f"{path}: a time series is scored as a whole, from a file")
     if series and (explain or tail or given is not None):
         raise ValueError("explain, tail, given: not of a time series, whose rows are not alike")
-    opened = path if isinstance(path, Source) else None
-    if isinstance(path, Source):
-        path = path.path
     positional = path.suffix == ".npy" and run.config.flow is not None and not series
     positional &= opened is None
     array = _npy(path, len(run.columns) + len(run.context_columns)) if positional else None

@@ -104,6 +104,8 @@ def write_batches(
         raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
+    if ending == ".npy" and _number(schema) is None:
+        raise ValueError(f"{path}: expected columns of numbers of one type; write .csv or .parquet")
     failed = f"cannot be written as {ending[1:]}"
     with one_line_errors(path, failed), atomic(path) as beside, beside.open("r+b") as sink:
         return _WRITERS[ending](sink, schema, iter(batches), header)
@@ -183,12 +185,17 @@ def _write_parquet(sink: IO[bytes], schema: pa.Schema, batches: Batches, header:
     return written
 
 
-def _write_npy(sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool) -> int:
+def _number(schema: pa.Schema) -> type[np.number[Any]] | None:
+    """The type of all columns, if there is one, and it is of numbers."""
     kinds = [kind.to_pandas_dtype() for kind in set(schema.types)]
-    if len(kinds) != 1 or not np.issubdtype(kinds[0], np.number):
-        raise ValueError(".npy: expected columns of numbers of one type; write .csv or .parquet")
+    return kinds[0] if len(kinds) == 1 and np.issubdtype(kinds[0], np.number) else None
+
+
+def _write_npy(sink: IO[bytes], schema: pa.Schema, batches: Batches, header: bool) -> int:
+    kind = _number(schema)
+    assert kind is not None
     start = {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(kinds[0])),
+        "descr": np.lib.format.dtype_to_descr(np.dtype(kind)),
         "fortran_order": False,
         "shape": (0, len(schema)),
     }
