@@ -165,8 +165,8 @@ class Column:
         """What it is, in a few words."""
         words = [self.headline]
         if self.step:
-            seldom = f", seldom {self.unit:g}" if 0 < self.unit < self.step else ""
-            words.append(f"steps of {self.step:g}{seldom}")
+            seldom = f", seldom {self.unit:,g}" if 0 < self.unit < self.step else ""
+            words.append(f"steps of {self.step:,g}{seldom}")
         if self.atoms:
             plural = "s" if len(self.atoms) > 1 else ""
             words.append(f"atom{plural} at " + " and ".join(f"{atom:g}" for atom in self.atoms))
