@@ -94,14 +94,14 @@ def drawn(cells: Any, rng: np.random.Generator) -> Any:
         (DAY + np.rint(90 * NORMAL).astype(np.int64), "date in days, steps of 1"),
         (
             MOMENT + np.rint(90 * NORMAL).astype(np.int64) * 86_400_000_000,
-            "date in seconds, steps of 86400",
+            "date in seconds, steps of 86,400",
         ),
         (
             MOMENT + np.rint(90 * NORMAL).astype(np.int64) * 900_000_000,
             "date in seconds, steps of 900",
         ),
         (MOMENT + (1e9 * NORMAL).astype(np.int64), "date in seconds, steps of 1e-06"),
-        ([dt.time(1, 30), dt.time(2)], "date in seconds, steps of 1800"),
+        ([dt.time(1, 30), dt.time(2)], "date in seconds, steps of 1,800"),
         ([7, 7], "constant 7"),
         (["u", "u"], "constant 'u'"),
         ([False, False], "constant False"),
