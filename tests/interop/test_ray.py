@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 pytest.importorskip("ray")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -26,6 +27,7 @@ from commands import call, run
 from maskedflow.interop.ray import write_parts
 from maskedflow.runs.parts import Piece, score_parts, write_folder
 from maskedflow.sources import Shard
+from maskedflow.training import checkpoint
 from scale_tables import RUN, contents, run_with_level, write_rows
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -128,8 +130,12 @@ def test_a_search_finds_what_one_process_finds(tmp_path: Path) -> None:
     words = "train", "--data", tmp_path / "t.parquet", "--flow", "nsf", "--work", 1, "--out"
     for name, engine in (("one", ()), ("many", ("--engine", "ray"))):
         assert run(*words, tmp_path / name, *engine) == 0
-    one, many = (tmp_path / name / "t" / "estimator.safetensors" for name in ("one", "many"))
-    assert one.read_bytes() == many.read_bytes()
+    one, many = (
+        checkpoint.read(tmp_path / name / "t" / "estimator.safetensors") for name in ("one", "many")
+    )
+    assert one[0].keys() == many[0].keys()
+    assert all(torch.equal(tensor, many[0][name]) for name, tensor in one[0].items())
+    assert one[1] == many[1]
 
 
 def test_a_pipeline_of_rays_own(people: Path, snippet: Callable[..., dict[str, Any]]) -> None:
