@@ -58,8 +58,7 @@ def dialect_of(options: CsvOptions | None) -> "Dialect | None":
     """What was said of how CSV files are written, if anything."""
     from maskedflow.sources import Dialect
 
-    said = {k: v for k, v in asdict(options or CsvOptions()).items() if v is not None}
-    return Dialect(**said) if said else None
+    return None if options is None else Dialect.of(asdict(options))
 
 
 def opened(file: Path, options: CsvOptions | None) -> "Source | Path":

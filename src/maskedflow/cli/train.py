@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from maskedflow.runs import Run, RunConfig
+    from maskedflow.training import Ranks
 
 AUTO = ("mnist", "cifar10")
 
@@ -71,10 +72,7 @@ def _train(options: TrainOptions) -> None:
         asked = recorded(asked, earlier, directory)
     with ranks.in_turn() if options.download else nullcontext():
         dataset, config, notes = prepare(asked, directory, earlier)
-    if options.engine is not None and config.search is None:
-        raise ValueError(
-            f"--engine {options.engine}: spreads the members of a search; expected --flow auto"
-        )
+    _check_search(options, config, ranks)
     ranks.wait()  # until all have read what may now be moved
     if options.resume and earlier is None:
         notes.insert(0, f"no run in {directory} to resume, beginning one")
@@ -82,13 +80,6 @@ def _train(options: TrainOptions) -> None:
         note(one)
     for told in told_weights(config.data).values():
         print(f"weights: {told}")
-    if config.search is not None and options.device not in (None, "auto", "cpu"):
-        raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
-    if config.search is not None and ranks.size > 1:
-        raise ValueError(
-            f"--flow {config.search.flow}: searches in one process, whose threads train its "
-            "members, and not under torchrun"
-        )
     writing = in_place_of_earlier(directory, note, resume=options.resume)
     with writing if ranks.is_first else nullcontext():
         try:
@@ -102,6 +93,23 @@ def _train(options: TrainOptions) -> None:
             raise
         if ranks.is_first:
             report(run, dataset, page=options.report)
+
+
+def _check_search(options: TrainOptions, config: RunConfig, ranks: Ranks) -> None:
+    """Refuses what a search cannot do, and what only a search can."""
+    if config.search is None:
+        if options.engine is not None:
+            raise ValueError(
+                f"--engine {options.engine}: spreads the members of a search; expected --flow auto"
+            )
+        return
+    if options.device not in (None, "auto", "cpu"):
+        raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
+    if ranks.size > 1:
+        raise ValueError(
+            f"--flow {config.search.flow}: searches in one process, whose threads train its "
+            "members, and not under torchrun"
+        )
 
 
 def _resuming(options: TrainOptions) -> str:

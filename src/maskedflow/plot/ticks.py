@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,18 @@ def counted_in(name: str, power: int) -> str:
     return f"{name} ({ten_to(power)})" if power else name
 
 
+def signed(value: object) -> str:
+    """A number with a true minus in front, and none in front of zero.
+
+    Example:
+        >>> signed("-0.25"), signed("-0.000"), signed("-0.00 ± 0.12")
+        ('−0.25', '0.000', '0.00 ± 0.12')
+    """
+    text = str(value)
+    zero = re.match(r"-[0.]+(?![\d.])", text)
+    return re.sub("^-", "" if zero else "−", text)
+
+
 class PlainFormatter(Formatter):
     """Writes ticks with as many decimals as tell them apart, a true minus and thousands set apart.
 
@@ -76,17 +89,11 @@ class PlainFormatter(Formatter):
         apart = np.diff(np.unique(found)).min() if len(np.unique(found)) > 1 else 0.0
         # To a hundredth of the distance, so that what is 0.25 is not 0.2 or 0.3.
         digits = next((d for d in range(12) if _is_told(found, d, apart)), 12)
-        return [self.text(x, digits) for x in found]
+        return [signed(f"{x:,.{digits}f}") for x in found]
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """The text of a number alone."""
         return self.format_ticks([x])[0]
-
-    @staticmethod
-    def text(x: float, digits: int) -> str:
-        """A number with so many decimals."""
-        text = f"{x + 0.0:,.{digits}f}"
-        return text.replace("-", "" if not float(text.replace(",", "")) else "−")
 
 
 def _is_told(values: Numbers, digits: int, apart: float) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
-from maskedflow.plot.ticks import ten_to
+from maskedflow.plot.ticks import signed, ten_to
 
 MANY, FEW = 1e15, 1e-4
 """From where on, and below what, a number is written with a power of ten."""
@@ -26,18 +25,6 @@ def number(value: float) -> str:
         mantissa, _, power = f"{value:.3e}".partition("e")
         return f"{signed(f'{float(mantissa):g}')}×{ten_to(int(power))}"
     return signed(f"{value:,.0f}" if size >= 999.95 else f"{value:.4g}")
-
-
-def signed(value: object) -> str:
-    """A number with a true minus in front, and none in front of zero.
-
-    Example:
-        >>> signed("-0.25"), signed("-0.000"), signed("-0.00 ± 0.12")
-        ('−0.25', '0.000', '0.00 ± 0.12')
-    """
-    text = str(value)
-    zero = re.match(r"-[0.]+(?![\d.])", text)
-    return re.sub("^-", "" if zero else "−", text)
 
 
 def rounded(value: float) -> str:

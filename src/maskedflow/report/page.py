@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from maskedflow.data import Fingerprint, Seen, Trace, write_text
 from maskedflow.data.fingerprint import unknown
+from maskedflow.plot.ticks import signed
 
-from .format import clipped, duration, number, percent, signed
+from .format import clipped, duration, number, percent
 from .section import Evidence, Rows, Section, Subject, Weights
 from .sections import SECTIONS
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from maskedflow.data import Seen
 from maskedflow.data.split import effective
+from maskedflow.plot.ticks import signed
 
-from .format import number, signed
+from .format import number
 
 Rows = NDArray[Any]
 """Rows of a table, shape (n, columns); NaN where a cell is missing."""

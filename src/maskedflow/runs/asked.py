@@ -92,10 +92,10 @@ def names(context: str | None) -> tuple[str, ...]:
 
 def dialect_of(asked: Mapping[str, Any]) -> Dialect | None:
     """How --data is written, as far as that was said."""
-    said = {name: asked[name] for name in DIALECT if asked.get(name) is not None}
+    said = next((name for name in DIALECT if asked.get(name) is not None), None)
     if said and asked.get("data") is None:
-        raise ValueError(f"--{next(iter(said))}: expected --data FILE with it")
-    return Dialect(**said) if said else None
+        raise ValueError(f"--{said}: expected --data FILE with it")
+    return Dialect.of(asked)
 
 
 def located(path: Path | str | None) -> str | None:

@@ -6,10 +6,10 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow.csv as pacsv
 
@@ -66,6 +66,12 @@ class Dialect:
     encoding: str | None = None
     header: bool | None = None
     date_format: str | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Dialect | None:
+        """What options say of it, by name; None if they say nothing."""
+        said = {one.name: options.get(one.name) for one in fields(cls)}
+        return cls(**said) if any(value is not None for value in said.values()) else None
 
     def __post_init__(self) -> None:
         if self.delimiter in ("tab", r"\t"):

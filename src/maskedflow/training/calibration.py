@@ -70,9 +70,8 @@ def calibrate(
         )
     seed_noise(noise_of(flow), seed)
     with frozen(flow):
-        values = split.x
+        values, batches = split.x, ranks.batches(len(split), batch_size)
         for start, end in zip([0, *norms], norms, strict=False):
-            batches = ranks.batches(len(split), batch_size)
             values = _push(flow, chain[start:end], split, values, batches)
             norm = chain[end]
             assert isinstance(norm, BatchNorm)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from maskedflow.plot.figures import DATA_COLOUR, SAMPLE_COLOUR
-from maskedflow.plot.ticks import PlainFormatter
+from maskedflow.plot.ticks import PlainFormatter, signed
 
 LEVELS = (0.95, 0.8, 0.5)
 """How much of the samples each interval of a fan holds, the widest first."""
@@ -47,7 +47,7 @@ def training_curve(
     epochs = np.arange(1, len(train) + 1)
     best = int(np.nanargmin(validation))
     marker = "o" if len(epochs) < 3 else None
-    label = f"validation, best {PlainFormatter.text(validation[best], 3)}"
+    label = f"validation, best {signed(f'{validation[best]:,.3f}')}"
     axes.plot(epochs, train, color="0.6", lw=1, marker=marker, label="training")
     axes.plot(epochs, validation, color="0.1", lw=1.2, marker=marker, label=label)
     axes.plot(epochs[best], validation[best], "o", color="0.1", ms=5)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskedflow.plot.figures import new_figure
-from maskedflow.plot.ticks import PlainFormatter
-from maskedflow.report.format import clipped, signed
+from maskedflow.plot.ticks import PlainFormatter, signed
+from maskedflow.report.format import clipped
 
 from .figures import Picture, embed
 

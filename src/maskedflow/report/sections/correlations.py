@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from maskedflow.report.format import interval, no_difference, signed
+from maskedflow.plot.ticks import signed
+from maskedflow.report.format import interval, no_difference
 from maskedflow.report.plots.figures import Picture
 from maskedflow.report.plots.matrices import Cells, matrix_shown
 from maskedflow.report.section import Evidence, Rows, Section, Subject

@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from maskedflow.data import choose_kde, choose_mixture, conditional_gaussian, independent
-from maskedflow.report.format import interval, no_difference, rounded, signed
+from maskedflow.plot.ticks import signed
+from maskedflow.report.format import interval, no_difference, rounded
 from maskedflow.report.section import Evidence, Rows, Section, Subject
 from maskedflow.runs import Likelihood, Mean
 
