@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
@@ -41,7 +41,7 @@ def reproduce(
         results: Directory of all results. [default: results]
         device: Where flows are trained and measured. [default: cpu]
     """
-    from maskedflow_paper.rows import DATASETS, IMAGES, models_of, row
+    from maskedflow_paper.rows import CELLED, DATASETS, IMAGES, models_of, row
 
     chosen = None if model is None else tuple(name.strip() for name in model.split(","))
     tables = (table,) if table != "all" else IMAGES if conditional else DATASETS
@@ -54,6 +54,7 @@ def reproduce(
     ]
 
     from maskedflow import data
+    from maskedflow.data.benchmarks import power_cells
     from maskedflow_paper.reproduction import markdown_table, reproduce
 
     found = []
@@ -64,7 +65,11 @@ def reproduce(
             )
             continue
         dataset = data.load(name, data_dir, labels=conditional)
+        cells = None
+        if any(name == celled for celled, _ in CELLED):
+            cells = power_cells(cast(Path, data.describe(name, data_dir).folder))
         for one in some:
             print(f"{name} {one.name}", file=sys.stderr, flush=True)
-            found.append(reproduce(one, dataset, out, results, seed=seed, device=device))
+            told = {"cells": cells, "seed": seed, "device": device}
+            found.append(reproduce(one, dataset, out, results, **told))
     print(markdown_table(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from maskedflow.tables import stacking_weights
 from maskedflow.training.device import Device
 
 from .patches import patch_symmetries
-from .rows import AVERAGED, MIRRORED, MODELS, Published, Row
+from .rows import AVERAGED, CELLED, MIRRORED, MODELS, Published, Row
 
 __all__ = ["mark", "markdown_table", "read_results", "reproduce"]
 
@@ -37,6 +37,7 @@ def reproduce(
     directory: Path,
     results: Path,
     *,
+    cells: Dataset | None = None,
     seed: int = 0,
     device: Device = "cpu",
 ) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def reproduce(
         dataset: Its data, with class labels if it is conditional.
         directory: Where runs are kept.
         results: Where results are kept: `results/<dataset>/<model>.json`.
+        cells: The corners of the cells that the noise in `dataset` fills, for those rows that are
+            trained on them.
         seed: Seed of every random draw.
         device: Where the flow is trained and measured, as of :func:`maskedflow.training.fit`.
 
@@ -65,15 +68,16 @@ def reproduce(
     if known is not None and known["recipe"] == row.recipe and known["seed"] == seed:
         return known
     start = time.monotonic()
+    rows = _Rows(dataset, cells)
     if row.model == "gaussian":
         logit, ladj = _gaussian(row, dataset)
         facts: dict[str, Any] = {"settings": {}, "epochs": 0}
     elif not row.flow:
-        logit, ladj, facts = _stack(row, dataset, directory)
+        logit, ladj, facts = _stack(row, rows, directory)
     else:
         with exclusive(directory / _run_name(row)):
-            run, facts = _train(row, dataset, directory, seed, device)
-            logit, ladj = _measure(run, row, dataset)
+            run, facts = _train(row, rows.of(row), directory, seed, device)
+            logit, ladj = _measure(run, row, rows.of(row))
     mean = Mean.of(logit)
     result = {
         "dataset": row.dataset,
@@ -203,7 +207,23 @@ def _run_name(row: Row) -> str:
     return f"{row.dataset}-{row.name}-{row.recipe}"
 
 
-def _stack(row: Row, dataset: Dataset, directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Rows:
+    """A data set, and the corners of the cells that its noise fills."""
+
+    dataset: Dataset
+    cells: Dataset | None
+
+    def of(self, row: Row) -> Dataset:
+        """What a row's flow is a density of."""
+        if (row.dataset, row.model) not in CELLED:
+            return self.dataset
+        if self.cells is None:
+            raise ValueError(f"cells: {row.dataset} {row.model} is trained on them; give them")
+        return self.cells
+
+
+def _stack(row: Row, rows: _Rows, directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """A mixture of the flows of all rows that were made, weighed by the validation rows.
 
     Or that of `modern` alone, averaged over symmetries.
@@ -222,7 +242,8 @@ def _stack(row: Row, dataset: Dataset, directory: Path) -> tuple[Tensor, Tensor,
             f"found {', '.join(runs) or 'none'}"
         )
     judged, tested, ladj = [], [], torch.zeros(())
-    for run in runs.values():
+    for model, run in runs.items():
+        dataset = rows.of(replace(row, model=model))
         if row.conditional:
             judged.append(_given_no_class(run, dataset.validation, dataset.context_features))
         else:

@@ -26,10 +26,14 @@ from PIL import Image
 from maskedflow.sources.source import one_line_errors
 
 from .dataset import Dataset
+from .discrete import Cells
 from .split import Split
 from .table import column_names, read_table
 
 POWER_FILE = "household_power_consumption.txt"
+_POWER_METERS = ("Global_active_power", "Voltage", *(f"Sub_metering_{i}" for i in (1, 2, 3)))
+_POWER_COLUMNS = (*_POWER_METERS, "minute_of_day")
+_POWER_STEPS = np.array([1e-3, 1e-2, 1.0, 1.0, 1.0, 0.0])
 GAS_TEXT, GAS_CONVERTED = "ethylene_CO.txt", "ethylene_CO.csv"
 HEPMASS_FILES = ("1000_train.csv", "1000_test.csv")
 MINIBOONE_FILE = "data.npy"
@@ -47,33 +51,51 @@ def power(folder: Path) -> Dataset:
     Rows with a missing value are dropped. Shuffling and the noise that hides the meters' rounding
     follow from seed 42 as in the paper's code; the minute of the day gets no noise.
     """
+    measured, noise = _power(folder)
+    return _standardized("power", _tenths(measured + noise * _POWER_STEPS), _POWER_COLUMNS)
+
+
+def power_cells(folder: Path) -> Dataset:
+    """The rows of :func:`power` as they were measured: the corners of cells that its noise fills.
+
+    They are in the same units. `cells` has the steps of the meters; a flow that was trained with
+    fresh noise has :math:`P(x) / \\prod_i s_i` for the density of POWER's rows, see
+    :class:`maskedflow.transforms.Dequantize`.
+    """
+    measured, noise = _power(folder)
+    noisy = _tenths(measured + noise * _POWER_STEPS)[0]
+    mean, deviation = noisy.mean(axis=0), noisy.std(axis=0)
+    corners = _tenths((measured - mean) / deviation)
+    ends = (torch.from_numpy(end(corners[0], axis=0)) for end in (np.min, np.max))
+    cells = Cells(torch.from_numpy(_POWER_STEPS / deviation), *ends)
+    parts = (Split(torch.from_numpy(part.astype(np.float32))) for part in corners)
+    return Dataset("power", *parts, _POWER_COLUMNS, standardize=False, cells=cells)
+
+
+def _power(folder: Path) -> tuple[Floats, Floats]:
+    """What was measured, and the paper's noise, uniform on [0, 1)."""
     path = folder / POWER_FILE
-    measured = ("Global_active_power", "Voltage", *(f"Sub_metering_{i}" for i in (1, 2, 3)))
-    noise = (1e-3, 1e-2, 1.0, 1.0, 1.0)
     with one_line_errors(path, "expected UCI's household power file, found"):
         table = pacsv.read_csv(
             path,
             parse_options=pacsv.ParseOptions(delimiter=";"),
             convert_options=pacsv.ConvertOptions(
-                include_columns=("Time", *measured),
-                column_types={"Time": pa.time32("s")} | dict.fromkeys(measured, pa.float64()),
+                include_columns=("Time", *_POWER_METERS),
+                column_types={"Time": pa.time32("s")} | dict.fromkeys(_POWER_METERS, pa.float64()),
                 null_values=["?", ""],
             ),
         )
     table = table.drop_null()
-    seconds = table["Time"].cast(pa.int32()).to_numpy()
+    minute = table["Time"].cast(pa.int32()).to_numpy() // 60
     rng = np.random.RandomState(PROTOCOL_SEED)
     # Draws what the paper's `rng.shuffle(rows)` draws, without moving rows one by one.
     order = rng.permutation(table.num_rows)
-    data = np.empty((table.num_rows, len(measured) + 1))
+    columns = [*(table[name].to_numpy() for name in _POWER_METERS), minute]
     # The paper's code draws the noise of the voltage first, then the power's, then the meters'.
-    draws = {"Voltage": rng.rand(len(data)), "Global_active_power": rng.rand(len(data))}
-    meters = rng.rand(len(data), 3)
-    for i, (name, width) in enumerate(zip(measured, noise, strict=True)):
-        uniform = draws[name] if name in draws else meters[:, i - 2]
-        data[:, i] = table[name].to_numpy()[order] + width * uniform
-    data[:, -1] = (seconds // 60)[order]
-    return _standardized("power", _tenths(data), (*measured, "minute_of_day"))
+    voltage, watts = rng.rand(len(order)), rng.rand(len(order))
+    meters = rng.rand(len(order), 3)
+    noise = np.column_stack([watts, voltage, meters, np.zeros(len(order))])
+    return np.column_stack(columns)[order].astype(np.float64), noise
 
 
 def gas(folder: Path) -> Dataset:

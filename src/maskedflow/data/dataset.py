@@ -163,13 +163,13 @@ class Dataset:
             >>> bool(y.mean().abs() < 1e-4), tuple(ladj.shape)
             (True, (10000,))
         """
+        steps: list[LazyTransform] = [] if self.cells is None else [self.cells.dequantize()]
         if not self.standardize:
-            return None
+            return LazyComposedTransform(*steps) if steps else None
         # Copies: a flow may load other numbers in their place.
         loc, scale = (moment.clone() for moment in self.training.moments)
-        steps: list[LazyTransform] = []
         if self.cells is not None:
-            steps, (loc, scale) = [self.cells.dequantize()], self.cells.moments(loc, scale)
+            loc, scale = self.cells.moments(loc, scale)
         if self.bounds:
             bounds = bounds_map(self.bounds, self.columns, loc.dtype)
             steps.append(bounds)
