@@ -174,6 +174,19 @@ def test_power_follows_the_papers_code(tmp_path: Path, rng: np.random.Generator)
     assert power.columns[-1] == "minute_of_day"
     assert power.preprocessing() is None
 
+    corners = benchmarks.power_cells(tmp_path / "power")
+    steps = np.array([1e-3, 1e-2, 1, 1, 1, 0]) / train.std(0)
+    for part, noisy in (("train", train), ("validation", validation), ("test", test)):
+        x = getattr(corners, part).x.numpy()
+        places = ((noisy - train.mean(0)) / train.std(0) - x)[:, :-1] / steps[:-1]
+        assert places.min() > -1e-3
+        assert places.max() < 1 + 1e-3
+        assert places.std() == pytest.approx(12**-0.5, abs=0.05)
+    assert corners.cells is not None
+    np.testing.assert_allclose(corners.cells.step, steps)
+    [dequantize] = corners.preprocessing().transforms
+    torch.testing.assert_close(dequantize.low, corners.train.x.amin(0).double())
+
 
 def test_a_foreign_power_file_is_named(tmp_path: Path) -> None:
     (tmp_path / benchmarks.POWER_FILE).write_text("a;b\n1;2\n")

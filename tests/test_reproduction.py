@@ -14,6 +14,7 @@ from torch.distributions import MultivariateNormal
 
 import maskedflow as mf
 from commands import call, declare
+from maskedflow.data.discrete import Cells
 from maskedflow.runs import Mean
 from maskedflow.runs.density import preprocessed
 from maskedflow_paper.reproduction import (
@@ -189,6 +190,35 @@ def test_patches_are_averaged_over_their_symmetries(tmp_path: Path) -> None:
     assert plain["test_log_likelihood"] == pytest.approx(each[0].mean().item(), rel=1e-4)
     assert mean["test_log_likelihood"] == pytest.approx(averaged.mean().item(), rel=1e-4)
     assert mean["settings"]["weights"] == {"modern": 1}
+
+
+def test_a_flow_of_cells_is_measured_on_them_and_at_the_noise_of_the_rows(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(4, (500, 6), generator=generator).float()
+    noise = torch.rand(500, 6, generator=generator)
+
+    def parted(x: torch.Tensor) -> mf.data.Dataset:
+        parts = [mf.data.Split(part) for part in x.split((300, 100, 100))]
+        return mf.data.Dataset("power", *parts, tuple("abcdef"), standardize=False)
+
+    ends = torch.zeros(6, dtype=torch.float64), torch.full((6,), 3.0, dtype=torch.float64)
+    cells = replace(parted(corners), cells=Cells(torch.ones(6, dtype=torch.float64), *ends))
+    made = row("power", "modern")
+    shape = {**made.shape, "num_layers": 1, "hidden_dim": 16}
+    tiny = replace(made, shape=shape, training={**made.training, "epochs": 1})
+    noisy, places = parted(corners + noise), (tmp_path / "runs", tmp_path / "results")
+    with pytest.raises(ValueError, match="power modern is trained on them"):
+        reproduce(tiny, noisy, *places)
+    found = reproduce(tiny, noisy, *places, cells=cells)
+    flow = mf.load_run(tmp_path / "runs" / "power-modern-fast").flow
+    with torch.no_grad():
+        within = flow.transform.transforms[0].places
+        flow.transform.transforms[0].step.zero_()
+        each = torch.stack([flow().log_prob(cells.test.x + place.float()) for place in within])
+        at_noise = flow().log_prob(noisy.test.x).mean()
+    in_cells = (each.logsumexp(dim=0) - math.log(8)).mean()
+    assert found["test_log_likelihood"] == pytest.approx(in_cells.item(), rel=1e-4)
+    assert found["at_the_noise_of_test_rows"] == pytest.approx(at_noise.item(), rel=1e-4)
 
 
 def test_the_papers_first_weights() -> None:

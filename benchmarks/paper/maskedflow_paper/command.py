@@ -70,6 +70,7 @@ def reproduce(
             cells = power_cells(cast(Path, data.describe(name, data_dir).folder))
         for one in some:
             print(f"{name} {one.name}", file=sys.stderr, flush=True)
-            told = {"cells": cells, "seed": seed, "device": device}
-            found.append(reproduce(one, dataset, out, results, **told))
+            found.append(
+                reproduce(one, dataset, out, results, cells=cells, seed=seed, device=device)
+            )
     print(markdown_table(found))

@@ -24,6 +24,7 @@ from maskedflow.runs.density import preprocessed
 from maskedflow.runs.record import config_of
 from maskedflow.tables import stacking_weights
 from maskedflow.training.device import Device
+from maskedflow.transforms import Dequantize, LazyComposedTransform, LazyTransform
 
 from .patches import patch_symmetries
 from .rows import AVERAGED, CELLED, MIRRORED, MODELS, Published, Row
@@ -78,6 +79,8 @@ def reproduce(
         with exclusive(directory / _run_name(row)):
             run, facts = _train(row, rows.of(row), directory, seed, device)
             logit, ladj = _measure(run, row, rows.of(row))
+            if rows.of(row) is cells:
+                facts["at_the_noise_of_test_rows"] = _at_its_noise(run, dataset)
     mean = Mean.of(logit)
     result = {
         "dataset": row.dataset,
@@ -283,6 +286,15 @@ def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
         log_prob = _given_no_class(run, test, dataset.context_features)
     ladj = preprocessed(cast(FlowDensity, run.density).front, test, seed=0)[1]
     return log_prob - ladj, ladj
+
+
+def _at_its_noise(run: Run, dataset: Dataset) -> float:
+    """The mean test log-density of a flow of cells at the noise that fills those of the rows."""
+    flow = cast(Flow, run.flow)
+    cells, *transforms = cast(LazyComposedTransform, flow.transform).transforms
+    assert isinstance(cells, Dequantize)
+    within = Flow(cast(list[LazyTransform], transforms), flow.base)
+    return Mean.of(training.evaluate(within, dataset.test)).value
 
 
 def _density(run: Run, row: Row) -> LazyDistribution:

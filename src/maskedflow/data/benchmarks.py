@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,10 @@ def power(folder: Path) -> Dataset:
 
 
 def power_cells(folder: Path) -> Dataset:
-    """The rows of :func:`power` as they were measured: the corners of cells that its noise fills.
+    r"""The rows of :func:`power` as they were measured: the corners of cells that its noise fills.
 
     They are in the same units. `cells` has the steps of the meters; a flow that was trained with
-    fresh noise has :math:`P(x) / \\prod_i s_i` for the density of POWER's rows, see
+    fresh noise has :math:`P(x) / \prod_i s_i` for the density of POWER's rows, see
     :class:`maskedflow.transforms.Dequantize`.
     """
     measured, noise = _power(folder)
@@ -68,8 +69,7 @@ def power_cells(folder: Path) -> Dataset:
     corners = _tenths((measured - mean) / deviation)
     ends = (torch.from_numpy(end(corners[0], axis=0)) for end in (np.min, np.max))
     cells = Cells(torch.from_numpy(_POWER_STEPS / deviation), *ends)
-    parts = (Split(torch.from_numpy(part.astype(np.float32))) for part in corners)
-    return Dataset("power", *parts, _POWER_COLUMNS, standardize=False, cells=cells)
+    return replace(_parts("power", corners, _POWER_COLUMNS), cells=cells)
 
 
 def _power(folder: Path) -> tuple[Floats, Floats]:
@@ -243,6 +243,11 @@ def _standardized(
     name: str, parts: tuple[Floats, Floats, Floats], columns: tuple[str, ...]
 ) -> Dataset:
     mean, deviation = parts[0].mean(axis=0), parts[0].std(axis=0)
-    scaled = (((part - mean) / deviation).astype(np.float32) for part in parts)
-    train, validation, test = (Split(torch.from_numpy(part)) for part in scaled)
+    train, validation, test = ((part - mean) / deviation for part in parts)
+    return _parts(name, (train, validation, test), columns)
+
+
+def _parts(name: str, parts: tuple[Floats, Floats, Floats], columns: tuple[str, ...]) -> Dataset:
+    rounded = (torch.from_numpy(part.astype(np.float32)) for part in parts)
+    train, validation, test = map(Split, rounded)
     return Dataset(name, train, validation, test, columns, standardize=False)
