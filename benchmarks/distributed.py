@@ -4,7 +4,8 @@
 
 Strong scaling: the batch is the same, and each process has one thread. All sides take turns, in
 processes that sleep meanwhile; rows per second are medians over rounds, of a training of so many
-steps and one of twice as many, the first subtracted from the second. Writes
+steps and one of twice as many, the first subtracted from the second. Two trainings that know
+nothing of each other, of half a batch each, say what this machine could give at most. Writes
 `benchmarks/results/distributed.{json,md}`; a quick run prints, and writes with `--output` only.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,7 +39,8 @@ LEARNING_RATE, CLIP = 1e-4, 5.0
 ONE, TWO = "one process", "two processes"
 MESSAGES = "two, by messages"
 FLAT, DDP = "two, a loop of one's own with one vector", "two, a loop of one's own with DDP"
-SIDES = (ONE, TWO, MESSAGES, FLAT, DDP)
+APART = "two that do not add up, of half a batch each"
+SIDES = (ONE, TWO, APART, MESSAGES, FLAT, DDP)
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,12 @@ class LogProb(nn.Module):
         return log_prob
 
 
-def fitted(size: Size, steps: int) -> Callable[[], object]:
-    """A training by this library."""
+def fitted(size: Size, steps: int, ranks: Ranks | None = None) -> Callable[[], object]:
+    """A training by this library, in batches of half the rows if by a rank alone."""
+    batch = size.batch if ranks is None else size.batch // 2
     flow, x = size.flow(), size.rows()
-    config = TrainConfig(epochs=2, batch_size=size.batch, lr=LEARNING_RATE, clip=CLIP, steps=steps)
-    return lambda: mf.training.fit(flow, x[: steps * size.batch], x[:64], config)
+    config = TrainConfig(epochs=2, batch_size=batch, lr=LEARNING_RATE, clip=CLIP, steps=steps)
+    return lambda: mf.training.fit(flow, x[: steps * batch], x[:64], config, ranks=ranks)
 
 
 def looped(size: Size, steps: int, *, wrapped: bool) -> Callable[[], object]:
@@ -124,7 +128,7 @@ def seconds(side: str, size: Size) -> float:
         if side in (FLAT, DDP):
             call = looped(size, steps, wrapped=side == DDP)
         else:
-            call = fitted(size, steps)
+            call = fitted(size, steps, Ranks(alone=True) if side == APART else None)
         start = time.perf_counter()
         call()
         took.append(time.perf_counter() - start)
@@ -168,6 +172,7 @@ def measure(sizes: tuple[Size, ...], rounds: int) -> dict[str, dict[str, list[fl
                     took = max(pipe.recv() for pipe in ends)
                     if turn:
                         rates[side].append(size.steps * size.batch / took)
+            print(f"{size.name}, {size.batch} rows: done", file=sys.stderr, flush=True)
         for pipe in (*pipes[1], *pipes[2]):
             pipe.send(None)
         for worker in workers:
