@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv as pacsv
 import pytest
 import torch
 
+import maskedflow as mf
 from maskedflow.training import Ranks
 from together import SIZE, cases
 
@@ -80,6 +82,14 @@ def test_others_are_refused_and_the_first_is_left_alone(found: Found) -> None:
             assert re.match(f"ValueError: process {rank}: expected the rows", told["another rate"])
 
 
+def test_calls_of_a_search_are_shared_out(found: Found) -> None:
+    of = [found[f"searches {rank}"] for rank in range(SIZE)]
+    np.testing.assert_array_equal(of[0]["made"], [*np.sqrt(range(7)), 4, 5])
+    assert str(of[0]["said"]) == "math domain error"
+    assert [one["here"].tolist() for one in of] == [[0, 3, 6, 4, 16], [1, 4, -1, 25], [2, 5]]
+    assert not of[1]["made"].size
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_the_whole(size: int) -> None:
     def ranks(rank: int) -> Ranks:
@@ -127,17 +137,44 @@ def test_torchrun_makes_one_run(
 
 
 @pytest.mark.slow
-def test_a_search_is_refused_in_one_line(
+def test_a_search_by_several_processes_finds_the_same(
+    torchrun: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 300))
+    table = tmp_path / "t.csv"
+    np.savetxt(
+        table, np.column_stack([a, a**2 + 0.3 * b]), delimiter=",", header="a,b", comments=""
+    )
+    options = ["--data", str(table), "--flow", "auto", "--work", "4", "--no_report"]
+    done = torchrun(*options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fitted in") == 1
+    alone = [
+        sys.executable,
+        "-m",
+        "maskedflow",
+        "train",
+        "--out",
+        str(tmp_path / "alone"),
+        *options,
+    ]
+    subprocess.run(alone, env=ENVIRONMENT, capture_output=True, check=True)
+    one, other = (mf.load_run(folder / "t").density for folder in (tmp_path / "alone", tmp_path))
+    assert one.density.plan == other.density.plan
+    assert len(one.density.plan["members"]) > 1
+    rows = pacsv.read_csv(table)
+    np.testing.assert_array_equal(one.log_prob(rows), other.log_prob(rows))
+
+
+@pytest.mark.slow
+def test_a_search_is_spread_once(
     torchrun: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i},{i % 7}\n" for i in range(100)))
-    done = torchrun("--data", str(tmp_path / "t.csv"), "--flow", "auto")
+    done = torchrun("--data", str(tmp_path / "t.csv"), "--flow", "auto", "--engine", "ray")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("maskedflow: ")]
-    assert said == [
-        "maskedflow: --flow auto: searches in one process, whose threads train its members, "
-        "and not under torchrun"
-    ]
+    assert said == ["maskedflow: --engine ray: expected no torchrun, which spreads them, too"]
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ Forked, so that they share one start of Python. What comes of each goes to FOLDE
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from torch import distributed, nn
 
 import maskedflow as mf
 from maskedflow.data import Split, StreamedSplit, open_streamed, write_table
+from maskedflow.tables.processes import searching
+from maskedflow.tables.together import together
 from maskedflow.training import Ranks, TrainConfig, calibrate, evaluate, fit
 from maskedflow.transforms import ActNorm, BatchNorm, Dequantize, Whiten
 
@@ -127,9 +131,9 @@ def resumed(folder: Path, ranks: Ranks) -> Iterator[tuple[str, np.ndarray]]:
     """Goes on, with several processes and with one, where one and several have stopped."""
     for first, second in ((False, True), (True, False), (True, True)):
         root = folder / f"resumed {first} {second} {ranks.size}"
-        for together, epochs in ((first, 1), (second, 2)):
-            who = ranks if together else Ranks(alone=True)
-            if together or ranks.is_first:
+        for shared, epochs in ((first, 1), (second, 2)):
+            who = ranks if shared else Ranks(alone=True)
+            if shared or ranks.is_first:
                 flow = maf()
                 settings = replace(CONFIG, epochs=epochs)
                 arguments = flow, rows(), rows(21, 1), settings
@@ -187,6 +191,29 @@ def refusals() -> dict[str, str]:
     return found
 
 
+HERE: list[float] = []
+"""The numbers of which this process has taken the root."""
+
+
+def root(number: float) -> float:
+    HERE.append(number)
+    return math.sqrt(number)
+
+
+def searches() -> dict[str, np.ndarray]:
+    """What the first process gets from calls that all make, and which were made here."""
+    made, said = [], ""
+    with searching(Ranks()) as first:
+        if first:
+            made += together([partial(root, number) for number in range(7)])
+            try:
+                together([partial(root, number) for number in (4.0, -1.0)])
+            except ValueError as error:
+                said = str(error)
+            made += together([partial(root, number) for number in (16.0, 25.0)])
+    return {"made": np.array(made), "said": np.array(said), "here": np.array(HERE)}
+
+
 def main(folder: Path) -> None:
     warnings.simplefilter("error")
     write_table(folder / "rows.parquet", ["a", "b"], [torch.randn(1000, 2).double()])
@@ -198,6 +225,7 @@ def main(folder: Path) -> None:
                 "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE
             )
             np.savez(folder / f"rank {rank}.npz", **results(folder))
+            np.savez(folder / f"searches {rank}.npz", **searches())
             told = refusals()
             np.savez(folder / f"refusals {rank}.npz", **{k: np.array(v) for k, v in told.items()})
             os._exit(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +87,10 @@ def _train(options: TrainOptions) -> None:
             if config.search is None:
                 run = _fit(directory, config, dataset, options, device)
             else:
-                run = _search(directory, config, dataset, options)
+                with _searching(options, ranks) as searches:
+                    if not searches:
+                        return
+                    run = _search(directory, config, dataset, options.resume)
         except KeyboardInterrupt as error:
             if (directory / "checkpoints" / "latest.safetensors").is_file():
                 error.add_note(f"to go on: {_resuming(options)}")
@@ -105,10 +109,9 @@ def _check_search(options: TrainOptions, config: RunConfig, ranks: Ranks) -> Non
         return
     if options.device not in (None, "auto", "cpu"):
         raise ValueError(f"--device {options.device}: a search computes on the CPU; leave it out")
-    if ranks.size > 1:
+    if options.engine is not None and ranks.size > 1:
         raise ValueError(
-            f"--flow {config.search.flow}: searches in one process, whose threads train its "
-            "members, and not under torchrun"
+            f"--engine {options.engine}: expected no torchrun, which spreads them, too"
         )
 
 
@@ -121,7 +124,22 @@ def _resuming(options: TrainOptions) -> str:
     return shlex.join(words)
 
 
-def _search(directory: Path, config: RunConfig, table: Any, options: TrainOptions) -> Run:
+@contextmanager
+def _searching(options: TrainOptions, ranks: Ranks) -> Iterator[bool]:
+    """Spreads members of a search over who is there; says whether this process searches."""
+    if options.engine is None:
+        from maskedflow.tables.processes import searching
+
+        with searching(ranks) as searches:
+            yield searches
+    else:
+        from maskedflow.interop.ray import searching as ray_searching
+
+        with ray_searching():
+            yield True
+
+
+def _search(directory: Path, config: RunConfig, table: Any, resume: bool) -> Run:
     """Searches the density of a table."""
     from maskedflow.runs import search_run, write_run
     from maskedflow.tables import FittedTable
@@ -135,13 +153,8 @@ def _search(directory: Path, config: RunConfig, table: Any, options: TrainOption
         f"{len(table.columns)} columns{within}",
         flush=True,
     )
-    spread: AbstractContextManager[None] = nullcontext()
-    if options.engine is not None:
-        from maskedflow.interop.ray import searching
-
-        spread = searching()
-    with spread, watched(f"fitting {search.flow}{within}") as tell:
-        run = search_run(directory, config, table, tell, resume=options.resume)
+    with watched(f"fitting {search.flow}{within}") as tell:
+        run = search_run(directory, config, table, tell, resume=resume)
     write_run(run)
     assert run.config.search is not None
     print(f"fitted in {run.config.search.seconds:.0f} s")

@@ -16,7 +16,7 @@ from torch import Tensor
 from maskedflow.data import Split
 from maskedflow.data.split import effective
 from maskedflow.flows.stack import Stack, stacking_weights
-from maskedflow.training import TrainConfig, evaluate, fit
+from maskedflow.training import Ranks, TrainConfig, evaluate, fit
 
 from .circular import AutoregressiveVonMises
 from .missing import observed_features
@@ -125,7 +125,7 @@ def _train(
         patience=max(epochs // 4, 5),
         seed=seed,
     )
-    fit(network, rows.in_float32(), validation.in_float32(), config)
+    fit(network, rows.in_float32(), validation.in_float32(), config, ranks=Ranks(alone=True))
 
 
 def _margins(rows: Split, observed: Tensor) -> list[tuple[Margin, float]]:

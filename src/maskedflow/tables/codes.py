@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskedflow.data import Split
-from maskedflow.training import TrainConfig, evaluate, fit
+from maskedflow.training import Ranks, TrainConfig, evaluate, fit
 
 from .categories import AutoregressiveCategorical
 from .plan import build_categories
@@ -87,7 +87,7 @@ def fit_categories(
         made, _ = start(rows[rest], hidden)
         first = -rows[validation].mean(evaluate(made, rows[validation]))
         parts = rows[rest].in_float32(), rows[validation].in_float32()
-        found = fit(made, *parts, config).validation_nll
+        found = fit(made, *parts, config, ranks=Ranks(alone=True)).validation_nll
         mass = float(rows[validation].mass.sum())
         curves.append([mass * value for value in (first, *found)])
     length = max(map(len, curves))
@@ -97,7 +97,7 @@ def fit_categories(
         return *start(rows, None), spent
     made, plan = start(rows, hidden)
     config = replace(config, epochs=epochs, patience=epochs)
-    fit(made, rows.in_float32(), rows[folds[0]].in_float32(), config)
+    fit(made, rows.in_float32(), rows[folds[0]].in_float32(), config, ranks=Ranks(alone=True))
     return made, plan, spent + epochs * epoch
 
 

@@ -166,8 +166,7 @@ class FlowTraining:
         if self._last is not None:
             whole.double().load_state_dict(dict(self._last.tensors))
         flow = PartialFlow(layers, standard_normal(task.features), task.present).float()
-        # Searches have threads, not processes, to spread their members over.
-        alone = Ranks(alone=True)
+        alone = Ranks(alone=True)  # members are spread over processes, not rows
         history = fit(flow, *self._parts, config, stopped=self.stopped.is_set, ranks=alone)
         if history.stopped_because == "interrupted":
             raise KeyboardInterrupt  # nothing is kept of a part of a turn

@@ -109,6 +109,23 @@ class Ranks:
                 for one in tensors:
                     distributed.broadcast(one, 0)
 
+    def scattered(self, values: Sequence[Any] | None) -> Any:
+        """This process's of as many values as there are processes, which the first one has.
+
+        They are pickled, as messages to others that run the same program.
+        """
+        mine: list[Any] = [None]
+        with _staying_together():
+            distributed.scatter_object_list(mine, None if values is None else [*values])
+        return mine[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in the first one; none in the others."""
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        with _staying_together():
+            distributed.gather_object(value, values)
+        return values or []
+
     def agree(self, what: str) -> None:
         """Compares what all processes are to do.
 
