@@ -79,7 +79,8 @@ def test_likelihoods_in_words() -> None:
     )
     assert beside(-0.44, 0.08).startswith("The density is worse than the best of the")
     assert beside(0.02, 0.08) == (
-        "No difference from full Gaussian found: 400 rows would have shown one of 0.16 nats per row."
+        "No difference from full Gaussian found: 400 rows would have shown one of 0.16 nats per"
+        " row."
     )
     alone = Likelihoods([Likelihood("flow", own, bits, None, 900, 400)], [])
     assert alone.finding == ""
