@@ -157,14 +157,14 @@ def report(known: dict[str, Any]) -> str:
         cells = [table, entry["kind"], f"{entry['rows']:,} x {entry['columns']}"]
         for name in names:
             one = scores.get(name)
-            text = "" if one is None else f"{one['test']:.2f} ± {one['error']:.2f}"
+            text = "" if one is None else f"{one['test']:z.2f} ± {one['error']:.2f}"
             cells.append(f"**{text}**" if name == best else text)
         gaps = entry.get("differences", {})
         others = [name for name in gaps if name in scores]
         rival = max(others, key=lambda name: scores[name]["test"], default=None)
         for other in (rival, "independent"):
             mean, error = gaps.get(other, (None, None))
-            cells.append("" if mean is None else f"{mean:+.2f} ± {error:.2f}")
+            cells.append("" if mean is None else f"{mean:+z.2f} ± {error:.2f}")
         lines.append(cells)
         shape = [str(entry[key]) for key in ("codes", "heaped")]
         missing = f"{entry['missing']:.0%}" if entry["missing"] else ""

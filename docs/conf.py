@@ -2,9 +2,11 @@
 
 import os
 import re
+import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -35,6 +37,8 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).with_name("matplotlibrc"))
+# Cells find the command of this Python, of an environment that is not activated too.
+os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -44,11 +48,13 @@ napoleon_numpy_docstring = False
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 default_role = "code"
+smartquotes_action = "qe"  # two hyphens begin an option, and stay two
 
 html_theme = "furo"
 html_title = "maskedflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+pygments_dark_style = "github-dark"
 
 
 def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
@@ -68,6 +74,18 @@ def _leave_out_bounds(*event: object) -> tuple[object, ...]:
     return tuple(part and BOUNDED.sub(r"\1", str(part)) for part in event[-2:])
 
 
+MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+
+
+def _write_minus(_app: Sphinx, doctree: nodes.document) -> None:
+    """Gives numbers in the text a true minus, and keeps a number and its error on one line."""
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.paragraph | nodes.strong):
+            new = MINUS.sub("\N{MINUS SIGN}", text).replace(" ± ", "\xa0±\xa0")
+            if new != text:
+                text.parent.replace(text, nodes.Text(new))
+
+
 LOADED = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\ssrc=[\"']?(?:https?:)?//[^>]+>"
     r"|<link\b(?=[^>]*\srel=[\"']?(?:stylesheet|preload|icon))[^>]*\shref=[\"']?(?:https?:)?//[^>]+>"
@@ -85,4 +103,5 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _escape_shapes)
     app.connect("autodoc-process-signature", _leave_out_bounds)
+    app.connect("doctree-read", _write_minus)
     app.connect("build-finished", _ask_no_network)

@@ -74,12 +74,13 @@ def test_likelihoods_in_words() -> None:
         return Likelihoods([Likelihood("flow", own, bits, None, 900, 400), other], []).finding
 
     assert beside(0.44, 0.08) == (
-        "The density is better than the best of the others, full Gaussian, by 0.44 nats a row"
+        "The density is better than the best of the others, full Gaussian, by 0.44 nats per row"
         " (0.36 to 0.52)."
     )
     assert beside(-0.44, 0.08).startswith("The density is worse than the best of the")
     assert beside(0.02, 0.08) == (
-        "No difference from full Gaussian found: 400 rows would have shown one of 0.16 nats a row."
+        "No difference from full Gaussian found: 400 rows would have shown one of 0.16 nats per"
+        " row."
     )
     alone = Likelihoods([Likelihood("flow", own, bits, None, 900, 400)], [])
     assert alone.finding == ""

@@ -34,7 +34,7 @@ class TrainOptions(CsvOptions):
     Attributes:
         dataset: Name of a known data set (see: maskedflow datasets).
         data: A table of your own: .csv, .tsv, .parquet or a folder of .parquet; a chain, a result
-            or another file of samples (see docs/files.md); FILE::PART is one of several in a file.
+            or another file of samples (see docs/files.md); a part of one is named behind ::.
         flow: Which flow, see below; or auto, a density estimator that chooses for itself and takes
             columns of every kind. [default: maf, or nsf for a single column; auto if --data has
             columns of other kinds than numbers]

@@ -57,7 +57,7 @@ def training_curve(
     margin = 0.1 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("epoch", fontsize=8)
-    axes.set_ylabel(f"NLL (nats a {unit})", fontsize=8)
+    axes.set_ylabel(f"NLL (nats per {unit})", fontsize=8)
     axes.yaxis.set_major_formatter(PlainFormatter())
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -64,7 +64,7 @@ class Data(Section):
         return embed(
             figure,
             f"Training and validation NLL over {len(self.history):,} epochs; the best of"
-            f" validation is {number(np.nanmin(found[1]))} nats a {self.unit}",
+            f" validation is {number(np.nanmin(found[1]))} nats per {self.unit}",
         )
 
 

@@ -86,7 +86,7 @@ class Likelihoods(Section):
         apart = best.behind or Mean(
             best.nll.value - own.nll.value, math.hypot(own.nll.error, best.nll.error)
         )
-        units = f"nats a {self.unit}"
+        units = f"nats per {self.unit}"
         if abs(apart.value) > apart.error:
             size, word = abs(apart.value), "better" if apart.value > 0 else "worse"
             ends = interval(size - apart.error, size + apart.error)
@@ -101,7 +101,7 @@ class Likelihoods(Section):
     def headline(self) -> list[tuple[str, str, str]]:
         """The NLL and that of the best baseline, for the head of the page."""
         own, best = self.found[0], self.best
-        found = [("NLL", signed(own.nll), f"nats a {self.unit}")]
+        found = [("NLL", signed(own.nll), f"nats per {self.unit}")]
         if self.unit == "image":
             found.append(("NLL per dimension", str(own.bpd), "bits"))
         if best is not None:
