@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
@@ -71,7 +74,7 @@ def solve_triangular(
     return torch.cat(x, dim=-2)
 
 
-MADE_OF_OTHERS = {
+MADE_OF_OTHERS: dict[Any, Callable[..., Tensor]] = {
     torch.ops.aten.special_erfcx.default: erfcx,
     torch.ops.aten.linalg_solve_triangular.default: solve_triangular,
 }
