@@ -209,7 +209,7 @@ class Schema:
         """The width of the cells of each value, 0 if it is on no grid."""
         return tuple(column.width for column in self.valued)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """How the columns lie in `Rows`."""
         code = {column.name: i for i, column in enumerate(self.coded)}

@@ -24,6 +24,8 @@ from maskedflow.runs import FlowDensity, Run, load_run
 from maskedflow.transforms import call_and_ladj
 from maskedflow.transforms.base import sum_rightmost
 
+from .operators import MADE_OF_OTHERS
+
 __all__ = ["export", "latents"]
 
 ROWS = 3
@@ -236,7 +238,7 @@ def _write_onnx(
 ) -> None:
     try:
         written = torch.onnx.export(
-            program,
+            program.run_decompositions(MADE_OF_OTHERS),
             input_names=model.inputs[: len(program.graph_signature.user_inputs)],
             output_names=model.outputs,
             verbose=False,

@@ -55,7 +55,8 @@ def context_matrix(
                 [0.2000, 0.8000]], dtype=torch.float64)
     """
     rows = to_rows(schema, table, strict=False)
-    check_context(schema, table, start)
+    if rows.impossible.any():
+        check_context(schema, table, start)
     for column in schema.fixed:
         other = column.encode(table).impossible
         if other.any():

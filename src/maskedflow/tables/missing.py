@@ -169,8 +169,8 @@ def observed_features(present: Sequence[int | None], c: Tensor | None) -> Tensor
         raise ValueError("c: expected a context that says which features are observed, got none")
     if c.shape[-1] <= last:
         raise ValueError(f"c: expected at least {last + 1} features, got {c.shape[-1]}")
-    always = torch.ones(c.shape[:-1], dtype=torch.bool, device=c.device)
-    return torch.stack([always if i is None else c[..., i] != 0 for i in present], dim=-1)
+    always = torch.tensor([column is None for column in present], device=c.device)
+    return always | (c[..., [column or 0 for column in present]] != 0)
 
 
 def _of_observed(layer: LazyTransform, present: tuple[int | None, ...]) -> Step | None:
