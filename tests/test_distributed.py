@@ -146,4 +146,4 @@ def test_kills_are_survived() -> None:
     done = subprocess.run(
         [sys.executable, str(harness), "--kills", "2"], capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines()[-1] == "2 kills of 2", done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "held 2 of 2", done.stdout + done.stderr
