@@ -126,8 +126,8 @@ def torchrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def test_torchrun_makes_one_run(
     torchrun: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    options = ["--dataset", "moons", "--epochs", "2", "--no_report"]
-    done = torchrun(*options)
+    options = ["--dataset", "moons", "--no_report"]
+    done = torchrun(*options, "--epochs", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stopped by epochs") == done.stdout.count("test set") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["moons"]
@@ -183,4 +183,4 @@ def test_kills_are_survived() -> None:
     done = subprocess.run(
         [sys.executable, str(harness), "--kills", "2"], capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines()[-1] == "2 kills of 2", done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "held 2 of 2", done.stdout + done.stderr

@@ -1,124 +1,165 @@
-"""Kills one of two processes that train together, at random times, and resumes.
+"""Kills one of two processes that train together, at any moment, and resumes.
 
-Run by hand: `python benchmarks/faults/ranks.py [--kills 50]`. What is left of the job has to say so
-in one line, and to leave a checkpoint with which one process, or two, come to the same density as
-a training that nobody has killed. Prints each kill, and how many held; exits with 1 if not all did.
+    python benchmarks/faults/ranks.py [--kills 50]
+
+It holds if what is left of the job says so in one line, and leaves a checkpoint with which one
+process or two, in turn, come to the same density as a training that nobody has killed. A command
+takes longer to start than to train, so processes are forked from one that has trained already: the
+agent is that of `torchrun` with `--standalone --start-method fork`, and each process calls what
+`python -m maskedflow` calls.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+from harness import tell
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from maskedflow.cli import main as command
 from maskedflow.training.checkpoint import read
 
-SIZES = ["--hidden_dim", "32", "--num_layers", "2", "--epochs", "20", "--batch_size", "50"]
-TRAIN = ["-m", "maskedflow", "train", "--dataset", "moons", *SIZES, "--lr", "3e-4", "--no_report"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+EPOCHS = 20
+SIZES = ["--hidden_dim", "32", "--num_layers", "2", "--batch_size", "500"]
+TRAIN = ["train", "--dataset", "moons", *SIZES, "--lr", "1e-3", "--no_report"]
 ROUNDING = 1e-3
 """Nats by which single precision lets two trainings differ whose sums are rounded otherwise."""
 
 
-def started(folder: Path, processes: int, *options: str) -> subprocess.Popen[bytes]:
-    """A training in a folder, by so many processes, each with files of its own for what it says."""
-    command = [sys.executable, *TRAIN, "--out", str(folder / "runs"), *options]
-    if processes > 1:
-        logs = ["--log-dir", str(folder / "logs"), "--redirects", "3"]
-        command = [sys.executable, *TORCHRUN, *logs, *command[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+def train(*words: str) -> None:
+    """The command in this process."""
+    try:
+        command([*TRAIN, *words])
+    except SystemExit as end:
+        if end.code != 0:
+            raise
+
+
+def job(folder: Path, processes: int, *options: str) -> None:
+    """Becomes a training in a folder, by so many processes, each with files for what it says."""
+    with (folder / "said").open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    words = ["--out", str(folder / "runs"), "--epochs", str(EPOCHS), *options]
+    if processes == 1:
+        train(*words)
+        return
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="fork",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=Std.ALL),
     )
+    elastic_launch(config, train)(*words)
+
+
+def started(folder: Path, processes: int, *options: str) -> BaseProcess:
+    """A process with a training in a folder."""
+    folder.mkdir(exist_ok=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=job, args=(folder, processes, *options)
+    )
+    process.start()
+    return process
+
+
+def epochs(folder: Path) -> list[str]:
+    """A line of each epoch that is done."""
+    path = folder / "runs/moons/logs/metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def finished(folder: Path, processes: int, *options: str) -> float:
     """The last validation NLL of a training that nobody disturbs."""
     training = started(folder, processes, *options)
-    _, said = training.communicate()
-    assert training.returncode == 0, said.decode()[-2000:]
-    last = (folder / "runs/moons/logs/metrics.jsonl").read_text().splitlines()[-1]
-    return float(json.loads(last)["validation_nll"])
+    training.join()
+    assert training.exitcode == 0, (folder / "said").read_text()[-2000:]
+    return float(json.loads(epochs(folder)[-1])["validation_nll"])
 
 
-def children(process: int) -> list[int]:
+def children(process: BaseProcess) -> list[int]:
     """The processes that one has started."""
     try:
-        return [*map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())]
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        return sorted(map(int, path.read_text().split()))
     except FileNotFoundError:
         return []
 
 
-def said(folder: Path) -> list[str]:
-    """All that the two processes said on standard error."""
-    files = sorted((folder / "logs").rglob("stderr.log"))
-    return [line for file in files for line in file.read_text().splitlines()]
-
-
-def killed(folder: Path, seconds: float, chosen: int) -> int | None:
-    """Kills the first process or the second after so long; None if both were not there any more."""
-    job = started(folder, 2)
+def killed(folder: Path, at: int, seconds: float, rank: int) -> int | None:
+    """Kills a process so long after an epoch; the exit code, or None if they had ended."""
+    training = started(folder, 2)
+    while training.is_alive() and (len(children(training)) < 2 or len(epochs(folder)) < at):
+        time.sleep(0.02)
     time.sleep(seconds)
-    ranks = sorted(children(job.pid))
-    if len(ranks) == 2:
-        os.kill(ranks[chosen], signal.SIGKILL)
-    job.communicate()
-    return job.returncode if len(ranks) == 2 else None
+    if there := len(ranks := children(training)) == 2:
+        os.kill(ranks[rank], signal.SIGKILL)
+    training.join()
+    return training.exitcode if there else None
 
 
-def attempt(folder: Path, seconds: float, chosen: int, resumed_by: int, wanted: float) -> str:
-    """What went wrong with a kill; nothing if that is empty, and a dash if nobody was there."""
-    code = killed(folder, seconds, chosen)
-    if code is None:
-        return "-"
-    lines = [line for line in said(folder) if line.strip()]
-    told = [line for line in lines if line.startswith("maskedflow: ")]
-    if code == 0 or len(told) > 1 or any("Traceback" in line for line in lines):
-        return f"exit {code} after {lines[-5:]}"
-    latest = folder / "runs/moons/checkpoints/latest.safetensors"
-    if latest.exists():
+def wrong(folder: Path, code: int, resumed_by: int, wanted: float) -> str:
+    """What did not hold after a kill, nothing if all did."""
+    said = [line for file in (folder / "logs").rglob("stderr.log") for line in file.open()]
+    told = [line for line in said if line.startswith("maskedflow: ")]
+    if code == 0 or len(told) > 1 or any("Traceback" in line for line in said):
+        return f"exit {code} after {said[-5:]}"
+    if (latest := folder / "runs/moons/checkpoints/latest.safetensors").exists():
         read(latest)
         over = "stopped by" in (folder / "runs/moons/logs/training.log").read_text()
         if not told and not over:
-            return f"nothing was said: {lines[-5:]}"
+            return f"nothing was said: {said[-5:]}"
     nll = finished(folder, resumed_by, "--resume")
     return "" if abs(nll - wanted) < ROUNDING else f"{nll:.6f} nats where {wanted:.6f} were wanted"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    chance = random.Random(options.seed)
-    held = number = 0
-    with tempfile.TemporaryDirectory() as root:
-        wanted = finished(Path(root) / "alone", 1)
-        start = time.monotonic()
-        together = finished(Path(root) / "together", 2)
-        lasts = time.monotonic() - start
-        print(
-            f"{wanted:.6f} nats by one process, {together:.6f} by two in {lasts:.1f} s", flush=True
-        )
-        while number < options.kills:
-            folder = Path(root) / f"{number}"
-            seconds, chosen = lasts * chance.uniform(0.1, 1.0), chance.randrange(2)
-            wrong = attempt(folder, seconds, chosen, 1 + number % 2, wanted)
-            if wrong == "-":  # over before it could be killed
+def tried(root: Path, kills: int) -> Iterator[tuple[object, ...]]:
+    """Kills so many times."""
+    wanted, begun = finished(root / "alone", 1), time.monotonic()
+    together = finished(root / "together", 2)
+    epoch = (time.monotonic() - begun) / EPOCHS
+    print(f"{wanted:.6f} nats by one process, {together:.6f} by two", flush=True)
+    number = 0
+    while number < kills:
+        at, seconds, rank = random.randrange(EPOCHS), random.uniform(0, epoch), random.randrange(2)
+        with tempfile.TemporaryDirectory(dir=root) as name:
+            code = killed(Path(name), at, seconds, rank)
+            if code is None:
                 continue
-            number += 1
-            held += not wrong
-            print(f"{seconds:5.1f} s, process {chosen}: {wrong or 'held'}", flush=True)
-    print(f"{held} kills of {number}")
-    return int(held < number)
+            found = wrong(Path(name), code, 1 + number % 2, wanted)
+        number += 1
+        yield f"process {rank}, {seconds:.2f} s after epoch {at}", not found, found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    kills = parser.parse_args().kills
+    random.seed(0)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as root:
+        train("--out", str(Path(root) / "before"), "--epochs", "1")
+        return tell(tried(Path(root), kills))
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ KINDS = [
     Kind("currency", lines("x,k", "${i},{k}"), 2, "currency sign", NONE),
     Kind("percent", lines("x,k", "{i}%,{k}"), 2, "percent sign", NONE),
     Kind("brackets", lines("x,k", "({i}.5),{k}"), 2, "brackets", NONE),
-    Kind("day first", lines("x,k", "13/02/2024,{k}"), 2, "a date; write", NONE),
-    Kind("day first, dots", lines("x,k", "13.02.2024,{k}"), 2, "a date; write", NONE),
-    Kind("slashes", lines("x,k", "2024/02/13,{k}"), 2, "a date; write", NONE),
+    Kind("day first", lines("x,k", "13/02/2024,{k}"), 2, "%d/%m/%Y reads it", NONE),
+    Kind("day first, dots", lines("x,k", "13.02.2024,{k}"), 2, "%d.%m.%Y reads it", NONE),
+    Kind("slashes", lines("x,k", "2024/02/13,{k}"), 2, "%Y/%m/%d reads it", NONE),
     *(
         Kind(
             f"{cell!r} for missing",

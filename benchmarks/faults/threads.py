@@ -1,6 +1,6 @@
 """Whether threads, forks, a busy core or spoilt compiled code change a number, or stop one.
 
-    python benchmarks/faults/threads.py [--spoilt 40]
+    python benchmarks/faults/threads.py [--spoilt 40] [settings forks spoilt busy]
 
 Minutes. Prints each kind that was tried, and whether it held.
 """
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 
 from harness import tell
@@ -92,7 +91,7 @@ flow().sample((2,))
 """
 
 
-def python(code: str, *arguments: str, limit: float = 300, **environment: str) -> str:
+def python(code: str, *arguments: str, **environment: str) -> str:
     """What a fresh Python prints; the last line of its error if it fails."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MKL_"))}
     try:
@@ -101,7 +100,7 @@ def python(code: str, *arguments: str, limit: float = 300, **environment: str) -
             env={**kept, **environment},
             capture_output=True,
             text=True,
-            timeout=limit,
+            timeout=600,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -124,7 +123,7 @@ def settings() -> Iterator[tuple[str, bool]]:
 def forks() -> Iterator[tuple[str, bool]]:
     """Each flow in a child, after its parent has used threads."""
     for name in ("maf", "nsf", "made", "realnvp", "iaf", "gf", "naf"):
-        yield f"fork, {name}", python(COMPUTE + FORK, name, limit=120) == ""
+        yield f"fork, {name}", python(COMPUTE + FORK, name) == ""
 
 
 def spoilt(count: int) -> Iterator[tuple[str, bool]]:
@@ -178,7 +177,7 @@ def busy() -> Iterator[tuple[str, bool]]:
                     one = {"OMP_NUM_THREADS": "1"} if name == "one thread" else {}
                     words = f"train --dataset moons --epochs 2 --no_report --out {out}".split()
                     start = time.monotonic()
-                    python(train, *words, limit=600, **one)
+                    python(train, *words, **one)
                     taken.append(time.monotonic() - start)
     finally:
         spinner.kill()
@@ -188,10 +187,17 @@ def busy() -> Iterator[tuple[str, bool]]:
 
 def main() -> int:
     """Tries all, and counts."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help="only kinds with one of these names")
     parser.add_argument("--spoilt", type=int, default=40, help="how many spoilt files to try")
-    count = parser.parse_args().spoilt
-    return tell(chain(settings(), forks(), spoilt(count), busy()))
+    arguments = parser.parse_args()
+    kinds = {
+        "settings": settings,
+        "forks": forks,
+        "spoilt": lambda: spoilt(arguments.spoilt),
+        "busy": busy,
+    }
+    return tell(one for name in arguments.parts or kinds for one in kinds[name]())
 
 
 if __name__ == "__main__":
