@@ -54,6 +54,14 @@ def test_levels_are_interpolated_and_seen_ones_stay_one_hot() -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_errors_of_a_context_count_rows_from_where_the_block_starts() -> None:
+    schema = Schema.infer(pa.table({"dose": [1.0, 2.5, 4.5] * 9, "unit": ["mg"] * 27}))
+    with pytest.raises(ValueError, match="row 102"):
+        context_matrix(schema, pa.table({"dose": [3.0, None], "unit": ["mg"] * 2}), start=100)
+    with pytest.warns(UserWarning, match="row 101: in fit it was"):
+        context_matrix(schema, pa.table({"dose": [3.0], "unit": ["g"]}), start=100)
+
+
 def test_a_date_may_be_between_and_beyond() -> None:
     day = dt.date(2020, 1, 1)
     days = [day + dt.timedelta(int(k)) for k in draws().integers(0, 100, N)]

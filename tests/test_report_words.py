@@ -110,6 +110,11 @@ def test_random_numbers_in_words() -> None:
         "No difference from normal numbers found: 400 rows would have shown one of 0.2."
         " No dependence found: 400 rows would have shown a correlation of 0.24."
     )
+    many = replace(fine, numbers=64, far=14)
+    assert many.finding.startswith(
+        "Not all are normal: 14 of 64 are further off than one in twenty would be by chance. No"
+    )
+    assert replace(many, far=7).finding == fine.finding
     off = replace(fine, worst=[("z2", 0.0, 1.0, 0.25)], correlation=0.5)
     assert off.finding == (
         "Not all are normal: z2 is off by a distance of 0.25 (0.15 to 0.35)."

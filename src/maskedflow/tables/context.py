@@ -54,15 +54,16 @@ def context_matrix(
         tensor([[1.0000, 0.0000],
                 [0.2000, 0.8000]], dtype=torch.float64)
     """
-    rows = to_rows(schema, table, strict=False)
+    rows = to_rows(schema, table, start, strict=False)
     if rows.impossible.any():
         check_context(schema, table, start)
     for column in schema.fixed:
         other = column.encode(table).impossible
         if other.any():
+            row = start + int(other.argmax()) + 1
             warnings.warn(
-                f"context: column {column.name!r}, row {int(other.argmax()) + 1}: in fit it was "
-                f"{column.summary}, so that no other value counts: it is ignored",
+                f"context: column {column.name!r}, row {row}: in fit it was {column.summary}, so "
+                "that no other value counts: it is ignored",
                 stacklevel=2,
             )
     values = rows.values if scale is None else scale(rows.values)

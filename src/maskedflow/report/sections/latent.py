@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import kstest, norm
+from scipy.stats import binom, kstest, norm
 
 from maskedflow.plot.figures import DATA_COLOUR, new_figure
 from maskedflow.report.format import interval, no_difference
@@ -114,6 +114,11 @@ class Latent(Section):
         if distance > chance:
             ends = interval(distance - chance, min(distance + chance, 1.0))
             found = f"Not all are normal: {name} is off by a distance of {distance:.2f} ({ends})."
+        elif binom.sf(self.far - 1, self.numbers, 0.05) < 0.01:
+            found = (
+                f"Not all are normal: {self.far} of {self.numbers} are further off than one in "
+                "twenty would be by chance."
+            )
         else:
             found = no_difference(rows, 2 * chance, 1.0, what="from normal numbers")
         if self.numbers == 1:
