@@ -183,7 +183,12 @@ def test_a_command_that_is_stopped_leaves_nothing(
 
     monkeypatch.setattr(sys.modules["maskedflow.cli.score"], "tracked", stopped)
     before = signal.getsignal(signal.SIGTERM)
-    found, _, err = call(capsys, "score", tmp_path / "n", data, "-o", output)
+    # A shell has jobs in its background ignore interrupts, and so would this process.
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found, _, err = call(capsys, "score", tmp_path / "n", data, "-o", output)
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
     assert (found, err.count("\n")) == (code, 1)
     assert list(output.parent.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before
