@@ -154,7 +154,7 @@ def markdown_table(found: list[dict[str, Any]]) -> str:
             "" if one["model"] == "gaussian" else one["recipe"],
             f"{one['test_log_likelihood']:.{digits}f} ± {one['two_standard_errors']:.{digits}f}",
             "" if published is None else f"{published['value']:g} ± {published['error']:g}",
-            one["mark"],
+            one["mark"].removesuffix(" the error bars"),
             "" if bits is None else f"{bits:.2f}",
             str(one["epochs"] or ""),
             f"{one['training_seconds'] / 60:.0f}" if "training_seconds" in one else "",
