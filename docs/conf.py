@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+import torch
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -66,6 +67,14 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
             lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
 
 
+def _leave_out_foreign(
+    _app: Sphinx, _what: str, name: str, obj: object, skip: bool, _options: object
+) -> bool | None:
+    """Leaves out what has no words of its own, and would be told in those of torch and Python."""
+    is_torch = obj.__doc__ is None and hasattr(torch.nn.Module, name)
+    return True if skip or is_torch or isinstance(obj, bool | int | tuple) else None
+
+
 BOUNDED = re.compile(r"~?[\w.]*Annotated\[(~?[\w.]+)(?:, ~?[\w.]+\([^()]*\))+\]")
 
 
@@ -101,6 +110,7 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", _leave_out_foreign)
     app.connect("autodoc-process-docstring", _escape_shapes)
     app.connect("autodoc-process-signature", _leave_out_bounds)
     app.connect("doctree-read", _write_minus)
