@@ -99,6 +99,7 @@ def test_residuals_of_its_own_draws_are_uniform(
         assert stats.kstest(column, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_to_independent_columns() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
@@ -139,6 +140,7 @@ def test_an_interruption_ends_it_with_what_it_has(monkeypatch: pytest.MonkeyPatc
     assert fitted.log_prob(table).isfinite().all()
 
 
+@pytest.mark.slow
 def test_it_tells_how_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     shares, lines = list[float](), list[str]()
     table = mf.tables.to_arrow(staff(200).drop(columns="height"))

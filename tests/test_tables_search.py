@@ -80,6 +80,7 @@ def test_a_stack_draws_members_as_often_as_they_weigh() -> None:
     assert (z > 0).double().mean().item() == pytest.approx(0.75, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_search_beats_a_gaussian_and_its_plan_builds_it_again() -> None:
     train, test = crescents(500, 0), crescents(500, 1)
     density = fit_density(plain(2), numbers(train), work=5, seed=0)
