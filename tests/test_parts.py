@@ -22,7 +22,7 @@ from maskedflow.files import atomic_folder
 from maskedflow.files.writing import open_locked
 from maskedflow.runs import Scorer
 from maskedflow.tables import FittedTable
-from maskedflow.tables.together import spread_by
+from maskedflow.tables.together import by_one_thread, spread_by
 from scale_tables import ROWS, RUN, contents, run_with_level, write_rows
 
 
@@ -210,6 +210,18 @@ def test_a_scorer_answers_other_questions() -> None:
 
 
 # ----------------------------------------------------------------------------------------- search
+
+
+def test_a_call_elsewhere_has_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert by_one_thread(torch.get_num_threads) == 1
+        with pytest.raises(ZeroDivisionError):
+            by_one_thread(lambda: 1 / 0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -65,8 +65,8 @@ def reproduce(
             )
             continue
         dataset = data.load(name, data_dir, labels=conditional)
-        cells = None
-        if any(name == celled for celled, _ in CELLED):
+        cells, celled = None, [model for of, model in CELLED if of == name]
+        if celled and any(one.model in (*celled, "stack") for one in some):
             cells = power_cells(cast(Path, data.describe(name, data_dir).folder))
         for one in some:
             print(f"{name} {one.name}", file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ import torch
 from maskedflow.runs.level import Tally
 from maskedflow.runs.parts import Job, Part, write_part
 from maskedflow.sources import Shard
-from maskedflow.tables.together import spread_by
+from maskedflow.tables.together import by_one_thread, spread_by
 
 __all__ = ["cluster", "searching", "write_parts"]
 
@@ -96,7 +96,7 @@ def searching() -> Iterator[None]:
         ValueError: As :func:`cluster`.
     """
     with cluster() as ray:
-        remote = ray.remote(_called).options(num_cpus=1)
+        remote = ray.remote(by_one_thread).options(num_cpus=1)
 
         def spread(calls: Sequence[Callable[[], Any]]) -> list[Any]:
             made = [remote.remote(call) for call in calls]
@@ -110,11 +110,6 @@ def searching() -> Iterator[None]:
 
         with spread_by(spread):
             yield
-
-
-def _called(call: Callable[[], Any]) -> Any:
-    torch.set_num_threads(1)
-    return call()
 
 
 class _Worker:

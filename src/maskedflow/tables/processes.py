@@ -8,7 +8,7 @@ from typing import Any
 
 from maskedflow.training import Ranks
 
-from .together import spread_by
+from .together import by_one_thread, spread_by
 
 
 @contextmanager
@@ -62,6 +62,6 @@ def searching(ranks: Ranks) -> Iterator[bool]:
 def _made(calls: Sequence[Callable[[], Any]]) -> list[Any] | Exception:
     """What calls do, or why one failed: the others must hear of it."""
     try:
-        return [call() for call in calls]
+        return [by_one_thread(call) for call in calls]
     except Exception as error:  # whatever it is, the first process raises it
         return error

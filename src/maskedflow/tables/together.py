@@ -28,6 +28,21 @@ def spread_by(spread: Spread) -> Iterator[None]:
         _SPREAD.reset(token)
 
 
+def by_one_thread(call: Callable[[], Result]) -> Result:
+    """Makes a call of a search somewhere else, where it computes with one thread as it would here.
+
+    Example:
+        >>> by_one_thread(torch.get_num_threads)
+        1
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return call()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def together(
     calls: Sequence[Callable[[], Result]], stop: Callable[[], None] = lambda: None
 ) -> list[Result]:
