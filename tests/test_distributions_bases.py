@@ -158,7 +158,7 @@ def test_outside_of_the_support_the_density_is_zero() -> None:
     assert Sort(Normal(0.0, 1.0), 2).log_prob(torch.tensor([1.0, 0.0])) == -math.inf
     gamma = mf.distributions.NormalizingFlow(ExpTransform().inv, Uniform(0.0, 1.0))
     assert gamma.log_prob(torch.tensor(10.0)) == -math.inf
-    plain = Uniform(0.0, 1.0)
+    plain = Uniform(0.0, 1.0, validate_args=True)
     Joint(plain)
     with pytest.raises(ValueError, match="support"):  # the user's own is left alone
         plain.log_prob(torch.tensor(2.0))

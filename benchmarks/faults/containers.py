@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from harness import chosen, each, tell
+from harness import asked, each, tell
 
 from maskedflow import DensityEstimator
 from maskedflow.data import open_source
@@ -753,4 +753,4 @@ def _() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    sys.exit(tell(each(chosen(__doc__, CHECKS))))
+    sys.exit(tell(each(asked(__doc__).of(CHECKS))))

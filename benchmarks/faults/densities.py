@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from harness import chosen, each, tell
+from harness import asked, each, tell
 
 from maskedflow import DensityEstimator
 
@@ -368,4 +368,4 @@ def _() -> Found:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(each(chosen(__doc__, CASES))))
+    sys.exit(tell(each(asked(__doc__).of(CASES))))

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
-from harness import chosen, tell
+from harness import asked, tell
 from scipy.stats import vonmises
 from torch import nn
 
@@ -199,7 +199,7 @@ def tried() -> Iterator[Found]:
     """All of them."""
     torch.manual_seed(0)
     kinds = (memory, contexts, embeddings, exports, ranges, angles)
-    for kind in chosen(__doc__, {one.__name__: one for one in kinds}).values():
+    for kind in asked(__doc__).of({one.__name__: one for one in kinds}).values():
         for what, holds, came in kind():
             yield what, holds, f"{came:.4g}" if isinstance(came, float) else came
 

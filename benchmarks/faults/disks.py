@@ -10,7 +10,6 @@ is limited instead, by which logs and checkpoints fail, too.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import re
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import tell
+from harness import asked, tell
 from processes import SMALL, partial_files, write_rows
 
 from maskedflow.cli import main as command
@@ -134,12 +133,9 @@ def _clear(disk: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="only commands with one of these in their names")
-    parser.add_argument("--tries", type=int, default=12, help="sizes, each twice the last one")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder, disk = Path(name), Path(name) / "disk"
+    wanted = asked(__doc__, tries=12)
+    with tempfile.TemporaryDirectory() as place:
+        folder, disk = Path(place), Path(place) / "disk"
         disk.mkdir()
         table, many = write_rows(folder / "t.csv", 300), write_rows(folder / "m.csv", 20_000)
         for out in ("one", "two"):
@@ -151,14 +147,12 @@ def main() -> int:
         print(
             "on a disk that is full" if mounted else "with files that may not be long", flush=True
         )
-        found = kinds(table, many, folder / "one" / "t", folder / "two" / "t")
-        parts = arguments.parts or [""]
-        chosen = [each for each in found if any(part in each for part in parts)]
+        found = wanted.of(kinds(table, many, folder / "one" / "t", folder / "two" / "t"))
         try:
             return tell(
                 one
-                for each in chosen
-                for one in tried(each, found[each], disk, arguments.tries, mounted)
+                for name, kind in found.items()
+                for one in tried(name, kind, disk, wanted.tries, mounted)
             )
         finally:
             if mounted:

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 import tomli_w
 import torch
-from harness import chosen
+from harness import asked
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -351,7 +351,7 @@ def main() -> int:
     tally = Tally()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for kind, (path, score) in chosen(__doc__, write_all(folder)).items():
+        for kind, (path, score) in asked(__doc__).of(write_all(folder)).items():
             wanted = score()
             inside = () if kind == "table's run" else (try_tensors, try_header)  # as an estimator
             for attempt in (*inside, try_bytes, try_places):

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 Kind = TypeVar("Kind")
 
 
-def chosen(document: str, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The kinds whose names have one of the words of the command line in them, or all."""
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for: kinds with one of these words in their names, so often."""
+
+    parts: Sequence[str]
+    tries: int
+
+    def of(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+        """Those of the kinds, all if no word is given."""
+        words = self.parts or [""]
+        found = {name: kind for name, kind in kinds.items() if any(word in name for word in words)}
+        if not found:
+            sys.exit(f"parts: expected words in {', '.join(kinds)}, got {' '.join(words)}")
+        return found
+
+
+def asked(document: str, tries: int | None = None) -> Asked:
+    """Reads the command line, which has `--tries` if a harness tries each kind several times."""
     parser = argparse.ArgumentParser(description=document.splitlines()[0])
     parser.add_argument("parts", nargs="*", help="only kinds whose names have one of these in them")
-    parts = parser.parse_args().parts or [""]
-    found = {name: kind for name, kind in kinds.items() if any(part in name for part in parts)}
-    if not found:
-        parser.error(f"expected parts of {', '.join(kinds)}")
-    return found
+    if tries is not None:
+        parser.add_argument("--tries", type=int, default=tries, help="tries of each kind")
+    found = parser.parse_args()
+    return Asked(found.parts, 1 if tries is None else found.tries)
 
 
 def each(cases: Mapping[str, Callable[[], object]]) -> Iterator[tuple[object, ...]]:

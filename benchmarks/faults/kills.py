@@ -11,7 +11,6 @@ if what comes of it is, byte for byte, what an undisturbed command made.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
 import shutil
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import tell
+from harness import asked, tell
 from processes import BESIDE, SMALL, partial_files, start, write_rows
 
 from maskedflow.training import checkpoint
@@ -179,15 +178,11 @@ def tried(name: str, kind: Kind, tries: int) -> Iterator[tuple[object, ...]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="only commands with one of these names")
-    parser.add_argument("--tries", type=int, default=20, help="kills of each command")
-    arguments = parser.parse_args()
+    wanted = asked(__doc__, tries=20)
     random.seed(0)
     with tempfile.TemporaryDirectory() as shared:
-        found = kinds(Path(shared))
-        chosen = arguments.parts or list(found)
-        return tell(one for name in chosen for one in tried(name, found[name], arguments.tries))
+        found = wanted.of(kinds(Path(shared)))
+        return tell(one for name, kind in found.items() for one in tried(name, kind, wanted.tries))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ file, and if then the run opens, nothing is set aside and no partial file is lef
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness import tell
+from harness import asked, tell
 from processes import SMALL, partial_files, start, write_rows
 
 import maskedflow as mf
@@ -82,21 +81,17 @@ def tried(name: str, pair: Pair, tries: int) -> Iterator[tuple[object, ...]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="only pairs with one of these names")
-    parser.add_argument("--tries", type=int, default=10, help="tries of each pair")
-    arguments = parser.parse_args()
+    wanted = asked(__doc__, tries=10)
     random.seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         long, many = write_rows(folder / "long.csv", 4000), write_rows(folder / "m.csv", 2_000_000)
         process = start(
             *("train", "--data", long, "--flow", "maf", *SMALL, "--epochs", 1, "--out", folder)
         )
         assert process.wait() == 0, process.communicate()
-        found = pairs(long, many, folder / "long")
-        chosen = arguments.parts or list(found)
-        return tell(one for each in chosen for one in tried(each, found[each], arguments.tries))
+        found = wanted.of(pairs(long, many, folder / "long"))
+        return tell(one for name, pair in found.items() for one in tried(name, pair, wanted.tries))
 
 
 if __name__ == "__main__":

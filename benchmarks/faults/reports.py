@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from harness import chosen, tell
+from harness import asked, tell
 
 import maskedflow as mf
 from maskedflow.data import open_mixed, open_streamed, open_table
@@ -245,5 +245,5 @@ def dealt() -> list[tuple[str, bool]]:
 
 
 if __name__ == "__main__":
-    parts = chosen(__doc__, {"recognised": recognised, "dealt": dealt})
+    parts = asked(__doc__).of({"recognised": recognised, "dealt": dealt})
     sys.exit(tell(one for part in parts.values() for one in part()))

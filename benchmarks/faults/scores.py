@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
-from harness import chosen
+from harness import asked
 from torch import Tensor, nn
 from torch.distributions import ExpTransform, SigmoidTransform, TanhTransform
 
@@ -151,7 +151,7 @@ def main() -> int:
     """Tries all probes."""
     failed: Counter[tuple[str, str]] = Counter()
     tried = 0
-    for name, make in chosen(__doc__, dict(flows())).items():
+    for name, make in asked(__doc__).of(dict(flows())).items():
         before = tried
         for context, dtype, noise in itertools.product((0, 2), POWERS, (0.05, 1.0)):
             flow = trained(make, context, dtype, noise)

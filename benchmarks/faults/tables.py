@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import chosen, each, tell
+from harness import asked, each, tell
 
 import maskedflow as mf
 from maskedflow.cli import main
@@ -263,5 +263,5 @@ def tried(kind: Kind) -> tuple[bool, str] | None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    kinds = chosen(__doc__, {kind.name: partial(tried, kind) for kind in KINDS})
+    kinds = asked(__doc__).of({kind.name: partial(tried, kind) for kind in KINDS})
     sys.exit(tell(each(kinds)))

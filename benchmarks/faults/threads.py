@@ -1,13 +1,12 @@
 """Whether threads, forks, a busy core or spoilt compiled code change a number, or stop one.
 
-    python benchmarks/faults/threads.py [--spoilt 40] [settings forks spoilt busy]
+    python benchmarks/faults/threads.py [--tries 40] [settings forks spoilt busy]
 
 Minutes. Prints each kind that was tried, and whether it held.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness import tell
+from harness import asked, tell
 
 COMPUTE = """
 import hashlib, os, sys, warnings
@@ -187,17 +186,14 @@ def busy() -> Iterator[tuple[str, bool]]:
 
 def main() -> int:
     """Tries all, and counts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="only kinds with one of these names")
-    parser.add_argument("--spoilt", type=int, default=40, help="how many spoilt files to try")
-    arguments = parser.parse_args()
+    wanted = asked(__doc__, tries=40)
     kinds = {
         "settings": settings,
         "forks": forks,
-        "spoilt": lambda: spoilt(arguments.spoilt),
+        "spoilt": lambda: spoilt(wanted.tries),
         "busy": busy,
     }
-    return tell(one for name in arguments.parts or kinds for one in kinds[name]())
+    return tell(one for kind in wanted.of(kinds).values() for one in kind())
 
 
 if __name__ == "__main__":
