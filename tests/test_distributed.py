@@ -177,6 +177,19 @@ def test_a_search_is_spread_once(
     assert said == ["maskedflow: --engine ray: expected no torchrun, which spreads them, too"]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wrong_option_is_told_by_the_first_process(rank: int) -> None:
+    words = [sys.executable, "-m", "maskedflow", "train", "--epoch", "3"]
+    group = {"RANK": str(rank), "WORLD_SIZE": "2"}
+    done = subprocess.run(
+        words, env=ENVIRONMENT | group, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    told = done.stderr.splitlines()
+    assert len(told) == 1 - rank
+    assert all(line.startswith("maskedflow: Unknown option: --epoch") for line in told)
+
+
 @pytest.mark.slow
 def test_kills_are_survived() -> None:
     harness = ROOT / "benchmarks/faults/ranks.py"
