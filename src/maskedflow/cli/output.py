@@ -121,9 +121,9 @@ def check_engine(
     return folder
 
 
-def write_parts(output: Path, job: Job, parts: int, rows: int, engine: str | None) -> int:
-    """Writes a folder of about so many rows, with a progress bar on a terminal."""
-    from maskedflow.runs.parts import write_folder, write_in_turn
+def write_parts(output: Path, job: Job, rows: int, blocks: int, engine: str | None) -> int:
+    """Writes a folder of about so many rows, which come in blocks, with a bar on a terminal."""
+    from maskedflow.runs.parts import part_count, write_folder, write_in_turn
 
     def write(job: Job, parts: int, folder: Path) -> Iterator[Part]:
         if engine is None:
@@ -132,7 +132,7 @@ def write_parts(output: Path, job: Job, parts: int, rows: int, engine: str | Non
 
         return tracked(ray.write_parts(job, parts, folder), rows)
 
-    return write_folder(output, job, parts, write)
+    return write_folder(output, job, part_count(rows, blocks), write)
 
 
 def tracked(blocks: Iterable[Block], total: int | None) -> Iterator[Block]:

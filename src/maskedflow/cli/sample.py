@@ -104,7 +104,7 @@ def sample(
         raise ValueError("options of CSV files: expected --context, --given or --data with them")
 
     from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
-    from maskedflow.runs.parts import complete_parts, part_count, sample_parts
+    from maskedflow.runs.parts import complete_parts, sample_parts
     from maskedflow.runs.sampling import ROWS
     from maskedflow.sources import Shard, open_source, write_batches
 
@@ -142,8 +142,7 @@ def sample(
                 job = partial(
                     complete_parts, run.absolute(), given.absolute(), number, dialect, seed=seed
                 )
-                parts = part_count(number * inputs, -(-inputs // ROWS))
-                total = write_parts(output, job, parts, number * inputs, engine)
+                total = write_parts(output, job, number * inputs, -(-inputs // ROWS), engine)
             else:
                 schema, batches = sample_given_run(found, table, number, seed=seed, shard=piece)
                 bar = tracked(batches, None)
@@ -169,7 +168,7 @@ def sample(
             job = partial(
                 sample_parts, run.absolute(), number, where, dialect, seed=seed, within=within
             )
-            total = write_parts(output, job, part_count(rows, -(-rows // ROWS)), rows, engine)
+            total = write_parts(output, job, rows, -(-rows // ROWS), engine)
         else:
             schema, batches = sample_run(
                 found, number, conditions, seed=seed, shard=piece, within=within

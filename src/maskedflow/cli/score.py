@@ -76,7 +76,7 @@ def score(
         check_ending(output, ".csv", ".tsv", ".parquet", ".npy")
 
     from maskedflow.runs import load_run, score_run
-    from maskedflow.runs.parts import part_count, score_parts
+    from maskedflow.runs.parts import score_parts
     from maskedflow.runs.scoring import ROWS
     from maskedflow.sources import Shard, write_batches
 
@@ -101,9 +101,8 @@ def score(
         job = partial(
             score_parts, run.absolute(), file.absolute(), dialect=dialect_of(csv), **options
         )
-        parts = part_count(scores.rows, -(-scores.rows // ROWS))
         with told():
-            rows = write_parts(output, job, parts, scores.rows, engine)
+            rows = write_parts(output, job, scores.rows, -(-scores.rows // ROWS), engine)
         tell_written(rows, output, start)
         return
     batches = tracked(scores.batches, scores.rows)
