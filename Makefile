@@ -6,7 +6,8 @@ INTEROP ?= .venv-interop
 SCALE   ?= .venv-scale
 
 BIN     = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Modules are compiled when they are imported: most of them never are, and all take a minute.
+INSTALL = $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 TRAIN   = $(BIN)/maskedflow train --time_limit 90
 # One thread each: networks as small as those of tests only wait for a second one.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
