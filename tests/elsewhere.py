@@ -27,7 +27,12 @@ DEVICE = torch.device("lazy", 0)
 _aten = torch.ops.aten
 _MOVES = (_aten._to_copy.default, _aten.copy_.default)
 #: An index may be on the CPU, as CUDA has it.
-_INDEXED = (_aten.index.Tensor, _aten.index_put_.default, _aten._index_put_impl_.default)
+_INDEXED = (
+    _aten.index.Tensor,
+    _aten.index_put.default,
+    _aten.index_put_.default,
+    _aten._index_put_impl_.default,
+)
 
 
 class There(Tensor):
