@@ -68,6 +68,8 @@ def test_what_cannot_be_exported_is_said_in_a_line(
         mf.interop.export(flow, tmp_path / "flow.pt")
     with pytest.raises(ValueError, match=r"^what: expected 'log_prob' or 'sample', got 'mean'$"):
         mf.interop.export(flow, path, "mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^c: expected shape \(5, context\), got \(4, 3\)$"):
+        mf.interop.latents(mf.flows.MAF(2, 3), 5, torch.zeros(4, 3))
     with pytest.raises(TypeError, match=r"^flow: expected a flow of rows, got a Linear$"):
         mf.interop.export(nn.Linear(2, 2), path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^flow: sample has no program: it searches for roots"):

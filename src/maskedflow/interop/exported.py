@@ -161,11 +161,16 @@ def latents(
     Returns:
         The latents, with shape (n, features).
 
+    Raises:
+        ValueError: If there are other than n contexts.
+
     Example:
         >>> from maskedflow.flows import MAF
         >>> latents(MAF(2), 5).shape
         torch.Size([5, 2])
     """
+    if c is not None and c.shape[:-1] != (n,):
+        raise ValueError(f"c: expected shape ({n}, context), got {tuple(c.shape)}")
     distribution: Distribution = _flow_of(flow)[0](c)
     while isinstance(distribution, NormalizingFlow):
         distribution = distribution.base
