@@ -231,7 +231,7 @@ def test_samples_are_those_of_the_generator_and_have_the_density() -> None:
 def test_wrong_shapes_and_widths_are_named() -> None:
     with pytest.raises(ValueError, match=r"image_shape: expected .* of 12 features"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 3))
-    with pytest.raises(ValueError, match=r"hidden_features: expected widths .* got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"hidden_features: expected one width .* got \[4, 5\]"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 2), hidden_features=[4, 5])
     with pytest.raises(TypeError, match=r"kernel_sise.*did you mean 'kernel_size'"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 2), kernel_sise=3)

@@ -195,6 +195,8 @@ def _flow_of(flow: Any) -> tuple[LazyDistribution, dict[str, Any]]:
     if isinstance(flow, Run):
         if not isinstance(flow.density, FlowDensity):
             raise TypeError(f"flow: expected a run of a flow, {flow.name} is one of a search")
+        if flow.config.data.time is not None:
+            raise TypeError(f"flow: expected a flow of rows, {flow.name} is one of a time series")
         names = {"columns": flow.columns, "context_columns": flow.context_columns}
         flow = flow.flow
     if not isinstance(flow, LazyDistribution):

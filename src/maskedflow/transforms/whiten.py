@@ -102,7 +102,12 @@ def inverse_of(scale_tril: Tensor) -> Tensor:
 
 
 def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
-    """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch."""
+    """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch.
+
+    Not in a program, which takes any number of rows.
+    """
+    if is_traced():
+        return x @ matrix.T
     rows = x.reshape(-1, x.shape[-1])
     blocks = F.pad(rows, (0, 0, 0, -len(rows) % ROWS)).split(ROWS)
     made = torch.cat([aligned(block) @ matrix.T for block in blocks])
