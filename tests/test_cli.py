@@ -204,6 +204,24 @@ def test_score_is_the_librarys_log_prob_row_by_row(folder: Path, tmp_path: Path)
         torch.testing.assert_close(scores(tmp_path / "p.parquet"), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_no_table_that_is_read_is_written_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_csv(tmp_path / "rows.csv", ["a", "b", "c"], table())
+    before, link = rows.read_bytes(), tmp_path / "link.csv"
+    link.symlink_to(rows)
+    sampled = ("sample", folder / "given", "-n", 1, "--context", rows)
+    for words in [("score", folder / "own", rows), ("score", folder / "own", link), sampled]:
+        code, _, error = call(capsys, *words, "-o", rows)
+        assert code == 2
+        assert error == (
+            f"maskedflow: -o {rows}: is the table that is read; expected another file\n"
+        )
+    assert rows.read_bytes() == before
+    assert run("score", folder / "own", rows, "-o", tmp_path / "scores.csv") == 0
+    assert run("score", folder / "own", rows, "-o", tmp_path / "scores.csv") == 0  # once more
+
+
 def test_scores_are_in_the_tables_own_units(folder: Path, tmp_path: Path) -> None:
     rows = table()
     scaled = rows * np.array([1.0, 10.0, 1.0])

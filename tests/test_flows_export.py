@@ -60,6 +60,27 @@ def test_a_sampler_uses_each_weight_once(tmp_path: Path) -> None:
         torch.testing.assert_close(log_prob, flow(c).log_prob(x))
 
 
+@pytest.mark.parametrize("what", ["log_prob", "sample"])
+def test_a_flow_that_starts_as_the_gaussian_takes_any_number_of_rows(
+    tmp_path: Path, what: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maf = mf.flows.MAF(2, 1, transforms=1, hidden_features=(6,), generator=generator)
+    flow = mf.flows.Flow([mf.transforms.Whiten.waiting(2, 1), *maf.transform.transforms], maf.base)
+    x, c = (torch.randn(300, size, generator=generator) for size in (2, 1))
+    mf.training.start_at(flow, mf.data.Split(3 * x + c, c))
+    mf.interop.export(flow.eval(), tmp_path / "flow.pt2", what)  # type: ignore[arg-type]
+    program = torch.export.load(tmp_path / "flow.pt2").module()
+    for rows in (1, 300):
+        if what == "log_prob":
+            found = program(x[:rows], c[:rows])
+            torch.testing.assert_close(found, flow(c[:rows]).log_prob(x[:rows]))
+        else:
+            y, log_prob = program(x[:rows], c[:rows])
+            torch.testing.assert_close(y, flow(c[:rows]).transform.inv(x[:rows]))
+            torch.testing.assert_close(log_prob, flow(c[:rows]).log_prob(y))
+
+
 def test_what_cannot_be_exported_is_said_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +89,8 @@ def test_what_cannot_be_exported_is_said_in_a_line(
         mf.interop.export(flow, tmp_path / "flow.pt")
     with pytest.raises(ValueError, match=r"^what: expected 'log_prob' or 'sample', got 'mean'$"):
         mf.interop.export(flow, path, "mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^c: expected shape \(5, context\), got \(4, 3\)$"):
+        mf.interop.latents(mf.flows.MAF(2, 3), 5, torch.zeros(4, 3))
     with pytest.raises(TypeError, match=r"^flow: expected a flow of rows, got a Linear$"):
         mf.interop.export(nn.Linear(2, 2), path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^flow: sample has no program: it searches for roots"):
@@ -75,6 +98,9 @@ def test_what_cannot_be_exported_is_said_in_a_line(
     embedded = mf.flows.Flow(flow.transform, flow.base, nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"^context: expected the number of context features"):
         mf.interop.export(embedded, path)
+    series = Path(__file__).with_name("golden") / "flow_series"
+    with pytest.raises(TypeError, match=r"^flow: expected a flow of rows, .* of a time series$"):
+        mf.interop.export(series, tmp_path / "flow.pt2")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(
         ImportError, match=r"^onnx is not installed: pip install maskedflow\[onnx\]$"

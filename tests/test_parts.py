@@ -196,6 +196,8 @@ def test_what_a_scorer_cannot_do_is_told(rows: Path) -> None:
         Scorer(RUN)(table.drop_columns(["b"]))
     with pytest.raises(TypeError, match="one of Arrow or pandas, or a mapping"):
         Scorer(RUN)(np.zeros((2, 3)))
+    with pytest.raises(FileNotFoundError, match=r"0\.parquet: no such run$"):
+        Scorer(rows / "0.parquet")(table)
     with pytest.raises(ValueError, match=r"explain: .* is a single flow"):
         Scorer(RUN, explain=True)(table)
 

@@ -231,12 +231,21 @@ def test_samples_are_those_of_the_generator_and_have_the_density() -> None:
 def test_wrong_shapes_and_widths_are_named() -> None:
     with pytest.raises(ValueError, match=r"image_shape: expected .* of 12 features"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 3))
-    with pytest.raises(ValueError, match=r"hidden_features: expected widths .* got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"hidden_features: expected one width .* got \[4, 5\]"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 2), hidden_features=[4, 5])
     with pytest.raises(TypeError, match=r"kernel_sise.*did you mean 'kernel_size'"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 2), kernel_sise=3)
     with pytest.raises(ValueError, match="components: expected at least 1"):
         mf.flows.PixelCNN(12, image_shape=(3, 2, 2), components=0)
+    with pytest.raises(ValueError, match=r"x: expected a tensor of float32, .* got one of float64"):
+        mf.flows.PixelCNN(4, image_shape=(1, 2, 2))().log_prob(torch.zeros(3, 4).double())
+
+
+def test_no_rows_have_no_densities() -> None:
+    flow = mf.flows.PixelCNN(12, 2, image_shape=(3, 2, 2), hidden_features=[5, 5])
+    c = torch.zeros(0, 2)
+    assert flow(c).sample().shape == (0, 12)
+    assert flow(c).log_prob(torch.zeros(0, 12)).shape == (0,)
 
 
 def test_it_trains_from_the_command_line_and_opens_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.stats import ks_2samp
 from evidence import evidence
 from maskedflow.plot.ticks import InnerLocator, PlainFormatter, number_ticks
 from maskedflow.report import Column, Subject, fan_panel, new_figure
-from maskedflow.report.plots.figures import Picture, name_ticks
+from maskedflow.report.plots.figures import Picture, embed, name_ticks
 from maskedflow.report.plots.matrices import Cells, matrix_shown
 from maskedflow.report.sections.columns import Columns, Marginal, by_chance
 from maskedflow.report.sections.correlations import Correlation
@@ -31,6 +32,14 @@ def numbers(*names: str) -> Subject:
 
 
 # -------------------------------------------------------------------------------------- findings
+
+
+def test_a_name_that_no_font_can_write_is_no_warning() -> None:
+    figure = new_figure(1, 1)
+    figure.subplots().set_xlabel("名")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert embed(figure, "nothing").uri.startswith("data:image/png;base64,")
 
 
 def test_a_classifier_in_words() -> None:

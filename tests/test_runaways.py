@@ -70,6 +70,12 @@ def test_each_context_has_a_region_of_its_own() -> None:
 def test_a_level_that_nothing_reaches_is_refused() -> None:
     with pytest.raises(ValueError, match=r"level: expected one that some draws reach, got 5"):
         HighestDensity(mf.flows.MAF(2)(), 5.0, draws=100)
+    with pytest.raises(ValueError, match="draws: expected at least 1, got 0"):
+        HighestDensity(mf.flows.MAF(2)(), -3.0, draws=0)
+    with pytest.raises(ValueError, match=r"x: expected numbers, got NaN at index \[1\]"):
+        HighestDensity(DiagNormal(torch.zeros(2), torch.ones(2)), -9.0).log_prob(
+            torch.tensor([0.0, math.nan])
+        )
 
 
 def test_a_run_records_how_low_is_far_below_its_training_rows(run: Run) -> None:

@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal
 
 import maskedflow as mf
 from maskedflow.data import Split
-from maskedflow.flows import MADE, MAF, Flow
+from maskedflow.flows import MADE, MAF, Flow, PixelCNN
 from maskedflow.flows.marginals import marginal_mixtures
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowConfig, build_flow
@@ -141,6 +141,26 @@ def test_the_inverse_factor_is_made_once_for_as_long_as_the_factor_stays() -> No
     whiten.load_state_dict(Whiten.fit(rows(100)).state_dict())
     torch.testing.assert_close(whiten()(x), y)
     torch.testing.assert_close(copy.deepcopy(whiten).float()()(x.float()), y.float())
+
+
+@pytest.mark.parametrize("flow", [whitened(context=2), PixelCNN(3, image_shape=(3, 1, 1))])
+def test_rows_that_no_layer_can_start_at_are_refused(flow: Flow) -> None:
+    before = copy.deepcopy(flow.state_dict())
+    for x, message in [
+        (rows(9)[:0], "split: expected at least one row, got none"),
+        (rows(9) / 0, r"split.x: expected finite numbers, got -?inf in row 0, column 0"),
+        (rows(9, 4), r"x: expected shape \(\*, 3\), got \(9, 4\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            start_at(flow, Split(x, rows(9, 2)[: len(x)]))
+    torch.testing.assert_close(flow.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_missing_context_and_another_dtype_are_named() -> None:
+    with pytest.raises(ValueError, match=r"c: expected shape \(\*, 2\), got none"):
+        start_at(whitened(context=2), Split(rows(9)))
+    with pytest.raises(ValueError, match=r"x: expected a tensor of float32, .* got one of float64"):
+        whitened().float()().log_prob(rows(9))
 
 
 def test_mixtures_of_a_base_start_at_heavy_tails() -> None:

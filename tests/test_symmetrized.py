@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Distribution
 
 import maskedflow as mf
 from maskedflow.flows import MAF, Symmetrized
@@ -90,3 +91,46 @@ def test_it_learns_by_the_images_of_rows() -> None:
 def test_refused(symmetries: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Symmetrized(MAF(2), symmetries)
+
+
+def test_a_row_meets_all_contexts() -> None:
+    """As many contexts as symmetries are no reason to pair one with the other."""
+    symmetrized = turned(context=3)
+    c = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    x = torch.tensor([0.3, -1.0], dtype=torch.float64)
+    one = [symmetrized(c[i]).log_prob(x) for i in range(4)]
+    torch.testing.assert_close(symmetrized(c).log_prob(x), torch.stack(one))
+
+
+def test_its_log_density_is_a_number_or_minus_infinity() -> None:
+    flow = MAF(2, hidden_features=(8,), generator=torch.Generator().manual_seed(0)).eval()
+    symmetrized = Symmetrized(flow, TURNS)
+    x = torch.tensor([[0.3, -1.0], [math.inf, 0.0], [1e15, 0.0], [1e25, 0.0]])
+    found, double = symmetrized().log_prob(x), symmetrized.double()().log_prob(x.double())
+    assert found.isfinite().tolist() == [True, False, True, False]
+    torch.testing.assert_close(found, double.float())
+    with pytest.raises(ValueError, match=r"x: expected numbers, got NaN at index \[0, 1\]"):
+        symmetrized().log_prob(torch.tensor([[0.0, math.nan]], dtype=torch.float64))
+
+
+def test_draws_have_the_gradients_of_the_flow() -> None:
+    """They are the flow's, turned back, so that the mean square of both has the same gradient."""
+    symmetrized = turned()
+    weights = list(symmetrized.flow.parameters())
+
+    def gradient(distribution: Distribution) -> torch.Tensor:
+        torch.manual_seed(8)
+        loss = distribution.rsample((100,)).square().sum()
+        return torch.cat([one.flatten() for one in torch.autograd.grad(loss, weights)])
+
+    found = gradient(symmetrized())
+    assert found.norm() > 1
+    torch.testing.assert_close(found, gradient(symmetrized.flow()))
+    assert not symmetrized().sample((2,)).requires_grad
+
+
+def test_other_features_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"flow: expected 2 features, .* got shape \(3,\)"):
+        Symmetrized(MAF(3), TURNS)()
+    with pytest.raises(ValueError, match=r"x: expected shape \(\*, 2\), got \(5, 3\)"):
+        Symmetrized(MAF(2), TURNS).images(torch.zeros(5, 3))

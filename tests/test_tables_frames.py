@@ -17,6 +17,7 @@ import pytest
 import torch
 from scipy import sparse
 
+import maskedflow as mf
 from maskedflow.data import open_source
 from maskedflow.tables import Form, from_arrow, kind_of, read_frame, to_arrow
 
@@ -209,6 +210,18 @@ def test_dtypes_of_pandas_come_back_also_from_a_file() -> None:
         part = from_arrow(table.slice(2), one)
         assert list(pd.concat([frame, part]).dtypes) == list(frame.dtypes)
     assert table["cut"].to_pylist() == ["(-2, 0]", None, "(1, 3]"]
+
+
+def test_moments_of_a_zone_are_not_those_of_none() -> None:
+    """The same moments of another zone are."""
+    hours = pd.date_range("2024-01-01", periods=60, freq="37min", tz="Europe/Berlin")
+    estimator = mf.DensityEstimator("gaussian").fit(pd.DataFrame({"at": hours}))
+    expected = estimator.score_samples(pd.DataFrame({"at": hours}))
+    moved = estimator.score_samples(pd.DataFrame({"at": hours.tz_convert("UTC")}))
+    np.testing.assert_array_equal(moved, expected)
+    words = r"column 'at': expected type timestamp\[\ws, tz=Europe/Berlin\], found timestamp"
+    with pytest.raises(ValueError, match=words):
+        estimator.score_samples(pd.DataFrame({"at": hours.tz_localize(None)}))
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ def check_ending(output: Path | None, *endings: str) -> None:
         raise ValueError(f"-o {output}: expected a file ending in {', '.join(endings)}")
 
 
+def check_apart(output: Path, *tables: Path | None) -> None:
+    """Refuses to write over a table that is read."""
+    if any(one and one.exists() and output.exists() and output.samefile(one) for one in tables):
+        raise ValueError(f"-o {output}: is the table that is read; expected another file")
+
+
 def _packed(ending: str) -> tuple[str, ...]:
     """The same of a compressed file, if text may be."""
     return (f"{ending}.gz",) if ending in (".csv", ".tsv") else ()

@@ -12,7 +12,15 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from .csv import CsvOptions, Table, dialect_of, opened
 from .options import Device
-from .output import check_ending, check_engine, tell_written, told, tracked, write_parts
+from .output import (
+    check_apart,
+    check_ending,
+    check_engine,
+    tell_written,
+    told,
+    tracked,
+    write_parts,
+)
 
 if TYPE_CHECKING:
     from maskedflow.runs import Run
@@ -91,6 +99,7 @@ def sample(
     folder = check_engine(output, engine, shard, device, given or context)
     if not folder:
         check_ending(output, ".csv", ".tsv", ".parquet", ".npy", ".png")
+        check_apart(output, context, given, data)
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
     if not output.parent.is_dir():

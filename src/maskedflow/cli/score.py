@@ -11,7 +11,16 @@ from cyclopts import Parameter
 
 from .csv import CsvOptions, Table, dialect_of, opened
 from .options import Device
-from .output import check_ending, check_engine, note, tell_written, told, tracked, write_parts
+from .output import (
+    check_apart,
+    check_ending,
+    check_engine,
+    note,
+    tell_written,
+    told,
+    tracked,
+    write_parts,
+)
 
 
 def score(
@@ -74,6 +83,7 @@ def score(
     folder = check_engine(output, engine, shard, device, file)
     if not folder:
         check_ending(output, ".csv", ".tsv", ".parquet", ".npy")
+        check_apart(output, file)
 
     from maskedflow.runs import load_run, score_run
     from maskedflow.runs.parts import score_parts

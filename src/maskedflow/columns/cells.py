@@ -63,8 +63,14 @@ def too_large(value: Any) -> str:
 
 
 def ticks(name: str, kind: pa.DataType, cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dates or times as the integers that this type of theirs is stored as, int64."""
+    """Dates or times as the integers that this type of theirs is stored as, int64.
+
+    What time it is without a zone is not known with one, nor the other way round.
+    """
+    both_moments = pa.types.is_timestamp(kind) and pa.types.is_timestamp(cells.type)
     try:
+        if both_moments and (kind.tz is None) != (cells.type.tz is None):
+            raise pa.ArrowInvalid("a time zone")
         cells = cells.cast(kind, safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise ValueError(f"column {name!r}: expected type {kind}, found {cells.type}") from None

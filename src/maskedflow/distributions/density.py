@@ -73,6 +73,22 @@ class Density(Base):
         raise NotImplementedError(f"{type(self).__name__}.density")
 
     def log_prob(self, value: Tensor) -> Tensor:
+        r"""The log-density of each row of `value`, with shape (*, features), in nats.
+
+        Each is a finite number, or :math:`-\infty` outside of the support, at infinity, and where
+        the density is less than any number. The batch shapes of `value` and of the flow broadcast.
+
+        Raises:
+            ValueError: If `value` has the wrong number of features or holds NaN.
+        """
+        require_tensor("x", value)
+        dims = len(self.event_shape)
+        if dims and (value.ndim < dims or value.shape[-dims:] != self.event_shape):
+            raise ValueError(
+                f"x: expected shape (*, {', '.join(map(str, self.event_shape))}), "
+                f"got {tuple(value.shape)}"
+            )
+        refuse_nan("x", value)
         return self.settled(value)
 
     def settled(self, value: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.transforms import Transform
 
 from maskedflow.transforms import call_and_ladj, spread
-from maskedflow.transforms.base import require_tensor, sum_rightmost
+from maskedflow.transforms.base import sum_rightmost
 
 from .base import Shape, draw, log_density, unvalidated
-from .density import Density, refuse_nan
+from .density import Density
 from .elementwise import DiagNormal
 
 
@@ -98,18 +98,6 @@ class NormalizingFlow(Density):
             flow.origin = replace(origin, make=again)
         return flow
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        r"""The log-density of each row of `value`, with shape (*, features), in nats.
-
-        Each is a finite number, or :math:`-\infty` outside of the support, at infinity, and where
-        the density is less than any number. The batch shapes of `value` and of the flow broadcast.
-
-        Raises:
-            ValueError: If `value` has the wrong number of features or holds NaN.
-        """
-        self._check(value)
-        return self.settled(value)
-
     def density(self, value: Tensor) -> Tensor:
         transform, points = spread(self.transform, value)
         found = []
@@ -132,13 +120,3 @@ class NormalizingFlow(Density):
         z = draw(self.base, sample_shape, generator)
         x, ladj = call_and_ladj(self.transform.inv, z)
         return x, log_density(self.base, z) - sum_rightmost(ladj, self._reinterpreted)
-
-    def _check(self, value: Tensor) -> None:
-        require_tensor("x", value)
-        dims = len(self.event_shape)
-        if dims and (value.ndim < dims or value.shape[-dims:] != self.event_shape):
-            raise ValueError(
-                f"x: expected shape (*, {', '.join(map(str, self.event_shape))}), "
-                f"got {tuple(value.shape)}"
-            )
-        refuse_nan("x", value)

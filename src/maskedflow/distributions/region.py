@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .base import Base, Shape, draw, log_density, unvalidated
+from .density import refuse_nan
 
 
 class HighestDensity(Base):
@@ -33,7 +34,7 @@ class HighestDensity(Base):
         error: Two standard errors of it.
 
     Raises:
-        ValueError: If none of the draws is in the region.
+        ValueError: If none of the draws is in the region, or there are to be none.
 
     References:
         | Computing and Graphing Highest Density Regions (Hyndman, 1996), definition 1
@@ -56,6 +57,8 @@ class HighestDensity(Base):
         draws: int = 10_000,
         generator: torch.Generator | None = None,
     ) -> None:
+        if draws < 1:
+            raise ValueError(f"draws: expected at least 1, got {draws}")
         self.base, self.level = unvalidated(base), level
         with torch.no_grad():
             drawn = draw(self.base, (draws,), generator)
@@ -84,6 +87,7 @@ class HighestDensity(Base):
         return finite & (log_density(self.base, value.nan_to_num()) >= self.level)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        refuse_nan("x", value)
         log_prob = log_density(self.base, value) - self.mass.log()
         return torch.where(self.contains(value), log_prob, -math.inf)
 

@@ -184,6 +184,7 @@ class MaskedConvTransform(WaitingTransform):
             blocks: The rows.
         """
         x, weight = gathered(blocks)
+        check_features("x", x, self.features)
         share = (weight / weight.sum()).double()
         images = x.double().reshape(len(x), self.shape[0], -1)
         loc = torch.einsum("n,nci->c", share, images) / images.shape[-1]

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from maskedflow.distributions.base import Base, Shape, draw, log_density
+from maskedflow.distributions.base import Shape, draw, log_density
+from maskedflow.distributions.density import Density
+from maskedflow.transforms import check_features
 
-from .flow import LazyDistribution
+from .flow import LazyDistribution, unchecked
 
 _SLACK = 1e-4
 """How far a symmetry's determinant may be from one in size."""
@@ -74,29 +76,45 @@ class Symmetrized(LazyDistribution):
 
     def images(self, x: Tensor) -> Tensor:
         r"""What the symmetries make of rows: :math:`A_k x`, with shape (K, \*, D) for (\*, D)."""
+        check_features("x", x, self.symmetries.shape[-1])
         return torch.einsum("kij,...j->k...i", self.symmetries.to(x), x)
 
     def forward(self, c: Tensor | None = None) -> SymmetrizedDistribution:
-        return SymmetrizedDistribution(self, self.flow(c))
+        """Makes the distribution p(x | c), whose batch shape is that of `c`.
+
+        Raises:
+            ValueError: If the flow has other features than the symmetries.
+        """
+        flow = self.flow(c)
+        if flow.event_shape != self.symmetries.shape[-1:]:
+            raise ValueError(
+                f"flow: expected {self.symmetries.shape[-1]} features, as the symmetries have, "
+                f"got shape {tuple(flow.event_shape)}"
+            )
+        origin = () if c is None else (c,)
+        return SymmetrizedDistribution(self, flow).made_by(self, unchecked, *origin)
 
 
-class SymmetrizedDistribution(Base):
+class SymmetrizedDistribution(Density):
     """The distribution that a :class:`Symmetrized` makes for a context."""
 
     def __init__(self, made_by: Symmetrized, flow: Distribution) -> None:
         super().__init__(flow.batch_shape, flow.event_shape)
-        self.module, self.flow = made_by, flow
+        self.module, self.flow, self.has_rsample = made_by, flow, flow.has_rsample
 
     def __repr__(self) -> str:
         return f"SymmetrizedDistribution(symmetries={len(self.module.symmetries)}, {self.flow})"
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        each = log_density(self.flow, self.module.images(value))
+    def density(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        each = log_density(self.flow, self.module.images(value.expand(*shape, -1)))
         return each.logsumexp(dim=0) - math.log(len(each))
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        """Draws rows of the flow, and takes back a symmetry that is drawn for each."""
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws rows of the flow, and takes back a symmetry that is drawn for each.
+
+        They have gradients where those of the flow have.
+        """
         y = draw(self.flow, sample_shape, generator)
         symmetries = self.module.symmetries.to(y)
         k = torch.randint(len(symmetries), y.shape[:-1], generator=generator, device=y.device)

@@ -161,11 +161,16 @@ def latents(
     Returns:
         The latents, with shape (n, features).
 
+    Raises:
+        ValueError: If there are other than n contexts.
+
     Example:
         >>> from maskedflow.flows import MAF
         >>> latents(MAF(2), 5).shape
         torch.Size([5, 2])
     """
+    if c is not None and c.shape[:-1] != (n,):
+        raise ValueError(f"c: expected shape ({n}, context), got {tuple(c.shape)}")
     distribution: Distribution = _flow_of(flow)[0](c)
     while isinstance(distribution, NormalizingFlow):
         distribution = distribution.base
@@ -190,6 +195,8 @@ def _flow_of(flow: Any) -> tuple[LazyDistribution, dict[str, Any]]:
     if isinstance(flow, Run):
         if not isinstance(flow.density, FlowDensity):
             raise TypeError(f"flow: expected a run of a flow, {flow.name} is one of a search")
+        if flow.config.data.time is not None:
+            raise TypeError(f"flow: expected a flow of rows, {flow.name} is one of a time series")
         names = {"columns": flow.columns, "context_columns": flow.context_columns}
         flow = flow.flow
     if not isinstance(flow, LazyDistribution):

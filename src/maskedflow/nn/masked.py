@@ -284,16 +284,10 @@ class MaskedMLP(nn.Module):
         return shape, x.reshape(-1, self.in_features), bias
 
     def _check_dtypes(self, x: Tensor, c: Tensor | None) -> None:
-        dtype = self._linear[0].weight.dtype
-        for name, value in (("x", x), ("c", c)):
-            if value is None or value.dtype == dtype or torch.is_autocast_enabled(x.device.type):
-                continue
-            mine, found = (str(one).removeprefix("torch.") for one in (dtype, value.dtype))
-            raise ValueError(
-                f"{name}: expected a tensor of {mine}, as the parameters are, got one of {found}; "
-                f"use {name}.to(torch.{mine})"
-                + (", or flow.double()" if found == "float64" else "")
-            )
+        weight = self._linear[0].weight
+        check_dtype("x", x, weight)
+        if c is not None:
+            check_dtype("c", c, weight)
 
     def pre_activations(self, x: Tensor, c: Tensor | None = None) -> list[Tensor]:
         """What goes into the activation of each hidden layer, and last the output."""
@@ -310,6 +304,17 @@ class MaskedMLP(nn.Module):
             return layers[layer].product(h, layers[layer].added_bias(None) if layer else first)
 
         return layer_sums(x, len(layers), product, self.activation, self.skips)
+
+
+def check_dtype(name: str, value: Tensor, weight: Tensor) -> None:
+    """Refuses a tensor of another dtype than the weights', by a ValueError."""
+    if value.dtype == weight.dtype or torch.is_autocast_enabled(value.device.type):
+        return
+    mine, found = (str(one.dtype).removeprefix("torch.") for one in (weight, value))
+    raise ValueError(
+        f"{name}: expected a tensor of {mine}, as the parameters are, got one of {found}; "
+        f"use {name}.to(torch.{mine})" + (", or flow.double()" if found == "float64" else "")
+    )
 
 
 def _chain(hidden_features: Sequence[int], residual: bool) -> tuple[list[int], frozenset[int]]:

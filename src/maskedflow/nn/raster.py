@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maskedflow.masks import degrees, window_mask
 
 from .dense import Linear
+from .masked import check_dtype
 
 Shape = tuple[int, int, int]
 
@@ -129,7 +130,8 @@ class MaskedConvNet(nn.Module):
         super().__init__()
         if len(set(hidden_features)) != 1 or min(hidden_features) < 1:
             raise ValueError(
-                f"hidden_features: expected widths that are all alike, got {list(hidden_features)}"
+                "hidden_features: expected one width or several that are all alike, "
+                f"got {list(hidden_features)}"
             )
         self.shape, self.parameters_each = shape, parameters
         channels, width = shape[0], hidden_features[0]
@@ -165,10 +167,13 @@ class MaskedConvNet(nn.Module):
         Returns:
             The parameters, with shape (N, C, P, H, W), and the numbers m, with that of x.
         """
+        check_dtype("x", x, self.first.weight)
         x = with_ones(x)
         h = self.first(self.activation(self.lift(x)))
         if self.steer is not None:
-            h = h + self.steer(cast(Tensor, c))[..., None, None]
+            c = cast(Tensor, c)
+            check_dtype("c", c, self.first.weight)
+            h = h + self.steer(c)[..., None, None]
         for around, within in self.pairs:
             h = h + within(self.activation(around(self.activation(h))))
         phi = self.last(self.activation(h))

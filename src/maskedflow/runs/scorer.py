@@ -101,7 +101,7 @@ def _stamp(directory: Path) -> int:
     """When a run was written."""
     try:
         return (directory / "config.toml").stat().st_mtime_ns
-    except FileNotFoundError:  # of which opening it tells more
+    except OSError:  # of which opening it tells more
         return 0
 
 

@@ -85,7 +85,7 @@ def invert_raster(net: MaskedConvNet, solve: Solve, z: Tensor, c: Tensor | None 
                 if channel == channels:
                     break
                 phi = torch.addmm(last.bias, act(h), last.at)
-                phi = phi.view(batch, channels, -1)[:, channel]
+                phi = phi.unflatten(1, (channels, -1))[:, channel]
                 mean = means[..., channel] + pixel @ direct.at[:, channel]
                 found = solve(channel, phi, mean, latents[i, j, channel])
                 images[i, j, channel] = pixel[:, channel] = found

@@ -11,7 +11,7 @@ from maskedflow.data import Split
 from maskedflow.flows import MADE, Flow
 from maskedflow.transforms.waiting import Block, WaitingTransform, gathered
 
-from .batches import input_like, take
+from .batches import check_finite, input_like, take
 from .calibration import chain_of
 from .evaluation import BATCH_SIZE, frozen
 from .randomness import noise_of, seed_noise
@@ -41,6 +41,10 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
         batch_size: Rows computed at once.
         seed: Seed of the dequantization noise.
 
+    Raises:
+        ValueError: If there are no rows, numbers that are not finite, or other features or contexts
+            than a layer takes.
+
     References:
         MADE (Germain et al., 2015), section 4.2, has direct connections from inputs to outputs
         that learn the same; https://arxiv.org/abs/1502.03509
@@ -59,6 +63,7 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
     if not waiting:
         return
     assert isinstance(flow, Flow)
+    check_finite(split, "split")
     with frozen(flow):
         for layer in waiting:
             seed_noise(noise_of(flow), seed)

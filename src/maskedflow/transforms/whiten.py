@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedflow.nn.masked import check_dtype
 from maskedflow.staircase import is_traced
 
 from .base import VectorTransform, check_features
@@ -52,7 +53,9 @@ class WhitenTransform(VectorTransform):
     def _call(self, x: Tensor) -> Tensor:
         check_features("x", x, len(self.scale_tril))
         inverse = inverse_of(self.scale_tril) if self.inverse is None else self.inverse
-        return rowwise(x - self.loc, inverse)
+        centred = x - self.loc
+        check_dtype("x", centred, inverse)
+        return rowwise(centred, inverse)
 
     def _inverse(self, y: Tensor) -> Tensor:
         check_features("z", y, len(self.scale_tril))
@@ -99,7 +102,12 @@ def inverse_of(scale_tril: Tensor) -> Tensor:
 
 
 def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
-    """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch."""
+    """The products of rows with a matrix, :math:`x M^T`, each the same bits in any batch.
+
+    Not in a program, which takes any number of rows.
+    """
+    if is_traced():
+        return x @ matrix.T
     rows = x.reshape(-1, x.shape[-1])
     blocks = F.pad(rows, (0, 0, 0, -len(rows) % ROWS)).split(ROWS)
     made = torch.cat([aligned(block) @ matrix.T for block in blocks])
@@ -172,10 +180,16 @@ class Whiten(WaitingTransform):
     def forward(self, c: Tensor | None = None) -> WhitenTransform:
         if self.weight is None:
             return WhitenTransform(self.loc, self.scale_tril, self.inverse)
+        shift = rowwise(self._checked(c), self.weight)
+        return WhitenTransform(self.loc + shift, self.scale_tril, self.inverse)
+
+    def _checked(self, c: Tensor | None) -> Tensor:
+        """The context, if it is what the regression takes."""
+        assert self.weight is not None
         if c is None or c.shape[-1:] != self.weight.shape[1:]:
             found = "none" if c is None else f"shape {tuple(c.shape)}"
             raise ValueError(f"c: expected shape (*, {self.weight.shape[1]}), got {found}")
-        return WhitenTransform(self.loc + rowwise(c, self.weight), self.scale_tril, self.inverse)
+        return c
 
     @property
     def inverse(self) -> Tensor:
@@ -220,11 +234,12 @@ class Whiten(WaitingTransform):
         Args:
             blocks: The rows.
         """
-        joint = (
-            (x if self.weight is None or c is None else torch.cat([x, c], dim=-1), weight)
-            for x, c, weight in blocks
-        )
-        mean, covariance = streamed_moments(joint)
+
+        def joint(x: Tensor, c: Tensor | None) -> Tensor:
+            check_features("x", x, len(self.loc))
+            return x if self.weight is None else torch.cat([x, self._checked(c)], dim=-1)
+
+        mean, covariance = streamed_moments((joint(x, c), weight) for x, c, weight in blocks)
         variance, x = covariance.diagonal(), slice(len(self.loc))
         c = slice(len(self.loc), len(mean))
         constant = variance <= (1e-12 * mean).square()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
@@ -33,7 +35,7 @@ def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
-        figure.savefig(beside, format="png", dpi=dpi)
+        _draw(figure, beside, dpi=dpi)
 
 
 def name_ticks(axis: Axis, column: Column, most: int = 4, characters: int = 28) -> int:
@@ -84,7 +86,7 @@ def embed(figure: Figure, alt: str, caption: str = "", dpi: int = 180) -> Pictur
     """Draws a figure with a transparent ground and 256 colours, a third of the bytes of all."""
     drawn = io.BytesIO()
     tight = None if figure.get_layout_engine() else "tight"
-    figure.savefig(drawn, format="png", dpi=dpi, transparent=True, bbox_inches=tight)
+    _draw(figure, drawn, dpi=dpi, transparent=True, bbox_inches=tight)
     return _picture(Image.open(drawn).quantize(256, method=_FEW), alt, caption)
 
 
@@ -95,6 +97,13 @@ def embed_pixels(sheet: NDArray[np.float64], alt: str, caption: str = "") -> Pic
     factor = math.ceil(WIDTH / image.width)
     size = image.width * factor, image.height * factor
     return _picture(image.resize(size, Image.Resampling.NEAREST), alt, caption)
+
+
+def _draw(figure: Figure, file: Path | io.BytesIO, **options: Any) -> None:
+    """Writes a figure as a PNG; a letter of a name that no font has is a box, and no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        figure.savefig(file, format="png", **options)
 
 
 def _picture(image: Image.Image, alt: str, caption: str) -> Picture:
