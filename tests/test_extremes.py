@@ -210,7 +210,8 @@ def test_outside_of_a_support(name: str, dtype: torch.dtype) -> None:
     for gradient in gradients(log_prob, x, *flow.parameters()):
         assert gradient.isfinite().all()
     mapped = torch.func.vmap(lambda x: flow().log_prob(x))(x)
-    torch.testing.assert_close(mapped[: len(inside)], log_prob[: len(inside)], rtol=1e-5, atol=1e-5)
+    # Of -3e14 nats; the square of a large exponential has its error in float32 many times over.
+    torch.testing.assert_close(mapped[: len(inside)], log_prob[: len(inside)], rtol=1e-4, atol=1e-5)
     assert not (mapped[len(inside) :] > -math.inf).any()
 
 

@@ -369,7 +369,7 @@ def test_mlp_depends_on_nothing_that_the_adjacency_forbids(
     overwrite(net, 1.0, seed)
     found = dependencies(net, draw(4, features, seed=seed))
     assert not (found & ~adjacency).any()
-    if activation in SMOOTH:
+    if activation in SMOOTH and kind == "sequential":  # random ones leave out what chance has it
         assert torch.equal(found, adjacency)
 
 
