@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import maskedflow as mf
 from family import Entry, every_flow
@@ -153,3 +157,28 @@ def test_an_unknown_keyword_is_told_with_the_nearest_one(name: str) -> None:
         getattr(mf.flows, name)(3, hidden_feature=[8])
     with pytest.raises(TypeError, match=rf"^{name}: got an unknown keyword 'qqq'$"):
         getattr(mf.flows, name)(3, qqq=1)
+
+
+@pytest.mark.parametrize("flow", [mf.flows.MAF, mf.flows.NICE, mf.flows.RealNVP, mf.flows.PixelCNN])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"hidden_features": 8}, "hidden_features: expected whole numbers such as .*, got 8"),
+        ({"hidden_features": (8, 0.5)}, "hidden_features: expected whole numbers"),
+        ({"activation": "relu"}, "activation: expected a class such as .*, got 'relu'"),
+        ({"activation": nn.ReLU()}, "activation: expected a class such as .*, got ReLU"),
+    ],
+)
+def test_networks_of_another_kind_than_numbers_and_classes(
+    flow: Callable[..., mf.flows.Flow], wrong: dict[str, Any], told: str
+) -> None:
+    shape: dict[str, Any] = {"image_shape": (1, 2, 2)} if flow is mf.flows.PixelCNN else {}
+    with pytest.raises(TypeError, match=told):
+        flow(4, **shape, **wrong)
+
+
+def test_features_that_are_no_number() -> None:
+    with pytest.raises(TypeError, match=re.escape("features: expected a whole number, got 3.5")):
+        mf.flows.MAF(3.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"image_shape: expected \(channels, height, width\)"):
+        mf.flows.Glow(4, image_shape=4)  # type: ignore[arg-type]

@@ -163,6 +163,16 @@ def test_a_missing_context_and_another_dtype_are_named() -> None:
         whitened().float()().log_prob(rows(9))
 
 
+def test_a_layer_that_waits_within_something_else_is_told() -> None:
+    flow = Flow([Whiten.waiting(2)], MAF(2).base)
+    mirrored = mf.flows.Symmetrized(flow, torch.stack([torch.eye(2), -torch.eye(2)]))
+    x = torch.randn(50, 2)
+    with pytest.raises(ValueError, match="a Whiten within the Symmetrized waits"):
+        start_at(mirrored, Split(x))
+    start_at(flow, Split(x))
+    start_at(mirrored, Split(x))  # nothing is left to do
+
+
 def test_mixtures_of_a_base_start_at_heavy_tails() -> None:
     generator = torch.Generator().manual_seed(0)
     width = torch.where(torch.rand(4000, 2, generator=generator) < 0.8, 1.0, 5.0)

@@ -151,6 +151,12 @@ def test_a_flow_of_rows_with_errors_is_looked_at_too() -> None:
             fit(measured, (x, errors), (x[:50], errors[:50]), CONFIG)
 
 
+def test_rows_with_several_log_densities_are_refused() -> None:
+    told = r"x: expected a log-density for each row, got shape \(5, 1\) for rows of shape"
+    with pytest.raises(ValueError, match=told):
+        evaluate(MAF(2), Split(torch.zeros(5, 1, 2)))
+
+
 def test_contexts_of_any_shape_train_evaluate_and_calibrate() -> None:
     """Images, with batch norms in the flow: all of it in raw units that only the network sees."""
     images = (255 * torch.rand(120, 1, 6, 6, generator=torch.Generator().manual_seed(0))).byte()

@@ -82,7 +82,7 @@ class GeneralCouplingTransform(ConditionedTransform):
         self.register_buffer("mask", _check_mask(mask, features))
         self._take_mask()
         kept = int(self.mask.sum())
-        if isinstance(activation, Sequence):
+        if isinstance(activation, list | tuple):
             if len(activation) != len(self.shapes):
                 raise ValueError(
                     f"activation: expected one for each of {len(self.shapes)} parameters, "

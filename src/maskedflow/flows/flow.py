@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -300,7 +301,11 @@ def _is_rowwise(transform: nn.Module) -> bool:
 
 
 def check_sizes(context: int = 0, **sizes: int) -> None:
-    """Refuses sizes below 1, or a context of less than nothing, by a ValueError."""
+    """Refuses sizes below 1 or with a fraction, or a context of less than nothing."""
+    given: dict[str, Any] = {**sizes, "context": context}
+    for name, size in given.items():
+        if not isinstance(size, Integral):
+            raise TypeError(f"{name}: expected a whole number, got {size!r}")
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name}: expected at least 1, got {size}")

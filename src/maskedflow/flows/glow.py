@@ -190,7 +190,8 @@ def _scale(
 
 def check_shape(image_shape: Sequence[int], features: int) -> Shape:
     """The shape of an image, or a ValueError if it does not have these features."""
-    shape = tuple(image_shape)
+    given: Any = image_shape
+    shape = tuple(given) if isinstance(given, Sequence) else (given,)
     if len(shape) != 3 or min(shape) < 1 or prod(shape) != features:
         raise ValueError(
             f"image_shape: expected (channels, height, width) of {features} features, got {shape}"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import activation_of, widths_of
 from .dense import Linear
 
 
@@ -93,13 +94,13 @@ class ConvNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        widths = [in_channels, *hidden_features, out_channels]
+        widths = [in_channels, *widths_of(hidden_features), out_channels]
         last = len(widths) - 2
         self.layers = nn.ModuleList(
             Convolution(before, after, 3 if i in (0, last) else 1, generator=generator)
             for i, (before, after) in enumerate(pairwise(widths))
         )
-        self.activation = nn.ReLU() if activation is None else activation()
+        self.activation = activation_of(activation)
         self.steer = None
         if context:
             self.steer = Linear(context, widths[1], bias=False, generator=generator)

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .arguments import activation_of, widths_of
+
 
 class Linear(nn.Module):
     r"""A linear layer, or a stack of independent ones that are each given their own input.
@@ -139,11 +141,11 @@ class MLP(nn.Sequential):
         stack: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        widths = [in_features, *hidden_features, out_features]
+        widths = [in_features, *widths_of(hidden_features), out_features]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             if layers:
-                layers.append(nn.ReLU() if activation is None else activation())
+                layers.append(activation_of(activation))
                 layers += [LayerNorm()] if normalize else []
             layers.append(self.linear(before, after, bias, stack, generator=generator))
         super().__init__(*layers)

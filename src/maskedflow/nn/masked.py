@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from maskedflow.masks import Degrees, made_masks
 from maskedflow.staircase import Staircase, Trunk, layer_sums, masked_product, slab_of, slab_size
 
+from .arguments import activation_of, widths_of
+
 #: Matrices of fewer entries are not cut into slabs: one product is faster than four.
 SMALLEST_CUT = 2**17
 
@@ -181,10 +183,10 @@ class MaskedMLP(nn.Module):
             raise ValueError(f"adjacency: expected a matrix, got shape {tuple(adjacency.shape)}")
         self.out_features, inputs = adjacency.shape
         self.in_features = inputs - context
-        self.activation = nn.ReLU() if activation is None else activation()
+        self.activation = activation_of(activation)
         if hasattr(self.activation, "inplace"):
             setattr(self.activation, "inplace", False)  # noqa: B010 - pre-activations are read again
-        widths, self.skips = _chain(hidden_features, residual)
+        widths, self.skips = _chain(widths_of(hidden_features), residual)
         self._trunk: Trunk | None = None
 
         seen = out_degree = None

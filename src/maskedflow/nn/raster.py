@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maskedflow.masks import degrees, window_mask
 
+from .arguments import activation_of, widths_of
 from .dense import Linear
 from .masked import check_dtype
 
@@ -128,10 +129,11 @@ class MaskedConvNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        hidden_features = widths_of(hidden_features)
         if len(set(hidden_features)) != 1 or min(hidden_features) < 1:
             raise ValueError(
                 "hidden_features: expected one width or several that are all alike, "
-                f"got {list(hidden_features)}"
+                f"got {hidden_features}"
             )
         self.shape, self.parameters_each = shape, parameters
         channels, width = shape[0], hidden_features[0]
@@ -143,7 +145,7 @@ class MaskedConvNet(nn.Module):
         def layer(outputs: Tensor, inputs: Tensor, kernel_size: int = 1) -> MaskedConvolution:
             return MaskedConvolution(outputs, inputs, kernel_size, generator=generator)
 
-        self.activation = nn.SiLU() if activation is None else activation()
+        self.activation = activation_of(activation, nn.SiLU)
         self.lift = layer(lifted, seen)
         self.first = layer(hidden, lifted, kernel_size)
         self.steer = None

@@ -69,7 +69,13 @@ def evaluate(
         for rows, part in ranks.batches(len(log_prob), batch_size):
             x, c = take(split, rows, like, whole)
             with part_of_batch(part):
-                log_prob[rows] = flow(c).log_prob(x)
+                found = flow(c).log_prob(x)
+                if found.shape != x.shape[:1]:
+                    raise ValueError(
+                        f"x: expected a log-density for each row, got shape {tuple(found.shape)} "
+                        f"for rows of shape {tuple(x.shape)}"
+                    )
+                log_prob[rows] = found
             for cells in noise:
                 if isinstance(cells, Dequantize) and cells.low is not None:
                     log_prob[rows][~cells.holds(x).cpu()] = -torch.inf

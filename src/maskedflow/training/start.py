@@ -43,7 +43,7 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
 
     Raises:
         ValueError: If there are no rows, numbers that are not finite, or other features or contexts
-            than a layer takes.
+            than a layer takes; or if a layer waits elsewhere than in the chain of a flow.
 
     References:
         MADE (Germain et al., 2015), section 4.2, has direct connections from inputs to outputs
@@ -60,6 +60,12 @@ def start_at(flow: nn.Module, split: Split, batch_size: int = BATCH_SIZE, seed: 
     """
     chain = list(chain_of(flow.transform)) if isinstance(flow, Flow) else []
     waiting = [one for one in chain if isinstance(one, WaitingTransform) and one.is_waiting]
+    for one in flow.modules():
+        if isinstance(one, WaitingTransform) and one.is_waiting and one not in waiting:
+            raise ValueError(
+                f"flow: a {type(one).__name__} within the {type(flow).__name__} waits for training "
+                "rows; call start_at with the flow that it is a layer of"
+            )
     if not waiting:
         return
     assert isinstance(flow, Flow)
