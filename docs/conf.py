@@ -64,7 +64,7 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
     assert isinstance(lines, list)
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
+            lines[i] = re.sub(r"(?<=\()\*(?=\w|,)|(?<=, )\*(?=\w|\))", r"\\*", line)
 
 
 def _leave_out_foreign(
