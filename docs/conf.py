@@ -64,7 +64,7 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
     assert isinstance(lines, list)
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            lines[i] = re.sub(r"(?<=\()\*(?=\w|,)|(?<=, )\*(?=\w|\))", r"\\*", line)
+            lines[i] = re.sub(r"(?<=\()\*(?=[\w,])|(?<=, )\*(?=[\w,)])", r"\\*", line)
 
 
 def _leave_out_foreign(
@@ -75,12 +75,27 @@ def _leave_out_foreign(
     return True if skip or is_torch or isinstance(obj, bool | int | tuple) else None
 
 
-BOUNDED = re.compile(r"~?[\w.]*Annotated\[(~?[\w.]+)(?:, ~?[\w.]+\([^()]*\))+\]")
+ANNOTATED = re.compile(r"~?[\w.]*Annotated\[")
+
+
+def _bare(annotation: str) -> str:
+    """The annotation with the first argument of each Annotated in its place."""
+    while begin := ANNOTATED.search(annotation):
+        depth, commas = 1, []
+        for end in range(begin.end(), len(annotation)):
+            depth += (annotation[end] in "[(") - (annotation[end] in ")]")
+            if depth == 0:
+                break
+            if depth == 1 and annotation[end] == ",":
+                commas.append(end)
+        kind = annotation[begin.end() : commas[0]]
+        annotation = annotation[: begin.start()] + kind + annotation[end + 1 :]
+    return annotation
 
 
 def _leave_out_bounds(*event: object) -> tuple[object, ...]:
     """Shows a number that has to be within bounds as a number: the text tells the bounds."""
-    return tuple(part and BOUNDED.sub(r"\1", str(part)) for part in event[-2:])
+    return tuple(part and _bare(str(part)) for part in event[-2:])
 
 
 MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
@@ -93,6 +108,24 @@ def _write_minus(_app: Sphinx, doctree: nodes.document) -> None:
             new = MINUS.sub("\N{MINUS SIGN}", text).replace(" ± ", "\xa0±\xa0")
             if new != text:
                 text.parent.replace(text, nodes.Text(new))
+
+
+PUNCTUATION = re.compile(r"[.,;:)]+")
+LONG = 40
+"""The characters of a word of code that a phone may not have room for."""
+
+
+def _keep_together(_app: Sphinx, doctree: nodes.document) -> None:
+    """Keeps a formula and the full stop behind it on one line; lets long words of code break."""
+    for math in list(doctree.findall(nodes.math)):
+        text = math.next_node(descend=False, siblings=True)
+        if isinstance(text, nodes.Text) and (stop := PUNCTUATION.match(text)):
+            both = nodes.inline("", "", math.deepcopy(), nodes.Text(stop[0]), classes=["together"])
+            math.parent.replace(text, nodes.Text(text[stop.end() :]))
+            math.parent.replace(math, both)
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) > LONG:
+            code["classes"].append("long")
 
 
 LOADED = re.compile(
@@ -114,4 +147,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _escape_shapes)
     app.connect("autodoc-process-signature", _leave_out_bounds)
     app.connect("doctree-read", _write_minus)
+    app.connect("doctree-read", _keep_together)
     app.connect("build-finished", _ask_no_network)
