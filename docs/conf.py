@@ -76,6 +76,16 @@ def _leave_out_foreign(
 
 
 ANNOTATED = re.compile(r"~?[\w.]*Annotated\[")
+SHORTER = {
+    r"~?numpy\.ndarray\[tuple\[[^][]+\], ~?numpy\.dtype\[([^][]+)\]\]": r"NDArray[\1]",
+    r"(?:~?numpy\._typing[^|]+\| )+complex \| bytes \| str \| ~?numpy\._typing[^][]+\[[^][]+\]": (
+        "ArrayLike"
+    ),
+    # Sphinx lays out what Python can parse.
+    r"<class '(?:\w+\.)*(\w+)'>": r"\1",
+    r"<[^<>]+>": "...",
+}
+"""What types and defaults are that Python writes out, and how they are written in code."""
 
 
 def _bare(annotation: str) -> str:
@@ -93,9 +103,12 @@ def _bare(annotation: str) -> str:
     return annotation
 
 
-def _leave_out_bounds(*event: object) -> tuple[object, ...]:
-    """Shows a number that has to be within bounds as a number: the text tells the bounds."""
-    return tuple(part and _bare(str(part)) for part in event[-2:])
+def _shorten(*event: object) -> tuple[object, ...]:
+    """Writes types as the source does, without the bounds of a number: the text tells those."""
+    parts = [part and _bare(str(part)) for part in event[-2:]]
+    for written, meant in SHORTER.items():
+        parts = [part and re.sub(written, meant, part) for part in parts]
+    return tuple(parts)
 
 
 MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
@@ -145,7 +158,7 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _leave_out_foreign)
     app.connect("autodoc-process-docstring", _escape_shapes)
-    app.connect("autodoc-process-signature", _leave_out_bounds)
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("doctree-read", _write_minus)
     app.connect("doctree-read", _keep_together)
     app.connect("build-finished", _ask_no_network)
