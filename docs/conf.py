@@ -1,5 +1,6 @@
 """Configuration of Sphinx."""
 
+import inspect
 import os
 import re
 import sys
@@ -67,12 +68,26 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
             lines[i] = re.sub(r"(?<=\()\*(?=[\w,])|(?<=, )\*(?=[\w,)])", r"\\*", line)
 
 
+def _keep_colons(_app: Sphinx, what: str, *rest: object) -> None:
+    """Keeps what stands before a colon in a property's first line from being read as its type."""
+    lines = rest[-1]
+    assert isinstance(lines, list)
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+FOREIGN = torch.distributions.Distribution, torch.distributions.Transform
+
+
 def _leave_out_foreign(
     _app: Sphinx, _what: str, name: str, obj: object, skip: bool, _options: object
 ) -> bool | None:
     """Leaves out what has no words of its own, and would be told in those of torch and Python."""
-    is_torch = obj.__doc__ is None and hasattr(torch.nn.Module, name)
-    return True if skip or is_torch or isinstance(obj, bool | int | tuple) else None
+    words = {inspect.getdoc(bool), *(inspect.getdoc(getattr(one, name, None)) for one in FOREIGN)}
+    is_foreign = obj.__doc__ is None and (
+        hasattr(torch.nn.Module, name) or inspect.getdoc(obj) in words
+    )
+    return True if skip or is_foreign or isinstance(obj, bool | int | tuple) else None
 
 
 ANNOTATED = re.compile(r"~?[\w.]*Annotated\[")
@@ -157,6 +172,7 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _leave_out_foreign)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", _escape_shapes)
     app.connect("autodoc-process-signature", _shorten)
     app.connect("doctree-read", _write_minus)
