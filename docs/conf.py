@@ -1,5 +1,6 @@
 """Configuration of Sphinx."""
 
+import inspect
 import os
 import re
 import sys
@@ -64,23 +65,65 @@ def _escape_shapes(_app: Sphinx, _what: str, _name: str, *rest: object) -> None:
     assert isinstance(lines, list)
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            lines[i] = re.sub(r"\([^()`]*\)", lambda shape: shape[0].replace("*", r"\*"), line)
+            lines[i] = re.sub(r"(?<=\()\*(?=[\w,])|(?<=, )\*(?=[\w,)])", r"\\*", line)
+
+
+def _keep_colons(_app: Sphinx, what: str, *rest: object) -> None:
+    """Keeps what stands before a colon in a property's first line from being read as its type."""
+    lines = rest[-1]
+    assert isinstance(lines, list)
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+FOREIGN = torch.distributions.Distribution, torch.distributions.Transform
 
 
 def _leave_out_foreign(
     _app: Sphinx, _what: str, name: str, obj: object, skip: bool, _options: object
 ) -> bool | None:
     """Leaves out what has no words of its own, and would be told in those of torch and Python."""
-    is_torch = obj.__doc__ is None and hasattr(torch.nn.Module, name)
-    return True if skip or is_torch or isinstance(obj, bool | int | tuple) else None
+    words = {inspect.getdoc(bool), *(inspect.getdoc(getattr(one, name, None)) for one in FOREIGN)}
+    is_foreign = obj.__doc__ is None and (
+        hasattr(torch.nn.Module, name) or inspect.getdoc(obj) in words
+    )
+    return True if skip or is_foreign or isinstance(obj, bool | int | tuple) else None
 
 
-BOUNDED = re.compile(r"~?[\w.]*Annotated\[(~?[\w.]+)(?:, ~?[\w.]+\([^()]*\))+\]")
+ANNOTATED = re.compile(r"~?[\w.]*Annotated\[")
+SHORTER = {
+    r"~?numpy\.ndarray\[tuple\[[^][]+\], ~?numpy\.dtype\[([^][]+)\]\]": r"NDArray[\1]",
+    r"(?:~?numpy\._typing[^|]+\| )+complex \| bytes \| str \| ~?numpy\._typing[^][]+\[[^][]+\]": (
+        "ArrayLike"
+    ),
+    # Sphinx lays out what Python can parse.
+    r"<class '(?:\w+\.)*(\w+)'>": r"\1",
+    r"<[^<>]+>": "...",
+}
+"""What types and defaults are that Python writes out, and how they are written in code."""
 
 
-def _leave_out_bounds(*event: object) -> tuple[object, ...]:
-    """Shows a number that has to be within bounds as a number: the text tells the bounds."""
-    return tuple(part and BOUNDED.sub(r"\1", str(part)) for part in event[-2:])
+def _bare(annotation: str) -> str:
+    """The annotation with the first argument of each Annotated in its place."""
+    while begin := ANNOTATED.search(annotation):
+        depth, commas = 1, []
+        for end in range(begin.end(), len(annotation)):
+            depth += (annotation[end] in "[(") - (annotation[end] in ")]")
+            if depth == 0:
+                break
+            if depth == 1 and annotation[end] == ",":
+                commas.append(end)
+        kind = annotation[begin.end() : commas[0]]
+        annotation = annotation[: begin.start()] + kind + annotation[end + 1 :]
+    return annotation
+
+
+def _shorten(*event: object) -> tuple[object, ...]:
+    """Writes types as the source does, without the bounds of a number: the text tells those."""
+    parts = [part and _bare(str(part)) for part in event[-2:]]
+    for written, meant in SHORTER.items():
+        parts = [part and re.sub(written, meant, part) for part in parts]
+    return tuple(parts)
 
 
 MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
@@ -93,6 +136,24 @@ def _write_minus(_app: Sphinx, doctree: nodes.document) -> None:
             new = MINUS.sub("\N{MINUS SIGN}", text).replace(" ± ", "\xa0±\xa0")
             if new != text:
                 text.parent.replace(text, nodes.Text(new))
+
+
+PUNCTUATION = re.compile(r"[.,;:)]+")
+LONG = 40
+"""The characters of a word of code that a phone may not have room for."""
+
+
+def _keep_together(_app: Sphinx, doctree: nodes.document) -> None:
+    """Keeps a formula and the full stop behind it on one line; lets long words of code break."""
+    for math in list(doctree.findall(nodes.math)):
+        text = math.next_node(descend=False, siblings=True)
+        if isinstance(text, nodes.Text) and (stop := PUNCTUATION.match(text)):
+            both = nodes.inline("", "", math.deepcopy(), nodes.Text(stop[0]), classes=["together"])
+            math.parent.replace(text, nodes.Text(text[stop.end() :]))
+            math.parent.replace(math, both)
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) > LONG:
+            code["classes"].append("long")
 
 
 LOADED = re.compile(
@@ -111,7 +172,9 @@ def _ask_no_network(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _leave_out_foreign)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", _escape_shapes)
-    app.connect("autodoc-process-signature", _leave_out_bounds)
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("doctree-read", _write_minus)
+    app.connect("doctree-read", _keep_together)
     app.connect("build-finished", _ask_no_network)

@@ -157,5 +157,5 @@ def test_an_unknown_name_in_a_record_is_told(key: str) -> None:
 
 def test_the_readme_names_the_flows() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    named = readme.split("`maskedflow train --flow NAME`")[1].split("[Which flow]")[0]
+    named = readme.split("`maskedflow train --flow NAME`")[1].split("[All flows compared]")[0]
     assert all(f"`{name}`" in named for name in RECIPES)

@@ -502,3 +502,10 @@ def test_a_long_training_says_how_long_it_will_take(
     assert told(1.5, epochs=10).count("to go") == 1
     assert "3 min to go" in told(1.5, epochs=10, steps=150)
     assert told(0.001, epochs=10) == ""
+
+
+def test_colours_that_are_forced_make_no_terminal_of_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert progress.make_bar() is None

@@ -26,7 +26,8 @@ def make_bar(*columns: Any) -> Progress | None:
         from .notebook import NotebookProgress
 
         return NotebookProgress(*columns)
-    return Progress(*columns, console=console, transient=True) if console.is_terminal else None
+    # Not `is_terminal`: FORCE_COLOR, which notebooks set for what their cells run, is no terminal.
+    return Progress(*columns, console=console, transient=True) if console.file.isatty() else None
 
 
 TIMED = 10
