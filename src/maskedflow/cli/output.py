@@ -84,7 +84,7 @@ def print_table(names: Sequence[str], right: Sequence[str], rows: Iterable[Seque
     for row in rows:
         table.add_row(*row)
     console = Console()
-    if not console.is_terminal:
+    if not console.file.isatty():
         console.width = 250  # a pipe has no width, and paths are long
     console.print(table)
 
