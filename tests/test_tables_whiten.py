@@ -181,3 +181,16 @@ def test_a_large_ridge_leaves_the_variances_and_takes_the_correlations() -> None
     factor = Whiten.fit(x, ridge=1e6).scale_tril
     torch.testing.assert_close(factor.diagonal(), x.std(dim=0, correction=0), rtol=1e-5, atol=0)
     assert factor[1, 0].abs() < 1e-4
+
+
+def test_numbers_far_from_zero_have_their_own_deviation() -> None:
+    """Of which a ridge is a share: at 4e12 doubles still tell thousandths."""
+    x = draw(200, 2)
+    x[:, 1] += x[:, 0] / 2
+    near, far = (Whiten.fit(rows, ridge=0.1) for rows in (x, x - 4e12))
+    torch.testing.assert_close(far.scale_tril, near.scale_tril, rtol=1e-4, atol=1e-4)
+    weight = torch.ones(200, dtype=torch.float64)
+    x[0], weight[0] = 7.0, 0.0
+    x[1:, 0] = 0.1  # constant, but for a row that does not count
+    found = Whiten.fit(x, weight=weight)
+    torch.testing.assert_close(found.scale_tril[0, 0], found.scale_tril.new_ones(()))

@@ -120,7 +120,7 @@ def write_all(folder: Path) -> dict[str, tuple[Path, Score]]:
         return mf.load_run(folder / "t").flow(c).log_prob(rows).detach().numpy()
 
     def of_table() -> np.ndarray:
-        return mf.load_run(folder / "m").log_prob(few)
+        return mf.load_run(folder / "m").density.log_prob(few)
 
     def of_file() -> np.ndarray:
         opened = mf.DensityEstimator.load(folder / "e.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -27,14 +28,15 @@ def marginal_factors(scale_tril: Tensor, patterns: Tensor) -> Tensor:
 
 
 def moments(x: Tensor, observed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of each column's numbers, 1 where it has no other than 0."""
+    """The mean and standard deviation of each column's numbers, 1 where all are alike."""
     part = share[:, None] * observed
+    there = part > 0
     part = part / part.sum(dim=0).clamp(min=torch.finfo(part.dtype).tiny)
     loc = (part * x).sum(dim=0)
     scale = (part * torch.where(observed, x - loc, 0).square()).sum(dim=0).sqrt()
-    # The computed deviation of a constant need not be exactly zero.
-    constant = scale <= 1e-12 * loc.abs()
-    return loc, torch.where(constant, 1, scale)
+    low, high = x.where(there, math.inf).amin(dim=0), x.where(there, -math.inf).amax(dim=0)
+    # The computed mean of a constant need not be exactly that, nor its deviation zero.
+    return torch.where(low == high, low, loc), torch.where(low < high, scale, 1)
 
 
 def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -79,7 +81,7 @@ def regress(
         covariance = (covariance + ridge * eye) / max(ridge, 1.0)
         if (covariance - before).abs().max() < SMALL_CHANGE:
             break
-    constant = (z == 0).all(dim=0)
+    constant = ((z == 0) | (share[:, None] == 0)).all(dim=0)
     return coefficients, torch.linalg.cholesky(covariance + torch.diag(constant.to(z)))
 
 
