@@ -179,3 +179,11 @@ def test_takes_few_rows(fit: type, n: int) -> None:
     z, c, _ = table(100, 7)
     assert made(c).log_prob(z).isfinite().all()
     assert made(c).sample((2,)).isfinite().all()
+
+
+def test_a_forest_of_rows_of_very_different_weight_is_fitted_in_silence() -> None:
+    z, c, observed = table(300, 0)
+    weight = torch.ones(300, dtype=torch.float64)
+    weight[:5] = 1e4  # which are in every tree's sample
+    found, _ = fit_forest(z, c, observed, weight, PRESENT, LEVELS)
+    assert found(c).log_prob(z).isfinite().all()

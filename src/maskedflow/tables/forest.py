@@ -181,12 +181,12 @@ def _grow(rows: _Rows, generator: np.random.Generator) -> RandomForestClassifier
         forest = RandomForestClassifier(
             _TREES,
             min_samples_leaf=_SMALLEST,
-            oob_score=True,
             random_state=int(generator.integers(2**31)),
         )
         weight = np.concatenate([rows.weight, np.ones(len(drawn))])
-        forest.fit(np.concatenate([rows.x, drawn]), label, weight)
-        accuracy = forest.oob_score_
+        both = np.concatenate([rows.x, drawn])
+        forest.fit(both, label, weight)
+        accuracy = _accuracy(forest, both, label)
         if grown is not None and accuracy >= before:
             break
         grown, before = forest, accuracy
@@ -194,6 +194,20 @@ def _grow(rows: _Rows, generator: np.random.Generator) -> RandomForestClassifier
             break
         leaves = forest.apply(rows.x)
     return grown
+
+
+def _accuracy(forest: RandomForestClassifier, x: _Floats, label: _Ints) -> float:
+    """The share of rows that the trees which have not seen them tell right.
+
+    The forest's own `oob_score` warns of rows that all trees have seen, as heavy ones are.
+    """
+    votes = np.zeros((len(x), 2))
+    for tree, seen in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        unseen = np.ones(len(x), dtype=bool)
+        unseen[seen] = False
+        if unseen.any():
+            votes[unseen] += tree.predict_proba(x[unseen])
+    return float((votes.argmax(axis=1) == label).mean())
 
 
 def _draw(rows: _Rows, leaves: _Ints, generator: np.random.Generator) -> _Floats:
