@@ -147,7 +147,7 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
 STARTS: dict[tuple[str, str], dict[str, Any]] = {
     ("bsds300", "made"): {"epochs": 8, "batch_size": 500, "lr": 2e-3},
     ("bsds300", "made-mog"): {"epochs": 5, "batch_size": 500, "lr": 2e-3},
-    ("mnist", "made"): {"epochs": 15},
+    ("mnist", "made"): {"epochs": 15, "lr": 1e-3},
 } | {
     ("cifar10", model): {}
     for model in MODELS
