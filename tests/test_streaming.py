@@ -260,7 +260,7 @@ def test_a_bar_is_drawn_on_a_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     for words in (("score", folder / "own", folder / "own.csv"), ("sample", folder / "own", "-n9")):
         code, _, errors = call(capsys, *words, "-o", tmp_path / "s.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -307,7 +308,7 @@ def test_each_epoch_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) ->
 def test_progress_bar_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")
     fit(Gaussian(), rows(20), rows(5), TrainConfig(epochs=2), progress=True)
     shown = capsys.readouterr().err

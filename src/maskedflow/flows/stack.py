@@ -115,7 +115,8 @@ def stacking_weights(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     weights = torch.full(log_probs.shape[1:], 1 / log_probs.shape[1]).to(log_probs)
     weight = log_probs.new_ones(len(log_probs)) if weight is None else weight.to(log_probs)
-    share = weight / weight.sum()
     for _ in range(_STEPS):
-        weights = share @ (log_probs + weights.log()).softmax(dim=1)
+        # Not as a product: those add up in an order that depends on the number of threads.
+        total = (weight[:, None] * (log_probs + weights.log()).softmax(dim=1)).sum(dim=0)
+        weights = total / total.sum()
     return weights

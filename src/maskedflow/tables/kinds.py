@@ -22,6 +22,7 @@ from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
 from .plan import assemble
 from .task import FRONTS, Task
+from .together import by_one_thread
 
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
@@ -66,7 +67,7 @@ class Kind(abc.ABC):
             plain, tensors = ({"plan": None}, {}) if member is None else member.step
             return plain | {name: getattr(self, name) for name in names}, tensors
 
-        done = checkpoints.once(self.label, fitted)
+        done = checkpoints.once(self.label, lambda: by_one_thread(fitted))
         with blame(done.path, "not a step of this search"):
             for name in names:
                 setattr(self, name, done.plain[name])
@@ -82,11 +83,14 @@ class Kind(abc.ABC):
         def judge() -> Step:
             return {}, {"log_probs": self.task.log_probs(self.again(rows).density, others)}
 
-        return checkpoints.once(f"{self.label} {fold}", judge).tensors["log_probs"]
+        done = checkpoints.once(f"{self.label} {fold}", lambda: by_one_thread(judge))
+        return done.tensors["log_probs"]
 
     def again_once(self, checkpoints: Checkpoints, rows: Tensor) -> Member:
         """Fits to all rows, unless it was done before the search was killed."""
-        done = checkpoints.once(f"{self.label} all", lambda: self.again(rows).step)
+        done = checkpoints.once(
+            f"{self.label} all", lambda: by_one_thread(lambda: self.again(rows).step)
+        )
         member = Member.of(done, self.task.layout, self.task.given)
         assert member is not None
         return member

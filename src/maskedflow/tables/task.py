@@ -25,6 +25,7 @@ from maskedflow.transforms.whiten import Whiten
 from .bounds import column_maps
 from .density import present_columns
 from .missing import call_layers
+from .together import by_one_thread
 
 OPERATIONS = 1e10
 """The operations of linear algebra that are one unit of work."""
@@ -141,4 +142,4 @@ class Task:
 
     def log_probs(self, density: LazyDistribution, rows: Tensor) -> Tensor:
         """The log-density of some of the rows, in nats."""
-        return evaluate(density, self.all[rows])
+        return by_one_thread(lambda: evaluate(density, self.all[rows]))

@@ -29,7 +29,9 @@ def spread_by(spread: Spread) -> Iterator[None]:
 
 
 def by_one_thread(call: Callable[[], Result]) -> Result:
-    """Makes a call of a search somewhere else, where it computes with one thread as it would here.
+    """Makes a call that computes with one thread, wherever it is made.
+
+    Products of matrices, unlike the programs of flows, depend on the number in their last bits.
 
     Example:
         >>> by_one_thread(torch.get_num_threads)
