@@ -10,7 +10,8 @@ BIN     = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 TRAIN   = $(BIN)/maskedflow train --time_limit 90
 # One thread each: networks as small as those of tests only wait for a second one.
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A file at a time, so that what its tests share is made once.
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check wheel format docs interop scale bench flows tables examples clean

@@ -473,6 +473,7 @@ def test_no_more_than_a_share_of_categories_is_in_its_tail() -> None:
 # -- the documentation ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_is_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

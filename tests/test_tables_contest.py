@@ -68,6 +68,7 @@ def test_it_is_kept_in_a_file(
     assert estimator.score_samples(rows[7:8])[0] == estimator.score_samples(rows)[7]
 
 
+@pytest.mark.slow
 def test_probabilities_of_cells_are_one_in_all() -> None:
     x = pd.DataFrame({"pay": staff(400)["pay"] // 50 % 40 * 50, "team": staff(400)["team"]})
     with pytest.MonkeyPatch.context() as patch:

@@ -134,6 +134,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 def test_a_time_limit_says_how_much_work_there_is_and_the_work_what_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
