@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from datetime import timedelta
 from typing import Any
 
-ALONE = timedelta(days=1)
+PATIENCE = timedelta(days=1)
 """How long the others wait for one that works by itself, as a search does on its trees.
 
 One that ends is missed at once: its connections close.
@@ -37,7 +37,9 @@ def joined() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     store, _, size = next(rendezvous("env://"))
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=ALONE)
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+    )
     _store = store
     try:
         with ExitStack() as silence:

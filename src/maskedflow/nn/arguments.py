@@ -1,4 +1,4 @@
-"""What constructors of networks are given, and what they refuse."""
+"""What networks are given, and what they refuse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def widths_of(hidden_features: Sequence[int]) -> list[int]:
@@ -44,3 +45,14 @@ def activation_of(
         raise TypeError(f"activation: expected a class such as torch.nn.ReLU, got {given!r}")
     made: nn.Module = given()
     return made
+
+
+def check_dtype(name: str, value: Tensor, weight: Tensor) -> None:
+    """Refuses a tensor of another dtype than the weights', by a ValueError."""
+    if value.dtype == weight.dtype or torch.is_autocast_enabled(value.device.type):
+        return
+    mine, found = (str(one.dtype).removeprefix("torch.") for one in (weight, value))
+    raise ValueError(
+        f"{name}: expected a tensor of {mine}, as the parameters are, got one of {found}; "
+        f"use {name}.to(torch.{mine})" + (", or flow.double()" if found == "float64" else "")
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskedflow.masks import Degrees, made_masks
 from maskedflow.staircase import Staircase, Trunk, layer_sums, masked_product, slab_of, slab_size
 
-from .arguments import activation_of, widths_of
+from .arguments import activation_of, check_dtype, widths_of
 
 #: Matrices of fewer entries are not cut into slabs: one product is faster than four.
 SMALLEST_CUT = 2**17
@@ -306,17 +306,6 @@ class MaskedMLP(nn.Module):
             return layers[layer].product(h, layers[layer].added_bias(None) if layer else first)
 
         return layer_sums(x, len(layers), product, self.activation, self.skips)
-
-
-def check_dtype(name: str, value: Tensor, weight: Tensor) -> None:
-    """Refuses a tensor of another dtype than the weights', by a ValueError."""
-    if value.dtype == weight.dtype or torch.is_autocast_enabled(value.device.type):
-        return
-    mine, found = (str(one.dtype).removeprefix("torch.") for one in (weight, value))
-    raise ValueError(
-        f"{name}: expected a tensor of {mine}, as the parameters are, got one of {found}; "
-        f"use {name}.to(torch.{mine})" + (", or flow.double()" if found == "float64" else "")
-    )
 
 
 def _chain(hidden_features: Sequence[int], residual: bool) -> tuple[list[int], frozenset[int]]:

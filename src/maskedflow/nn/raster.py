@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from maskedflow.masks import degrees, window_mask
 
-from .arguments import activation_of, widths_of
+from .arguments import activation_of, check_dtype, widths_of
 from .dense import Linear
-from .masked import check_dtype
 
 Shape = tuple[int, int, int]
 

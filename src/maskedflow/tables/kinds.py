@@ -16,7 +16,7 @@ from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
 from .boosted import fit_boosted
-from .checkpoints import Checkpoints, Step
+from .checkpoints import Checkpoints, Finished, Step
 from .em import Grown, Sample, grow
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
@@ -67,7 +67,7 @@ class Kind(abc.ABC):
             plain, tensors = ({"plan": None}, {}) if member is None else member.step
             return plain | {name: getattr(self, name) for name in names}, tensors
 
-        done = checkpoints.once(self.label, lambda: by_one_thread(fitted))
+        done = _once(checkpoints, self.label, fitted)
         with blame(done.path, "not a step of this search"):
             for name in names:
                 setattr(self, name, done.plain[name])
@@ -83,14 +83,11 @@ class Kind(abc.ABC):
         def judge() -> Step:
             return {}, {"log_probs": self.task.log_probs(self.again(rows).density, others)}
 
-        done = checkpoints.once(f"{self.label} {fold}", lambda: by_one_thread(judge))
-        return done.tensors["log_probs"]
+        return _once(checkpoints, f"{self.label} {fold}", judge).tensors["log_probs"]
 
     def again_once(self, checkpoints: Checkpoints, rows: Tensor) -> Member:
         """Fits to all rows, unless it was done before the search was killed."""
-        done = checkpoints.once(
-            f"{self.label} all", lambda: by_one_thread(lambda: self.again(rows).step)
-        )
+        done = _once(checkpoints, f"{self.label} all", lambda: self.again(rows).step)
         member = Member.of(done, self.task.layout, self.task.given)
         assert member is not None
         return member
@@ -99,6 +96,11 @@ class Kind(abc.ABC):
     def again_work(self) -> float:
         """The work that this takes."""
         return 0.0
+
+
+def _once(checkpoints: Checkpoints, name: str, step: Callable[[], Step]) -> Finished:
+    """Takes a step with one thread, unless it was taken before the search was killed."""
+    return checkpoints.once(name, lambda: by_one_thread(step))
 
 
 class Margins(Kind):

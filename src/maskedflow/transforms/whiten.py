@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskedflow.nn.masked import check_dtype
+from maskedflow.nn.arguments import check_dtype
 from maskedflow.staircase import is_traced
 
 from .base import VectorTransform, check_features
