@@ -183,6 +183,35 @@ def test_narrow_clusters_stay_as_narrow_as_they_are() -> None:
         assert ((widths / truth).log().abs() < 0.5).any()
 
 
+def test_clusters_stay_as_long_as_they_are() -> None:
+    """Needles that point anywhere, a hundred thousand times as long as thick, need no beads."""
+    g = generator()
+    turn = torch.linalg.qr(torch.randn(2, 3, 3, dtype=torch.float64, generator=g)).Q
+    stretch = torch.tensor([1.0, 1e-5, 1e-5], dtype=torch.float64)
+    z = torch.randn(3000, 3, dtype=torch.float64, generator=g) * stretch
+    x = torch.where(torch.arange(3000)[:, None] < 1000, z @ turn[0], z @ turn[1] + 5)
+    x = x[torch.randperm(3000, generator=g)]
+    found = next(grow(sample(x[:2000]), sample(x[2000:])))
+    entropy = 1.5 * (1 + math.log(2 * math.pi)) + stretch.log().sum()
+    truth = -(math.log(3) - 2 / 3 * math.log(2)) - entropy
+    assert found.score > truth - 0.1
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-7, 1e-4, 1e-2])
+@pytest.mark.parametrize("features", [2, 3])
+def test_clusters_without_extent_are_finite(features: int, width: float) -> None:
+    """Of eight clusters, in which one column is constant, another a copy; some rows are rounded."""
+    for seed in range(3):
+        g = generator(seed)
+        centres = torch.randn(8, features, dtype=torch.float64, generator=g)
+        e = width * torch.randn(1000, features, dtype=torch.float64, generator=g)
+        e[:, 0], e[:, 1] = 0, e[:, -1]
+        x = centres[torch.randint(8, (1000,), generator=g)] + e
+        x[::3] = (1000 * x[::3]).round() / 1000
+        for grown in islice(grow(sample(x[:800]), sample(x[800:])), 7):
+            assert math.isfinite(grown.score)
+
+
 def test_few_rows_leave_tails_as_heavy_as_they_are() -> None:
     """Of new rows a hundredth is beyond what a component keeps to a hundredth."""
     x, judges, test = (torch.randn(n, 8, generator=generator(n)) for n in (400, 1000, 5000))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from generators import generator
 from maskedflow.data.split import effective
 from maskedflow.flows import MAF
 from maskedflow.tables import Layout, Rows, Stack, build_density, fit_density, stacking_weights
@@ -218,6 +219,20 @@ def test_clusters_far_apart_are_as_narrow_as_they_are(distance: float) -> None:
     near = torch.distributions.Normal(torch.tensor([0.0, distance]).double(), 0.01)
     truth = (near.log_prob(test) + torch.tensor([0.7, 0.3]).log()).logsumexp(dim=1).mean()
     assert density.log_prob(numbers(test)).mean() > truth - 0.1
+
+
+@pytest.mark.parametrize(("seed", "work"), [(4, 1), pytest.param(1, 10, marks=pytest.mark.slow)])
+def test_mixtures_grow_until_each_cluster_has_a_component(seed: int, work: float) -> None:
+    """Though they are no better than others before, and split otherwise in another fold."""
+    centres = torch.rand(16, 2, dtype=torch.float64, generator=generator(seed))
+
+    def draw(seed: int) -> Rows:
+        g = generator(seed)
+        noise = torch.randn(2000, 2, dtype=torch.float64, generator=g)
+        return numbers(centres[torch.randint(16, (2000,), generator=g)] + 1e-5 * noise)
+
+    found = fit_density(plain(2), draw(10), work=work).log_prob(draw(20)).mean().item()
+    assert found > -math.log(16) - 1 - math.log(2 * math.pi) - 2 * math.log(1e-5) - 0.1
 
 
 def test_narrow_clusters_may_each_follow_a_context() -> None:

@@ -25,8 +25,9 @@ MARGINS: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much wider components are made than their rows are, of which other rows choose, too."""
 _STEPS, _SMALL_GAIN, _SETTLED = 30, 1e-3, 3
 """The most steps after a doubling, the gain that is worth another, and steps with a new prior."""
-_RIDGE = 1e-6
-"""What is added to a covariance, in units of its own scale, or of the whole where rows are few."""
+_RIDGE, _RIDGE_OF_FEW, _ROUNDING = 1e-10, 1e-6, 1e-14
+"""What is added to a covariance: in units of its own scale, or of the whole where rows are few; and
+in units of its moments before they are centred, of which sums know no more digits."""
 _ROWS = 4
 """The rows for each number of a component's mean that show how narrow it is."""
 _SHRINK = 1e-6
@@ -111,8 +112,9 @@ def grow(
         s_k = \min(1, \tfrac{1}{D} \mathrm{tr}(\bar{S}^{-1} S_k)),
 
     with the :math:`\nu` under which other rows are likeliest, and
-    :math:`10^{-6} \min(1, \mathrm{tr}(\Sigma_k) / D)` on its diagonal: clusters that are far apart
-    may be as narrow as they are, unless there are few rows. It ends when nothing can split.
+    :math:`10^{-10} \min(1, \mathrm{tr}(\Sigma_k) / D)` on its diagonal: clusters that are far apart
+    may be as narrow as they are, and as long, unless there are few rows. It ends when nothing can
+    split.
 
     Args:
         sample: The rows, about standardised.
@@ -287,6 +289,7 @@ class _Search:
         """The components that are likeliest if rows belong to them in such parts."""
         old, context = self.components, self.context
         n = sums.moments[:, 0, 0].clip(min=1e-12)
+        raw = sums.moments[:, 1 + context :, 1 + context :].trace(axis1=1, axis2=2) / n
         first = sums.moments[:, 0, 1:] / n[:, None]
         second = sums.moments[:, 1:, 1:] / n[:, None, None] - first[:, :, None] * first[:, None]
         share, borrowed = n / n.sum(), (prior / n)[:, None, None]
@@ -306,21 +309,23 @@ class _Search:
             moved = (change @ (self.middle + first[:, :context])[:, :, None])[:, :, 0]
             loc, slopes = loc - moved, slopes + change
         enough = n**2 / sums.squares.clip(min=1e-300) >= _ROWS * (self.features + context + 1)
-        factors = cast(_Array, np.linalg.cholesky(self.regularised(covariance, n, enough, prior)))
+        covariance = self.regularised(covariance, n, enough, prior)
+        covariance = covariance + _ROUNDING * raw[:, None, None] * np.eye(self.features)
+        factors = cast(_Array, np.linalg.cholesky(covariance))
         return _Components(np.log(share), loc, factors, slopes, self.frequencies(sums.counts, n))
 
     def regularised(self, covariance: _Array, n: _Array, enough: Any, prior: float) -> _Array:
         """Covariances that are no narrower than rows can show."""
         eye = np.eye(self.features)
         scale = np.minimum(1, covariance.trace(axis1=1, axis2=2) / self.features)
-        ridge = _RIDGE * np.where(enough & (scale > 0), scale, 1)[:, None, None] * eye
+        ridge = np.where(enough & (scale > 0), _RIDGE * scale, _RIDGE_OF_FEW)
         if prior:
-            whole = np.tensordot(n / n.sum(), covariance, 1) + _RIDGE**2 * eye
+            whole = np.tensordot(n / n.sum(), covariance, 1) + _RIDGE_OF_FEW**2 * eye
             size = np.linalg.solve(whole, covariance).trace(axis1=1, axis2=2) / self.features
-            target = np.minimum(1, size)[:, None, None] * whole
+            target = size.clip(0, 1)[:, None, None] * whole  # rounding may make it negative
             rows = n[:, None, None]
             covariance = (rows * covariance + prior * target) / (rows + prior)
-        return covariance + ridge
+        return covariance + ridge[:, None, None] * eye
 
     def frequencies(self, counts: _Array, n: _Array) -> _Array:
         """The logarithms of the levels' frequencies; a level that no row has tells nothing."""

@@ -29,6 +29,8 @@ _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
+_SHORT = 0.1
+"""The nats by which a mixture may miss what was reached before, and not grow once more."""
 _MULTIPLICATIONS = 2.5e9
 """Those of expectation-maximisation that are one unit of work."""
 
@@ -163,13 +165,13 @@ class Mixture(Kind):
     By itself a mixture can lose all for a row far out, which others in the stack can bear.
     """
 
-    SETTLED = ("components", "slopes", "smoothing", "growing")
+    SETTLED = ("components", "slopes", "smoothing", "reached", "growing")
 
     def __init__(self, task: Task, front: str, ridge: float = 0.0) -> None:
         super().__init__(task)
         self.front, self.ridge = front, ridge
         self.components, self.slopes, self.growing = 0, False, 0.0
-        self.smoothing = (0.0, 0.0)
+        self.smoothing, self.reached = (0.0, 0.0), -math.inf
         self.label = "mixture of Gaussians" + (" of normal scores" if front == "margins" else "")
 
     def fit(
@@ -181,19 +183,22 @@ class Mixture(Kind):
         judges = task.all[others]
         value, found = -math.inf, None
         for slopes in (False, True) if task.given else (False,):
-            worse, before = 0, self.spent
+            worse, before, alone = 0, self.spent, -math.inf
             for grown in self._grow(*samples, slopes=slopes):
                 member = self._member(front, grown.mixture, slopes)
                 log_probs = torch.stack([*beside, task.log_probs(member.density, others)], dim=1)
                 weights = stacking_weights(log_probs, judges.mass)
                 now = judges.mean((log_probs + weights.log()).logsumexp(dim=1))
-                worse = 0 if now > value else worse + 1
+                # One that is not yet of use beside the others may be when it has grown.
+                worse = 0 if now > value or grown.score > alone else worse + 1
+                alone = max(alone, grown.score)
                 taken = grown.work / _MULTIPLICATIONS
                 self.spent = before + taken
                 if now > value:
                     value, found = now, member
                     self.components, self.slopes = len(grown.mixture.logits), slopes
-                    self.smoothing, self.growing = grown.smoothing, taken
+                    self.smoothing, self.reached = grown.smoothing, grown.score
+                    self.growing = taken
                 if worse == 2 or 2 * taken > work - self.spent:
                     break
         return found
@@ -204,7 +209,9 @@ class Mixture(Kind):
         grown = self._grow(sample, sample, slopes=self.slopes, smoothing=self.smoothing)
         for one in grown:  # of fewer rows there may be no mixture so large
             found = one.mixture
-            if len(found.logits) >= self.components:
+            # Other rows may split otherwise, and leave one component where there should be two.
+            short = one.score < self.reached - _SHORT and len(found.logits) < 4 * self.components
+            if len(found.logits) >= self.components and not short:
                 break
         return self._member(front, found, self.slopes)
 
