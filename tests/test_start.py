@@ -129,6 +129,20 @@ def test_a_constant_feature_and_nearly_collinear_ones() -> None:
     assert 0 < layer.scale_tril[2, 2] < 1e-3
 
 
+def test_a_constant_is_what_is_alike_in_all_rows_that_count() -> None:
+    """In a stream, too, and however far from zero; 0.1 has a computed deviation of its own."""
+    x, weight = rows(500), torch.ones(500, dtype=torch.float64)
+    x[:, 0] -= 4e12
+    x[:, 1] = 0.1
+    x[0], weight[0] = 7.0, 0.0
+    blocks = [(x[part], None, weight[part]) for part in torch.arange(500).split(70)]
+    layer, fitted = Whiten.waiting(3).double(), Whiten.fit(x, weight=weight)
+    layer.start(blocks)
+    assert layer.loc[1] == 0.1
+    torch.testing.assert_close(layer.loc, fitted.loc)
+    torch.testing.assert_close(layer.scale_tril, fitted.scale_tril, rtol=1e-3, atol=1e-3)
+
+
 def test_the_inverse_factor_is_made_once_for_as_long_as_the_factor_stays() -> None:
     whiten = Whiten.fit(rows(100))
     inverse = whiten.inverse

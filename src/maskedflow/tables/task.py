@@ -19,7 +19,7 @@ from maskedflow.transforms import (
     NormalScores,
     Standardize,
 )
-from maskedflow.transforms.regression import MOST_STEPS
+from maskedflow.transforms.regression import MOST_STEPS, moments
 from maskedflow.transforms.whiten import Whiten
 
 from .bounds import column_maps
@@ -117,12 +117,9 @@ class Task:
 
     def scaled(self, rows: Tensor) -> Standardize:
         """Standardises each column by the rows that have it."""
-        part, observed = self.through([], rows), self.observed[rows]
-        mass = part.mass[:, None] * observed
-        total = mass.sum(dim=0).clamp(min=1e-300)
-        loc = (mass * part.x).sum(dim=0) / total
-        scale = ((mass * (part.x - loc).square()).sum(dim=0) / total).sqrt()
-        return Standardize(loc, torch.where(scale > 0, scale, 1.0))
+        part = self.through([], rows)
+        share = part.mass / part.mass.sum()
+        return Standardize(*moments(part.x, self.observed[rows], share))
 
     def whiten(self, part: Split, rows: Tensor, ridge: float) -> Whiten:
         """Fits a linear map that makes rows, mapped already, uncorrelated."""

@@ -40,8 +40,12 @@ def moments(x: Tensor, observed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]
 
 
 def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The weighted mean and the biased covariance, in float64, of rows and their weights."""
+    """The weighted mean and the biased covariance, in float64, of rows and their weights.
+
+    The variance of a constant is exactly zero, whatever is lost to rounding.
+    """
     mass, mean, scatter = 0.0, torch.zeros(()), torch.zeros(())
+    low, high = torch.tensor(math.inf), torch.tensor(-math.inf)
     for rows, weight in blocks:
         share = float(weight.sum())
         if share == 0:
@@ -60,8 +64,13 @@ def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, T
             scatter[below, some].addmm_(weighed[:, below].T, centred[:, some])
         mean += share / (mass + share) * apart
         mass += share
+        there = rows[weight > 0].double()
+        low = torch.minimum(low.to(mean), there.amin(dim=0))
+        high = torch.maximum(high.to(mean), there.amax(dim=0))
     lower = scatter.tril() / mass
-    return mean, lower + lower.tril(-1).T
+    varies = low < high
+    covariance = torch.where(varies[:, None] & varies, lower + lower.tril(-1).T, 0)
+    return torch.where(varies, mean, low), covariance
 
 
 def regress(

@@ -242,7 +242,7 @@ class Whiten(WaitingTransform):
         mean, covariance = streamed_moments((joint(x, c), weight) for x, c, weight in blocks)
         variance, x = covariance.diagonal(), slice(len(self.loc))
         c = slice(len(self.loc), len(mean))
-        constant = variance <= (1e-12 * mean).square()
+        constant = variance == 0
         scale = torch.where(constant, 1, variance).sqrt()
         correlation = covariance / scale / scale[:, None]
         eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
