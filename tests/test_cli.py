@@ -333,8 +333,13 @@ def bad_table(folder: Path) -> Path:
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(
-    words: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    words: str,
+    named: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MASKEDFLOW_DATA", str(folder))  # not where POWER may lie
     bad_table(folder)
     (folder / "half.toml").write_text("epochs = 2.5\n")
     np.save(folder / "wide.npy", np.zeros((2, 5)))
