@@ -156,6 +156,16 @@ def _keep_together(_app: Sphinx, doctree: nodes.document) -> None:
             code["classes"].append("long")
 
 
+def _name_figures(_app: Sphinx, doctree: nodes.document) -> None:
+    """Gives a picture that a cell draws the heading above it for an alternative text."""
+    heading = ""
+    for node in doctree.findall():
+        if isinstance(node, nodes.title):
+            heading = node.astext()
+        elif isinstance(node, nodes.image):
+            node.attributes.setdefault("alt", f"Figure: {heading}")
+
+
 LOADED = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\ssrc=[\"']?(?:https?:)?//[^>]+>"
     r"|<link\b(?=[^>]*\srel=[\"']?(?:stylesheet|preload|icon))[^>]*\shref=[\"']?(?:https?:)?//[^>]+>"
@@ -177,4 +187,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", _shorten)
     app.connect("doctree-read", _write_minus)
     app.connect("doctree-read", _keep_together)
+    app.connect("doctree-read", _name_figures)
     app.connect("build-finished", _ask_no_network)

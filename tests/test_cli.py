@@ -145,6 +145,21 @@ def test_sample_writes_the_same_rows_in_all_formats(folder: Path, tmp_path: Path
     assert abs(np.median(rows[:, 2]) - 50) < 10
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "schema {folder}/own.csv -o {out}/s.toml",
+        "sample {folder}/own -n 3 -o {out}/s.csv",
+        "sample {folder}/own -n 3 -o {out}/s.png",
+        "score {folder}/own {folder}/own.csv -o {out}/s.csv",
+    ],
+)
+def test_missing_folders_are_made(words: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "one"
+    assert run(*words.format(folder=folder, out=out).split()) == 0
+    assert [path.stem for path in out.iterdir()] == ["s"]
+
+
 def test_sample_follows_its_seed(folder: Path, tmp_path: Path) -> None:
     found = []
     for number, seed in enumerate((1, 1, 2)):
@@ -278,6 +293,8 @@ def bad_table(folder: Path) -> Path:
         ("train --dataset moons --height 3", "--height"),
         ("train --dataset moons --epochs many", "--epochs"),
         ("train --dataset moons --epochs 0", "--epochs"),
+        ("train --dataset moons --epochs 2.5 --out {folder}/z", "--epochs 2.5"),
+        ("train --dataset moons --config {folder}/half.toml --out {folder}/z", "--epochs 2.5"),
         ("train --dataset moons --lr -1", "--lr"),
         ("train --dataset moons --flow glew", "glew"),
         ("train --dataset moons --flow glow --out {folder}/z", "flow: Glow expects images"),
@@ -301,7 +318,7 @@ def bad_table(folder: Path) -> Path:
         ("sample {folder}/own -n 5", "-o"),
         ("sample {folder}/own -n 0 -o {folder}/s.csv", "-n"),
         ("sample {folder}/own -n 5 -o {folder}/s.xls", ".png"),
-        ("sample {folder}/own -n 5 -o {folder}/none/s.csv", "none"),
+        ("sample {folder}/own -n 2.5 -o {folder}/s.csv", "-n 2.5: expected a whole number"),
         ("sample {folder}/own -n 5 --context {folder}/own.csv -o {folder}/s.csv", "no context"),
         ("sample {folder}/given -n 5 -o {folder}/s.csv", "--context"),
         ("sample {folder}/given -n 5 --context {folder}/bad.csv -o {folder}/s.csv", "'c'"),
@@ -316,9 +333,15 @@ def bad_table(folder: Path) -> Path:
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(
-    words: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    words: str,
+    named: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MASKEDFLOW_DATA", str(folder))  # not where POWER may lie
     bad_table(folder)
+    (folder / "half.toml").write_text("epochs = 2.5\n")
     np.save(folder / "wide.npy", np.zeros((2, 5)))
     np.save(folder / "nan.npy", np.array([[0.0, 0.0, 0.0], [0.0, 0.0, np.nan]]))
     np.save(folder / "objects.npy", np.array([["a", None, 1]], dtype=object))

@@ -454,6 +454,7 @@ def test_the_command_line_goes_before_the_schema(fitted: Path, tmp_path: Path) -
         ),
         ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --given ctiy", "has no column 'ctiy'"),
         ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --given city --tail", "given: "),
+        ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --given city,city", "'city' is given twice"),
         ("score {f}/csv/t {f}/t.csv -o {f}/o.csv --explain --keep city", "'city' itself"),
         ("sample {f}/csv/t --given {f}/none.csv -o {f}/o.csv", "none.csv"),
         ("sample {f}/csv/t --given {f}/few.csv -o {f}/o.csv", "none of the columns real"),

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from maskedflow.cli.compare import compare
 from maskedflow.cli.datasets import datasets
 from maskedflow.cli.evaluate import evaluate
-from maskedflow.cli.options import config_file
+from maskedflow.cli.options import config_file, whole_numbers
 from maskedflow.cli.output import logged
 from maskedflow.cli.processes import tells
 from maskedflow.cli.report import report
@@ -34,6 +34,7 @@ app = App(
     help="Exact density estimation with masked autoregressive flows.",
     version=lambda: version("maskedflow"),
     help_format="plaintext",
+    config=whole_numbers,
     suppress_keyboard_interrupt=False,
     # Options are spelled with underscores; main() turns --hidden-dim into --hidden_dim.
     # The help texts themselves say what a default is.
@@ -41,7 +42,7 @@ app = App(
 )
 app.command(
     train,
-    config=config_file,
+    config=(config_file, whole_numbers),
     help_epilogue="\n".join(
         [
             "Flows:",

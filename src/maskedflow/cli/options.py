@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
@@ -35,9 +35,9 @@ class TrainOptions(CsvOptions):
         dataset: Name of a known data set (see: maskedflow datasets).
         data: A table of your own: .csv, .tsv, .parquet or a folder of .parquet; a chain, a result
             or another file of samples (see docs/files.md); a part of one is named behind ::.
-        flow: Which flow, see below; or auto, a density estimator that chooses for itself and takes
-            columns of every kind. [default: maf, or nsf for a single column; auto if --data has
-            columns of other kinds than numbers]
+        flow: Name of a flow; or auto, a density estimator that chooses for itself and takes columns
+            of every kind. [default: maf, or nsf for a single column; auto if --data has columns of
+            other kinds than numbers]
         context: Columns of --data to condition on, separated by commas.
         epochs: Most passes over the training rows. [default: 100, or the data set's own]
         batch_size: Rows in a step. [default: 100, or the data set's own]
@@ -152,3 +152,12 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     for command in reversed(commands):  # in a flat table, options named as commands were left out
         options = {command: options}
     Dict(options, source=str(path))(app, commands, arguments)
+
+
+def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse decimals where an integer is expected: cyclopts would round them."""
+    for argument in arguments:
+        if int in (argument.hint, *get_args(argument.hint)):
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise ValueError(f"{argument.name} {token.value}: expected a whole number")

@@ -102,8 +102,6 @@ def sample(
         check_apart(output, context, given, data)
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
-    if not output.parent.is_dir():
-        raise ValueError(f"-o {output}: there is no folder {output.parent}")
 
     if given is not None and within:
         raise ValueError("--within: --given completes rows, whatever their density; leave it out")

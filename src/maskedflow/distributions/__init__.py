@@ -1,4 +1,4 @@
-"""The distribution of a flow, and bases."""
+"""The distribution of a flow, bases, mixtures, and distributions that are bounded or sorted."""
 
 from .bounded import BoxUniform, TransformedUniform, Truncated
 from .chained import ChainedFlow as ChainedFlow

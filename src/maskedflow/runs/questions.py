@@ -80,12 +80,14 @@ def _score(density: Density) -> Question:
 
 
 def _score_given(fitted: FittedTable, run: Run, given: Sequence[str]) -> Question:
-    for name in given:
+    for i, name in enumerate(given):
         if name not in fitted.columns:
             raise ValueError(
                 f"given: {run.directory} has no column {name!r}; its columns are "
                 f"{', '.join(fitted.columns)}"
             )
+        if name in given[:i]:
+            raise ValueError(f"given: column {name!r} is given twice")
 
     def answer(part: Part, start: int, seed: int) -> list[pa.Array]:
         x, context, dropped = fitted.without_gaps(part.x, part.context)

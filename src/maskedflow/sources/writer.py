@@ -44,9 +44,9 @@ def write_table(
 ) -> int:
     """Writes blocks of rows to a `.csv`, `.tsv`, `.parquet` or `.npy` file, in constant memory.
 
-    The file appears under its name only when it is complete. `.npy` keeps no column names. Text is
-    UTF-8 with decimal points, compressed if the name ends in `.gz`, and goes to standard output if
-    it is `-`.
+    The file appears under its name only when it is complete, and missing folders are made. `.npy`
+    keeps no column names. Text is UTF-8 with decimal points, compressed if the name ends in `.gz`,
+    and goes to standard output if it is `-`.
 
     Args:
         path: The file to write; one that is there is replaced.
@@ -59,7 +59,6 @@ def write_table(
 
     Raises:
         ValueError: If the suffix is none of these, or a block has another shape or dtype.
-        FileNotFoundError: If the folder does not exist.
 
     Example:
         >>> import tempfile
@@ -92,7 +91,6 @@ def write_batches(
 
     Raises:
         ValueError: If the suffix is none of these, or the format has no place for a column's type.
-        FileNotFoundError: If the folder does not exist.
     """
     path = Path(path)
     if path == STDIN:
@@ -100,13 +98,12 @@ def write_batches(
     ending = next(filter(path.name.endswith, _WRITERS), None)
     if ending is None:
         raise ValueError(f"{path}: expected a file ending in {', '.join(_WRITERS)}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it in")
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder")
     if ending == ".npy" and _number(schema) is None:
         raise ValueError(f"{path}: expected columns of numbers of one type; write .csv or .parquet")
     failed = f"cannot be written as {ending[1:]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with one_line_errors(path, failed), atomic(path) as beside, beside.open("r+b") as sink:
         return _WRITERS[ending](sink, schema, iter(batches), header)
 
