@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -102,7 +102,6 @@ def sample(
         check_apart(output, context, given, data)
     if output.suffix == ".png" and shard is not None:
         raise ValueError(f"--shard {shard}: a picture shows all rows; leave it out")
-
     if given is not None and within:
         raise ValueError("--within: --given completes rows, whatever their density; leave it out")
     if given is not None and context is not None:
@@ -110,7 +109,7 @@ def sample(
     if csv is not None and context is None and given is None and data is None:
         raise ValueError("options of CSV files: expected --context, --given or --data with them")
 
-    from maskedflow.runs import draw_batches, load_run, sample_given_run, sample_run
+    from maskedflow.runs import load_run, sample_given_run, sample_run
     from maskedflow.runs.parts import complete_parts, sample_parts
     from maskedflow.runs.sampling import ROWS
     from maskedflow.sources import Shard, open_source, write_batches
@@ -119,70 +118,89 @@ def sample(
     start = time.monotonic()
     number, found = number or 1, load_run(run).to(device)
     if found.config.data.time is not None:
-        if context is not None:
-            raise ValueError(f"--context {context}: the run of a time series takes --data")
-        if given is not None:
-            raise ValueError(f"--given {given}: the run of a time series takes --data")
-        if shard is not None:
-            raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
-        if folder:
-            raise ValueError(f"-o {output}: forecasts come as a whole; expected a file")
-        if within:
-            raise ValueError("--within: forecasts are drawn step by step; leave it out")
+        _check_forecast(output, folder, context, given, shard, within)
         _forecast(found, number, output, steps or STEPS, data and opened(data, csv), seed)
         return
     if steps is not None or data is not None:
         raise ValueError(f"--steps, --data: expected the run of a time series, {run} is none")
-    if found.config.search is not None and output.suffix in (".npy", ".png"):
-        raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
-    names = found.context_columns
-    if given is None and names and context is None:
-        raise ValueError(f"--context: {run} is conditional on {', '.join(names)}; name a table")
-    if context is not None and not names:
-        raise ValueError(f"--context {context}: the density of {run} has no context")
-    dialect = dialect_of(csv)
+    _check_draws(found, output, context, given)
+    dialect, place = dialect_of(csv), run.absolute()
     if given is not None:
         table = open_source(opened(given, csv))
-        with told():
-            if folder:
-                inputs = table.count()
-                job = partial(
-                    complete_parts, run.absolute(), given.absolute(), number, dialect, seed=seed
-                )
-                total = write_parts(output, job, number * inputs, -(-inputs // ROWS), engine)
-            else:
-                schema, batches = sample_given_run(found, table, number, seed=seed, shard=piece)
-                bar = tracked(batches, None)
-                total = write_batches(output, schema, bar, header=piece.number == 1)
-        tell_written(total, output, start)
-        return
-    conditions = None if context is None else found.read_context(opened(context, csv))
-    rows = number if conditions is None else number * len(conditions)
-    if output.suffix == ".png":
-        import torch
-
-        from maskedflow.report import samples_picture, save
-
-        with told():
-            blocks = draw_batches(found, number, conditions, seed=seed, within=within)
-            drawn = torch.cat([x for x, _ in blocks])
-        save(samples_picture(found.to("cpu"), drawn), output)
-        print(f"{len(drawn):,} rows in {output}")
-        return
+        inputs = table.count() if folder else 0
+        rows, blocks = number * inputs, -(-inputs // ROWS)
+        stream: Any = partial(sample_given_run, found, table, number, seed=seed, shard=piece)
+        job = partial(complete_parts, place, given.absolute(), number, dialect, seed=seed)
+    else:
+        conditions = None if context is None else found.read_context(opened(context, csv))
+        if output.suffix == ".png":
+            _picture(found, number, conditions, output, seed, within=within)
+            return
+        rows = number if conditions is None else number * len(conditions)
+        blocks = -(-rows // ROWS)
+        where = None if context is None else context.absolute()
+        stream = partial(
+            sample_run, found, number, conditions, seed=seed, shard=piece, within=within
+        )
+        job = partial(sample_parts, place, number, where, dialect, seed=seed, within=within)
     with told():
         if folder:
-            where = None if context is None else context.absolute()
-            job = partial(
-                sample_parts, run.absolute(), number, where, dialect, seed=seed, within=within
-            )
-            total = write_parts(output, job, rows, -(-rows // ROWS), engine)
+            total = write_parts(output, job, rows, blocks, engine)
         else:
-            schema, batches = sample_run(
-                found, number, conditions, seed=seed, shard=piece, within=within
-            )
-            bar = tracked(batches, rows // piece.of)
+            schema, batches = stream()
+            bar = tracked(batches, rows // piece.of or None)
             total = write_batches(output, schema, bar, header=piece.number == 1)
     tell_written(total, output, start)
+
+
+def _check_forecast(
+    output: Path,
+    folder: bool,
+    context: Path | None,
+    given: Path | None,
+    shard: str | None,
+    within: bool,
+) -> None:
+    """Refuses what does not go with the run of a time series."""
+    if context is not None:
+        raise ValueError(f"--context {context}: the run of a time series takes --data")
+    if given is not None:
+        raise ValueError(f"--given {given}: the run of a time series takes --data")
+    if shard is not None:
+        raise ValueError(f"--shard {shard}: forecasts come as a whole; leave it out")
+    if folder:
+        raise ValueError(f"-o {output}: forecasts come as a whole; expected a file")
+    if within:
+        raise ValueError("--within: forecasts are drawn step by step; leave it out")
+
+
+def _check_draws(run: Run, output: Path, context: Path | None, given: Path | None) -> None:
+    """Refuses what does not go with a run, or lacks."""
+    if run.config.search is not None and output.suffix in (".npy", ".png"):
+        raise ValueError(f"-o {output}: of a mixed table, expected a file ending in .csv, .parquet")
+    names = run.context_columns
+    if given is None and names and context is None:
+        raise ValueError(
+            f"--context: {run.directory} is conditional on {', '.join(names)}; name a table"
+        )
+    if context is not None and not names:
+        raise ValueError(f"--context {context}: the density of {run.directory} has no context")
+
+
+def _picture(
+    run: Run, number: int, conditions: Any, output: Path, seed: int, *, within: bool
+) -> None:
+    """Draws rows, and a picture of them."""
+    import torch
+
+    from maskedflow.report import samples_picture, save
+    from maskedflow.runs import draw_batches
+
+    with told():
+        blocks = draw_batches(run, number, conditions, seed=seed, within=within)
+        drawn = torch.cat([x for x, _ in blocks])
+    save(samples_picture(run.to("cpu"), drawn), output)
+    print(f"{len(drawn):,} rows in {output}")
 
 
 def _forecast(
