@@ -23,6 +23,7 @@ from maskedflow.files import (
     Positive,
     Size,
     atomic,
+    blame,
     check,
     check_fields,
     exclusive,
@@ -246,6 +247,14 @@ class Record:
     share: float = 0.5
     names: tuple[str, ...] = ()
     inner: Record | None = None
+
+
+def test_what_is_wrong_with_a_file_is_told_in_a_line_that_can_be_read() -> None:
+    path = Path("a.toml")
+    with pytest.raises(ValueError, match=r"^a.toml: no run: expected a number, got xx") as caught:
+        with blame(path, "no run"):
+            raise ValueError("expected a number,\ngot " + 10_000 * "x")
+    assert len(str(caught.value)) < 1100
 
 
 def test_plain_values_become_a_record() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -145,7 +146,9 @@ class Column:
             bound = arguments.get(key)
             if not (bound is None or isinstance(bound, int | float)):
                 name = arguments["name"]
-                raise ValueError(f"column {name!r}: {key}: expected a number, got {bound!r}")
+                raise ValueError(
+                    f"column {name!r}: {key}: expected a number, got {reprlib.repr(bound)}"
+                )
         return arguments
 
     def as_written(self, key: str) -> Any:

@@ -229,4 +229,4 @@ def blame(path: Path, claim: str) -> Iterator[None]:
     except Exception as error:
         told = " ".join(str(error).split())
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise ValueError(f"{path}: {claim}: {kind}{told}") from None
+        raise ValueError(f"{path}: {claim}: {kind}{told:.1000}") from None
