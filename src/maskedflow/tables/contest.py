@@ -161,10 +161,13 @@ class Contest:
         kinds = [k for k in FLOWS[self.flow] if self.can_whiten or not FRONTS[k[0]][1]]
         if self.task.rows < FEWEST or not kinds:
             return
-        trainings = [self.training(*kind, 0) for kind in kinds]
+        trainings = [one for kind in kinds if not (one := self.training(*kind, 0)).is_done]
         share = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
         work = share * self.budget.left / (self.judged if self.is_crossed else 1)
-        self.take_turns({one: work / len(kinds) for one in trainings})
+        # Of flows so wide that building them takes all the work, the smallest are left.
+        while trainings and max(one.building for one in trainings) * len(trainings) > work:
+            trainings.remove(max(trainings, key=lambda one: one.building))
+        self.take_turns({one: work / len(trainings) for one in trainings})
         for training in trainings:
             if training.member is not None:
                 self.flows.append(Trained(training.label, [], [], training))
