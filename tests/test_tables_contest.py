@@ -147,6 +147,7 @@ def test_of_flows_that_take_much_to_build_the_smallest_is_trained(
 ) -> None:
     rng = np.random.default_rng(0)
     table = pa.table({name: rng.normal(size=100) for name in "abc"})
+    monkeypatch.setattr(flow_training, "_SMALL", 0)
 
     def labels(building: float) -> list[str]:
         monkeypatch.setattr(flow_training, "_BUILDING", building)

@@ -141,8 +141,11 @@ class Contest:
         """Fits a kind, with a share of the work at most."""
         rows, others = self.fold(0)
         work = min(share * self.budget.total, self.budget.left)
-        if self.is_crossed and not isinstance(kind, Products):
-            work /= self.judged + 1  # it is fitted once for each judge, and once more at the end
+        if self.is_crossed:  # it is fitted once for each judge, and once more at the end
+            if isinstance(kind, Products):
+                work -= self.judged * kind.again_work
+            else:
+                work /= self.judged + 1
         beside = [entry.log_probs[0] for entry in self.entries]
         member = kind.fit_once(self.checkpoints, rows, others, beside, work)
         self.budget.spent += kind.spent

@@ -30,8 +30,9 @@ _MANY = 5_000
 """Rows from which on networks are wider: fewer rows tell no more than a narrow one can hold."""
 _WEIGHTS = 10_000_000
 """Most weights of a flow: tables so wide that one has more have too few rows for it."""
-_BUILDING = 3.5e-7
-"""The work that a turn takes for each weight beside its steps: building, copies, programs."""
+_BUILDING, _SMALL = 4e-7, 1_000_000
+"""The work that a turn takes for each weight beside its steps: building, copies, programs; and the
+weights for which that is too little to count."""
 _EPOCHS, _STEPS, _PATIENCE = 30, 3000, 12
 """The passes and the steps of a turn, whichever is more, and the passes without a gain that end it.
 """
@@ -85,7 +86,7 @@ class FlowTraining:
         self.batch_size = batch_size_of(len(rows))
         self.weights = _weights(features, given, letters, self.hidden)
         self.epoch = COMPILED.training_work(len(rows), self.weights, self.batch_size)
-        self.building = _BUILDING * self.weights
+        self.building = _BUILDING * max(self.weights - _SMALL, 0)
         self.score = -math.inf
         self.is_done = self.weights > _WEIGHTS
         self.member: Member | None = None

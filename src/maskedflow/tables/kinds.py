@@ -334,7 +334,7 @@ class Products(Kind):
     @property
     def again_work(self) -> float:
         columns = self.task.features + len(self.task.layout.levels)
-        return 0.1 + 4e-5 * min(len(self.task.all), self.most) * columns
+        return 0.1 + min(len(self.task.all), self.most) * (3e-4 + 4e-6 * columns)
 
 
 def _sample(part: Split) -> Sample:
