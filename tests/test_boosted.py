@@ -13,7 +13,14 @@ from torch import Tensor
 
 from maskedflow.distributions.base import log_density
 from maskedflow.kernels import trees as kernel
-from maskedflow.tables.boosted import BoostedChain, ChainSize, _binned, _Trees, fit_boosted
+from maskedflow.tables.boosted import (
+    BoostedChain,
+    ChainSize,
+    _binned,
+    _Trees,
+    fit_boosted,
+    least_work,
+)
 from maskedflow.transforms import places_in_a_cell
 
 
@@ -160,6 +167,19 @@ def test_nothing_to_learn_is_the_margin() -> None:
     torch.testing.assert_close(chain().log_prob(z), expected)
     assert work == 0
     assert chain().sample((3,)).shape == (3, 1)
+
+
+def test_wide_rows_take_no_more_work_than_there_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(150, 40, dtype=torch.float64, generator=generator).cumsum(dim=1)
+    z = z / z.std(dim=0)
+    observed, weight = torch.ones_like(z, dtype=torch.bool), torch.ones(150)
+    work = least_work(150, 40, 0)
+    for share in (0.2, 1.0):
+        options: Any = {"levels": [], "present": [None] * 40, "work": share * work}
+        chain, spent = fit_boosted(z, None, observed, weight, **options)
+        assert 0 < spent <= share * work
+        assert chain.size.trees
 
 
 def test_noise_gets_no_trees_or_little_trust() -> None:

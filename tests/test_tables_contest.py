@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
 import maskedflow as mf
-from maskedflow.tables import FittedTable, contest
+from maskedflow.tables import FittedTable, contest, flow_training
 from maskedflow.tables.flow_training import FlowTraining
 
 
@@ -139,6 +140,23 @@ def test_an_interruption_ends_it_with_what_it_has(monkeypatch: pytest.MonkeyPatc
     fitted = FittedTable.fit(table, work=5)
     assert fitted.is_interrupted
     assert fitted.log_prob(table).isfinite().all()
+
+
+def test_of_flows_that_take_much_to_build_the_smallest_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({name: rng.normal(size=100) for name in "abc"})
+    monkeypatch.setattr(flow_training, "_SMALL", 0)
+
+    def labels(building: float) -> list[str]:
+        monkeypatch.setattr(flow_training, "_BUILDING", building)
+        lines = list[str]()
+        FittedTable.fit(table, work=2, tell=lambda share, line: lines.append(line))
+        return [line.partition(":")[0] for line in lines if line.startswith("flow")]
+
+    assert labels(4e-6) == ["flow margins sss"]
+    assert labels(1.0) == []
 
 
 @pytest.mark.slow

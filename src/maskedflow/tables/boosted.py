@@ -42,8 +42,10 @@ _BOOSTING: dict[str, Any] = {
     "random_state": 0,
 }
 _ITERATIONS, _PATIENCE = 300, 8
-_TREE, _CELL = 8e-4, 4e-8
-"""The work of a tree, and of each number that it is fitted to: about a second of one core."""
+_TREE, _COLUMN, _CELL = 5e-4, 1.1e-5, 2e-8
+"""The work of a tree, and of each column and number that it is fitted to."""
+_BINNING = 10
+"""How much more than a tree it takes to bin the columns, once for all trees of a fit."""
 
 
 class ChainSize(NamedTuple):
@@ -335,7 +337,7 @@ class _Boosting:
         n = len(weight)
         self.weight, self.spent = weight, 0.0
         self.is_weighed = bool((weight != weight[0]).any())
-        self.folds = _FOLDS if n * _PART < _HELD_OUT else 1
+        self.folds = _folds(n)
         held = n / _FOLDS if self.folds > 1 else min(n * _PART, 5_000)
         place = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
         self.fold = (place / max(held, 1)).astype(np.int64)
@@ -351,8 +353,8 @@ class _Boosting:
 
         The first columns of x are categorical. Without trees the upper half has its prior.
         """
-        tree = _TREE + _CELL * len(rows) * x.shape[1]
-        iterations = int(min(_ITERATIONS, work / ((self.folds + 1) * tree)))
+        binning, tree = _work_of(len(rows), x.shape[1])
+        iterations = int(min(_ITERATIONS, (work / (self.folds + 1) - binning) / tree))
         fold = self.fold[rows]
         parts = [(rows[fold != k], rows[fold == k]) for k in range(self.folds)]
         few = min(len(rows) - _FEWEST, *(len(held) - _FEWEST // 4 for _, held in parts))
@@ -369,7 +371,7 @@ class _Boosting:
                 y_val=upper[held],
                 sample_weight_val=self.told(held),
             )
-            self.spent += len(model._predictors) * tree
+            self.spent += binning + len(model._predictors) * tree
             counts.append(int(np.argmax(model.validation_score_)))
             del model._predictors[counts[-1] :]
             shown[held] = model.predict_proba(x[held])[:, 1]
@@ -386,9 +388,25 @@ class _Boosting:
         count = round(sum(counts) / len(counts))
         if not count or gain(share) <= 0:
             return None
-        self.spent += count * tree
+        self.spent += binning + count * tree
         model = _classifier(native, count, early_stopping=False)
         return model.fit(x[rows], upper[rows], self.told(rows)), share
+
+
+def least_work(rows: int, features: int, given: int) -> float:
+    """The work of one tree for each number and fold: a chain with less is hardly one."""
+    columns = given + (features + 1) / 2
+    return (_folds(rows) + 1) * features * sum(_work_of(rows, columns))
+
+
+def _folds(rows: int) -> int:
+    return _FOLDS if rows * _PART < _HELD_OUT else 1
+
+
+def _work_of(rows: int, columns: float) -> tuple[float, float]:
+    """The work of binning columns, and that of a tree then."""
+    read = columns * (_COLUMN + _CELL * rows)
+    return _BINNING * read, _TREE + read
 
 
 def _classifier(native: int, iterations: int, early_stopping: bool) -> Any:

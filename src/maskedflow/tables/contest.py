@@ -141,8 +141,11 @@ class Contest:
         """Fits a kind, with a share of the work at most."""
         rows, others = self.fold(0)
         work = min(share * self.budget.total, self.budget.left)
-        if self.is_crossed and not isinstance(kind, Products):
-            work /= self.judged + 1  # it is fitted once for each judge, and once more at the end
+        if self.is_crossed:  # it is fitted once for each judge, and once more at the end
+            if isinstance(kind, Products):
+                work -= self.judged * kind.again_work
+            else:
+                work /= self.judged + 1
         beside = [entry.log_probs[0] for entry in self.entries]
         member = kind.fit_once(self.checkpoints, rows, others, beside, work)
         self.budget.spent += kind.spent
@@ -161,10 +164,13 @@ class Contest:
         kinds = [k for k in FLOWS[self.flow] if self.can_whiten or not FRONTS[k[0]][1]]
         if self.task.rows < FEWEST or not kinds:
             return
-        trainings = [self.training(*kind, 0) for kind in kinds]
+        trainings = [one for kind in kinds if not (one := self.training(*kind, 0)).is_done]
         share = _FIRST if len(kinds) > 1 and not self.is_crossed else 0.9
         work = share * self.budget.left / (self.judged if self.is_crossed else 1)
-        self.take_turns({one: work / len(kinds) for one in trainings})
+        # Of flows so wide that building them takes all the work, the smallest are left.
+        while trainings and max(one.building for one in trainings) * len(trainings) > work:
+            trainings.remove(max(trainings, key=lambda one: one.building))
+        self.take_turns({one: work / len(trainings) for one in trainings})
         for training in trainings:
             if training.member is not None:
                 self.flows.append(Trained(training.label, [], [], training))

@@ -30,6 +30,9 @@ _MANY = 5_000
 """Rows from which on networks are wider: fewer rows tell no more than a narrow one can hold."""
 _WEIGHTS = 10_000_000
 """Most weights of a flow: tables so wide that one has more have too few rows for it."""
+_BUILDING, _SMALL = 4e-7, 1_000_000
+"""The work that a turn takes for each weight beside its steps: building, copies, programs; and the
+weights for which that is too little to count."""
 _EPOCHS, _STEPS, _PATIENCE = 30, 3000, 12
 """The passes and the steps of a turn, whichever is more, and the passes without a gain that end it.
 """
@@ -83,6 +86,7 @@ class FlowTraining:
         self.batch_size = batch_size_of(len(rows))
         self.weights = _weights(features, given, letters, self.hidden)
         self.epoch = COMPILED.training_work(len(rows), self.weights, self.batch_size)
+        self.building = _BUILDING * max(self.weights - _SMALL, 0)
         self.score = -math.inf
         self.is_done = self.weights > _WEIGHTS
         self.member: Member | None = None
@@ -98,6 +102,7 @@ class FlowTraining:
     def settle(self, work: float) -> float:
         """Plans a turn of so much work at most; returns what it takes, 0 if that is not enough."""
         self._config = None
+        work = max(work - self.building, 0.0)
         epochs = COMPILED.epochs_within(work, len(self.rows), self.weights, self.batch_size)
         if self.member is None and not epochs:  # once, as many rows as there is work for
             self.rows = self.rows[: int(len(self.rows) * work / self.epoch)]
@@ -117,7 +122,7 @@ class FlowTraining:
             patience=max(_PATIENCE, min(epochs, most) // 4),
             seed=self.task.seed + self.fold,
         )
-        return self._config.epochs * self.epoch
+        return self.building + self._config.epochs * self.epoch
 
     def turn(self) -> tuple[float, FlowTraining]:
         """Takes the turn that was planned; returns the work that it did without, and itself.

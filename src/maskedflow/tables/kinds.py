@@ -15,7 +15,7 @@ from maskedflow.files import blame
 from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
-from .boosted import fit_boosted
+from .boosted import fit_boosted, least_work
 from .checkpoints import Checkpoints, Finished, Step
 from .em import Grown, Sample, grow
 from .member import Member, front_plan
@@ -27,6 +27,8 @@ from .together import by_one_thread
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
+_FEWEST_MIXED = 8
+"""Rows a column below which :func:`grow` makes one Gaussian only, which is of no use here."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
 _SHORT = 0.1
@@ -178,6 +180,8 @@ class Mixture(Kind):
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
         task = self.task
+        if len(rows) < _FEWEST_MIXED * task.features:
+            return None
         front = task.front(self.front, rows, self.ridge)
         samples = [_sample(task.through(front, part)) for part in (rows[: self._most], others)]
         judges = task.all[others]
@@ -246,7 +250,12 @@ class Chain(Kind):
     def fit(
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
-        if self.task.rows < _FEWEST_BOOSTED or self.task.features + self.task.given < 2:
+        task = self.task
+        if task.rows < _FEWEST_BOOSTED or task.features + task.given < 2:
+            return None
+        levels = task.layout.levels
+        given = task.given - sum(levels) + len(levels)
+        if work < least_work(len(rows), task.features, given):
             return None
         self.work = work
         before = self.spent
@@ -325,7 +334,7 @@ class Products(Kind):
     @property
     def again_work(self) -> float:
         columns = self.task.features + len(self.task.layout.levels)
-        return 0.1 + 4e-5 * min(len(self.task.all), self.most) * columns
+        return 0.1 + min(len(self.task.all), self.most) * (3e-4 + 4e-6 * columns)
 
 
 def _sample(part: Split) -> Sample:
