@@ -251,9 +251,9 @@ class Record:
 
 def test_what_is_wrong_with_a_file_is_told_in_a_line_that_can_be_read() -> None:
     path = Path("a.toml")
-    with pytest.raises(ValueError, match=r"^a.toml: no run: expected a number, got xx") as caught:
-        with blame(path, "no run"):
-            raise ValueError("expected a number,\ngot " + 10_000 * "x")
+    wanted = r"^a.toml: no run: expected a number, got xx"
+    with pytest.raises(ValueError, match=wanted) as caught, blame(path, "no run"):
+        raise ValueError("expected a number,\ngot " + 10_000 * "x")
     assert len(str(caught.value)) < 1100
 
 
