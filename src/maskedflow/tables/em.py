@@ -30,6 +30,8 @@ _RIDGE, _RIDGE_OF_FEW, _ROUNDING = 1e-10, 1e-6, 1e-14
 in units of its moments before they are centred, of which sums know no more digits."""
 _ROWS = 4
 """The rows for each number of a component's mean that show how narrow it is."""
+FEWEST = 2 * _ROWS
+"""The rows for each number of a component's mean without which it does not split."""
 _SHRINK = 1e-6
 """What is added to the square of a context, as a share of it: one-hot vectors add up to 1."""
 _PAIR = 12
@@ -178,7 +180,7 @@ class _Search:
         """Makes two components of each that has rows enough; says whether there were any."""
         old = self.components
         size = self.features + self.context + 1
-        large = np.exp(old.logits) * self.rows >= 2 * _ROWS * size
+        large = np.exp(old.logits) * self.rows >= FEWEST * size
         if not large.any():
             return False
         where = np.concatenate([np.arange(len(large)), np.flatnonzero(large)])

@@ -17,7 +17,7 @@ from maskedflow.transforms import LazyTransform
 
 from .boosted import fit_boosted, least_work
 from .checkpoints import Checkpoints, Finished, Step
-from .em import Grown, Sample, grow
+from .em import FEWEST, Grown, Sample, grow
 from .member import Member, front_plan
 from .mixture import MixtureOfRegressions
 from .plan import assemble
@@ -27,8 +27,6 @@ from .together import by_one_thread
 _RIDGES = (1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _MIXED = 2_000_000
 """Most cells that a mixture is fitted to."""
-_FEWEST_MIXED = 8
-"""Rows a column below which :func:`grow` makes one Gaussian only, which is of no use here."""
 _FEWEST_BOOSTED, _FEWEST_LEAVES = 150, 80
 """Rows below which no trees are boosted, and no forest is fitted."""
 _SHORT = 0.1
@@ -180,8 +178,8 @@ class Mixture(Kind):
         self, rows: Tensor, others: Tensor, beside: Sequence[Tensor], work: float
     ) -> Member | None:
         task = self.task
-        if len(rows) < _FEWEST_MIXED * task.features:
-            return None
+        if len(rows) < FEWEST * task.features:
+            return None  # that would be one Gaussian, after seconds where there are many columns
         front = task.front(self.front, rows, self.ridge)
         samples = [_sample(task.through(front, part)) for part in (rows[: self._most], others)]
         judges = task.all[others]
