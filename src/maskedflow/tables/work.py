@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 
@@ -70,12 +71,14 @@ def work_within(seconds: float, features: int, since: float) -> float:
     x = torch.zeros(rows * steps, features)
     part = Split(x)
     config = TrainConfig(epochs=1, batch_size=rows)
-    begun = 0.0
-    for _ in range(2):  # what is not compiled yet is compiled in the first turn
+    turns = []
+    for _ in range(4):
         begun = time.perf_counter()
         fit(flow, part, part[:1], config, ranks=Ranks(alone=True))
+        turns.append(time.perf_counter() - begun)
     weights = sum(parameter.numel() for parameter in flow.parameters())
-    pace = (time.perf_counter() - begun) / COMPILED.training_work(len(x), weights, rows)
+    # In the first turn what is not compiled yet is compiled, and any may have to wait for a core.
+    pace = median(turns[1:]) / COMPILED.training_work(len(x), weights, rows)
     left = max(seconds - (time.perf_counter() - since), 0.5 * seconds)
     return float(f"{left / pace:.3g}")
 
