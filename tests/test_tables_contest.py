@@ -159,6 +159,29 @@ def test_of_flows_that_take_much_to_build_the_smallest_is_trained(
     assert labels(1.0) == []
 
 
+def test_the_likeliest_flow_goes_on_though_none_has_a_weight_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As beside trees, which are done when flows have hardly begun."""
+
+    def firstly(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
+        return torch.eye(log_probs.shape[1], dtype=torch.float64)[0]
+
+    monkeypatch.setattr(contest, "stacking_weights", firstly)
+    x = np.random.default_rng(0).normal(size=(5_000, 2))
+    x[:, 1] += x[:, 0] ** 2
+    lines = list[str]()
+    table = pa.table({"a": x[:, 0], "b": x[:, 1]})
+    FittedTable.fit(table, work=4, tell=lambda share, line: lines.append(line))
+    scores: dict[str, list[float]] = {}
+    for line in lines:
+        label, _, score = line.removesuffix(" nats").partition(": ")
+        if label.startswith("flow"):
+            scores.setdefault(label, []).append(float(score))
+    best = max(scores, key=lambda label: scores[label][0])
+    assert [label for label, found in scores.items() if len(found) > 1] == [best]
+
+
 @pytest.mark.slow
 def test_it_tells_how_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     shares, lines = list[float](), list[str]()

@@ -37,6 +37,8 @@ _NEAR = 128
 """How many columns before it may be the one that a column is given."""
 _BLOCK = 10_000
 """Rows that are counted at once."""
+_LEAF, _PAIR = 4e-4, 7e-9
+"""The work of a column of a tree, and of each row and column that it may be given."""
 
 
 def fit_categories(
@@ -61,18 +63,21 @@ def fit_categories(
         return made, plan
 
     alone = len(levels) == 1 and not given
+    tree = len(levels) * (_LEAF + _PAIR * len(rows) * min(len(levels), _NEAR))
     if alone or rows.effective < _FEWEST or sum(levels) > _LEVELS:
-        return *start(rows, None), 0.0
+        return *start(rows, None), tree
     hidden = max(_HIDDEN, len(levels))
-    network = start(rows[torch.arange(1)], hidden)[0]
+    plain = {"parents": [-1] * len(levels), "hidden": hidden, "seed": seed}
+    network = build_categories(levels, given, plain)
     weights = sum(p.numel() for p in network.parameters()) + _COLUMN * len(levels)
     batch_size = min(max(len(rows) // 10, _SMALLEST), _LARGEST)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     folds = order.tensor_split(_FOLDS if len(rows) < _MANY else 10)
     turns = folds if len(rows) < _MANY else folds[:1]
-    most = INTERPRETED.epochs_within(work / (len(turns) + 1), len(rows), weights, batch_size)
+    each = max(work / (len(turns) + 1) - tree, 0)
+    most = INTERPRETED.epochs_within(each, len(rows), weights, batch_size)
     if not most:
-        return *start(rows, None), 0.0
+        return *start(rows, None), tree
     epoch = INTERPRETED.training_work(len(rows), weights, batch_size)
     config = TrainConfig(
         epochs=min(most, _EPOCHS),
@@ -93,6 +98,7 @@ def fit_categories(
     length = max(map(len, curves))
     total = torch.tensor([curve + curve[-1:] * (length - len(curve)) for curve in curves]).sum(0)
     epochs, spent = int(total.argmin()), sum(len(curve) - 1 for curve in curves) * epoch
+    spent += (len(turns) + 1) * tree
     if not epochs:
         return *start(rows, None), spent
     made, plan = start(rows, hidden)

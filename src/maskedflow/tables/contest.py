@@ -47,6 +47,8 @@ _CELLS = 10_000_000
 """Most cells that a member is fitted to: more could not be seen within minutes."""
 _FIRST, _MIXING, _BOOSTING, _LEAVES = 0.25, 0.2, 0.25, 0.2
 """The shares of the work for first turns of flows, mixtures, boosted trees, kernels and forests."""
+_KERNEL, _TREES = (2.5e-5, 2e-6), (3e-4, 4e-6)
+"""The work of a row, and of each of its columns, of a kernel density, and of a forest."""
 _CLOSE, _LAST = 0.3, 0.85
 """Of the weight of the best flow, what another needs to be trained on beside it; and the share of
 the work that is left for that."""
@@ -130,9 +132,10 @@ class Contest:
             self.fit(Gaussian(task, "scores"), math.inf)
             for front in ("margins", "scaled" if task.patterns else "whiten"):
                 self.fit(Mixture(task, front, self.ridge), 0.5 * _MIXING)
-            self.fit(Products(task, "kernels", "margins", fit_kernels, CENTRES), _LEAVES)
-            self.fit(Products(task, "whitened kernels", "scores", fit_kernels, CENTRES), _LEAVES)
-            self.fit(Products(task, "forest", "margins", fit_forest, len(task.all)), _LEAVES)
+            for label, front in (("kernels", "margins"), ("whitened kernels", "scores")):
+                self.fit(Products(task, label, front, fit_kernels, CENTRES, _KERNEL), _LEAVES)
+            forest = Products(task, "forest", "margins", fit_forest, len(task.all), _TREES)
+            self.fit(forest, _LEAVES)
             self.fit(Chain(task), _BOOSTING)
         if self.is_crossed:
             self.budget.spent += self.judged * sum(one.kind.again_work for one in self.simple)
@@ -191,7 +194,9 @@ class Contest:
             self.weigh(range(1))
             alive = [entry for entry in self.flows if entry.weight > 0]
             alive.sort(key=lambda entry: -entry.weight / len(entry.members))
-            growing = [entry for entry in alive if not entry.training.is_done][:2]
+            # What has no weight beside trees after a short turn may have one after a long turn.
+            likeliest = sorted(self.flows, key=lambda entry: -float(entry.log_probs[0].mean()))[:1]
+            growing = [one for one in alive or likeliest if not one.training.is_done][:2]
             best = [entry for entry in growing if entry.weight >= _CLOSE * growing[0].weight]
             share = _LAST * self.budget.left / max(len(best), 1)
             if self.take_turns({entry.training: share for entry in best}):

@@ -286,15 +286,31 @@ class Chain(Kind):
 
 
 class Products(Kind):
-    """A mixture of products behind a front: a kernel density, or an adversarial forest."""
+    """A mixture of products behind a front: a kernel density, or an adversarial forest.
+
+    Args:
+        task: The rows.
+        label: Its name.
+        front: Its front.
+        fit: What fits a mixture.
+        most: Most rows that it is fitted to.
+        costs: The work of a row, and of each of its columns.
+    """
 
     SETTLED = ("settled",)
 
     def __init__(
-        self, task: Task, label: str, front: str, fit: Callable[..., Any], most: int
+        self,
+        task: Task,
+        label: str,
+        front: str,
+        fit: Callable[..., Any],
+        most: int,
+        costs: tuple[float, float],
     ) -> None:
         super().__init__(task)
-        self.label, self.front, self.fit_products, self.most = label, front, fit, most
+        self.label, self.front, self.fit_products = label, front, fit
+        self.most, self.costs = most, costs
         self.settled: Any = None
 
     def fit(
@@ -332,7 +348,8 @@ class Products(Kind):
     @property
     def again_work(self) -> float:
         columns = self.task.features + len(self.task.layout.levels)
-        return 0.1 + min(len(self.task.all), self.most) * (3e-4 + 4e-6 * columns)
+        row, cell = self.costs
+        return 0.1 + min(len(self.task.all), self.most) * (row + cell * columns)
 
 
 def _sample(part: Split) -> Sample:
