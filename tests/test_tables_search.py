@@ -235,6 +235,17 @@ def test_mixtures_grow_until_each_cluster_has_a_component(seed: int, work: float
     assert found > -math.log(16) - 1 - math.log(2 * math.pi) - 2 * math.log(1e-5) - 0.1
 
 
+def test_a_fold_without_a_heavy_row_may_have_rows_for_one_component_only() -> None:
+    x = torch.randn(150, 4, dtype=torch.float64, generator=generator(0))
+    order = torch.randperm(150, generator=generator(0))  # that of the search's folds by seed 0
+    weight = torch.ones(150, dtype=torch.float64)
+    for row in order[::40].tolist():
+        heavy = weight.clone()
+        heavy[row] = 30
+        density = fit_density(plain(4), numbers(x), work=1, weight=heavy)
+        assert density.log_prob(numbers(x)).isfinite().all()
+
+
 def test_narrow_clusters_may_each_follow_a_context() -> None:
     generator = torch.Generator().manual_seed(0)
 

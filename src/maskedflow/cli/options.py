@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Dict
@@ -157,7 +157,7 @@ def config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse decimals where an integer is expected: cyclopts would round them."""
     for argument in arguments:
-        if int in (argument.hint, *get_args(argument.hint)):
+        if argument.hint in (int, int | None):
             for token in argument.tokens:
                 if "." in token.value:
                     raise ValueError(f"{argument.name} {token.value}: expected a whole number")

@@ -158,9 +158,12 @@ class Contest:
             self.tell_of(self.simple[-1])
 
     def tell_of(self, entry: Entry) -> None:
-        """Tells how likely an entry finds the rows of the first judge."""
-        score = self.task.all[self.fold(0)[1]].mean(entry.log_probs[0])
-        self.tell(self.budget.share, f"{entry.label}: {score:.3f} nats")
+        """Tells of an entry."""
+        self.tell(self.budget.share, f"{entry.label}: {self.score(entry):.3f} nats")
+
+    def score(self, entry: Entry) -> float:
+        """How likely an entry finds the rows of the first judge."""
+        return self.task.all[self.fold(0)[1]].mean(entry.log_probs[0])
 
     def train_flows(self) -> None:
         """Trains a flow of each kind a little."""
@@ -195,8 +198,8 @@ class Contest:
             alive = [entry for entry in self.flows if entry.weight > 0]
             alive.sort(key=lambda entry: -entry.weight / len(entry.members))
             # What has no weight beside trees after a short turn may have one after a long turn.
-            likeliest = sorted(self.flows, key=lambda entry: -float(entry.log_probs[0].mean()))[:1]
-            growing = [one for one in alive or likeliest if not one.training.is_done][:2]
+            growing = alive or sorted(self.flows, key=self.score, reverse=True)[:1]
+            growing = [entry for entry in growing if not entry.training.is_done][:2]
             best = [entry for entry in growing if entry.weight >= _CLOSE * growing[0].weight]
             share = _LAST * self.budget.left / max(len(best), 1)
             if self.take_turns({entry.training: share for entry in best}):
@@ -248,7 +251,7 @@ class Contest:
     def cross(self) -> None:
         """Has the other folds judge, too, and fits to all rows then."""
         self.weigh(range(1))
-        best = sorted(self.flows, key=lambda entry: -float(entry.log_probs[0].mean()))[:2]
+        best = sorted(self.flows, key=self.score, reverse=True)[:2]
         flows = [entry for entry in self.flows if entry.weight > 0 or entry in best]
         folds = range(1, self.judged)
         copies = [[self.copy(entry, k) for k in folds] for entry in flows]

@@ -116,7 +116,7 @@ def grow(
     with the :math:`\nu` under which other rows are likeliest, and
     :math:`10^{-10} \min(1, \mathrm{tr}(\Sigma_k) / D)` on its diagonal: clusters that are far apart
     may be as narrow as they are, and as long, unless there are few rows. It ends when nothing can
-    split.
+    split; rows too few for two components get one.
 
     Args:
         sample: The rows, about standardised.
@@ -136,11 +136,13 @@ def grow(
     mass = sample.weight.double() / sample.weight.sum() * effective(sample.weight)
     parts, judges = _patterns(sample, mass, present), _patterns(others, others.weight, present)
     search = _Search(parts, judges, levels, slopes, smoothing)
-    while search.split():
+    splits = search.split()
+    if not splits:
+        yield search.grown(present)
+    while splits:
         search.improve()
-        yield Grown(
-            search.mixture(present), (search.prior, search.margin), search.score, search.work
-        )
+        yield search.grown(present)
+        splits = search.split()
 
 
 class _Search:
@@ -354,12 +356,12 @@ class _Search:
         cube = 2 * self.features**3 if size < self.features else size**3 / 6
         return components * (len(part.x) * each + cube)
 
-    def mixture(self, present: Sequence[int | None]) -> MixtureOfRegressions:
+    def grown(self, present: Sequence[int | None]) -> Grown:
         """The mixture as it is now."""
         one = self.widened(self.components, self.margin)
         parts = one.logits, one.loc, one.factors, one.slopes, one.gates.T
         logits, loc, factors, slopes, gates = (torch.from_numpy(part.copy()) for part in parts)
-        return MixtureOfRegressions(
+        mixture = MixtureOfRegressions(
             logits,
             loc,
             factors,
@@ -367,6 +369,7 @@ class _Search:
             gates if len(one.gates) else None,
             present,
         )
+        return Grown(mixture, (self.prior, self.margin), self.score, self.work)
 
 
 def _patterns(sample: Sample, mass: Tensor, present: Sequence[int | None]) -> list[_Pattern]:

@@ -179,7 +179,7 @@ class Mixture(Kind):
     ) -> Member | None:
         task = self.task
         if len(rows) < FEWEST * task.features:
-            return None  # that would be one Gaussian, after seconds where there are many columns
+            return None  # it would be one Gaussian, after seconds where there are many columns
         front = task.front(self.front, rows, self.ridge)
         samples = [_sample(task.through(front, part)) for part in (rows[: self._most], others)]
         judges = task.all[others]
@@ -188,7 +188,8 @@ class Mixture(Kind):
             worse, before, alone = 0, self.spent, -math.inf
             for grown in self._grow(*samples, slopes=slopes):
                 member = self._member(front, grown.mixture, slopes)
-                log_probs = torch.stack([*beside, task.log_probs(member.density, others)], dim=1)
+                own = task.log_probs(member.density, others)
+                log_probs = torch.stack([*beside, own], dim=1)
                 weights = stacking_weights(log_probs, judges.mass)
                 now = judges.mean((log_probs + weights.log()).logsumexp(dim=1))
                 # One that is not yet of use beside the others may be when it has grown.
@@ -199,23 +200,26 @@ class Mixture(Kind):
                 if now > value:
                     value, found = now, member
                     self.components, self.slopes = len(grown.mixture.logits), slopes
-                    self.smoothing, self.reached = grown.smoothing, grown.score
-                    self.growing = taken
+                    self.smoothing, self.growing = grown.smoothing, taken
+                    self.reached = judges.mean(own)
                 if worse == 2 or 2 * taken > work - self.spent:
                     break
         return found
 
     def again(self, rows: Tensor) -> Member:
         front = self.task.front(self.front, rows, self.ridge)
-        sample = _sample(self.task.through(front, rows[: self._most]))
-        grown = self._grow(sample, sample, slopes=self.slopes, smoothing=self.smoothing)
-        for one in grown:  # of fewer rows there may be no mixture so large
-            found = one.mixture
+        part = rows[: self._most]
+        sample = _sample(self.task.through(front, part))
+        for grown in self._grow(sample, sample, slopes=self.slopes, smoothing=self.smoothing):
+            member, count = self._member(front, grown.mixture, self.slopes), len(grown.mixture.loc)
+            if count < self.components:
+                continue  # of fewer rows there may be no mixture so large
             # Other rows may split otherwise, and leave one component where there should be two.
-            short = one.score < self.reached - _SHORT and len(found.logits) < 4 * self.components
-            if len(found.logits) >= self.components and not short:
+            scores = self.task.log_probs(member.density, part)
+            is_short = self.task.all[part].mean(scores) < self.reached - _SHORT
+            if not is_short or count >= 2 * self.components:
                 break
-        return self._member(front, found, self.slopes)
+        return member
 
     @property
     def again_work(self) -> float:
