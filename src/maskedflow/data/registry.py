@@ -293,7 +293,6 @@ def _extract(archive: Path, inside: str, files: tuple[str, ...], folder: Path) -
     with tarfile.open(archive) as tar:
         for file in files:
             target = folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
             content = tar.extractfile(inside + file)
             if content is None:
                 raise ValueError(f"{archive}: expected a file {inside}{file}, found something else")

@@ -119,7 +119,7 @@ def _identity(found: os.stat_result) -> Inode:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives an empty file beside a path, in a folder that exists, to be moved there in the end.
+    """Gives an empty file beside a path, to be moved there in the end; makes missing folders.
 
     Whoever reads the path finds the old file or the new one, whole. On an error the old one stays.
     What a killed process has left in the folder is removed.
@@ -136,6 +136,7 @@ def atomic(path: Path) -> Iterator[Path]:
         ...     [file.name for file in Path(folder).iterdir()]
         ['note.txt']
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     beside = path.with_name(f".{path.name}{_BESIDE}")
     with named(path):
@@ -219,6 +220,5 @@ def _clear(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all; makes missing folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
         beside.write_text(text, "utf-8")

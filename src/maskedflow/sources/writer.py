@@ -103,7 +103,6 @@ def write_batches(
     if ending == ".npy" and _number(schema) is None:
         raise ValueError(f"{path}: expected columns of numbers of one type; write .csv or .parquet")
     failed = f"cannot be written as {ending[1:]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with one_line_errors(path, failed), atomic(path) as beside, beside.open("r+b") as sink:
         return _WRITERS[ending](sink, schema, iter(batches), header)
 

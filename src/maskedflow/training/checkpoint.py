@@ -156,7 +156,6 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
         # safetensors refuses two names for one memory: the second one is stored as a copy
         stored[key] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
         entries = {**header, CHECKSUM: _checksum(stored, header)}
         content = safetensors.torch.save(stored, entries)

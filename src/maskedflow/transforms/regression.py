@@ -53,8 +53,9 @@ def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, T
         if mass == 0:
             mean = rows.new_zeros(rows.shape[1], dtype=torch.float64)
             scatter = torch.diag(mean)
-        centre = weight @ rows.double() / share
-        centred = rows.double() - centre
+        x = rows.double()
+        centre = weight @ x / share
+        centred = x - centre
         weighed = weight[:, None] * centred
         apart = centre - mean
         # Chan, Golub and LeVeque (1983): sums about each block's own mean do not cancel.
@@ -64,7 +65,7 @@ def streamed_moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, T
             scatter[below, some].addmm_(weighed[:, below].T, centred[:, some])
         mean += share / (mass + share) * apart
         mass += share
-        there = rows[weight > 0].double()
+        there = x[weight > 0]
         low = torch.minimum(low.to(mean), there.amin(dim=0))
         high = torch.maximum(high.to(mean), there.amax(dim=0))
     lower = scatter.tril() / mass

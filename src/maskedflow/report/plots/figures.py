@@ -33,7 +33,6 @@ _FEW = Image.Quantize.FASTOCTREE  # the one that keeps transparency
 def save(figure: Figure, path: Path | str, dpi: int = 150) -> None:
     """Writes a figure as a PNG, beside `path` first and then moved over it; makes its folder."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as beside:
         _draw(figure, beside, dpi=dpi)
 
