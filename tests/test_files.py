@@ -71,6 +71,16 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("below", ["b.txt", "c/b.txt"])
+def test_a_file_in_the_place_of_a_folder_is_told(below: str, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    told = pytest.raises(NotADirectoryError, match="Not a directory.*/a")
+    with told:
+        write_text(tmp_path / "a" / below, "new")
+    with told, exclusive(tmp_path / "a" / Path(below).parent):
+        pass
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     for name in ("a", "another"):
         (tmp_path / f".{name}.txt.maskedflow.tmp").write_text("a long rest of something")

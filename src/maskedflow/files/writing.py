@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from errno import ENOTDIR
 from pathlib import Path
 
 Inode = tuple[int, int]
@@ -63,7 +64,7 @@ def open_locked(path: Path, flags: int | None = None) -> int | None:
     left = 0 if flags is None else _TRIES
     while True:
         if flags is None:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
         lock = os.open(path, os.O_RDONLY if flags is None else flags | os.O_CREAT, 0o666)
         taken = _lock(lock) is False
         if not taken and _identity(os.fstat(lock)) == _inode(path):
@@ -136,7 +137,7 @@ def atomic(path: Path) -> Iterator[Path]:
         ...     [file.name for file in Path(folder).iterdir()]
         ['note.txt']
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     sweep(path.parent)
     beside = path.with_name(f".{path.name}{_BESIDE}")
     with named(path):
@@ -208,6 +209,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder and those above it; of a file in its place says that it is no folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(folder)) from error
 
 
 def _clear(folder: Path) -> None:
