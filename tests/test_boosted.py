@@ -13,14 +13,8 @@ from torch import Tensor
 
 from maskedflow.distributions.base import log_density
 from maskedflow.kernels import trees as kernel
-from maskedflow.tables.boosted import (
-    BoostedChain,
-    ChainSize,
-    _binned,
-    _Trees,
-    fit_boosted,
-    least_work,
-)
+from maskedflow.tables.boosted import BoostedChain, ChainSize
+from maskedflow.tables.boosting import _binned, _Trees, fit_boosted, least_work
 from maskedflow.transforms import places_in_a_cell
 
 

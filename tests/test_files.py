@@ -74,7 +74,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["b.txt", "c/b.txt"])
 def test_a_file_in_the_place_of_a_folder_is_told(below: str, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    told = pytest.raises(NotADirectoryError, match="Not a directory.*/a")
+    told = pytest.raises(NotADirectoryError, match=r"Not a directory.*a")
     with told:
         write_text(tmp_path / "a" / below, "new")
     with told, exclusive(tmp_path / "a" / Path(below).parent):

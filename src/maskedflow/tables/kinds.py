@@ -15,7 +15,7 @@ from maskedflow.files import blame
 from maskedflow.flows.stack import stacking_weights
 from maskedflow.transforms import LazyTransform
 
-from .boosted import fit_boosted, least_work
+from .boosting import fit_boosted, least_work
 from .checkpoints import Checkpoints, Finished, Step
 from .em import FEWEST, Grown, Sample, grow
 from .member import Member, front_plan
