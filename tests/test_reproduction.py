@@ -161,6 +161,28 @@ def test_a_stack_is_a_mixture_of_other_rows(tmp_path: Path) -> None:
         assert stacked(digits.validation, {"made": share, "maf-5": 1 - share}) <= best + 1e-3
 
 
+def test_a_stack_with_labels_mixes_flows_with_them_and_without(tmp_path: Path) -> None:
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    reproduce(small("made", conditional=True), DIGITS, runs, results)
+    reproduce(small("made"), DIGITS.without_context(), runs, results)
+    result = reproduce(small("stack", conditional=True), DIGITS, runs, results)
+    given, alone = (mf.load_run(runs / f"mnist-made{of}-fast").flow for of in ("-conditional", ""))
+    x = DIGITS.test.x
+    each = [
+        mf.training.evaluate(given, mf.data.Split(x, one.expand(len(x), 10)))
+        for one in torch.eye(10)
+    ]
+    parts = {
+        "made": mf.training.evaluate(alone, mf.data.Split(x)),
+        "made-conditional": torch.stack(each).logsumexp(dim=0) - math.log(10),
+    }
+    weights = result["settings"]["weights"]
+    assert list(weights) == list(parts)
+    mixed = torch.stack([part + math.log(weights[name]) for name, part in parts.items()])
+    expected = -mixed.logsumexp(dim=0).mean().item() / 64 / math.log(2)
+    assert result["bits_per_pixel"] == pytest.approx(expected, abs=1e-3)
+
+
 def test_patches_are_averaged_over_their_symmetries(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(400, 64, generator=generator).cumsum(dim=1) / 30

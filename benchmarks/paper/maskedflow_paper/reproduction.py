@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskedflow import training
 from maskedflow.data import Dataset, ImageDataset, Split, gaussian_log_likelihood
 from maskedflow.files import blame, check, exclusive, parse_json, read_text, write_text
-from maskedflow.flows import Flow, LazyDistribution, Symmetrized
+from maskedflow.flows import Flow, Symmetrized
 from maskedflow.nn import MaskedLinear, MaskedMLP
 from maskedflow.recipes import SHAPES, recipe
 from maskedflow.runs import FlowDensity, Mean, Run, RunConfig, load_run, train_run
@@ -229,33 +229,37 @@ class _Rows:
 def _stack(row: Row, rows: _Rows, directory: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """A mixture of the flows of all rows that were made, weighed by the validation rows.
 
-    Or that of `modern` alone, averaged over symmetries.
+    Of flows that are given classes too, if the row is. Or that of `modern` alone, averaged over
+    symmetries.
     """
     models = ("modern",) if row.model == "symmetrized" else MODELS
-    names = {model: directory / _run_name(replace(row, model=model)) for model in models}
-    runs = {
-        model: load_run(path)
-        for model, path in names.items()
-        if (path / "checkpoints" / "best.safetensors").is_file()
-    }
-    if len(runs) < min(2, len(models)):
+    others = [
+        replace(row, model=model, conditional=conditional)
+        for conditional in sorted({False, row.conditional})
+        for model in models
+    ]
+    places = [(other, directory / _run_name(other)) for other in others]
+    runs = [
+        (other, load_run(place))
+        for other, place in places
+        if (place / "checkpoints" / "best.safetensors").is_file()
+    ]
+    if len(runs) < min(2, len(others)):
         needed = "modern" if row.model == "symmetrized" else "at least two rows"
         raise ValueError(
             f"{row.model}: expected {needed} of {row.dataset} made in {directory} before, "
-            f"found {', '.join(runs) or 'none'}"
+            f"found {', '.join(other.name for other, _ in runs) or 'none'}"
         )
     judged, tested, ladj = [], [], torch.zeros(())
-    for model, run in runs.items():
-        dataset = rows.of(replace(row, model=model))
-        if row.conditional:
-            judged.append(_given_no_class(run, dataset.validation, dataset.context_features))
-        else:
-            judged.append(training.evaluate(_density(run, row), dataset.validation))
-        logit, ladj = _measure(run, row, dataset)
+    for other, run in runs:
+        dataset, as_here = rows.of(other), replace(row, conditional=other.conditional)
+        judged.append(_log_density(run, as_here, dataset.validation, dataset.context_features))
+        logit, ladj = _measure(run, as_here, dataset)
         tested.append(logit)
     weights = stacking_weights(torch.stack(judged, dim=1))
     logit = (torch.stack(tested, dim=1) + weights.log()).logsumexp(dim=1)
-    shares = dict(zip(runs, (round(weight, 4) for weight in weights.tolist()), strict=True))
+    names = [other.name for other, _ in runs]
+    shares = dict(zip(names, (round(weight, 4) for weight in weights.tolist()), strict=True))
     return logit, ladj, {"settings": {"weights": shares}, "epochs": 0}
 
 
@@ -280,12 +284,25 @@ def paper_initialisation(flow: Flow, generator: torch.Generator) -> None:
 def _measure(run: Run, row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
     """The test log-densities where the paper measures them, and the ladj from the data to there."""
     test = dataset.test
-    if not row.conditional:
-        log_prob = training.evaluate(_density(run, row), test)
-    else:
-        log_prob = _given_no_class(run, test, dataset.context_features)
+    log_prob = _log_density(run, row, test, dataset.context_features)
     ladj = preprocessed(cast(FlowDensity, run.density).front, test, seed=0)[1]
     return log_prob - ladj, ladj
+
+
+def _log_density(run: Run, row: Row, split: Split, classes: int) -> Tensor:
+    """The log-densities of rows in their own units, of images under a flow that is given classes.
+
+    There all classes are alike: none is told.
+    """
+    if not row.conditional:
+        averaged = (row.dataset, row.model) in AVERAGED
+        flow = Symmetrized(run.flow, patch_symmetries()) if averaged else run.flow
+        return training.evaluate(flow, replace(split, context=None))
+    each = [
+        training.evaluate(run.flow, Split(split.x, label.expand(len(split), -1)))
+        for label in torch.eye(classes)
+    ]
+    return torch.stack(each).logsumexp(dim=0) - math.log(classes)
 
 
 def _at_its_noise(run: Run, dataset: Dataset) -> float:
@@ -295,21 +312,6 @@ def _at_its_noise(run: Run, dataset: Dataset) -> float:
     assert isinstance(cells, Dequantize)
     within = Flow(cast(list[LazyTransform], transforms), flow.base)
     return Mean.of(training.evaluate(within, dataset.test)).value
-
-
-def _density(run: Run, row: Row) -> LazyDistribution:
-    """A run's flow, or its mean over the symmetries of the row's patches."""
-    averaged = (row.dataset, row.model) in AVERAGED
-    return Symmetrized(run.flow, patch_symmetries()) if averaged else run.flow
-
-
-def _given_no_class(run: Run, split: Split, classes: int) -> Tensor:
-    """The log-density of images under a flow that is given their classes, as if all were alike."""
-    each = [
-        training.evaluate(run.flow, Split(split.x, label.expand(len(split), -1)))
-        for label in torch.eye(classes)
-    ]
-    return torch.stack(each).logsumexp(dim=0) - math.log(classes)
 
 
 def _gaussian(row: Row, dataset: Dataset) -> tuple[Tensor, Tensor]:
