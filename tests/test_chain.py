@@ -18,8 +18,7 @@ from torch.nn.utils import parametrize
 
 import maskedflow as mf
 from family import masked_steps
-from maskedflow.chain import Chain, Elementwise, Permuted, Step
-from maskedflow.chain.steps import owner
+from maskedflow.chain import Chain, Elementwise, Permuted, Step, owner
 from maskedflow.distributions import ChainedFlow
 from maskedflow.kernels import AS_IT_IS, ONES, ZEROS, Code, Map, Panel, job
 from maskedflow.transforms import (

@@ -3,18 +3,9 @@
 from .chain import Chain
 from .descent import Descent
 from .linear import Linear
-from .steps import (
-    Conditioned,
-    Coupled,
-    Elementwise,
-    Inverted,
-    Owner,
-    Permuted,
-    Step,
-    is_known,
-    is_watched,
-    owner,
-)
+from .network import is_known, is_watched
+from .step import Owner, Step, owner
+from .steps import Conditioned, Coupled, Elementwise, Inverted, Permuted
 
 __all__ = [
     "Chain",

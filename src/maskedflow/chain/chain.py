@@ -13,7 +13,7 @@ from torch import Tensor
 from maskedflow.kernels import ONES, Code, Panel
 from maskedflow.staircase import Program, Writer, is_traced, joined, merged
 
-from .steps import Place, Route, Rows, Step, tensors
+from .step import Place, Route, Rows, Step, tensors
 
 #: Evaluates the same in torch, from x and c: the output and the total.
 Plain = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]

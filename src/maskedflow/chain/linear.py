@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from maskedflow.kernels import GROUP, ONES, ZEROS, Code, Map, Panel
 from maskedflow.staircase import Program, Writer
-from maskedflow.staircase.program import GRADIENT_COLUMNS, MOST_GRADIENT_ROWS
+from maskedflow.staircase.layout import GRADIENT_COLUMNS, MOST_GRADIENT_ROWS
 
-from .steps import Numbers, Owner, Place, Route, Rows, Step, parameters
+from .step import Numbers, Owner, Place, Route, Rows, Step, parameters
 
 
 class _Block(NamedTuple):

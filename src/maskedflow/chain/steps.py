@@ -1,124 +1,22 @@
-"""What the transforms of a chain write into its programs. Pure data."""
+"""The parts of chains: what transforms write into programs. Pure data."""
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, cast
-
-from torch import Tensor, nn
+from typing import Any, cast
 
 from maskedflow.kernels import Code, Kernel, Map, Panel
-from maskedflow.nn import MaskedLinear, MaskedMLP
-from maskedflow.staircase import Layout, Operation, Program, Writer, joined
+from maskedflow.nn import MaskedMLP
+from maskedflow.staircase import Operation, Program, Writer, joined
 from maskedflow.sweep import Plan
+
+from .network import Network, context_of, is_watched, owners_of
+from .step import Numbers, Owner, Place, Route, Rows, Step, parameters
 
 #: The maps that are the identity if their parameters are 0, and leave 0 at 0 exactly.
 _IDENTITY_AT_ZERO = (Map.AFFINE, Map.GAUSSIAN, Map.ADDITIVE, Map.SPLINE)
-
-#: Where a module keeps a tensor: it may be replaced, so it is looked up for each call.
-Owner = tuple[dict[str, Any], str]
-
-
-def owner(module: nn.Module, name: str) -> Owner:
-    """Where a module keeps a parameter or a buffer."""
-    held = module._parameters if name in module._parameters else module._buffers
-    return held, name
-
-
-@dataclass
-class Rows:
-    """Hands out the rows of a panel.
-
-    Where a gradient follows, all are `kept`; otherwise some are handed out again.
-    """
-
-    kept: bool
-    next: int = 0
-    height: int = 0
-
-    def take(self, count: int) -> int:
-        """The first of so many rows."""
-        first = self.next
-        self.next += count
-        self.height = max(self.height, self.next)
-        return first
-
-    def give_back(self, first: int) -> None:
-        """Hands the rows from some row on out again, unless they are kept."""
-        if not self.kept:
-            self.next = first
-
-
-class Place(NamedTuple):
-    """Where a step finds what it works on.
-
-    Its inputs, the context, the ladj and a row of ones are rows; its vectors are those of a job
-    from `vector` on.
-    """
-
-    inputs: int
-    context: int
-    ladj: int
-    ones: int
-    vector: int
-
-
-class Route(NamedTuple):
-    """A step in one direction: the row of its outputs, and the programs there and back.
-
-    The program `back` goes from slopes by the outputs to those by the inputs and the context, of
-    which either may not be wanted; `gradients` are those of the vectors. Both are written when they
-    are asked for.
-    """
-
-    outputs: int
-    there: Program
-    back: Callable[[bool, bool], Program]
-    gradients: Callable[[], Program]
-
-
-class Step(abc.ABC):
-    """A transform that can be a part of a chain."""
-
-    @property
-    @abc.abstractmethod
-    def owners(self) -> Sequence[Owner]:
-        """Where its vectors are kept."""
-
-    @property
-    @abc.abstractmethod
-    def features(self) -> int:
-        """The size of its inputs and outputs."""
-
-    @property
-    def context(self) -> int:
-        """The size of the context; 0 if it takes none."""
-        return 0
-
-    @property
-    def is_costly(self) -> bool:
-        """Whether it is a layer of its own, such as a network, for which a chain is worth it."""
-        return False
-
-    @property
-    def is_density(self) -> bool:
-        """Whether it gives the log-density of its inputs, and no latents; and data, if inverted."""
-        return False
-
-    @abc.abstractmethod
-    def latents(self, rows: Rows, place: Place) -> Route:
-        """The way from data to latents."""
-
-    @abc.abstractmethod
-    def data(self, rows: Rows, place: Place) -> Route:
-        """The way from latents to data."""
-
-    def is_current(self) -> bool:
-        """Whether it still is what its module does."""
-        return True
 
 
 def _moves(panel: Panel, out: Sequence[int], source: Sequence[int]) -> Program:
@@ -136,43 +34,6 @@ def _moves(panel: Panel, out: Sequence[int], source: Sequence[int]) -> Program:
 def _there_and_back(new: Sequence[int], old: Sequence[int]) -> tuple[Program, Program]:
     """Copies of values from old rows to new ones, and of slopes from new ones to old ones."""
     return _moves(Panel.VALUES, new, old), _moves(Panel.SLOPES, old, new)
-
-
-class Numbers(NamedTuple):
-    """Parameters of features that are in a vector: `each` has some, `apart` from the last one's.
-
-    In place of a vector there may be zeros or ones.
-    """
-
-    vector: int
-    each: int = 1
-    apart: int = 1
-
-
-def parameters(
-    phi: int, features: int, vectors: Sequence[Numbers], ones: int
-) -> tuple[Program, Callable[[], Program]]:
-    """Has the rows of the features' parameters, from `phi` on, begin; the vectors' gradients."""
-    writer, gradients = Writer(), Writer()
-    step, row = sum(one.each for one in vectors), phi
-    for vector, each, apart in vectors:
-        for number in range(each):
-            place = {"first": number, "apart": apart}
-            writer.fill(Panel.VALUES, row + number, features, vector, step, **place)
-        for feature in range(features if vector >= 0 else 0):
-            gradients.write(
-                Code.GRADIENT,
-                Panel.SLOPES,
-                row + feature * step,
-                each,
-                ones,
-                columns=1,
-                layer=vector,
-                offset=feature * apart,
-                row_step=1,
-            )
-        row += each
-    return writer.done(), gradients.done
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,105 +121,6 @@ class Elementwise(Step):
         return Route(out, fills + writer.done(), lambda *_: backward.done(), gradients)
 
 
-class Network:
-    """A masked network at its place in a panel, and the layer of its context beside it."""
-
-    def __init__(
-        self, conditioner: MaskedMLP, rows: Rows, place: Place, inputs: int, vector: int
-    ) -> None:
-        self.layout: Layout = conditioner.trunk.layout(
-            kept=rows.kept, inputs=inputs, first=rows.next, vector=vector
-        )
-        rows.take(self.layout.end - self.layout.first)
-        self.outputs = self.layout.sums[-1]
-        self._ones = place.ones
-        self._context: Layout | None = None
-        if conditioner.context is not None:
-            assert isinstance(conditioner.context, MaskedLinear)
-            self._context = Layout(
-                [conditioner.context.stairs],
-                frozenset(),
-                self.layout.activation,
-                in_place=True,
-                inputs=place.context,
-                first=self.layout.sums[0],
-                vector=vector + 2 * len(self.layout.stairs),
-            )
-
-    @property
-    def sums(self) -> Program:
-        """What sums begin with: biases, and what the context adds."""
-        writer = Writer(self.layout)
-        writer.biases()
-        if self._context is None:
-            return writer.done()
-        (stair,) = self._context.stairs
-        context = Writer(self._context)
-        context.product(0, 0, stair.rows, 0, stair.columns)
-        return joined([writer.done(), context.done()])
-
-    @property
-    def forward(self) -> Program:
-        """From the inputs to the outputs."""
-        writer = Writer(self.layout)
-        writer.forward()
-        return joined([self.sums, writer.done()])
-
-    def backward(self, inputs: bool) -> Program:
-        """From slopes by outputs to those by sums, and added to those by inputs, if wanted."""
-        writer = Writer(self.layout)
-        writer.backward(inputs)
-        return writer.done()
-
-    @property
-    def to_context(self) -> Program:
-        """From slopes by sums, added to those by the context."""
-        if self._context is None:
-            return Program()
-        (stair,) = self._context.stairs
-        writer = Writer(self._context)
-        writer.transposed(0, 0, stair.rows, 0, stair.columns)
-        return writer.done()
-
-    @property
-    def gradients(self) -> Program:
-        """The gradients of all its vectors."""
-        writer = Writer(self.layout)
-        writer.gradients(self._ones)
-        if self._context is None:
-            return writer.done()
-        context = Writer(self._context)
-        context.gradient(0)
-        return joined([writer.done(), context.done()])
-
-
-def owners_of(conditioner: MaskedMLP) -> list[Owner]:
-    """Where a network's vectors are kept: weights, biases, and the context's weight."""
-    layers: list[nn.Module] = list(conditioner.layers)
-    found = [owner(layer, name) for name in ("weight", "bias") for layer in layers]
-    context = conditioner.context
-    return found if context is None else [*found, owner(context, "weight")]
-
-
-def is_known(conditioner: nn.Module) -> bool:
-    """Whether the kernel can compute a network, and nobody watches its calls."""
-    return (
-        type(conditioner) is MaskedMLP
-        and conditioner.trunk.code is not None
-        and not is_watched(conditioner)
-    )
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants its calls, by a hook or in place of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
-
-
-def _context_of(conditioner: MaskedMLP) -> int:
-    layer = conditioner.context
-    return 0 if layer is None else layer.in_features
-
-
 @dataclass(frozen=True, eq=False)
 class Conditioned(Step):
     """The map of each feature by parameters that a masked network makes of others and the context.
@@ -397,7 +159,7 @@ class Conditioned(Step):
 
     @property
     def context(self) -> int:
-        return _context_of(self.conditioner)
+        return context_of(self.conditioner)
 
     def is_current(self) -> bool:
         net = self.conditioner
@@ -525,7 +287,7 @@ class Coupled(Step):
 
     @property
     def context(self) -> int:
-        return _context_of(self.conditioners[0])
+        return context_of(self.conditioners[0])
 
     def is_current(self) -> bool:
         return all(
@@ -634,8 +396,3 @@ class Inverted(Step):
 
     def data(self, rows: Rows, place: Place) -> Route:
         return self.step.latents(rows, place)
-
-
-def tensors(owners: Sequence[Owner]) -> list[Tensor | None]:
-    """What is there now; None where a parametrization has taken a parameter away."""
-    return [held.get(name) for held, name in owners]

@@ -1,7 +1,8 @@
 """Masked matrices with sorted rows: packed, multiplied and differentiated."""
 
+from .layout import Layout, Writer
 from .packing import Slab, Staircase, slab_of, slab_size
-from .program import Layout, Operation, Program, Writer, joined, merged
+from .program import Operation, Program, joined, merged
 from .trunk import Trunk, is_traced, layer_sums, masked_product
 
 __all__ = [

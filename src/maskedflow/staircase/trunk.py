@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from maskedflow.kernels import Activation, Panel
 
+from .layout import Layout
 from .packing import Staircase
-from .program import Layout
 
 
 def is_traced() -> bool:
