@@ -11,6 +11,7 @@ import torch
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util import logging
 
 project = "maskedflow"
 author = "The maskedflow developers"
@@ -156,14 +157,14 @@ def _keep_together(_app: Sphinx, doctree: nodes.document) -> None:
             code["classes"].append("long")
 
 
-def _name_figures(_app: Sphinx, doctree: nodes.document) -> None:
-    """Gives a picture that a cell draws the heading above it for an alternative text."""
-    heading = ""
-    for node in doctree.findall():
-        if isinstance(node, nodes.title):
-            heading = node.astext()
-        elif isinstance(node, nodes.image):
-            node.attributes.setdefault("alt", f"Figure: {heading}")
+logger = logging.getLogger(__name__)
+
+
+def _check_figures(_app: Sphinx, doctree: nodes.document) -> None:
+    """Wants an alternative text of every picture, those that cells draw included."""
+    for image in doctree.findall(nodes.image):
+        if not image.get("alt"):
+            logger.warning("a picture without an alternative text", location=image)
 
 
 LOADED = re.compile(
@@ -187,5 +188,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", _shorten)
     app.connect("doctree-read", _write_minus)
     app.connect("doctree-read", _keep_together)
-    app.connect("doctree-read", _name_figures)
+    app.connect("doctree-read", _check_figures)
     app.connect("build-finished", _ask_no_network)

@@ -21,7 +21,7 @@ def code(page: str, language: str = "python") -> str:
     text = (DOCS / page).read_text("utf-8")
     blocks = [block for kind, block in CODE.findall(text) if kind == language]
     assert blocks
-    return re.sub(r"^:tags: .*\n", "", "\n".join(blocks), flags=re.MULTILINE)
+    return re.sub(r"^:(?:tags|mystnb): .*\n", "", "\n".join(blocks), flags=re.MULTILINE)
 
 
 def run(page: str) -> dict[str, Any]:

@@ -141,6 +141,7 @@ _FAST: dict[str, dict[str, Any]] = {
 _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
     ("mnist", "made-mog"): {"epochs": 30, "batch_size": 100},
     ("mnist", "glow"): {"epochs": 12, "batch_size": 50},
+    ("cifar10", "maf-mog-5"): {"lr": 1e-4},
     ("cifar10", "glow"): {"epochs": 2, "batch_size": 25, "lr": 1e-3},
 }
 
