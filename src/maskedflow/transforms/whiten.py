@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedflow.chain import version
 from maskedflow.nn.arguments import check_dtype
 from maskedflow.staircase import is_traced
 
@@ -168,7 +169,7 @@ class Whiten(WaitingTransform):
         self.register_buffer("loc", loc)
         self.register_buffer("scale_tril", scale_tril)
         self.register_buffer("weight", weight)
-        self._inverse: tuple[Tensor | None, int, Tensor | None] = None, 0, None
+        self._inverse: tuple[Tensor | None, object, Tensor | None] = None, 0, None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_inverse": (None, 0, None)}
@@ -197,8 +198,9 @@ class Whiten(WaitingTransform):
         factor = self.scale_tril
         if is_traced():
             return inverse_of(factor)
-        if self._inverse[0] is not factor or self._inverse[1] != factor._version:
-            self._inverse = factor, factor._version, inverse_of(factor)
+        now = version(factor)
+        if self._inverse[0] is not factor or self._inverse[1] != now:
+            self._inverse = factor, now, inverse_of(factor)
         return cast(Tensor, self._inverse[2])
 
     @classmethod
