@@ -17,7 +17,9 @@ from torch.distributions import (
     Exponential,
     ExpTransform,
     Gamma,
+    HalfNormal,
     Independent,
+    LogNormal,
     Normal,
     Poisson,
     Uniform,
@@ -246,6 +248,31 @@ def test_truncated_is_scipys() -> None:
         Truncated(Normal(0.0, 1.0), 2.0, 1.0)
     with pytest.raises(ValueError, match="base: expected a distribution of one number"):
         Truncated(DiagNormal(torch.zeros(2), torch.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("base", "theirs"),
+    [
+        (Exponential(1.0), stats.expon()),
+        (Gamma(2.0, 1.0), stats.gamma(2)),
+        (LogNormal(0.0, 1.0), stats.lognorm(1)),
+        (HalfNormal(1.0), stats.halfnorm()),
+    ],
+    ids=["exponential", "gamma", "log-normal", "half-normal"],
+)
+def test_bounds_outside_of_the_support_cut_nothing_off(base: Distribution, theirs: Any) -> None:
+    """There torch's distribution functions are no probabilities."""
+    x = torch.tensor([-1.0, 0.5, 1.5, 4.0])
+    below, density = (torch.as_tensor(f(x.numpy())).float() for f in (theirs.cdf, theirs.pdf))
+    for low in (-math.inf, -1.0):
+        cut = Truncated(base, low, 2.0)
+        mass = torch.tensor(theirs.cdf(2.0)).float()
+        torch.testing.assert_close(cut.log_prob(x).exp(), torch.where(x < 2, density / mass, 0))
+        if not isinstance(base, Gamma):  # which has no quantiles
+            assert (cut.sample((100,), generator()) <= 2).all()
+    least, most = (kind(base, 3).log_prob(x).exp() for kind in (Minimum, Maximum))
+    torch.testing.assert_close(least, 3 * density * (1 - below) ** 2)
+    torch.testing.assert_close(most, 3 * density * below**2)
 
 
 def test_order_statistics_against_counting() -> None:
