@@ -196,6 +196,15 @@ def test_students_t_far_out_and_with_few_degrees_of_freedom(dtype: torch.dtype) 
     assert gradient.all()
 
 
+@pytest.mark.parametrize("df", [1.0, 199.0, 201.0, 1e4, 1e6, 1e8])
+def test_students_t_in_single_precision_with_any_degrees_of_freedom(df: float) -> None:
+    """Those that a flow's base learns of normal data are many."""
+    x, known = torch.tensor([0.0, 1.3, -30.0]), torch.full((1,), df, requires_grad=True)
+    found = StudentT(known).log_prob(x[:, None])
+    expected = torch.as_tensor(stats.t(df).logpdf(x.numpy())).float()
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
 def test_normal_and_uniform_moments() -> None:
     normal = DiagNormal(torch.randn(3, 2), torch.rand(3, 2) + 1, ndims=2)
     same = Independent(Normal(normal.loc, normal.scale), 2)
