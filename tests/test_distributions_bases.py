@@ -378,6 +378,14 @@ def test_gradients_of_draws_are_those_of_the_expectation(full: bool) -> None:
         torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0.03)
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_draws_move_with_scales_of_any_size(size: float) -> None:
+    scale = torch.full((2, 3), size, requires_grad=True)
+    x = MixtureOfGaussians(torch.zeros(2), torch.zeros(2, 3), scale).rsample((50,), generator())
+    (slopes,) = torch.autograd.grad(x[:, 0].sum(), scale)
+    torch.testing.assert_close(slopes.sum(), x[:, 0].detach().sum() / size, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_moments_of_a_mixture_of_gaussians(full: bool) -> None:
     d, _ = overlapping(full)

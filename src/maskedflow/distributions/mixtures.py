@@ -238,7 +238,8 @@ class MixtureOfGaussians(Mixture):
         before = evidence.cumsum(dim=-1) - evidence
         logits = (self.logits.log_softmax(dim=-1)[..., None] + before).mT
         means = x[..., None] - (scale * v).mT
-        z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT)(x)
+        slope = torch.finfo(x.dtype).tiny ** 0.5  # scales are as small and large as they are
+        z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT, slope)(x)
         return z
 
 
