@@ -230,6 +230,8 @@ def test_elementary_maps() -> None:
     x = 3 * draw(20)
     check_inverse_pair(SoftclipTransform(2.0), x, **TIGHT)
     check_inverse_pair(SignedPowerTransform(draw(20, seed=1)), x, **TIGHT)
+    powers = SignedPowerTransform(torch.tensor([0.0, 1.0, -1.0]))  # at 0 their slopes are 1, 0, inf
+    assert powers.call_and_ladj(torch.zeros(3))[1].exp().tolist() == [1, 0, math.inf]
     check_inverse_pair(CircularShiftTransform(9.0), x.clamp(-9, 9), **TIGHT)
     torch.testing.assert_close(CosTransform()(angles), -angles.cos())
     for t in (CosTransform(), SinTransform(), SoftclipTransform(2.0), CircularShiftTransform(9.0)):
