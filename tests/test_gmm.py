@@ -95,6 +95,25 @@ def test_a_start_comes_from_its_generator(strategy: Any) -> None:
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("strategy", ["random", "kmeans", "kmeans++"])
+def test_a_start_knows_nothing_of_points_without_weight(
+    options: dict[str, Any], strategy: Any
+) -> None:
+    x, _, _ = clusters()
+    wild = torch.cat([torch.full((5, 2), 1e9), x])
+    weight = torch.cat([torch.zeros(5), torch.ones(len(x))])
+    starts = []
+    for points, counts in ((x, torch.ones(len(x))), (wild, weight)):
+        gmm = GMM(2, components=3, generator=generator(), **options)
+        gmm.initialize(points, strategy, weight=counts, generator=generator())
+        starts.append(gmm.state_dict())
+    for name, value in starts[0].items():
+        assert torch.equal(starts[1][name], value)
+    with pytest.raises(ValueError, match="more rows than the 3 components, got 3"):
+        gmm.initialize(wild[:8], strategy, weight=weight[:8])
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("strategy", ["random", "kmeans++"])
 def test_a_start_from_few_or_equal_points_is_finite(options: dict[str, Any], strategy: Any) -> None:
     x = torch.cat([torch.randn(6, 3, generator=generator()), torch.zeros(3, 3)])

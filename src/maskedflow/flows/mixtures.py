@@ -149,7 +149,8 @@ class GMM(LazyDistribution):
             x: The data, with shape (N, features).
             strategy: The clusters of "kmeans", or the points nearest to centres that are drawn
                 far from each other, "kmeans++", or at "random".
-            weight: How much each point counts, with shape (N,); all alike if None.
+            weight: How much each point counts, with shape (N,); all alike if None. Those of weight
+                0 are left out.
             generator: Where draws come from; torch's own if None.
 
         Raises:
@@ -158,12 +159,15 @@ class GMM(LazyDistribution):
         """
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(f"x: expected shape (N, {self.features}), got {tuple(x.shape)}")
+        if weight is not None:
+            counts = weight.to(x.device) > 0
+            x, weight = x[counts], weight.to(x)[counts]
         if len(x) <= self.components:
             raise ValueError(
                 f"x: expected more rows than the {self.components} components, got {len(x)}"
             )
         refuse_nan("x", x)
-        mass = x.new_ones(len(x)) if weight is None else weight.to(x)
+        mass = x.new_ones(len(x)) if weight is None else weight
         mass = mass * mass.sum() / mass.square().sum()  # as many as they are worth
         centres = _centres(x, self.components, strategy, mass, generator)
         chosen = torch.cdist(x, centres).argmin(dim=-1)
