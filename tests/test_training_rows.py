@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from maskedflow.data import Split, deconvolved_gaussian
 from maskedflow.flows import MAF, Flow, Measured
 from maskedflow.training import TrainConfig, calibrate, evaluate, fit
+from maskedflow.training.rows import splits_of
 from maskedflow.transforms import ActNorm, BatchNorm, Logit, NormalScores, Standardize
 from maskedflow.transforms.whiten import Whiten
 
@@ -43,8 +44,6 @@ def test_tensors_arrays_pairs_and_splits_are_the_same_rows() -> None:
 
 
 def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
-    from maskedflow.training.rows import splits_of
-
     x = normal(95)
     train, validation = splits_of(x, None, seed=3)
     assert isinstance(train, Split)
@@ -60,6 +59,15 @@ def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
     config = TrainConfig(epochs=1, batch_size=50, seed=3)
     expected = fit(maf(), *splits_of(x, None, seed=3), config)
     assert fit(maf(), x, config=config).validation_nll == expected.validation_nll
+
+
+def test_a_tenth_of_the_rows_that_count_validates() -> None:
+    weight = torch.where(torch.arange(200) % 10 == 0, 2.0, 0.0)
+    train, validation = splits_of(Split(normal(200), weight=weight), None, seed=0)
+    assert (len(train), len(validation)) == (18, 2)
+    assert validation.mean(torch.ones(2)) == 1
+    with pytest.raises(ValueError, match="rows to train and to validate, got 1 in all"):
+        splits_of(Split(normal(10), weight=weight[:10]), None, seed=0)
 
 
 @pytest.mark.parametrize(
