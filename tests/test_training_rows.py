@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split, deconvolved_gaussian
+from maskedflow.data.split import evenly_spaced
 from maskedflow.flows import MAF, Flow, Measured
 from maskedflow.training import TrainConfig, calibrate, evaluate, fit
 from maskedflow.training.rows import splits_of
+from maskedflow.training.units import warn_of_units
 from maskedflow.transforms import ActNorm, BatchNorm, Logit, NormalScores, Standardize
 from maskedflow.transforms.whiten import Whiten
 
@@ -126,6 +128,17 @@ def test_warns_of_raw_units(loc: float, scale: float, says: str) -> None:
         UserWarning, match=r"^train: column 0 [^,]*, context column 1 is .* 1\.\d+e\+05"
     ):
         fit(maf(2), (x, context), (x[:20], context[:20]), CONFIG)
+
+
+def test_warns_of_units_in_more_rows_than_float32_can_count() -> None:
+    x = torch.full((1, 2), 1e4).expand(2**24 + 4, 2)
+    with pytest.warns(UserWarning, match=r"^train: column 0 is 1e\+04"):
+        warn_of_units(maf(), Split(x))
+    chosen = evenly_spaced(len(x), 500)
+    assert chosen[[0, -1]].tolist() == [0, len(x) - 1]
+    assert (chosen.diff().float() / (len(x) / 499) - 1).abs().max() < 1e-4
+    assert evenly_spaced(3, 500).tolist() == [0, 1, 2]
+    assert evenly_spaced(0, 500).tolist() == []
 
 
 def test_a_flow_that_sees_to_units_itself_is_not_warned_of() -> None:
