@@ -24,7 +24,10 @@ from maskedflow.transforms import (
     PermutationTransform,
     Standardize,
     UnconditionalTransform,
+    call_and_ladj,
 )
+from maskedflow.transforms.preprocessing import ScaleTransform
+from maskedflow.transforms.whiten import WhitenTransform
 from oracles import autograd_ladj, autograd_ladjs, check_inverse_pair
 
 TIGHT = {"atol": 1e-8, "rtol": 1e-7}
@@ -201,6 +204,16 @@ def test_standardize(features: int, seed: int) -> None:
     check_preprocessing(lazy, x)
     assert not list(lazy.parameters())
     assert set(lazy.state_dict()) == {"loc", "scale"}
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3, 1)], ids=str)
+def test_one_row_goes_through_a_batch_of_maps(batch: tuple[int, ...]) -> None:
+    loc, x = torch.randn(2, 4), torch.randn(*batch, 4)
+    factor = torch.eye(4) + 0.1 * torch.ones(4, 4).tril()
+    for f in (ScaleTransform(loc, 0.1 * loc), WhitenTransform(loc, factor)):
+        for way in (f, f.inv):
+            one, other = (call_and_ladj(way, part) for part in (x, x.expand(*batch[:-1], 2, 4)))
+            torch.testing.assert_close(one, other)
 
 
 def test_standardize_takes_plain_numbers() -> None:

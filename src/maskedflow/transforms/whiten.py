@@ -63,7 +63,8 @@ class WhitenTransform(VectorTransform):
         return y @ self.scale_tril.T + self.loc
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self.scale_tril.diagonal().log().sum().expand(y.shape[:-1])
+        shape = torch.broadcast_shapes(x.shape, y.shape)
+        return -self.scale_tril.diagonal().log().sum().expand(shape[:-1])
 
     def call_partial(self, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Maps the features that are here, (*, D), of x, (*samples, *, D).
