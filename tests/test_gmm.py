@@ -139,6 +139,14 @@ def test_a_start_that_cannot_be(x: Tensor, strategy: Any, words: str) -> None:
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_no_rows_have_no_densities(options: dict[str, Any]) -> None:
+    gmm = GMM(3, 2, **options)
+    assert gmm(torch.zeros(0, 2)).log_prob(torch.zeros(0, 3)).shape == (0,)
+    assert gmm(torch.zeros(0, 2)).log_prob(torch.zeros(5, 1, 3)).shape == (5, 0)
+    assert gmm(torch.zeros(0, 2)).sample((5,)).shape == (5, 0, 3)
+
+
 def test_mistakes_of_a_gmm() -> None:
     for name, value in (("features", 0), ("components", 0), ("covariance_type", "round")):
         with pytest.raises(ValueError, match=f"{name}: expected"):

@@ -84,6 +84,11 @@ class Mixture(Density):
 class FullNormal(MultivariateNormal):
     """torch's normal distribution with correlations, whose draws may come from a generator."""
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        if 0 in self.batch_shape:  # by whose sizes torch divides
+            return (value - self.loc).sum(dim=-1)
+        return super().log_prob(value)
+
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
         loc: Tensor = self.loc
