@@ -330,6 +330,8 @@ def test_joint_cuts_its_parts() -> None:
     assert counts.rsample((4,)).shape == (4, 1)
     with pytest.raises(ValueError, match="marginals: expected at least one"):
         Joint()
+    with pytest.raises(ValueError, match=r"^x: expected shape \(\*, 4\), got \(3, 5\)$"):
+        joint.log_prob(torch.zeros(3, 5))
 
 
 def test_mixture_weights_decide_the_component() -> None:

@@ -14,6 +14,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from maskedflow.kernels.gaussians import invert, log_densities
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import MonotonicMixtureTransform
+from maskedflow.transforms.base import check_features
 from maskedflow.transforms.linear import solve_triangular
 
 from .base import Base, Shape, draw, log_density, unvalidated
@@ -289,6 +290,7 @@ class Joint(Base):
         return Joint(*(marginal.expand(Size(batch_shape)) for marginal in self.marginals))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        check_features("x", value, sum(self.sizes))
         parts = value.split(self.sizes, dim=-1)
         total = value.new_zeros(())
         for part, marginal in zip(parts, self.marginals, strict=True):
