@@ -264,7 +264,7 @@ def base(name: str, features: int, **kwargs: Any) -> LazyDistribution:
         kwargs: What it takes.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or a size or number is too small.
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -300,6 +300,8 @@ def _made(
 
 
 def _student_t(features: int, *, df: float = 5.0, learnable: bool = True) -> LazyDistribution:
+    if not df > 0:
+        raise ValueError(f"df: expected a positive number, got {df}")
     log_df = torch.full((features,), math.log(df))
     return UnconditionalDistribution(_positive_student_t, log_df, buffer=not learnable)
 
@@ -309,6 +311,8 @@ def _positive_student_t(log_df: Tensor) -> StudentT:
 
 
 def _uniform(features: int, *, lower: float = -1.0, upper: float = 1.0) -> LazyDistribution:
+    if not lower < upper:
+        raise ValueError(f"lower: expected less than upper, {upper}, got {lower}")
     bounds = (torch.full((features,), bound) for bound in (lower, upper))
     return UnconditionalDistribution(BoxUniform, *bounds, buffer=True)
 
