@@ -88,7 +88,8 @@ class FullNormal(MultivariateNormal):
     def log_prob(self, value: Tensor) -> Tensor:
         if 0 in self.batch_shape:  # by whose sizes torch divides
             return (value - self.loc).sum(dim=-1)
-        return super().log_prob(value)
+        log_prob: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+        return log_prob
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
