@@ -17,7 +17,9 @@ from torch.distributions import (
     Exponential,
     ExpTransform,
     Gamma,
+    HalfNormal,
     Independent,
+    LogNormal,
     Normal,
     Poisson,
     Uniform,
@@ -194,6 +196,15 @@ def test_students_t_far_out_and_with_few_degrees_of_freedom(dtype: torch.dtype) 
     assert gradient.all()
 
 
+@pytest.mark.parametrize("df", [1.0, 199.0, 201.0, 1e4, 1e6, 1e8])
+def test_students_t_in_single_precision_with_any_degrees_of_freedom(df: float) -> None:
+    """Those that a flow's base learns of normal data are many."""
+    x, known = torch.tensor([0.0, 1.3, -30.0]), torch.full((1,), df, requires_grad=True)
+    found = StudentT(known).log_prob(x[:, None])
+    expected = torch.as_tensor(stats.t(df).logpdf(x.numpy())).float()
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
 def test_normal_and_uniform_moments() -> None:
     normal = DiagNormal(torch.randn(3, 2), torch.rand(3, 2) + 1, ndims=2)
     same = Independent(Normal(normal.loc, normal.scale), 2)
@@ -248,6 +259,31 @@ def test_truncated_is_scipys() -> None:
         Truncated(DiagNormal(torch.zeros(2), torch.ones(2)))
 
 
+@pytest.mark.parametrize(
+    ("base", "theirs"),
+    [
+        (Exponential(1.0), stats.expon()),
+        (Gamma(2.0, 1.0), stats.gamma(2)),
+        (LogNormal(0.0, 1.0), stats.lognorm(1)),
+        (HalfNormal(1.0), stats.halfnorm()),
+    ],
+    ids=["exponential", "gamma", "log-normal", "half-normal"],
+)
+def test_bounds_outside_of_the_support_cut_nothing_off(base: Distribution, theirs: Any) -> None:
+    """There torch's distribution functions are no probabilities."""
+    x = torch.tensor([-1.0, 0.5, 1.5, 4.0])
+    below, density = (torch.as_tensor(f(x.numpy())).float() for f in (theirs.cdf, theirs.pdf))
+    for low in (-math.inf, -1.0):
+        cut = Truncated(base, low, 2.0)
+        mass = torch.tensor(theirs.cdf(2.0)).float()
+        torch.testing.assert_close(cut.log_prob(x).exp(), torch.where(x < 2, density / mass, 0))
+        if not isinstance(base, Gamma):  # which has no quantiles
+            assert (cut.sample((100,), generator()) <= 2).all()
+    least, most = (kind(base, 3).log_prob(x).exp() for kind in (Minimum, Maximum))
+    torch.testing.assert_close(least, 3 * density * (1 - below) ** 2)
+    torch.testing.assert_close(most, 3 * density * below**2)
+
+
 def test_order_statistics_against_counting() -> None:
     base = Normal(0.3, 1.5)
     x = torch.tensor([-1.0, 0.2, 2.0])
@@ -294,6 +330,8 @@ def test_joint_cuts_its_parts() -> None:
     assert counts.rsample((4,)).shape == (4, 1)
     with pytest.raises(ValueError, match="marginals: expected at least one"):
         Joint()
+    with pytest.raises(ValueError, match=r"^x: expected shape \(\*, 4\), got \(3, 5\)$"):
+        joint.log_prob(torch.zeros(3, 5))
 
 
 def test_mixture_weights_decide_the_component() -> None:
@@ -340,6 +378,14 @@ def test_gradients_of_draws_are_those_of_the_expectation(full: bool) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         theirs = theirs.tril() if ours.ndim == 3 else theirs
         torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_draws_move_with_scales_of_any_size(size: float) -> None:
+    scale = torch.full((2, 3), size, requires_grad=True)
+    x = MixtureOfGaussians(torch.zeros(2), torch.zeros(2, 3), scale).rsample((50,), generator())
+    (slopes,) = torch.autograd.grad(x[:, 0].sum(), scale)
+    torch.testing.assert_close(slopes.sum(), x[:, 0].detach().sum() / size, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("full", [False, True])

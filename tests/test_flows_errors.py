@@ -137,6 +137,30 @@ def test_what_is_no_tensor(build: Entry) -> None:
             flow(wrong)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: mf.flows.NSF(2, bins=0), "bins: expected at least 1, got 0"),
+        (lambda: mf.flows.NCSF(2, bins=0), "bins: expected at least 1, got 0"),
+        (lambda: mf.flows.GF(2, components=0), "components: expected at least 1, got 0"),
+        (lambda: mf.flows.SOSPF(2, polynomials=0), "polynomials: expected at least 1, got 0"),
+        (lambda: mf.flows.SOSPF(2, degree=-1), "degree: expected at least 0, got -1"),
+        (lambda: mf.flows.BPF(2, degree=-1), "degree: expected at least 0, got -1"),
+        (lambda: mf.flows.NAF(2, signal=0), "signal: expected at least 1, got 0"),
+        (lambda: mf.flows.UNAF(2, signal=0), "signal: expected at least 1, got 0"),
+        (lambda: mf.flows.base("student-t", 2, df=0), "df: expected a positive number, got 0"),
+        (
+            lambda: mf.flows.base("uniform", 2, lower=1.0),
+            "lower: expected less than upper, 1.0, got 1.0",
+        ),
+    ],
+    ids=str,
+)
+def test_numbers_that_no_map_and_no_base_has(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        make()
+
+
 @pytest.mark.parametrize("name", ["MAF", "NSF", "NCSF", "NICE", "RealNVP", "NAF", "MADE"])
 def test_another_precision(name: str) -> None:
     flow = getattr(mf.flows, name)(3, context=2)

@@ -186,6 +186,8 @@ def test_padded_steps_contribute_nothing() -> None:
     samples, log_prob = d.rsample_and_log_prob((4,), generator(0))
     assert (samples[:, 1, 2:] == 0).all()
     torch.testing.assert_close(d.log_prob(samples), log_prob, rtol=0, atol=1e-10)
+    none = flow(c[:0], lengths=torch.tensor(lengths[:0], dtype=torch.long))
+    assert none.log_prob(x[:0]).shape == (0,)
 
 
 def test_batches_and_covariates_broadcast() -> None:

@@ -106,6 +106,24 @@ def test_inference_mode_does_not_spoil_training(build: Entry) -> None:
 
 
 @every_flow
+def test_a_flow_copied_in_inference_mode_is_the_same(build: Entry) -> None:
+    """Its tensors count no changes of their numbers then. A far row needs a copy, too."""
+    case = Case(features=4, context=2)
+    flow = build(case)
+    x, c = build.x(case, 3), case.c(3)
+    expected = flow(c).log_prob(x).detach()
+    far = x.clone()
+    far[0] = 1e25
+    beyond = flow(c).log_prob(far).detach()
+    with torch.inference_mode():
+        assert torch.equal(flow(c).log_prob(far), beyond)
+        twin = copy.deepcopy(flow)
+        for _ in range(2):
+            assert torch.equal(twin(c).log_prob(x), expected)
+            assert twin(c).sample((2,)).shape == (2, 3, 4)
+
+
+@every_flow
 @few
 @given(cases())
 def test_expand(build: Entry, case: Case) -> None:

@@ -14,7 +14,7 @@ import maskedflow as mf
 from commands import run
 from family import without_gradient
 from generators import generator
-from maskedflow.flows import ConvCouplingTransform
+from maskedflow.flows import ConvCouplingTransform, ElementWiseTransform
 from maskedflow.transforms import (
     ActNorm,
     Head,
@@ -81,6 +81,21 @@ def test_pixelwise_maps_pixels_one_by_one() -> None:
         torch.testing.assert_close(mapped[:, :, p], lazy()(cells[:, :, p]))
     torch.testing.assert_close(ladj, autograd_ladjs(f, x))
     check_inverse_pair(f, x)
+
+
+@pytest.mark.parametrize("pixels", [5, 6])
+def test_pixelwise_maps_all_pixels_of_an_image_by_its_own_context(pixels: int) -> None:
+    """Of as many images as pixels, too."""
+    shape = (2, 1, pixels)
+    lazy = Pixelwise(shape, ElementWiseTransform(2, context=3, generator=generator())).double()
+    overwrite(lazy, 0.4)
+    x, c = images(shape, 5), torch.randn(5, 3, dtype=torch.float64, generator=generator())
+    y, ladj = lazy(c).call_and_ladj(x)
+    for image, each, mapped, volume in zip(x, c, y, ladj, strict=True):
+        one, alone = lazy(each).call_and_ladj(image)
+        torch.testing.assert_close(mapped, one)
+        torch.testing.assert_close(volume, alone)
+    check_inverse_pair(lazy(c), x)
 
 
 @pytest.mark.parametrize("features", [1, 2, 5, 48])

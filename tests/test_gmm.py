@@ -95,6 +95,25 @@ def test_a_start_comes_from_its_generator(strategy: Any) -> None:
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("strategy", ["random", "kmeans", "kmeans++"])
+def test_a_start_knows_nothing_of_points_without_weight(
+    options: dict[str, Any], strategy: Any
+) -> None:
+    x, _, _ = clusters()
+    wild = torch.cat([torch.full((5, 2), 1e9), x])
+    weight = torch.cat([torch.zeros(5), torch.ones(len(x))])
+    starts = []
+    for points, counts in ((x, torch.ones(len(x))), (wild, weight)):
+        gmm = GMM(2, components=3, generator=generator(), **options)
+        gmm.initialize(points, strategy, weight=counts, generator=generator())
+        starts.append(gmm.state_dict())
+    for name, value in starts[0].items():
+        assert torch.equal(starts[1][name], value)
+    with pytest.raises(ValueError, match="more rows than the 3 components, got 3"):
+        gmm.initialize(wild[:8], strategy, weight=weight[:8])
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("strategy", ["random", "kmeans++"])
 def test_a_start_from_few_or_equal_points_is_finite(options: dict[str, Any], strategy: Any) -> None:
     x = torch.cat([torch.randn(6, 3, generator=generator()), torch.zeros(3, 3)])
@@ -118,6 +137,14 @@ def test_a_start_that_cannot_be(x: Tensor, strategy: Any, words: str) -> None:
     with pytest.raises(ValueError, match=r"x|strategy") as error:
         GMM(3).initialize(x, strategy)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_no_rows_have_no_densities(options: dict[str, Any]) -> None:
+    gmm = GMM(3, 2, **options)
+    assert gmm(torch.zeros(0, 2)).log_prob(torch.zeros(0, 3)).shape == (0,)
+    assert gmm(torch.zeros(0, 2)).log_prob(torch.zeros(5, 1, 3)).shape == (5, 0)
+    assert gmm(torch.zeros(0, 2)).sample((5,)).shape == (5, 0, 3)
 
 
 def test_mistakes_of_a_gmm() -> None:

@@ -273,6 +273,20 @@ def test_what_cannot_be_is_refused(wrong: dict[str, object], message: str) -> No
         Measured(**(given | wrong))  # type: ignore[arg-type]
 
 
+def test_rows_that_cannot_be() -> None:
+    measured = Measured(exact(), MEAN, COVARIANCE).eval()(torch.ones(3, 2))
+    y = torch.zeros(3, 2, dtype=torch.float64)
+    y[1, 0] = -torch.inf
+    found = measured.log_prob(y)
+    assert found.isneginf().tolist() == [False, True, False]
+    assert torch.equal(found[::2], measured.log_prob(torch.zeros_like(y))[::2])
+    y[1, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"^x: expected numbers, got NaN at index \[1, 1\]$"):
+        measured.log_prob(y)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(\*, 2\), got \(3, 1\)$"):
+        measured.log_prob(y[:, :1])
+
+
 def test_errors_that_cannot_be_are_refused() -> None:
     measured = Measured(exact(), MEAN, COVARIANCE)
     with pytest.raises(ValueError, match=r"^errors: .* >= 0, got -1 at index \[1, 0\]$"):

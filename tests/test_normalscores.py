@@ -102,6 +102,17 @@ def test_absent_numbers_do_not_count() -> None:
     assert torch.equal(NormalScores.fit(hidden, there).x, NormalScores.fit(x, there).x)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_weight_do_not_count(kind: str) -> None:
+    """Of a column that is constant without them they would be all of its spread."""
+    x = rows(kind, 500)
+    wild = torch.cat([x, torch.full_like(x[:50], 1e3), torch.full_like(x[:50], x.median())])
+    weight = torch.where(torch.arange(len(wild)) < len(x), 1.0, 0.0)
+    found, expected = NormalScores.fit(wild, weight=weight), NormalScores.fit(x)
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(found.slopes, expected.slopes)
+
+
 def test_knots_out_of_order_are_refused() -> None:
     knots = torch.tensor([[0.0, 2.0, 1.0]])
     with pytest.raises(ValueError, match="ascending knots"):

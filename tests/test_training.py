@@ -146,6 +146,20 @@ def test_the_seed_decides_everything() -> None:
     assert not torch.equal(train(0, touch=1), train(1, touch=1))
 
 
+def test_trains_where_no_gradients_are_wanted() -> None:
+    """Through torch and by the kernel alike."""
+    x, config = rows(60).x, TrainConfig(epochs=1)
+    for options in ({}, {"batch_norm": True}):
+        found = []
+        for enabled in (True, False):
+            flow = mf.flows.MAF(
+                2, hidden_features=(8,), generator=torch.Generator().manual_seed(0), **options
+            )
+            with torch.set_grad_enabled(enabled):
+                found.append(fit(flow, x, x[:20], config).validation_nll)
+        assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_keeps_the_dtype_of_the_flow(dtype: torch.dtype) -> None:
     flow = Gaussian().to(dtype)

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split, deconvolved_gaussian
+from maskedflow.data.split import evenly_spaced
 from maskedflow.flows import MAF, Flow, Measured
 from maskedflow.training import TrainConfig, calibrate, evaluate, fit
+from maskedflow.training.rows import splits_of
+from maskedflow.training.units import warn_of_units
 from maskedflow.transforms import ActNorm, BatchNorm, Logit, NormalScores, Standardize
 from maskedflow.transforms.whiten import Whiten
 
@@ -43,8 +46,6 @@ def test_tensors_arrays_pairs_and_splits_are_the_same_rows() -> None:
 
 
 def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
-    from maskedflow.training.rows import splits_of
-
     x = normal(95)
     train, validation = splits_of(x, None, seed=3)
     assert isinstance(train, Split)
@@ -60,6 +61,15 @@ def test_a_tenth_validates_and_no_copy_of_a_row_is_on_the_other_side() -> None:
     config = TrainConfig(epochs=1, batch_size=50, seed=3)
     expected = fit(maf(), *splits_of(x, None, seed=3), config)
     assert fit(maf(), x, config=config).validation_nll == expected.validation_nll
+
+
+def test_a_tenth_of_the_rows_that_count_validates() -> None:
+    weight = torch.where(torch.arange(200) % 10 == 0, 2.0, 0.0)
+    train, validation = splits_of(Split(normal(200), weight=weight), None, seed=0)
+    assert (len(train), len(validation)) == (18, 2)
+    assert validation.mean(torch.ones(2)) == 1
+    with pytest.raises(ValueError, match="rows to train and to validate, got 1 in all"):
+        splits_of(Split(normal(10), weight=weight[:10]), None, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +128,17 @@ def test_warns_of_raw_units(loc: float, scale: float, says: str) -> None:
         UserWarning, match=r"^train: column 0 [^,]*, context column 1 is .* 1\.\d+e\+05"
     ):
         fit(maf(2), (x, context), (x[:20], context[:20]), CONFIG)
+
+
+def test_warns_of_units_in_more_rows_than_float32_can_count() -> None:
+    x = torch.full((1, 2), 1e4).expand(2**24 + 4, 2)
+    with pytest.warns(UserWarning, match=r"^train: column 0 is 1e\+04"):
+        warn_of_units(maf(), Split(x))
+    chosen = evenly_spaced(len(x), 500)
+    assert chosen[[0, -1]].tolist() == [0, len(x) - 1]
+    assert (chosen.diff().float() / (len(x) / 499) - 1).abs().max() < 1e-4
+    assert evenly_spaced(3, 500).tolist() == [0, 1, 2]
+    assert evenly_spaced(0, 500).tolist() == []
 
 
 def test_a_flow_that_sees_to_units_itself_is_not_warned_of() -> None:

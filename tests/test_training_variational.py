@@ -56,6 +56,16 @@ def test_finds_a_gaussian_exactly(kind: type[MAF]) -> None:
     assert not flow.training
 
 
+def test_learns_where_no_gradients_are_wanted() -> None:
+    found = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            generator = torch.Generator().manual_seed(0)
+            config = VariationalConfig(3, 8)
+            found.append(fit_posterior(small(MAF), log_density, config, generator).elbo)
+    assert found[0] == found[1]
+
+
 def test_at_the_target_there_is_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of draws, and yet all gradients are zero: along the paths nothing is left."""
     flow, same = small(MAF).double(), small(MAF).double()

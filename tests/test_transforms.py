@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import transforms as torch_transforms
 
+from maskedflow.distributions import DiagNormal
+from maskedflow.flows import MAF, Flow, UnconditionalDistribution
 from maskedflow.transforms import (
     BatchNorm,
     ComposedTransform,
@@ -24,7 +26,10 @@ from maskedflow.transforms import (
     PermutationTransform,
     Standardize,
     UnconditionalTransform,
+    call_and_ladj,
 )
+from maskedflow.transforms.preprocessing import ScaleTransform
+from maskedflow.transforms.whiten import WhitenTransform
 from oracles import autograd_ladj, autograd_ladjs, check_inverse_pair
 
 TIGHT = {"atol": 1e-8, "rtol": 1e-7}
@@ -203,6 +208,16 @@ def test_standardize(features: int, seed: int) -> None:
     assert set(lazy.state_dict()) == {"loc", "scale"}
 
 
+@pytest.mark.parametrize("batch", [(), (1,), (3, 1)], ids=str)
+def test_one_row_goes_through_a_batch_of_maps(batch: tuple[int, ...]) -> None:
+    loc, x = torch.randn(2, 4), torch.randn(*batch, 4)
+    factor = torch.eye(4) + 0.1 * torch.ones(4, 4).tril()
+    for f in (ScaleTransform(loc, 0.1 * loc), WhitenTransform(loc, factor)):
+        for way in (f, f.inv):
+            one, other = (call_and_ladj(way, part) for part in (x, x.expand(*batch[:-1], 2, 4)))
+            torch.testing.assert_close(one, other)
+
+
 def test_standardize_takes_plain_numbers() -> None:
     x = torch.tensor([[0.0, 128.0, 256.0]])
     y, ladj = Standardize(0, 256)().call_and_ladj(x)
@@ -363,6 +378,28 @@ def test_dequantize_copies_and_stores_no_weights() -> None:
     x = torch.zeros(2, 2)
     assert torch.equal(lazy()(x), other()(x))
     assert not list(lazy.parameters())
+
+
+def test_a_density_of_discrete_values_knows_no_noise_however_a_flow_is_composed() -> None:
+    """Preprocessing, a composition itself, comes before a flow's, or only the base behind it."""
+    maf = MAF(2, generator=torch.Generator().manual_seed(0)).eval()
+    x = torch.tensor([[1.0, 4.0], [0.0, 2.0], [5.0, 5.0]])
+    cells = Dequantize(1.0, low=torch.zeros(2), high=torch.full((2,), 5.0))
+    scale = Standardize(2.5, 2.0)
+    flat = Flow([cells, scale, *maf.transform.transforms], maf.base)
+    expected = flat.eval()().log_prob(x)
+    assert torch.equal(flat().log_prob(x), expected)
+    composed = LazyComposedTransform(LazyComposedTransform(cells, scale), maf.transform)
+    behind = Flow([LazyComposedTransform(cells, scale)], maf)
+    nested = Flow([LazyComposedTransform(cells, scale), maf.transform], maf.base)
+    for flow in (nested, Flow(composed, maf.base), Flow(composed.transforms[0], maf), behind):
+        torch.testing.assert_close(flow.eval()().log_prob(x), expected)
+        assert not torch.equal(flow.train()().log_prob(x), flow().log_prob(x))  # by noise
+    alone = UnconditionalDistribution(DiagNormal, torch.full((2,), 3.0), torch.full((2,), 2.0))
+    found = Flow([cells], alone).eval()().log_prob(x).exp()
+    edges = torch.special.ndtr((torch.stack([x, x + 1]) - 3) / 2)
+    torch.testing.assert_close(found, (edges[1] - edges[0]).prod(dim=-1), rtol=0.01, atol=0)
+    assert torch.equal(Flow(cells, alone).eval()().log_prob(x).exp(), found)
 
 
 def test_image_preprocessing_is_a_density_in_pixel_units() -> None:

@@ -43,6 +43,7 @@ LOOSE = {"atol": 1e-3, "rtol": 1e-3}
 #: The constructor of a map, and the shapes of its parameters.
 MAPS: dict[str, tuple[Callable[..., Transform], tuple[tuple[int, ...], ...]]] = {
     "affine": (MonotonicAffineTransform, ((), ())),
+    "gaussian": (mf.transforms.MeanPrecisionTransform, ((), ())),
     "additive": (mf.transforms.AdditiveTransform, ((),)),
     "spline": (MonotonicRQSTransform, ((8,), (8,), (7,))),
     "Bernstein": (BernsteinTransform, ((7,),)),
@@ -64,6 +65,23 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 def in_dtype(kind: Callable[..., Transform], dtype: torch.dtype) -> Callable[..., Transform]:
     return kind.to(dtype) if isinstance(kind, torch.nn.Module) else kind
+
+
+@every_map
+@pytest.mark.parametrize("batch", [(), (4,), (1, 4), (3, 1, 4)], ids=str)
+def test_one_number_goes_through_a_batch_of_maps(
+    kind: Callable[..., Transform], shapes: tuple[tuple[int, ...], ...], batch: tuple[int, ...]
+) -> None:
+    f = kind(*(draw(2, 4, *shape, seed=i) for i, shape in enumerate(shapes)))
+    x = draw(*batch, seed=9)
+    whole = x.expand(torch.broadcast_shapes(batch, (2, 4)))
+    for way in (f, f.inv):
+        for one, other in zip(
+            mf.transforms.call_and_ladj(way, x),
+            mf.transforms.call_and_ladj(way, whole),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
 
 
 @every_map
@@ -230,6 +248,8 @@ def test_elementary_maps() -> None:
     x = 3 * draw(20)
     check_inverse_pair(SoftclipTransform(2.0), x, **TIGHT)
     check_inverse_pair(SignedPowerTransform(draw(20, seed=1)), x, **TIGHT)
+    powers = SignedPowerTransform(torch.tensor([0.0, 1.0, -1.0]))  # at 0 their slopes are 1, 0, inf
+    assert powers.call_and_ladj(torch.zeros(3))[1].exp().tolist() == [1, 0, math.inf]
     check_inverse_pair(CircularShiftTransform(9.0), x.clamp(-9, 9), **TIGHT)
     torch.testing.assert_close(CosTransform()(angles), -angles.cos())
     for t in (CosTransform(), SinTransform(), SoftclipTransform(2.0), CircularShiftTransform(9.0)):

@@ -4,7 +4,7 @@ from .chain import Chain
 from .descent import Descent
 from .linear import Linear
 from .network import is_known, is_watched
-from .step import Owner, Step, owner
+from .step import Owner, Step, owner, version
 from .steps import Conditioned, Coupled, Elementwise, Inverted, Permuted
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "is_known",
     "is_watched",
     "owner",
+    "version",
 ]

@@ -22,6 +22,14 @@ def owner(module: nn.Module, name: str) -> Owner:
     return held, name
 
 
+def version(tensor: Tensor) -> object:
+    """What is another after each change of a tensor's numbers, so that what they give may be kept.
+
+    A tensor of inference mode counts no changes: its version is never the same twice.
+    """
+    return object() if tensor.is_inference() else tensor._version
+
+
 def tensors(owners: Sequence[Owner]) -> list[Tensor | None]:
     """What is there now; None where a parametrization has taken a parameter away."""
     return [held.get(name) for held, name in owners]

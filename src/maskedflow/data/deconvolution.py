@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from .split import check_weight
+from .split import check_weight, evenly_spaced
 
 ROWS = 10_000
 """The most rows that it is fitted to."""
@@ -60,7 +60,7 @@ def deconvolved_gaussian(
     weight = torch.ones(len(y)) if weight is None else weight
     check_weight(weight, len(y))
     counted = weight.nonzero()[:, 0]
-    chosen = counted[torch.linspace(0, len(counted) - 1, min(len(counted), ROWS)).long()]
+    chosen = counted[evenly_spaced(len(counted), ROWS)]
     y, noise = y[chosen].double(), covariances(errors[chosen])
     share = weight[chosen].double() / weight[chosen].double().sum()
     spread = torch.einsum("n,nij->ij", share, noise)

@@ -120,6 +120,19 @@ def check_weight(weight: Tensor, rows: int) -> None:
         )
 
 
+def evenly_spaced(rows: int, most: int) -> Tensor:
+    """The numbers of so many of some rows at most, the first and the last among them.
+
+    In whole numbers: of 20 million rows float32 would round the last one to one that is not there.
+
+    Example:
+        >>> evenly_spaced(10, 4)
+        tensor([0, 3, 6, 9])
+    """
+    some = min(rows, most)
+    return torch.arange(some) * (rows - 1) // max(some - 1, 1)
+
+
 def effective(weight: Tensor) -> float:
     r"""The number of rows of equal weight that are worth as much as rows of these weights.
 

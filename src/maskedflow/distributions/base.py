@@ -109,6 +109,25 @@ def log_density(distribution: Distribution, value: Tensor) -> Tensor:
     return torch.where(wrong, -math.inf, log_prob)
 
 
+def probability_below(distribution: Distribution, value: Tensor) -> Tensor:
+    """The distribution function of any values, of torch's own distributions of one number too.
+
+    Outside of the support it is 0 or 1, where theirs goes on as its formula does.
+
+    Example:
+        >>> from torch.distributions import Exponential
+        >>> x = torch.tensor([-2.0, 1.0, math.inf])
+        >>> probability_below(unvalidated(Exponential(1.0)), x)
+        tensor([0.0000, 0.6321, 1.0000])
+    """
+    support = None if isinstance(distribution, Base) else distribution.support
+    if support is None or (wrong := outside(support, value)) is None:
+        return distribution.cdf(value)
+    inside = moved_inside(support, value, wrong)
+    below = distribution.cdf(inside)
+    return torch.where(wrong, (value > inside).to(below), below)
+
+
 def unvalidated(distribution: Distribution) -> Distribution:
     """The same distribution, to which no value is an error; see :func:`log_density`.
 

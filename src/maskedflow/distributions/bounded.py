@@ -13,7 +13,7 @@ from torch.distributions.utils import broadcast_all
 
 from maskedflow.transforms.base import sum_rightmost
 
-from .base import Base, Shape, log_density, require_number, unvalidated
+from .base import Base, Shape, log_density, probability_below, require_number, unvalidated
 from .elementwise import Elementwise
 from .flow import NormalizingFlow
 
@@ -132,7 +132,9 @@ class Truncated(Base):
         zero = torch.zeros_like(base.mean)
         self.base = base
         self.lower, self.upper = (torch.as_tensor(bound).to(zero) for bound in (lower, upper))
-        self.below, above = base.cdf(self.lower + zero), base.cdf(self.upper + zero)
+        self.below, above = (
+            probability_below(base, bound + zero) for bound in (self.lower, self.upper)
+        )
         self.mass = above - self.below
         if not bool((self.mass > 0).all()):
             raise ValueError("lower, upper: expected an interval of positive probability, got none")
@@ -154,7 +156,7 @@ class Truncated(Base):
     def cdf(self, value: Tensor) -> Tensor:
         """The probability below `value`."""
         value = torch.as_tensor(value).to(self.mass).clamp(self.lower, self.upper)
-        return ((self.base.cdf(value) - self.below) / self.mass).clamp(0, 1)
+        return ((probability_below(self.base, value) - self.below) / self.mass).clamp(0, 1)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile of the probability `value`."""

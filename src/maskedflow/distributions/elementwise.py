@@ -170,7 +170,7 @@ class StudentT(Elementwise):
         bound = 0.1 * math.sqrt(torch.finfo(z.dtype).max)
         far = 2 * torch.log((z / bound).abs().clamp(min=1))
         near = torch.log1p(z.clamp(-bound, bound).square() / self.df)
-        log_norm = torch.lgamma(half) - torch.lgamma(0.5 * self.df)
+        log_norm = _lgamma_step(0.5 * self.df)
         log_norm = log_norm - 0.5 * torch.log(math.pi * self.df) - self.scale.log()
         return sum_rightmost(log_norm - half * (near + far), self.ndims)
 
@@ -213,6 +213,18 @@ class GeneralizedNormal(Elementwise):
         size: Tensor = torch._standard_gamma(power, generator=generator) ** power
         heads = torch.rand(size.shape, dtype=size.dtype, device=size.device, generator=generator)
         return torch.where(heads < 0.5, -size, size)
+
+
+def _lgamma_step(a: Tensor) -> Tensor:
+    r"""Computes :math:`\log \Gamma(a + 1/2) - \log \Gamma(a)`, whose difference large a lose.
+
+    Example:
+        >>> _lgamma_step(torch.tensor([0.5, 5e7]))
+        tensor([-0.5724,  8.8638])
+    """
+    large = a.clamp(min=100)
+    series = 0.5 * large.log() - 1 / (8 * large) + 1 / (192 * large**3)  # Stirling's
+    return torch.where(a > 100, series, torch.lgamma(a + 0.5) - torch.lgamma(a))
 
 
 def _normal(like: Tensor, shape: Size, generator: torch.Generator | None) -> Tensor:

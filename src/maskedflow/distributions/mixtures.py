@@ -14,6 +14,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from maskedflow.kernels.gaussians import invert, log_densities
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import MonotonicMixtureTransform
+from maskedflow.transforms.base import check_features
 from maskedflow.transforms.linear import solve_triangular
 
 from .base import Base, Shape, draw, log_density, unvalidated
@@ -83,6 +84,12 @@ class Mixture(Density):
 
 class FullNormal(MultivariateNormal):
     """torch's normal distribution with correlations, whose draws may come from a generator."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if 0 in self.batch_shape:  # by whose sizes torch divides
+            return (value - self.loc).sum(dim=-1)
+        log_prob: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+        return log_prob
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
@@ -238,7 +245,8 @@ class MixtureOfGaussians(Mixture):
         before = evidence.cumsum(dim=-1) - evidence
         logits = (self.logits.log_softmax(dim=-1)[..., None] + before).mT
         means = x[..., None] - (scale * v).mT
-        z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT)(x)
+        slope = torch.finfo(x.dtype).tiny ** 0.5  # scales are as small and large as they are
+        z: Tensor = MonotonicMixtureTransform(logits, means, -2 * log_scale.mT, slope)(x)
         return z
 
 
@@ -283,6 +291,7 @@ class Joint(Base):
         return Joint(*(marginal.expand(Size(batch_shape)) for marginal in self.marginals))
 
     def log_prob(self, value: Tensor) -> Tensor:
+        check_features("x", value, sum(self.sizes))
         parts = value.split(self.sizes, dim=-1)
         total = value.new_zeros(())
         for part, marginal in zip(parts, self.marginals, strict=True):

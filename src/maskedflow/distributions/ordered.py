@@ -10,7 +10,15 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from .base import Base, Shape, draw, log_density, require_number, unvalidated
+from .base import (
+    Base,
+    Shape,
+    draw,
+    log_density,
+    probability_below,
+    require_number,
+    unvalidated,
+)
 
 
 class Sort(Base):
@@ -96,7 +104,7 @@ class TopK(Sort):
         return f"{type(self).__name__}({self.base}, {self.k}, {self.n})"
 
     def log_prob(self, value: Tensor) -> Tensor:
-        rest = self.base.cdf(value[..., -1])
+        rest = probability_below(self.base, value[..., -1])
         log_rest = rest.log() if self.descending else torch.log1p(-rest)
         return (self.n - self.k) * log_rest + super().log_prob(value)
 

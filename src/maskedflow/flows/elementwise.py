@@ -198,7 +198,7 @@ class GF(Flow):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
-        check_sizes(transforms=transforms)
+        check_sizes(transforms=transforms, components=components)
         steps: list[LazyTransform] = []
         for _ in range(transforms):
             if steps and features > 1:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from maskedflow.chain import Chain, Step
+from maskedflow.chain import Chain, Step, version
 from maskedflow.distributions import ChainedFlow, DiagNormal, NormalizingFlow, refuse_nan
 from maskedflow.staircase import is_traced
 from maskedflow.transforms import (
@@ -148,7 +148,7 @@ def is_standard_normal(base: nn.Module) -> bool:
     loc, scale = buffers.get("loc"), buffers.get("scale")
     if loc is None or scale is None or loc.ndim != 1:
         return False
-    key = id(loc), loc._version, id(scale), scale._version
+    key = id(loc), version(loc), id(scale), version(scale)
     if base.__dict__.get("_standard", (None,))[0] != key:
         base.__dict__["_standard"] = key, bool((loc == 0).all()) and bool((scale == 1).all())
     return base.__dict__["_standard"][1]  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from torch.quasirandom import SobolEngine
 
 from maskedflow.distributions import refuse_nan
 from maskedflow.distributions.base import Base, Shape, draw, log_density
-from maskedflow.transforms import BatchNorm
+from maskedflow.transforms import BatchNorm, check_features
 from maskedflow.transforms.logistic import softplus
 from maskedflow.transforms.noisy import Noisy
 from maskedflow.transforms.part import current_part, part_of_batch
@@ -168,6 +168,20 @@ class MeasuredDistribution(Base):
         self.module, self.flow, self.noise = module, flow, noise
 
     def log_prob(self, value: Tensor) -> Tensor:
+        r"""The log-density of each row of `value`, with shape (*, D), in nats.
+
+        It is :math:`-\infty` at infinity.
+
+        Raises:
+            ValueError: If `value` has the wrong number of features or holds NaN.
+        """
+        check_features("x", value, len(self.module.loc))
+        refuse_nan("x", value)
+        far = value.isinf()
+        log_prob = self._log_prob(value.masked_fill(far, 0))
+        return torch.where(far.any(dim=-1), -math.inf, log_prob)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         x, log_ratio = self.draws(value)
         part = current_part()
         with part_of_batch(None if part is None else part._replace(axis=1)):  # behind draws

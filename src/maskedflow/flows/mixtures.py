@@ -149,7 +149,8 @@ class GMM(LazyDistribution):
             x: The data, with shape (N, features).
             strategy: The clusters of "kmeans", or the points nearest to centres that are drawn
                 far from each other, "kmeans++", or at "random".
-            weight: How much each point counts, with shape (N,); all alike if None.
+            weight: How much each point counts, with shape (N,); all alike if None. Those of weight
+                0 are left out.
             generator: Where draws come from; torch's own if None.
 
         Raises:
@@ -158,12 +159,15 @@ class GMM(LazyDistribution):
         """
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(f"x: expected shape (N, {self.features}), got {tuple(x.shape)}")
+        if weight is not None:
+            counts = weight.to(x.device) > 0
+            x, weight = x[counts], weight.to(x)[counts]
         if len(x) <= self.components:
             raise ValueError(
                 f"x: expected more rows than the {self.components} components, got {len(x)}"
             )
         refuse_nan("x", x)
-        mass = x.new_ones(len(x)) if weight is None else weight.to(x)
+        mass = x.new_ones(len(x)) if weight is None else weight
         mass = mass * mass.sum() / mass.square().sum()  # as many as they are worth
         centres = _centres(x, self.components, strategy, mass, generator)
         chosen = torch.cdist(x, centres).argmin(dim=-1)
@@ -260,7 +264,7 @@ def base(name: str, features: int, **kwargs: Any) -> LazyDistribution:
         kwargs: What it takes.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or a size or number is too small.
 
     Example:
         >>> from maskedflow.flows import MAF
@@ -296,6 +300,8 @@ def _made(
 
 
 def _student_t(features: int, *, df: float = 5.0, learnable: bool = True) -> LazyDistribution:
+    if not df > 0:
+        raise ValueError(f"df: expected a positive number, got {df}")
     log_df = torch.full((features,), math.log(df))
     return UnconditionalDistribution(_positive_student_t, log_df, buffer=not learnable)
 
@@ -305,6 +311,8 @@ def _positive_student_t(log_df: Tensor) -> StudentT:
 
 
 def _uniform(features: int, *, lower: float = -1.0, upper: float = 1.0) -> LazyDistribution:
+    if not lower < upper:
+        raise ValueError(f"lower: expected less than upper, {upper}, got {lower}")
     bounds = (torch.full((features,), bound) for bound in (lower, upper))
     return UnconditionalDistribution(BoxUniform, *bounds, buffer=True)
 

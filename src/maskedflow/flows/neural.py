@@ -18,6 +18,7 @@ from maskedflow.transforms import (
 )
 
 from .autoregressive import MAF
+from .flow import check_sizes
 
 
 class MNN(nn.Module):
@@ -158,6 +159,7 @@ class NAF(MAF):
         network: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(signal=signal)
         univariate = self._map(signal, **{"generator": kwargs.get("generator"), **(network or {})})
         kwargs |= {"univariate": univariate, "shapes": [(signal,), *self._other_shapes]}
         super().__init__(features, context, transforms, randperm, **kwargs)

@@ -21,7 +21,7 @@ from maskedflow.transforms import (
 from maskedflow.transforms.elementary import soft_clip
 
 from .autoregressive import MAF
-from .flow import UnconditionalDistribution
+from .flow import UnconditionalDistribution, check_sizes
 
 #: The bound of a polynomial's coefficients: features far away must not blow them up.
 LARGEST = 20.0
@@ -30,6 +30,11 @@ LARGEST = 20.0
 def _shifted_polynomial(a: Tensor, constant: Tensor, slope: float) -> ComposedTransform:
     polynomial = SOSPolynomialTransform(soft_clip(a, LARGEST), slope)
     return ComposedTransform(polynomial, AdditiveTransform(constant))
+
+
+def _check_degree(degree: int) -> None:
+    if degree < 0:
+        raise ValueError(f"degree: expected at least 0, got {degree}")
 
 
 class SOSPF(MAF):
@@ -62,6 +67,8 @@ class SOSPF(MAF):
         slope: float = 1e-3,
         **kwargs: Any,
     ) -> None:
+        check_sizes(polynomials=polynomials)
+        _check_degree(degree)
         super().__init__(
             features,
             context,
@@ -93,6 +100,7 @@ class BPF(MAF):
     """
 
     def __init__(self, features: int, context: int = 0, degree: int = 16, **kwargs: Any) -> None:
+        _check_degree(degree)
         super().__init__(
             features,
             context,
@@ -124,6 +132,7 @@ class NSF(MAF):
     def __init__(
         self, features: int, context: int = 0, bins: int = 8, slope: float = 1e-3, **kwargs: Any
     ) -> None:
+        check_sizes(bins=bins)
         super().__init__(
             features,
             context,
@@ -160,6 +169,7 @@ class NCSF(MAF):
     def __init__(
         self, features: int, context: int = 0, bins: int = 8, slope: float = 1e-3, **kwargs: Any
     ) -> None:
+        check_sizes(bins=bins)
         kwargs.setdefault("periodic", True)
         # A little wider than the circle: rounding may take a latent past its end.
         bound = torch.full((features,), math.pi + 1e-5)

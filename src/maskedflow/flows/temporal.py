@@ -359,11 +359,11 @@ class TemporalDistribution(Density):
 
 def _lengths(lengths: Sequence[int] | Tensor, steps: int) -> Tensor:
     lengths = torch.as_tensor(lengths)
-    if lengths.is_floating_point() or lengths.numel() == 0:
+    if lengths.is_floating_point():
         raise ValueError(f"lengths: expected integers, got {lengths.dtype} {tuple(lengths.shape)}")
-    low, high = int(lengths.min()), int(lengths.max())
-    if low < 1 or high > steps:
-        raise ValueError(f"lengths: expected 1 to {steps} steps, got {low if low < 1 else high}")
+    wrong = lengths[(lengths < 1) | (lengths > steps)]
+    if len(wrong):
+        raise ValueError(f"lengths: expected 1 to {steps} steps, got {int(wrong[0])}")
     return lengths
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
+from maskedflow.chain import version
 from maskedflow.distributions.base import Base, Shape
 from maskedflow.flows import LazyDistribution
 from maskedflow.flows.flow import check_context
@@ -106,7 +107,7 @@ class MixtureOfProducts(LazyDistribution):
     def components(self) -> _Components:
         """What the loops read."""
         buffers = [one for one in self._buffers.values() if one is not None]
-        key = tuple((id(one), one._version) for one in buffers)
+        key = tuple((id(one), version(one)) for one in buffers)
         if self._known is None or self._known[0] != key:
             self._known = key, self._components()
         return self._known[1]

@@ -182,7 +182,7 @@ def fit(
     lock = exclusive(root) if root is not None and writes else nullcontext()
     drawing = [run.device] if run.device.type == "cuda" else []
     # Torch's own generator is put back, afterwards, to where the caller had it.
-    with lock, torch.random.fork_rng(drawing), closing(log):
+    with lock, torch.random.fork_rng(drawing), torch.enable_grad(), closing(log):
         if ranks.is_first:
             warn_of_units(flow, run.sample)
         try:

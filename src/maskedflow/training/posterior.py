@@ -87,6 +87,7 @@ class VariationalHistory:
     seconds: float
 
 
+@torch.enable_grad()
 def fit_posterior(
     flow: nn.Module,
     log_density: LogDensity,

@@ -50,13 +50,22 @@ def _relative(rows: Split) -> Split:
     """The rows that count, by weights whose mean is 1; by none if all are alike."""
     if rows.weight is None:
         return rows
-    rows = rows[rows.weight > 0]
+    rows = _counting(rows)
     mass = rows.mass / rows.mass.max()
     return replace(rows, weight=None if (mass == 1).all() else mass / mass.mean())
 
 
+def _counting(rows: Split) -> Split:
+    """The rows whose weight is not 0."""
+    return rows if rows.weight is None else rows[rows.weight > 0]
+
+
 def _hold_out(rows: Split, seed: int) -> tuple[Split, Split]:
-    """The rows that are left and those that validate, with copies of a row on one side."""
+    """The rows that are left and those that validate, with copies of a row on one side.
+
+    Rows of weight 0 are in neither.
+    """
+    rows = _counting(rows)
     size = max(len(rows) // HELD_OUT, 1)
     if len(rows) <= size:
         raise ValueError(f"train: expected rows to train and to validate, got {len(rows)} in all")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor, nn
 
 from maskedflow.data import Split
+from maskedflow.data.split import evenly_spaced
 from maskedflow.flows import Flow, Measured
 from maskedflow.transforms import ActNorm, BatchNorm
 
@@ -46,8 +46,7 @@ def warn_of_units(flow: nn.Module, train: Split) -> None:
         flow = flow.flow
     if not isinstance(flow, Flow) or type(flow).unchecked is not Flow.unchecked:
         return
-    rows = torch.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).long()
-    z, c = take(train, rows, input_like(flow))
+    z, c = take(train, evenly_spaced(len(train), LOOKED_AT), input_like(flow))
     c = None if measured else c
     told = []
     with frozen(flow):

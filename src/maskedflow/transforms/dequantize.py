@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform as TorchTransform
 
-from .base import ComposedTransform, Transform, VectorTransform
+from .base import (
+    ComposedTransform,
+    DependentTransform,
+    IdentityTransform,
+    Transform,
+    VectorTransform,
+)
 from .lazy import LazyTransform
 from .noisy import Noisy
 
@@ -173,9 +179,16 @@ def spread(transform: TorchTransform, x: Tensor) -> tuple[TorchTransform, list[T
         The transform and x alone, unless it begins with a :class:`Dequantize` that knows its
         range, in evaluation mode: then what comes after it, and places of the cells of x.
     """
-    first = transform.transforms[0] if isinstance(transform, ComposedTransform) else None
+    first, rest = _first(transform)
     if not isinstance(first, _DequantizeTransform) or first.cells.places is None:
         return transform, [x]
-    assert isinstance(transform, ComposedTransform)
-    rest = ComposedTransform(*transform.transforms[1:])
-    return rest, [first.at(x, place) for place in first.cells.places]
+    after = ComposedTransform(*rest) if rest else DependentTransform(IdentityTransform(), 1)
+    return after, [first.at(x, place) for place in first.cells.places]
+
+
+def _first(transform: TorchTransform) -> tuple[TorchTransform, list[TorchTransform]]:
+    """The first transform of all, which may be within compositions, and those after it."""
+    if not isinstance(transform, ComposedTransform):
+        return transform, []
+    first, rest = _first(transform.transforms[0])
+    return first, [*rest, *transform.transforms[1:]]

@@ -150,4 +150,4 @@ class SignedPowerTransform(UnivariateTransform):
         return y.sign() * y.abs() ** (-self.alpha).exp()
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.alpha + self.alpha.expm1() * x.abs().log()
+        return self.alpha + torch.xlogy(self.alpha.expm1(), x.abs())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from maskedflow.chain import Linear, Permuted, Step, owner
+from maskedflow.chain import Linear, Permuted, Step, owner, version
 from maskedflow.staircase import is_traced
 
 from .base import ComposedTransform, VectorTransform, check_features
@@ -293,13 +293,15 @@ def _linear(module: nn.Module, bias: str | None = None, sign: str | None = None)
 def _permuted(module: nn.Module, name: str) -> list[Step] | None:
     """The step of a permutation that is a buffer; None if nobody may look at its numbers now."""
     order: Tensor = module._buffers[name]  # type: ignore[assignment]
-    key = id(order), order._version
-    known = module.__dict__.get("_permuted", (None, None))
-    if known[0] != key:
+    key = id(order), version(order)
+    known, step = module.__dict__.get("_permuted", (None, None))
+    if known != key:
         if is_traced():
             return None
-        known = module.__dict__["_permuted"] = key, Permuted(tuple(order.tolist()))
-    return [known[1]]
+        now = tuple(order.tolist())
+        step = step if step is not None and step.order == now else Permuted(now)
+        module.__dict__["_permuted"] = key, step
+    return [step]
 
 
 def _with_slopes(weight: Tensor, sign: Tensor | float = 1.0) -> Tensor:

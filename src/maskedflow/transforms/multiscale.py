@@ -127,6 +127,7 @@ class Pixelwise(LazyTransform):
         return f"shape={self.shape}"
 
     def forward(self, c: Tensor | None = None) -> PixelwiseTransform:
+        c = None if c is None else c[..., None, :]  # the same for all pixels
         return PixelwiseTransform(self.transform(c), self.shape)
 
 

@@ -206,6 +206,7 @@ class NormalScores(WaitingTransform):
         """
         there = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
         share = x.new_ones(len(x)) if weight is None else weight
+        there = there & (share > 0)[:, None]
         mass = share.double()[:, None] * there
         rows = mass.sum(dim=0).square() / mass.square().sum(dim=0).clamp(min=1e-300)
         count = min(knots, max(2, round(float(rows.min())) // _ROWS_A_KNOT))

@@ -51,7 +51,8 @@ class ScaleTransform(VectorTransform):
         return y * torch.exp(self.log_scale) + self.loc
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self.log_scale.expand(x.shape).sum(dim=-1)
+        shape = torch.broadcast_shapes(x.shape, y.shape)
+        return -self.log_scale.expand(shape).sum(dim=-1)
 
 
 class _UnitInterval(constraints.Constraint):

@@ -144,7 +144,7 @@ class MeanPrecisionTransform(UnivariateTransform):
         return torch.addcmul(self.mean, y, torch.exp(-self.log_scale))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.log_scale.expand(y.shape)
+        return self.log_scale.expand(torch.broadcast_shapes(x.shape, y.shape))
 
 
 class AdditiveTransform(UnivariateTransform):
@@ -179,7 +179,7 @@ class AdditiveTransform(UnivariateTransform):
         return y - self.shift
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(y)
+        return x.new_zeros(torch.broadcast_shapes(x.shape, y.shape))
 
 
 #: Maps by name, as a flow takes them for its `univariate`, and the shapes of their parameters.

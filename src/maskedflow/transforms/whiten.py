@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedflow.chain import version
 from maskedflow.nn.arguments import check_dtype
 from maskedflow.staircase import is_traced
 
@@ -62,7 +63,8 @@ class WhitenTransform(VectorTransform):
         return y @ self.scale_tril.T + self.loc
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self.scale_tril.diagonal().log().sum().expand(y.shape[:-1])
+        shape = torch.broadcast_shapes(x.shape, y.shape)
+        return -self.scale_tril.diagonal().log().sum().expand(shape[:-1])
 
     def call_partial(self, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         """Maps the features that are here, (*, D), of x, (*samples, *, D).
@@ -168,7 +170,7 @@ class Whiten(WaitingTransform):
         self.register_buffer("loc", loc)
         self.register_buffer("scale_tril", scale_tril)
         self.register_buffer("weight", weight)
-        self._inverse: tuple[Tensor | None, int, Tensor | None] = None, 0, None
+        self._inverse: tuple[Tensor | None, object, Tensor | None] = None, 0, None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_inverse": (None, 0, None)}
@@ -197,8 +199,9 @@ class Whiten(WaitingTransform):
         factor = self.scale_tril
         if is_traced():
             return inverse_of(factor)
-        if self._inverse[0] is not factor or self._inverse[1] != factor._version:
-            self._inverse = factor, factor._version, inverse_of(factor)
+        now = version(factor)
+        if self._inverse[0] is not factor or self._inverse[1] != now:
+            self._inverse = factor, now, inverse_of(factor)
         return cast(Tensor, self._inverse[2])
 
     @classmethod
