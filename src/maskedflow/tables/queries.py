@@ -48,12 +48,13 @@ def score_given(
     context: pa.Table | None,
     n_samples: int,
     seed: int,
+    start: int = 0,
 ) -> ConditionalScore:
-    """See :meth:`maskedflow.DensityEstimator.score_samples_given`."""
+    """See :meth:`maskedflow.DensityEstimator.score_samples_given`; errors count from `start`."""
     check_draws(n_samples, 2)
     schema = fitted.schema
     columns = given_columns(schema, _names(schema, given))
-    rows, c = fitted.encode(x, context)
+    rows, c = fitted.encode(x, context, start)
     with torch.no_grad():
         log_density = fitted.density.log_prob(rows, c)
     error, unsure, index = torch.zeros_like(log_density), 0, ~rows.impossible
