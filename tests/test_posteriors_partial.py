@@ -293,6 +293,13 @@ def test_columns_that_are_independent_are_exact() -> None:
         conditional(NamedDensity.of(box), {"x1": 3.0})
 
 
+def test_a_column_with_gaps_is_none_of_numbers() -> None:
+    table = pa.table({"a": np.arange(50.0) ** 2, "b": [None, *(np.arange(49.0) % 7)]})
+    fitted = FittedTable.fit(table, flow="gaussian", missing="model", work=0.1)
+    with pytest.raises(ValueError, match="thing: expected columns of numbers, got 'b' with gaps"):
+        conditional(fitted, {"a": 4.0})
+
+
 def test_integers_of_a_table_given_a_number_are_as_likely_as_the_table_says() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=400)

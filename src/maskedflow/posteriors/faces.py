@@ -194,6 +194,9 @@ def _of_table(fitted: FittedTable, context: Any) -> Face:
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ValueError(f"thing: expected columns of numbers, got {name!r} of type {kind}")
     needed = [column for column in fitted.schema.columns if column.name in columns]
+    for column in needed:
+        if column.missing:
+            raise ValueError(f"thing: expected columns of numbers, got {column.name!r} with gaps")
     whole = [column.name for column in needed if pa.types.is_integer(column.type)]
 
     def draw(n: int, seed: int) -> Tensor:
