@@ -216,6 +216,8 @@ def test_mistakes_are_one_line(estimator: DensityEstimator) -> None:
         (["ctiy"], "given: expected columns of X, got 'ctiy'"),
         ("city", "given: expected a list of columns, got the string 'city'"),
         ([7], r"given: expected places in 0\.\.6, got 7"),
+        ([True] + 6 * [False], "given: expected names or places of columns, got True"),
+        (np.arange(7) < 1, "given: expected names or places of columns, got True"),
     ):
         with pytest.raises(ValueError, match=match):
             estimator.score_samples_given(rows, given)

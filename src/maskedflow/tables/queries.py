@@ -263,6 +263,8 @@ def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:
         raise ValueError(f"given: expected a list of columns, got the string {given!r}")
     names = []
     for one in given:
+        if isinstance(one, bool | np.bool_):
+            raise ValueError(f"given: expected names or places of columns, got {one}")
         if not isinstance(one, int | np.integer):
             names.append(str(one))
         elif 0 <= one < len(schema.names):
