@@ -312,6 +312,10 @@ def test_experiments_share_some_parameters() -> None:
             "flow: expected a normalizing flow",
         ),
         (
+            lambda: harmonic_evidence(torch.zeros(5), torch.zeros(5), mf.flows.MAF(1)),
+            r"samples: expected shape \(n, features\), got \(5,\)",
+        ),
+        (
             lambda: harmonic_evidence(torch.zeros(5, 2), torch.zeros(4), mf.flows.MAF(2)),
             r"log_density: expected shape \(5,\), got \(4,\)",
         ),
