@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pytest
 import maskedflow as mf
 from commands import call, files, run
 from maskedflow.data import infer_schema, open_mixed, open_source
-from maskedflow.runs import Run
+from maskedflow.runs import Run, score_run
 from maskedflow.tables import Schema, read_source
 
 FAST = "--flow gaussian --work 0.3".split()  # noqa: SIM905
@@ -312,6 +313,20 @@ def test_rows_with_gaps_have_no_answers_where_they_were_dropped(
                 np.testing.assert_array_equal(np.isnan(found[name]), gaps)
     told = np.array(found["reason"].to_pylist())
     np.testing.assert_array_equal(told == "a cell is missing: such rows were dropped", gaps)
+
+
+@pytest.mark.parametrize("asked", [{}, {"tail": True}, {"given": ["count"]}, {"explain": True}])
+def test_an_error_counts_the_rows_of_the_file_not_those_of_a_block(
+    conditional: Path, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    rows = mixed().drop_null().slice(0, 4)
+    cities = [*rows["city"].to_pylist()[:3], "Paris"]
+    rows = rows.set_column(rows.column_names.index("city"), "city", pa.array(cities))
+    pq.write_table(rows, tmp_path / "four.parquet")
+    found = score_run(opened(conditional), tmp_path / "four.parquet", rows=2, **asked)
+    assert len(next(found.batches)) == 2
+    with pytest.raises(ValueError, match="context: column 'city', row 4: .* found 'Paris'"):
+        next(found.batches)
 
 
 def test_tails_of_a_single_flow(fitted: Path, tmp_path: Path) -> None:

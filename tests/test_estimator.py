@@ -214,6 +214,21 @@ def test_a_number_whose_square_is_infinite_is_refused() -> None:
         DensityEstimator("gaussian").fit(table)
 
 
+def test_an_error_counts_rows_that_are_left_out() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x[[0, 15], 0] = np.nan
+    weight = np.r_[np.zeros(3), np.ones(17)]
+    with pytest.raises(ValueError, match=r"^column 'x0', row 16: missing \(1 of 17 values are\)"):
+        DensityEstimator("gaussian").fit(x, sample_weight=weight)
+    x[17, 1] = np.inf
+    dropping = DensityEstimator("gaussian", missing="drop")
+    with pytest.raises(ValueError, match=r"^column 'x1', row 18: expected a finite number"):
+        dropping.fit(x)
+    given = pd.DataFrame({"it's": x[:, 1]})
+    with pytest.raises(ValueError, match=r'^context: column "it\'s", row 18: expected a finite'):
+        dropping.fit(x[:, :1], context=given)
+
+
 def test_weights_say_how_much_a_row_counts() -> None:
     x = np.random.default_rng(0).normal(size=(4000, 1))
     weight = np.exp(x[:, 0])  # tilts N(0, 1) to N(1, 1)

@@ -154,6 +154,12 @@ def test_rows_of_density_0_and_conditions_that_cannot_be(estimator: DensityEstim
     assert np.isnan(found.standard_error[1])
     assert (found.log_density[2:] == -np.inf).all()
     assert (found.standard_error[2:] == 0).all()
+    # What is given may be a constant, or a duplicate beside what it repeats.
+    for given, cannot in ((["unit"], [0]), (["town"], [1, 2]), (["city", "unit"], [0, 1])):
+        asked = rows.assign(unit=["m", "cm", "cm", "cm"])
+        nan = np.isnan(estimator.score_samples_given(asked, given, n_samples=300))
+        assert np.flatnonzero(nan.all(axis=0)).tolist() == cannot
+        assert np.flatnonzero(nan.any(axis=0)).tolist() == cannot
     assert np.isnan(estimator.pit(rows)[1:]).all()
     assert (estimator.tail_probability(rows, n_samples=50)[1:] == 0).all()
 
@@ -210,6 +216,8 @@ def test_mistakes_are_one_line(estimator: DensityEstimator) -> None:
         (["ctiy"], "given: expected columns of X, got 'ctiy'"),
         ("city", "given: expected a list of columns, got the string 'city'"),
         ([7], r"given: expected places in 0\.\.6, got 7"),
+        ([True] + 6 * [False], "given: expected names or places of columns, got True"),
+        (np.arange(7) < 1, "given: expected names or places of columns, got True"),
     ):
         with pytest.raises(ValueError, match=match):
             estimator.score_samples_given(rows, given)

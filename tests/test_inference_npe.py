@@ -24,6 +24,7 @@ from torch.distributions import (
 import maskedflow as mf
 from generators import generator
 from maskedflow.inference import DirectPosterior, Prior
+from maskedflow.inference.density import moments
 from maskedflow.training import TrainConfig
 from maskedflow.transforms import Probit
 
@@ -320,6 +321,18 @@ def test_a_posterior_is_saved_and_read(tmp_path: Path, arguments: dict[str, Any]
         mf.NPE(other, **arguments).load(tmp_path / "posterior.safetensors")
     with pytest.raises(ValueError, match="not a density of this flow"):
         mf.NPE(Normal(torch.zeros(2), 1.0), **arguments).load(tmp_path / "posterior.safetensors")
+
+
+def test_images_are_standardised_as_a_whole_where_a_pixel_is_always_the_same() -> None:
+    x = 100 + 50 * torch.randn(40, 2, 3, generator=generator())
+    x[:, 0, 0] = 0.0
+    mean, scale = moments(x, "auto")
+    torch.testing.assert_close(mean, x.mean().expand(2, 3))
+    torch.testing.assert_close(scale, x.std(correction=0).expand(2, 3))
+    mean, scale = moments(x, "independent")
+    torch.testing.assert_close(mean, x.mean(dim=0))
+    assert scale[0, 0] == 1
+    assert torch.equal(moments(torch.full((4, 2, 3), 0.1), "structured")[1], torch.ones(2, 3))
 
 
 def test_flows_are_named_or_made() -> None:

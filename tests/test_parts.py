@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from commands import call, run
+from maskedflow import DensityEstimator
 from maskedflow.files import atomic_folder
 from maskedflow.files.writing import open_locked
-from maskedflow.runs import Scorer
+from maskedflow.runs import Scorer, load_run
 from maskedflow.tables import FittedTable
 from maskedflow.tables.together import by_one_thread, spread_by
 from scale_tables import ROWS, RUN, contents, run_with_level, write_rows
@@ -209,6 +210,26 @@ def test_a_scorer_answers_other_questions() -> None:
     assert isinstance(scored, pd.DataFrame)
     assert [*scored.columns[-2:]] == ["log_prob", "standard_error"]
     assert np.isfinite(scored["log_prob"]).all()
+
+
+@pytest.mark.slow
+def test_a_scorer_explains_in_the_places_of_the_cells() -> None:
+    table = pq.read_table(RUN.parent / "mixed.parquet").slice(0, 3)
+    table = table.add_column(0, "id", pa.array(["u", "v", "w"]))
+    mixed = RUN.parent / "estimator_mixed"
+    scorer, names = Scorer(mixed, explain=True), load_run(mixed).columns
+    wanted = DensityEstimator.load(mixed).explain(table, table)
+    added = ["log_prob", "standard_error", "reason"]
+    batch = table.combine_chunks().to_batches()[0]
+    for one in (table, batch, table.to_pandas(), table.to_pydict()):
+        scored = scorer(one)
+        found = scored if isinstance(scored, pa.Table) else pa.table(scored)
+        assert found.column_names == [*table.column_names, *added]
+        assert found["id"].to_pylist() == ["u", "v", "w"]
+        for name in [*names, *added]:
+            assert found[name].to_pylist() == wanted[name].to_pylist()
+    with pytest.raises(ValueError, match="table: has a column 'log_prob' itself"):
+        scorer(scored)
 
 
 # ----------------------------------------------------------------------------------------- search

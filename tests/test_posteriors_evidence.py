@@ -162,7 +162,10 @@ def test_psis_is_that_of_a_pareto_distribution() -> None:
             assert (smoothed[weights.argsort()].diff() >= 0).all()
         assert abs(sum(found) / 20 - k) < 0.1
     assert psis(torch.zeros(100))[1] == -math.inf
-    assert psis(torch.tensor([0.0, 1.0, 2.0]))[1] == math.inf
+    for few in (torch.tensor([0.0, 1.0, 2.0]), torch.tensor([-7.0])):
+        smoothed, khat = psis(few)
+        assert khat == math.inf
+        torch.testing.assert_close(smoothed, few.double())
 
 
 def test_psis_is_that_of_arviz() -> None:
@@ -307,6 +310,10 @@ def test_experiments_share_some_parameters() -> None:
         (
             lambda: harmonic_evidence(torch.zeros(5, 3), torch.zeros(5), POSTERIOR),
             "flow: expected a normalizing flow",
+        ),
+        (
+            lambda: harmonic_evidence(torch.zeros(5), torch.zeros(5), mf.flows.MAF(1)),
+            r"samples: expected shape \(n, features\), got \(5,\)",
         ),
         (
             lambda: harmonic_evidence(torch.zeros(5, 2), torch.zeros(4), mf.flows.MAF(2)),

@@ -293,6 +293,28 @@ def test_columns_that_are_independent_are_exact() -> None:
         conditional(NamedDensity.of(box), {"x1": 3.0})
 
 
+def test_a_column_with_gaps_is_none_of_numbers() -> None:
+    table = pa.table({"a": np.arange(50.0) ** 2, "b": [None, *(np.arange(49.0) % 7)]})
+    fitted = FittedTable.fit(table, flow="gaussian", missing="model", work=0.1)
+    with pytest.raises(ValueError, match="thing: expected columns of numbers, got 'b' with gaps"):
+        conditional(fitted, {"a": 4.0})
+
+
+def test_integers_of_a_table_given_a_number_are_as_likely_as_the_table_says() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=400)
+    k = np.rint(20 + 5 * a + rng.normal(size=400)).astype(np.int64)
+    fitted = FittedTable.fit(pa.table({"a": a, "k": k}), flow="gaussian", work=0.1)
+    every = np.arange(60)
+    joint = fitted.log_prob(pa.table({"a": np.ones(60), "k": every}))
+    found = conditional(fitted, {"a": 1.0})
+    likely = joint - joint.logsumexp(dim=0)
+    near = likely > -15
+    log_prob = found.log_prob(torch.from_numpy(every[:, None]))
+    torch.testing.assert_close(log_prob[near], likely[near], atol=1e-3, rtol=0)
+    assert abs(found.sample(2000).mean() - likely.exp() @ torch.from_numpy(every).double()) < 0.15
+
+
 def test_a_fit_to_draws_comes_near_to_a_gaussian() -> None:
     some = marginal(hidden(gaussian()), ["x1", "x3"], draws=10_000)
     assert not some.exact

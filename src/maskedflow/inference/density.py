@@ -63,12 +63,10 @@ def moments(x: Tensor, z_score: ZScore) -> tuple[Tensor, Tensor]:
         z_score = "independent" if x.ndim == 2 else "structured"
     if z_score == "none":
         return torch.zeros_like(x[0]), torch.ones_like(x[0])
-    if z_score == "structured":
-        variance, mean = torch.var_mean(x.double(), correction=0)
-    else:
-        variance, mean = torch.var_mean(x.double(), dim=0, correction=0)
+    rows = x.flatten() if z_score == "structured" else x
+    variance, mean = torch.var_mean(rows.double(), dim=0, correction=0)
     scale = variance.sqrt().to(x.dtype)
-    constant = (x == x[0]).all(dim=0) | (scale == 0)
+    constant = (rows == rows[0]).all(dim=0) | (scale == 0)
     scale = torch.where(constant, torch.ones_like(scale), scale)
     return mean.to(x.dtype).expand(x.shape[1:]).clone(), scale.expand(x.shape[1:]).clone()
 

@@ -136,8 +136,8 @@ def harmonic_evidence(
     if not 0 < temperature <= 1:
         raise ValueError(f"temperature: expected a number in (0, 1], got {temperature}")
     samples = torch.as_tensor(samples)
-    chains = samples.shape[0] if samples.ndim == 3 else 1
-    _, x = rows_of(samples.flatten(0, -2), None, len(samples), seed=0)
+    chains, x = (len(samples), samples.flatten(0, 1)) if samples.ndim == 3 else (1, samples)
+    _, x = rows_of(x, None, len(x), seed=0)
     target = _tempered(NamedDensity.of(flow), temperature)
     if not callable(log_density):
         log_density = torch.as_tensor(log_density).flatten()

@@ -193,6 +193,11 @@ def _of_table(fitted: FittedTable, context: Any) -> Face:
         kind = fitted.types[name]
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ValueError(f"thing: expected columns of numbers, got {name!r} of type {kind}")
+    needed = [column for column in fitted.schema.columns if column.name in columns]
+    for column in needed:
+        if column.missing:
+            raise ValueError(f"thing: expected columns of numbers, got {column.name!r} with gaps")
+    whole = [column.name for column in needed if pa.types.is_integer(column.type)]
 
     def draw(n: int, seed: int) -> Tensor:
         table = fitted.sample(n, contexts(n), seed=seed)
@@ -202,7 +207,10 @@ def _of_table(fitted: FittedTable, context: Any) -> Face:
     def score(x: Tensor) -> Tensor:
         found = []
         for part in x.detach().double().split(BATCH_SIZE):
-            table = pa.table(dict(zip(columns, part.numpy().T, strict=True)))
+            cells = dict(zip(columns, part.numpy().T, strict=True))
+            # As in a column of floats on a grid, what lies between integers counts as the nearest.
+            cells |= {name: np.rint(cells[name]) for name in whole}
+            table = pa.table(cells)
             found.append(fitted.log_prob(table, contexts(len(part))))
         return torch.cat(found)
 

@@ -60,7 +60,7 @@ def psis(log_weights: Tensor) -> tuple[Tensor, float]:
     log_weights = log_weights - highest
     n = len(log_weights)
     order = log_weights.argsort()
-    size = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
+    size = min(math.ceil(min(0.2 * n, 3 * math.sqrt(n))), n - 1)
     cut = log_weights[order[-size - 1]].clamp(min=math.log(torch.finfo(torch.float64).tiny))
     tail = order[log_weights[order] > cut]
     if len(tail) < 5:

@@ -93,7 +93,7 @@ def _score_given(fitted: FittedTable, run: Run, given: Sequence[str]) -> Questio
         x, context, dropped = fitted.without_gaps(part.x, part.context)
         if dropped.all():
             return [pa.array(np.full(len(dropped), np.nan))] * 2
-        found = score_given(fitted, x, given, context, DRAWS, SEED)
+        found = score_given(fitted, x, given, context, DRAWS, SEED, start)
         return [pa.array(np.where(dropped, np.nan, column)) for column in found]
 
     return Question(pa.schema([(SCORE, pa.float64()), (ERROR, pa.float64())]), answer, ROWS)
@@ -108,7 +108,8 @@ def _explain(fitted: FittedTable) -> Question:
         if dropped.all():
             found = pa.table({field.name: pa.nulls(len(dropped), field.type) for field in schema})
         else:
-            found = explain(fitted, x, context, DRAWS_EXPLAINED, SEED).table(fitted.schema)
+            made = explain(fitted, x, context, DRAWS_EXPLAINED, SEED, start)
+            found = made.table(fitted.schema)
         *numbers, reasons = (column.combine_chunks() for column in found.columns)
         told = np.where(dropped, "a cell is missing: such rows were dropped", reasons)
         return [*(pa.array(np.where(dropped, np.nan, one)) for one in numbers), pa.array(told)]
@@ -123,24 +124,24 @@ def _with_tail(density: Density, question: Question) -> Question:
     def answer(part: Part, start: int, seed: int) -> list[pa.Array]:
         found = question.answer(part, start, seed)
         log_prob = torch.from_numpy(np.array(found[question.schema.get_field_index(SCORE)]))
-        share = torch.where(log_prob.isnan(), torch.nan, shares(part, log_prob))
+        share = torch.where(log_prob.isnan(), torch.nan, shares(part, log_prob, start))
         return [*found, pa.array(share.numpy())]
 
     schema = question.schema.append(pa.field(TAIL, pa.float64()))
     return Question(schema, answer, question.rows)
 
 
-Shares = Callable[[Part, Tensor], Tensor]
+Shares = Callable[[Part, Tensor, int], Tensor]
 
 
 def _tail_of_table(fitted: FittedTable) -> Shares:
     tail = tail_of(fitted, seed=SEED)
 
-    def shares(part: Part, log_prob: Tensor) -> Tensor:
+    def shares(part: Part, log_prob: Tensor, start: int) -> Tensor:
         _, context, dropped = fitted.without_gaps(part.x, part.context)
         if dropped.all():
             return log_prob
-        return tail(log_prob, fitted.condition(context, len(log_prob)))
+        return tail(log_prob, fitted.condition(context, len(log_prob), start))
 
     return shares
 
@@ -153,7 +154,7 @@ def _tail_of_flow(density: Density) -> Shares:
 
     tail = Tail(draw, seed=SEED)
 
-    def shares(part: Part, log_prob: Tensor) -> Tensor:
+    def shares(part: Part, log_prob: Tensor, start: int) -> Tensor:
         return tail(log_prob, cast(Tensor | None, part.context))
 
     return shares

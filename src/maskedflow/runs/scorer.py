@@ -54,6 +54,8 @@ class Scorer:
     def __call__(self, table: Any) -> Any:
         """The same table, and behind its columns those that `maskedflow score` writes.
 
+        With `explain` what a column adds to the log-density stands in the place of its cells.
+
         Args:
             table: A table or a record batch of Arrow's, a frame of pandas, or a mapping from names
                 to arrays, with the run's columns among any others.
@@ -78,20 +80,26 @@ class Scorer:
         scores = score_run(
             run, TableSource(rows), explain=self.explain, tail=self.tail, given=self.given
         )
+        replaced = run.density.columns if self.explain else ()
         for name in scores.schema.names:
-            if name in rows.column_names:
+            if name in rows.column_names and name not in replaced:
                 raise ValueError(f"table: has a column {name!r} itself; leave it out")
         added = pa.Table.from_batches(scores.batches, schema=scores.schema)
         return _with_columns(table, kind, added)
 
 
 def _with_columns(table: Any, kind: str, added: pa.Table) -> Any:
-    """The table, and others behind its columns."""
+    """The table, and others behind its columns or in the place of those of their names."""
     columns = dict(zip(added.column_names, added.columns, strict=True))
     if kind == "arrow":
         for name, column in columns.items():
             cells = column if isinstance(table, pa.Table) else column.combine_chunks()
-            table = table.append_column(name, cells)
+            place = table.schema.get_field_index(name)
+            table = (
+                table.append_column(name, cells)
+                if place < 0
+                else table.set_column(place, name, cells)
+            )
         return table
     cells = {name: column.to_numpy() for name, column in columns.items()}
     return {**table, **cells} if kind == "mapping" else table.assign(**cells)

@@ -66,12 +66,17 @@ def explanation_schema(schema: Schema) -> pa.Schema:
 
 @torch.no_grad()
 def explain(
-    fitted: FittedTable, x: pa.Table, context: pa.Table | None, n_samples: int, seed: int
+    fitted: FittedTable,
+    x: pa.Table,
+    context: pa.Table | None,
+    n_samples: int,
+    seed: int,
+    start: int = 0,
 ) -> Explanation:
-    """See :meth:`maskedflow.DensityEstimator.explain`."""
+    """See :meth:`maskedflow.DensityEstimator.explain`; errors count rows from `start`."""
     check_draws(n_samples, 2)
     schema, n = fitted.schema, x.num_rows
-    rows, c = fitted.encode(x, context)
+    rows, c = fitted.encode(x, context, start)
     cannot = np.stack([column.encode(x).impossible for column in schema.columns], axis=1)
     log_prob = fitted.density.log_prob(rows, c)
     cells = _Cells(schema, fitted.density, rows, log_prob, torch.from_numpy(cannot))

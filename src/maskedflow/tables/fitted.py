@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -63,8 +64,9 @@ class Conditions:
     ) -> tuple[Conditions, Rows]:
         """Infers what the columns are, whose rows were at `index` before, for errors; its rows."""
         with _in_context():
-            schema = Schema.infer(table, missing)
-            rows = to_rows(schema, table)
+            with _at(index):
+                schema = Schema.infer(table, missing)
+                rows = to_rows(schema, table)
             check_spread(schema, rows, index)
         loc, scale = [], []
         for values, observed in zip(rows.values.T, rows.observed.T, strict=True):
@@ -142,9 +144,10 @@ class FittedTable:
             kept &= True if context is None else complete(context)
         index = kept.nonzero()[0]
         x = x.take(index)
-        if not isinstance(schema, Schema):
-            schema = Schema.infer(x, missing, schema, bounds)
-        rows = to_rows(schema, x)
+        with _at(index):
+            if not isinstance(schema, Schema):
+                schema = Schema.infer(x, missing, schema, bounds)
+            rows = to_rows(schema, x)
         check_spread(schema, rows, index)
         given = c = contexts = None
         if context is not None:
@@ -438,6 +441,19 @@ def check_spread(schema: Schema, rows: Rows, index: NDArray[np.int64]) -> None:
                 f"expected numbers more than {1 / SPREAD:g} apart, found {low:g} to {high:g}; use "
                 "another unit"
             )
+
+
+@contextmanager
+def _at(index: NDArray[np.int64]) -> Iterator[None]:
+    """Says in an error at which place a row was before others were left out."""
+
+    def before(row: re.Match[str]) -> str:
+        return str(index[int(row[0]) - 1] + 1)
+
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(re.sub(r"(?<=['\"], row )\d+", before, str(error), count=1)) from None
 
 
 @contextmanager

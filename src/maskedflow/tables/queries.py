@@ -48,12 +48,14 @@ def score_given(
     context: pa.Table | None,
     n_samples: int,
     seed: int,
+    start: int = 0,
 ) -> ConditionalScore:
-    """See :meth:`maskedflow.DensityEstimator.score_samples_given`."""
+    """See :meth:`maskedflow.DensityEstimator.score_samples_given`; errors count from `start`."""
     check_draws(n_samples, 2)
     schema = fitted.schema
-    columns = given_columns(schema, _names(schema, given))
-    rows, c = fitted.encode(x, context)
+    names = _names(schema, given)
+    columns = given_columns(schema, names)
+    rows, c = fitted.encode(x, context, start)
     with torch.no_grad():
         log_density = fitted.density.log_prob(rows, c)
     error, unsure, index = torch.zeros_like(log_density), 0, ~rows.impossible
@@ -66,10 +68,12 @@ def score_given(
         log_density[index] -= found.log_prob + units_of(schema, columns, possible)
         error[index] = found.standard_error
         unsure = int((found.effective < TRUSTED).sum())
-    if columns:
-        # Given what cannot be, nothing can be said.
-        cannot = to_rows(Schema(columns, schema.missing), x).impossible
-        log_density[cannot] = error[cannot] = np.nan
+    known = {*names, *(column.name for column in columns)}
+    for column in schema.columns:
+        if column.name in known:
+            # Given what cannot be, nothing can be said.
+            cannot = torch.from_numpy(column.encode(x, start).impossible)
+            log_density[cannot] = error[cannot] = np.nan
     if unsure:
         warnings.warn(
             f"{unsure:,} of {len(rows):,} rows: the {n_samples:,} draws of the unknown columns "
@@ -259,6 +263,8 @@ def _names(schema: Schema, given: Sequence[str | int]) -> list[str]:
         raise ValueError(f"given: expected a list of columns, got the string {given!r}")
     names = []
     for one in given:
+        if isinstance(one, bool | np.bool_):
+            raise ValueError(f"given: expected names or places of columns, got {one}")
         if not isinstance(one, int | np.integer):
             names.append(str(one))
         elif 0 <= one < len(schema.names):
