@@ -325,7 +325,7 @@ def test_an_error_counts_the_rows_of_the_file_not_those_of_a_block(
     pq.write_table(rows, tmp_path / "four.parquet")
     found = score_run(opened(conditional), tmp_path / "four.parquet", rows=2, **asked)
     assert len(next(found.batches)) == 2
-    with pytest.raises(ValueError, match="context: column 'city', row 4: .* found 'Paris'"):
+    with pytest.raises(ValueError, match=r"context: column 'city', row 4: .* found 'Paris'"):
         next(found.batches)
 
 
