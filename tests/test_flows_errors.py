@@ -51,6 +51,14 @@ def test_x_of_the_wrong_width_with_one_feature() -> None:
     shows(error, "x", "(5, 2)", "1")
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize("name", ["normal", "student-t"])
+def test_a_base_of_another_width(name: str, width: int) -> None:
+    flow = mf.flows.Flow([mf.flows.MAF(3).transform], mf.flows.base(name, width))
+    with pytest.raises(ValueError, match=rf"x: expected shape \(\*, {width}\), got \(4, 3\)"):
+        flow().log_prob(torch.zeros(4, 3))
+
+
 @every_flow
 def test_a_missing_context(build: Entry) -> None:
     flow = build(Case(features=3, context=2, dtype=torch.float32))

@@ -245,8 +245,11 @@ class Flow(LazyDistribution):
         modules = self._modules
         steps = steps_of(modules["transform"])
         base: Any = modules["base"]
-        if steps is None or (type(base) is UnconditionalDistribution and is_standard_normal(base)):
-            return steps
+        if steps is None:
+            return None
+        if type(base) is UnconditionalDistribution and is_standard_normal(base):
+            fits = not steps or steps[-1].features == cast(Tensor, base._buffers["loc"]).numel()
+            return steps if fits else None
         base = base.f if type(base) is UnconditionalDistribution else base
         if isinstance(base, Flow) and base.embedding is None:
             further = base.steps()
