@@ -162,7 +162,7 @@ def test_what_is_no_tensor(build: Entry) -> None:
             "lower: expected less than upper, 1.0, got 1.0",
         ),
     ],
-    ids=str,
+    ids=["nsf", "ncsf", "gf", "polynomials", "degree", "bpf", "naf", "unaf", "df", "uniform"],
 )
 def test_numbers_that_no_map_and_no_base_has(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
